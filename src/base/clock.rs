@@ -1,0 +1,112 @@
+//! The only source of time and randomness. Everything else is handed an [`Env`].
+
+use crate::error::{Error, Kind, Result};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970-01-01 UTC; negative before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimeMs(pub i64);
+
+impl TimeMs {
+    /// `2026-11-24T08:00:00Z` (RFC 3339, UTC, seconds).
+    pub fn rfc3339(self) -> String {
+        let secs = self.0.div_euclid(1000);
+        let (days, rest) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
+        let (y, m, d) = civil_from_days(days);
+        format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    }
+}
+
+/// Days since 1970-01-01 to year, month, day (proleptic Gregorian).
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    // Years are counted from 1 March, so that the leap day is a year's last.
+    let z = days.saturating_add(719_468);
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let d = doy - (153 * mp + 2) / 5 + 1;
+    let m = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + i64::from(m <= 2), m, d)
+}
+
+/// Clock and entropy.
+pub trait Ambient: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> TimeMs;
+    /// Fills `out` with bytes from the kernel's generator.
+    ///
+    /// # Errors
+    /// The kernel gave none.
+    fn random(&self, out: &mut [u8]) -> Result<()>;
+}
+
+/// A handle to the clock and the entropy of this process.
+#[derive(Clone)]
+pub struct Env(Arc<dyn Ambient>);
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Env")
+    }
+}
+
+struct System;
+
+impl Ambient for System {
+    #[allow(clippy::disallowed_methods)] // the one place that reads the clock
+    fn now(&self) -> TimeMs {
+        let ms = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        TimeMs(match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(after) => ms(after),
+            Err(before) => -ms(before.duration()),
+        })
+    }
+
+    fn random(&self, out: &mut [u8]) -> Result<()> {
+        getrandom::fill(out).map_err(|e| Error::new(Kind::Bug, format!("the kernel gave no random bytes: {e}")))
+    }
+}
+
+impl Env {
+    /// The system's clock and `getrandom`.
+    pub fn system() -> Self {
+        Env(Arc::new(System))
+    }
+
+    /// Another clock or generator, for simulations.
+    pub fn custom(ambient: Arc<dyn Ambient>) -> Self {
+        Env(ambient)
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> TimeMs {
+        self.0.now()
+    }
+
+    /// `N` random bytes.
+    ///
+    /// # Errors
+    /// The kernel gave none.
+    pub fn random<const N: usize>(&self) -> Result<[u8; N]> {
+        let mut out = [0; N];
+        self.0.random(&mut out)?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_before_and_after_the_epoch() {
+        assert_eq!(TimeMs(0).rfc3339(), "1970-01-01T00:00:00Z");
+        assert_eq!(TimeMs(-1).rfc3339(), "1969-12-31T23:59:59Z");
+        assert_eq!(TimeMs(951_782_400_000).rfc3339(), "2000-02-29T00:00:00Z");
+        assert_eq!(TimeMs(4_102_444_799_000).rfc3339(), "2099-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,5 @@
+//! Holdfast: backup, snapshot and disaster recovery.
+
+pub mod base;
+pub mod error;
+pub mod format;
