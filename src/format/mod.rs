@@ -2,6 +2,16 @@
 //! The normative text is `docs/format.md`.
 
 pub mod cbor;
+pub mod config;
+pub mod envelope;
+pub mod index;
+pub mod objects;
+pub mod pack;
+pub mod region;
+pub mod ring;
+pub mod signed;
+pub mod slot;
+pub mod snapshot;
 pub mod tree;
 
 use thiserror::Error;
@@ -34,3 +44,6 @@ pub enum FormatError {
     #[error("not signed by anyone with the right to it: {0}")]
     Unsigned(&'static str),
 }
+
+/// Largest chunk, in bytes.
+pub const CHUNK_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,247 @@
+//! Puts entries together in order: directories become trees, chunk lists become pages.
+
+use super::plan::{Planned, Planner};
+use super::work::{Done, Piece};
+use crate::base::{Cancel, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::format::cbor;
+use crate::format::snapshot::{Counts, ERRORS_MAX, Miss};
+use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
+use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
+use crossbeam_channel::Receiver;
+use std::collections::BTreeMap;
+
+/// Most changed files that are kept by name.
+const CHANGED_MAX: usize = 1000;
+
+/// What came out.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub(super) root: Option<Entry>,
+    pub(super) counts: Counts,
+    pub(super) errors: Vec<Miss>,
+    pub(super) errors_total: u64,
+    pub(super) changed: Vec<Vec<u8>>,
+}
+
+impl Built {
+    pub(super) fn missed(&mut self, miss: Miss, progress: &Progress) {
+        progress.errors.add(1);
+        self.errors_total += 1;
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.push(miss);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry, read: bool) {
+        let counts = &mut self.counts;
+        match entry.kind {
+            EntryType::File => {
+                counts.files += 1;
+                counts.bytes = counts.bytes.saturating_add(entry.size());
+                if read { counts.files_read += 1 } else { counts.files_unchanged += 1 }
+            }
+            EntryType::Dir => counts.dirs += 1,
+            EntryType::Symlink => counts.symlinks += 1,
+            _ => counts.other += 1,
+        }
+    }
+}
+
+/// What the builder takes, in the order of the tree.
+pub(super) enum Step {
+    Enter(Entry),
+    Leave,
+    Ready(Vec<Entry>),
+    Batch(Receiver<Vec<Done>>),
+    Big(Receiver<Piece>),
+    Missed(Miss),
+    Excluded,
+}
+
+/// Builds the tree of one snapshot.
+pub(super) struct Builder<'b> {
+    open: Vec<(Entry, DirWriter)>,
+    sink: &'b mut dyn PageSink,
+    progress: &'b Progress,
+    pub(super) built: Built,
+}
+
+impl<'b> Builder<'b> {
+    pub(super) fn new(sink: &'b mut dyn PageSink, progress: &'b Progress) -> Self {
+        Builder { open: Vec::new(), sink, progress, built: Built::default() }
+    }
+
+    /// Takes one step; waits for its work.
+    pub(super) fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Enter(entry) => self.open.push((entry, DirWriter::default())),
+            Step::Leave => self.leave()?,
+            Step::Ready(entries) => {
+                for entry in entries {
+                    self.progress.bytes_done.add(entry.size());
+                    self.add(entry, false)?;
+                }
+            }
+            Step::Batch(results) => {
+                for done in results.recv().map_err(|_| stopped())? {
+                    self.done(done)?;
+                }
+            }
+            Step::Big(pieces) => self.big(&pieces)?,
+            Step::Missed(miss) => self.built.missed(miss, self.progress),
+            Step::Excluded => self.built.counts.excluded += 1,
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let (mut entry, dir) = self.open.pop().ok_or_else(|| Error::new(Kind::Bug, "left more than was entered"))?;
+        entry.tree = dir.finish(self.sink)?;
+        self.progress.dirs.add(1);
+        if self.open.is_empty() {
+            self.spill_xattrs(&mut entry)?;
+            self.built.count(&entry, false);
+            self.built.root = Some(entry);
+            Ok(())
+        } else {
+            self.add(entry, false)
+        }
+    }
+
+    fn add(&mut self, mut entry: Entry, read: bool) -> Result<()> {
+        self.spill_xattrs(&mut entry)?;
+        self.built.count(&entry, read);
+        if entry.kind == EntryType::File {
+            self.progress.files.add(1);
+        }
+        let (_, dir) = self.open.last_mut().ok_or_else(|| Error::new(Kind::Bug, "an entry outside any directory"))?;
+        dir.push(entry, self.sink)
+    }
+
+    fn done(&mut self, mut done: Done) -> Result<()> {
+        if let (Ok(entry), Some(items)) = (&mut done.result, done.items.take()) {
+            let mut list = ListWriter::default();
+            for item in items {
+                list.push(item, self.sink)?;
+            }
+            finish_list(entry, list, self.sink)?;
+        }
+        match done.result {
+            Ok(mut entry) => {
+                if let Some(path) = done.changed {
+                    entry.flags = Some(FLAG_CHANGED);
+                    self.note_changed(path);
+                }
+                self.add(entry, done.read)
+            }
+            Err(miss) => {
+                self.built.missed(miss, self.progress);
+                Ok(())
+            }
+        }?;
+        done.misses.into_iter().for_each(|miss| self.built.missed(miss, self.progress));
+        Ok(())
+    }
+
+    fn note_changed(&mut self, path: Vec<u8>) {
+        if self.built.changed.len() < CHANGED_MAX {
+            self.built.changed.push(path);
+        }
+    }
+
+    /// Big files arrive in pieces, not always in order; the window is as wide as there are workers.
+    fn big(&mut self, pieces: &Receiver<Piece>) -> Result<()> {
+        let mut list = ListWriter::default();
+        let mut early: BTreeMap<u64, Vec<Item>> = BTreeMap::new();
+        let mut next = 0;
+        loop {
+            match pieces.recv().map_err(|_| stopped())? {
+                Piece::Items { seq, items } => {
+                    early.insert(seq, items);
+                    while let Some(items) = early.remove(&next) {
+                        next += 1;
+                        for item in items {
+                            list.push(item, self.sink)?;
+                        }
+                    }
+                }
+                Piece::Restart => {
+                    (list, next) = (ListWriter::default(), 0);
+                    early.clear();
+                }
+                Piece::End(done) => {
+                    let mut done = *done;
+                    if let Ok(entry) = &mut done.result {
+                        finish_list(entry, list, self.sink)?;
+                    }
+                    return self.done(done);
+                }
+            }
+        }
+    }
+
+    /// Many attributes would make pages too long: they go to a chunk of their own.
+    fn spill_xattrs(&mut self, entry: &mut Entry) -> Result<()> {
+        let Some(xattrs) = &entry.xattrs else { return Ok(()) };
+        let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
+        if bytes <= XATTR_INLINE_BYTES_MAX {
+            return Ok(());
+        }
+        let encoded = cbor::encode(xattrs);
+        if encoded.len() > crate::format::CHUNK_BYTES_MAX {
+            let message = format!("extended attributes of {bytes} bytes are too large and were not stored");
+            self.built.missed(Miss { path: entry.name.clone(), kind: "unsupported".into(), message }, self.progress);
+        } else {
+            entry.xattrs_ref = Some(self.sink.put(&encoded)?);
+        }
+        entry.xattrs = None;
+        Ok(())
+    }
+}
+
+/// Puts a finished chunk list into its entry.
+fn finish_list(entry: &mut Entry, list: ListWriter, sink: &mut dyn PageSink) -> Result<()> {
+    entry.size = Some(list.total());
+    match list.finish(sink)? {
+        ChunkList::Inline(items) if items.is_empty() => {}
+        ChunkList::Inline(items) => entry.chunks = Some(items.into()),
+        ChunkList::Pages(pages) => entry.list = Some(pages),
+    }
+    Ok(())
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Cancelled, "interrupted")
+}
+
+/// Counts what a run would do.
+pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel: &Cancel) -> Result<Built> {
+    let mut built = Built::default();
+    let mut open = Vec::new();
+    while let Some(planned) = planner.next() {
+        cancel.check()?;
+        match planned {
+            Planned::Enter(entry) => {
+                built.count(&entry, false);
+                open.push(entry);
+            }
+            Planned::Leave => built.root = open.pop(),
+            Planned::Batch { work, .. } => {
+                for work in work {
+                    built.count(&work.entry, work.read);
+                    if work.read {
+                        progress.bytes_read.add(work.entry.size());
+                    }
+                }
+            }
+            Planned::Big { entry, .. } => {
+                built.count(&entry, true);
+                progress.bytes_read.add(entry.size());
+            }
+            Planned::Missed(miss) => built.missed(miss, progress),
+            Planned::Excluded => built.counts.excluded += 1,
+        }
+    }
+    Ok(built)
+}

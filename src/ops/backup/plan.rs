@@ -1,0 +1,183 @@
+//! The walk, compared with the parent: what must be read, and what can be taken over.
+
+use crate::chunk::Coder;
+use crate::format::snapshot::{Manifest, Miss};
+use crate::format::tree::{Entry, EntryType};
+use crate::repo::reader::Reader;
+use crate::repo::tree::DirReader;
+use crate::repo::writer::ZSTD_LEVEL;
+use crate::source::files::{DirHandle, Event, ParentRule, SourceError, Walker, too_recent, unchanged};
+use std::sync::Arc;
+
+/// Most entries of a batch.
+const BATCH_ENTRIES_MAX: usize = 256;
+/// Most bytes to read of a batch.
+const BATCH_BYTES_MAX: u64 = 2 << 20;
+/// Files up to this are read whole, in batches.
+pub(super) const WHOLE_BYTES_MAX: u64 = 256 << 10;
+
+/// One entry of a batch.
+pub(super) struct Work {
+    pub(super) entry: Entry,
+    /// Whether its content must be read.
+    pub(super) read: bool,
+}
+
+/// What comes next, in the order of the tree.
+pub(super) enum Planned {
+    Enter(Entry),
+    Leave,
+    /// Entries of one directory.
+    Batch { dir: Arc<DirHandle>, work: Vec<Work> },
+    /// A file that is cut in turns.
+    Big { dir: Arc<DirHandle>, entry: Entry },
+    Missed(Miss),
+    Excluded,
+}
+
+struct Cursor<'p> {
+    dir: DirReader<'p>,
+    ahead: Option<Entry>,
+}
+
+/// Walks and plans.
+pub(super) struct Planner<'p> {
+    walker: Walker,
+    reader: &'p Reader,
+    coder: Coder,
+    parent: Option<(ParentRule, i64)>,
+    root: Option<Entry>,
+    cursors: Vec<Option<Cursor<'p>>>,
+    batch: Vec<Work>,
+    batch_bytes: u64,
+    batch_dir: Option<Arc<DirHandle>>,
+    ready: std::collections::VecDeque<Planned>,
+}
+
+impl<'p> Planner<'p> {
+    pub(super) fn new(walker: Walker, reader: &'p Reader, parent: Option<(&Manifest, ParentRule)>) -> Self {
+        Planner {
+            walker,
+            reader,
+            coder: Coder::new(ZSTD_LEVEL),
+            parent: parent.map(|(m, rule)| (rule, m.start)),
+            root: parent.map(|(m, _)| m.root.clone()),
+            cursors: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_dir: None,
+            ready: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// The next piece of work; `None` at the end.
+    pub(super) fn next(&mut self) -> Option<Planned> {
+        loop {
+            if let Some(planned) = self.ready.pop_front() {
+                return Some(planned);
+            }
+            let Some(event) = self.walker.next() else {
+                self.close_batch();
+                return self.ready.pop_front();
+            };
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Enter { entry, .. } => {
+                self.close_batch();
+                self.enter(&entry);
+                self.ready.push_back(Planned::Enter(entry));
+            }
+            Event::Leave => {
+                self.close_batch();
+                self.cursors.pop();
+                self.ready.push_back(Planned::Leave);
+            }
+            Event::Item { entry, dir } => self.item(entry, dir),
+            Event::Failed { path, error } => self.ready.push_back(Planned::Missed(miss(path, &error))),
+            Event::Excluded { .. } => self.ready.push_back(Planned::Excluded),
+        }
+    }
+
+    fn enter(&mut self, entry: &Entry) {
+        let before = match self.cursors.last() {
+            None => self.root.take(),
+            Some(_) => self.counterpart(&entry.name),
+        };
+        let reader = self.reader;
+        let cursor = before
+            .filter(|old| old.kind == EntryType::Dir)
+            .map(|old| Cursor { dir: DirReader::new(reader, old.tree), ahead: None });
+        self.cursors.push(cursor);
+    }
+
+    /// The parent's entry of this name in the current directory.
+    fn counterpart(&mut self, name: &[u8]) -> Option<Entry> {
+        let slot = self.cursors.last_mut()?;
+        let cursor = slot.as_mut()?;
+        loop {
+            if cursor.ahead.is_none() {
+                match cursor.dir.next(&mut self.coder) {
+                    Ok(Some(entry)) => cursor.ahead = Some(entry),
+                    // At the end; or unreadable, which the reader has recorded: then everything is read.
+                    Ok(None) | Err(_) => {
+                        *slot = None;
+                        return None;
+                    }
+                }
+            }
+            match cursor.ahead.as_ref().map(|old| old.name[..].cmp(name)) {
+                Some(std::cmp::Ordering::Less) => cursor.ahead = None,
+                Some(std::cmp::Ordering::Equal) => return cursor.ahead.take(),
+                _ => return None,
+            }
+        }
+    }
+
+    fn item(&mut self, mut entry: Entry, dir: Arc<DirHandle>) {
+        let old = self.counterpart(&entry.name);
+        let mut read = entry.kind == EntryType::File;
+        if let (true, Some(old), Some((rule, start))) = (read, old, self.parent)
+            && unchanged(&old, &entry, rule)
+            && !too_recent(&old, start)
+            && old.flags.unwrap_or(0) == 0
+        {
+            read = false;
+            take_over(&mut entry, old);
+        }
+        if read && entry.size() > WHOLE_BYTES_MAX {
+            self.close_batch();
+            self.ready.push_back(Planned::Big { dir, entry });
+            return;
+        }
+        let other_dir = self.batch_dir.as_ref().is_some_and(|open| !Arc::ptr_eq(open, &dir));
+        if other_dir || self.batch.len() >= BATCH_ENTRIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+            self.close_batch();
+        }
+        self.batch_bytes += if read { entry.size() } else { 0 };
+        self.batch_dir.get_or_insert(dir);
+        self.batch.push(Work { entry, read });
+    }
+
+    fn close_batch(&mut self) {
+        self.batch_bytes = 0;
+        let dir = self.batch_dir.take();
+        if let (Some(dir), false) = (dir, self.batch.is_empty()) {
+            self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
+        }
+    }
+}
+
+/// Content and attributes of an unchanged file come from the parent.
+fn take_over(entry: &mut Entry, old: Entry) {
+    entry.take_content(&old);
+    entry.xattrs = old.xattrs;
+    entry.xattrs_ref = old.xattrs_ref;
+}
+
+pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {
+    Miss { path: path.into(), kind: error.kind.name().to_owned(), message: error.message.clone() }
+}

@@ -1,0 +1,475 @@
+//! Workers: read, cut, store. A job is a batch of small files or a turn at a big one; whoever holds a big
+//! file's token reads and cuts the next few chunks, then stores them while another holds the token.
+
+use super::build::{Builder, Built, Step};
+use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
+use crate::base::{Cancel, ChunkId, Progress};
+use crate::chunk::{CUT_BYTES_MAX, Cutter};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::Class;
+use crate::format::snapshot::Miss;
+use crate::format::tree::{Entry, INLINE_BYTES_MAX, Item, push_item};
+use crate::region::lock;
+use crate::repo::Repo;
+use crate::repo::writer::{Packer, Writer};
+use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::sync::{Arc, Mutex};
+
+/// What a worker reads at once.
+const READ_BYTES: usize = 16 << 20;
+/// How far the walk may run ahead of the tree.
+const STEPS_AHEAD: usize = 64;
+/// Pieces of one file that may wait for the tree.
+const PIECES_AHEAD: usize = 64;
+/// How often a file that changes is read before it is taken as it is.
+const ATTEMPTS_MAX: u32 = 3;
+/// Files up to this are left to one worker.
+const SHARED_BYTES_MIN: u64 = 32 << 20;
+
+/// An entry with its content stored, or why not.
+pub(super) struct Done {
+    pub(super) result: std::result::Result<Entry, Miss>,
+    /// Its chunks, where the list is not in the entry yet.
+    pub(super) items: Option<Vec<Item>>,
+    /// Whether content was read.
+    pub(super) read: bool,
+    /// Attributes that could not be read.
+    pub(super) misses: Vec<Miss>,
+    /// The path, if the file changed each time it was read.
+    pub(super) changed: Option<Vec<u8>>,
+}
+
+/// A part of a big file.
+pub(super) enum Piece {
+    Items { seq: u64, items: Vec<Item> },
+    /// The file changed: forget what came so far.
+    Restart,
+    End(Box<Done>),
+}
+
+enum Job {
+    Batch { dir: Arc<DirHandle>, work: Vec<Work>, results: Sender<Vec<Done>> },
+    Big(Arc<Big>),
+}
+
+/// Plans, works and builds.
+pub(super) fn run(
+    writer: &Writer<'_>,
+    planner: &mut Planner<'_>,
+    workers: usize,
+    progress: &Progress,
+    cancel: &Cancel,
+    repo: &Repo,
+) -> Result<Built> {
+    let mut trees = writer.packer(Class::Tree);
+    let crew = Crew { writer, progress, cancel, cutter: Cutter::files(repo.gear_seed()), failed: Mutex::new(None) };
+    let result = {
+        let mut builder = Builder::new(&mut trees, progress);
+        let done = if workers == 0 {
+            crew.inline(planner, &mut builder)
+        } else {
+            crew.threads(planner, &mut builder, workers)
+        };
+        // A worker's error is the cause of the builder's.
+        let cause = lock(&crew.failed).take();
+        match (cause, done) {
+            (Some(cause), _) => Err(cause),
+            (None, Err(e)) => Err(e),
+            (None, Ok(())) => Ok(builder.built),
+        }
+    };
+    trees.flush()?;
+    result
+}
+
+struct Crew<'c, 'r> {
+    writer: &'c Writer<'r>,
+    progress: &'c Progress,
+    cancel: &'c Cancel,
+    cutter: Cutter,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Crew<'_, '_> {
+    fn worker(&self) -> Worker<'_, '_> {
+        let packer = self.writer.packer(Class::Data);
+        Worker { packer, buf: Vec::new(), cutter: &self.cutter, progress: self.progress, cancel: self.cancel }
+    }
+
+    fn fail(&self, error: Error) {
+        lock(&self.failed).get_or_insert(error);
+    }
+
+    /// Everything in the calling thread.
+    fn inline(&self, planner: &mut Planner<'_>, builder: &mut Builder<'_>) -> Result<()> {
+        let mut worker = self.worker();
+        let done = loop {
+            if let Err(e) = self.cancel.check() {
+                break Err(e);
+            }
+            let Some(planned) = planner.next() else { break Ok(()) };
+            let (step, jobs) = prepare(planned, 1, usize::MAX);
+            if let Err(e) = jobs.into_iter().try_for_each(|job| worker.job(job)).and_then(|()| builder.step(step)) {
+                break Err(e);
+            }
+        };
+        worker.packer.flush()?;
+        done
+    }
+
+    fn threads(&self, planner: &mut Planner<'_>, builder: &mut Builder<'_>, workers: usize) -> Result<()> {
+        let (job_in, job_out) = unbounded::<Job>();
+        let (step_in, step_out) = bounded::<Step>(STEPS_AHEAD);
+        std::thread::scope(|scope| {
+            for _ in 0..workers {
+                let jobs = job_out.clone();
+                scope.spawn(move || {
+                    if let Err(e) = self.work_off(&jobs) {
+                        self.fail(e);
+                    }
+                });
+            }
+            drop(job_out);
+            scope.spawn(move || {
+                while let (false, Some(planned)) = (self.cancel.raised(), planner.next()) {
+                    let (step, jobs) = prepare(planned, workers, PIECES_AHEAD);
+                    let sent = jobs.into_iter().all(|job| job_in.send(job).is_ok());
+                    if !sent || step_in.send(step).is_err() {
+                        break;
+                    }
+                }
+            });
+            // Ends when the planner has ended and every step was taken. Dropping the receiver ends the others.
+            for step in step_out {
+                self.cancel.check()?;
+                builder.step(step)?;
+            }
+            self.cancel.check()
+        })
+    }
+
+    fn work_off(&self, jobs: &Receiver<Job>) -> Result<()> {
+        let mut worker = self.worker();
+        for job in jobs {
+            if self.cancel.raised() || lock(&self.failed).is_some() {
+                break;
+            }
+            worker.job(job)?;
+        }
+        worker.packer.flush()
+    }
+}
+
+/// Splits planned work into jobs for workers and a step for the builder.
+fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
+    match planned {
+        Planned::Enter(entry) => (Step::Enter(entry), Vec::new()),
+        Planned::Leave => (Step::Leave, Vec::new()),
+        Planned::Missed(miss) => (Step::Missed(miss), Vec::new()),
+        Planned::Excluded => (Step::Excluded, Vec::new()),
+        Planned::Batch { work, .. } if work.iter().all(|w| !w.read) => {
+            (Step::Ready(work.into_iter().map(|w| w.entry).collect()), Vec::new())
+        }
+        Planned::Batch { dir, work } => {
+            let (results, out) = bounded(1);
+            (Step::Batch(out), vec![Job::Batch { dir, work, results }])
+        }
+        Planned::Big { dir, entry } => {
+            let (pieces, out) = if ahead == usize::MAX { unbounded() } else { bounded(ahead) };
+            let hands = if entry.size() >= SHARED_BYTES_MIN { workers } else { 1 };
+            let big = Arc::new(Big { dir, entry, open: Mutex::default(), pieces });
+            (Step::Big(out), (0..hands).map(|_| Job::Big(Arc::clone(&big))).collect())
+        }
+    }
+}
+
+/// A big file on which several workers take turns.
+struct Big {
+    dir: Arc<DirHandle>,
+    entry: Entry,
+    open: Mutex<Token>,
+    pieces: Sender<Piece>,
+}
+
+/// Who holds it cuts next.
+#[derive(Default)]
+struct Token {
+    file: Option<Arc<SourceFile>>,
+    expected: Option<Stamp>,
+    size: u64,
+    pos: u64,
+    data_end: u64,
+    seq: u64,
+    busy: usize,
+    attempt: u32,
+    cut_all: bool,
+    over: bool,
+}
+
+/// What one turn took: chunk lengths in the worker's buffer, and holes.
+enum Cut {
+    Chunk(usize),
+    Hole(u64),
+}
+
+struct Worker<'c, 'r> {
+    packer: Packer<'c, 'r>,
+    buf: Vec<u8>,
+    cutter: &'c Cutter,
+    progress: &'c Progress,
+    cancel: &'c Cancel,
+}
+
+impl Worker<'_, '_> {
+    fn job(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::Batch { dir, work, results } => {
+                let mut all = Vec::with_capacity(work.len());
+                for Work { entry, read } in work {
+                    self.cancel.check()?;
+                    self.progress.bytes_done.add(entry.size());
+                    all.push(if read {
+                        self.small(&dir, entry)?
+                    } else {
+                        Done { result: Ok(entry), items: None, read: false, misses: Vec::new(), changed: None }
+                    });
+                }
+                // The builder is gone only when the run was given up.
+                let _ = results.send(all);
+                Ok(())
+            }
+            Job::Big(big) => self.big(&big),
+        }
+    }
+
+    /// A file that is read whole.
+    fn small(&mut self, dir: &DirHandle, mut entry: Entry) -> Result<Done> {
+        let file = match files::open(dir, &entry) {
+            Ok(file) => file,
+            Err(e) => return Ok(failed(&e)),
+        };
+        let (xattrs, misses) = attributes(&file);
+        entry.xattrs = xattrs;
+        let mut changed = false;
+        for attempt in 1.. {
+            if file.is_sparse() || entry.size() > WHOLE_BYTES_MAX {
+                return self.alone(dir, entry);
+            }
+            let expected = Stamp::of(&entry);
+            // One byte more than expected shows that it grew.
+            let len = entry.size() as usize;
+            self.buf.resize(self.buf.len().max(len + 1), 0);
+            let read = file.read_at(0, &mut self.buf[..len + 1]);
+            let (got, now) = match read.and_then(|got| Ok((got, file.stamp()?))) {
+                Ok(both) => both,
+                Err(e) => return Ok(failed(&e)),
+            };
+            self.progress.bytes_read.add(got as u64);
+            changed = got != len || now != expected;
+            if !changed || attempt == ATTEMPTS_MAX {
+                self.content(&mut entry, got.min(len))?;
+                break;
+            }
+            if let Err(e) = file.apply(&mut entry) {
+                return Ok(failed(&e));
+            }
+        }
+        Ok(Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) })
+    }
+
+    /// Stores the first `len` bytes of the buffer as the content of a small file.
+    fn content(&mut self, entry: &mut Entry, len: usize) -> Result<()> {
+        entry.size = Some(len as u64);
+        let plain = &self.buf[..len];
+        if len == 0 {
+            return Ok(());
+        }
+        if len <= INLINE_BYTES_MAX {
+            entry.inline = Some(plain.to_vec().into());
+            return Ok(());
+        }
+        let id = self.packer.chunk(plain)?;
+        let mut list = Vec::with_capacity(crate::format::tree::ITEM_BYTES);
+        push_item(&mut list, Item { id, len: len as u64 });
+        entry.chunks = Some(list.into());
+        Ok(())
+    }
+
+    /// A file of a batch that turned out to need turns: sparse, or it grew.
+    fn alone(&mut self, dir: &DirHandle, entry: Entry) -> Result<Done> {
+        let (pieces, out) = unbounded();
+        let big = Big { dir: Arc::new(dir.try_clone().map_err(|e| e.lift())?), entry, open: Mutex::default(), pieces };
+        self.big(&big)?;
+        let mut list = Vec::new();
+        let mut end = None;
+        // One worker's pieces come in order.
+        for piece in out.try_iter() {
+            match piece {
+                Piece::Items { items, .. } => list.extend(items),
+                Piece::Restart => list.clear(),
+                Piece::End(done) => end = Some(*done),
+            }
+        }
+        let mut done = end.ok_or_else(|| Error::new(Kind::Cancelled, "interrupted"))?;
+        done.items = Some(list);
+        Ok(done)
+    }
+
+    /// Takes turns at a big file until it is done.
+    fn big(&mut self, big: &Big) -> Result<()> {
+        loop {
+            self.cancel.check()?;
+            let mut cuts = Vec::new();
+            let seq = {
+                let mut token = lock(&big.open);
+                if token.cut_all || token.over {
+                    return Ok(());
+                }
+                match self.cut(big, &mut token, &mut cuts) {
+                    Ok(()) => {}
+                    Err(e) => {
+                        token.over = true;
+                        let _ = big.pieces.send(Piece::End(Box::new(failed(&e))));
+                        return Ok(());
+                    }
+                }
+                token.busy += 1;
+                token.seq += 1;
+                token.seq - 1
+            };
+            let items = self.store(&cuts)?;
+            let _ = big.pieces.send(Piece::Items { seq, items });
+            let mut token = lock(&big.open);
+            token.busy -= 1;
+            if token.cut_all && token.busy == 0 && !token.over {
+                self.end(big, &mut token);
+            }
+        }
+    }
+
+    /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
+    fn cut(&mut self, big: &Big, token: &mut Token, cuts: &mut Vec<Cut>) -> std::result::Result<(), SourceError> {
+        let file = match &token.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let file = Arc::new(files::open(&big.dir, &big.entry)?);
+                file.advise_sequential();
+                token.begin(&file)?;
+                file
+            }
+        };
+        while token.pos >= token.data_end {
+            let next = if token.pos >= token.size {
+                Extent::End
+            } else if file.is_sparse() {
+                file.extent(token.pos)?
+            } else {
+                Extent::Data { start: token.pos, end: token.size }
+            };
+            match next {
+                Extent::End => {
+                    token.cut_all = true;
+                    return Ok(());
+                }
+                Extent::Hole { end, .. } => {
+                    let end = end.min(token.size);
+                    cuts.push(Cut::Hole(end - token.pos));
+                    token.pos = end;
+                    token.data_end = end;
+                }
+                Extent::Data { end, .. } => token.data_end = end.min(token.size),
+            }
+        }
+        let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(READ_BYTES);
+        if self.buf.len() < want {
+            self.buf.resize(READ_BYTES, 0);
+        }
+        let got = file.read_at(token.pos, &mut self.buf[..want])?;
+        if got == 0 {
+            // Shorter than it was: what there was is all there is.
+            token.cut_all = true;
+            return Ok(());
+        }
+        let at_end = got < want || token.pos + got as u64 >= token.data_end;
+        let mut done = 0;
+        while let Some(len) = self.cutter.next(&self.buf[done..got], at_end) {
+            cuts.push(Cut::Chunk(len));
+            done += len;
+        }
+        debug_assert!(done > 0 || got < CUT_BYTES_MAX);
+        self.progress.bytes_read.add(done as u64);
+        self.progress.bytes_done.add(done as u64);
+        token.pos += done as u64;
+        if got < want {
+            token.cut_all = true;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, cuts: &[Cut]) -> Result<Vec<Item>> {
+        let mut at = 0;
+        let mut items = Vec::with_capacity(cuts.len());
+        for cut in cuts {
+            items.push(match cut {
+                Cut::Hole(len) => Item { id: ChunkId::HOLE, len: *len },
+                Cut::Chunk(len) => {
+                    self.cancel.check()?;
+                    let id = self.packer.chunk(&self.buf[at..at + len])?;
+                    at += len;
+                    Item { id, len: *len as u64 }
+                }
+            });
+        }
+        Ok(items)
+    }
+
+    /// Everything was cut and stored: did the file stay the same meanwhile?
+    fn end(&mut self, big: &Big, token: &mut Token) {
+        let Some(file) = token.file.clone() else { return };
+        let mut entry = big.entry.clone();
+        let now = file.stamp();
+        let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
+        if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
+            let _ = big.pieces.send(Piece::Restart);
+            return;
+        }
+        token.over = true;
+        let done = match now.and_then(|_| file.apply(&mut entry)) {
+            Err(e) => failed(&e),
+            Ok(()) => {
+                let (xattrs, misses) = attributes(&file);
+                entry.xattrs = xattrs;
+                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
+            }
+        };
+        let _ = big.pieces.send(Piece::End(Box::new(done)));
+    }
+}
+
+impl Token {
+    /// Begins, or begins anew.
+    fn begin(&mut self, file: &Arc<SourceFile>) -> std::result::Result<(), SourceError> {
+        let stamp = file.stamp()?;
+        *self = Token {
+            file: Some(Arc::clone(file)),
+            size: stamp.size,
+            expected: Some(stamp),
+            attempt: self.attempt + 1,
+            ..Token::default()
+        };
+        Ok(())
+    }
+}
+
+fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
+    match file.xattrs() {
+        Ok(found) if found.is_empty() => (None, Vec::new()),
+        Ok(found) => (Some(found), Vec::new()),
+        Err(e) => (None, vec![miss(e.path.clone(), &e)]),
+    }
+}
+
+fn failed(error: &SourceError) -> Done {
+    Done { result: Err(miss(error.path.clone(), error)), items: None, read: true, misses: Vec::new(), changed: None }
+}

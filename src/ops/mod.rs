@@ -1,0 +1,10 @@
+//! The operations, one file each: what the command line, and later the daemon and the API, can ask for.
+//! Here sources and repositories meet. No object key is built here but through `store::Key`.
+
+pub mod backup;
+pub mod browse;
+pub mod catch_up;
+pub mod compare;
+pub mod forget;
+pub mod restore;
+pub mod verify;

@@ -1,0 +1,360 @@
+//! The set of stores that hold the repository: writes to all, reads from any, and a ledger of what
+//! was found wrong. This is where plain threads meet the async store.
+//!
+//! Contract: a write that fails in one region marks that region as behind for the rest of the run and
+//! disturbs no other. A read is handed to its caller only after the caller's own check passed; a copy
+//! that fails the check is recorded and the next region is asked.
+
+mod upload;
+
+pub use upload::{Uploaded, Uploader};
+
+use crate::base::RegionId;
+use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
+use crate::format::region::RegionMark;
+use crate::store::{Key, Listed, Prefix, Put, Store};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use tokio::runtime::Handle;
+
+/// Most regions of a repository.
+pub const REGIONS_MAX: usize = 32;
+
+/// A set of regions, by their place in [`Regions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RegionSet(u32);
+
+impl RegionSet {
+    /// None.
+    pub const NONE: RegionSet = RegionSet(0);
+
+    /// These.
+    pub fn of(members: impl IntoIterator<Item = usize>) -> RegionSet {
+        RegionSet(members.into_iter().filter(|ix| *ix < REGIONS_MAX).fold(0, |set, ix| set | 1 << ix))
+    }
+
+    /// Whether it has this one.
+    pub fn has(self, ix: usize) -> bool {
+        ix < REGIONS_MAX && self.0 & (1 << ix) != 0
+    }
+
+    /// Its members, in order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..REGIONS_MAX).filter(move |ix| self.has(*ix))
+    }
+
+    /// How many.
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` are in it.
+    pub fn covers(self, other: RegionSet) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// What is in both.
+    pub fn and(self, other: RegionSet) -> RegionSet {
+        RegionSet(self.0 & other.0)
+    }
+}
+
+/// A region as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// One region.
+#[derive(Debug)]
+pub struct Region {
+    /// Its name.
+    pub name: String,
+    /// Its id, once read.
+    pub id: Option<RegionId>,
+    store: Option<Store>,
+    failed: Mutex<Option<Error>>,
+}
+
+/// Something wrong with one copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Region.
+    pub region: String,
+    /// Object.
+    pub object: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "region {}: {}: {}", self.region, self.object, self.what)
+    }
+}
+
+/// All regions of one repository.
+#[derive(Debug)]
+pub struct Regions {
+    all: Vec<Region>,
+    handle: Handle,
+    findings: Mutex<Vec<Finding>>,
+}
+
+/// Locks whatever happened to the last holder: the data behind our locks is valid at every step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Regions {
+    /// Connects to every address. A region that cannot be reached is kept as failed.
+    /// With `create` folders are made.
+    pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
+        let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
+        Regions { all, handle: handle.clone(), findings: Mutex::default() }
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// One of them.
+    pub fn region(&self, ix: usize) -> &Region {
+        &self.all[ix]
+    }
+
+    /// Sets a region's id once its mark was read.
+    pub fn set_id(&mut self, ix: usize, id: RegionId) {
+        self.all[ix].id = Some(id);
+    }
+
+    /// Those that have not failed.
+    pub fn healthy(&self) -> RegionSet {
+        RegionSet::of((0..self.all.len()).filter(|ix| lock(&self.all[*ix].failed).is_none()))
+    }
+
+    /// Marks a region as unusable for the rest of the run; the first reason is kept.
+    pub fn fail(&self, ix: usize, error: Error) {
+        lock(&self.all[ix].failed).get_or_insert(error);
+    }
+
+    /// Failed regions with their reasons.
+    pub fn failures(&self) -> Vec<(String, Error)> {
+        self.all.iter().filter_map(|r| lock(&r.failed).clone().map(|e| (r.name.clone(), e))).collect()
+    }
+
+    /// Why a region failed.
+    pub fn failure(&self, ix: usize) -> Option<Error> {
+        lock(&self.all[ix].failed).clone()
+    }
+
+    /// Records something wrong with one copy, once.
+    pub fn record(&self, ix: usize, object: &str, what: impl Into<String>) {
+        let finding = Finding { region: self.all[ix].name.clone(), object: object.to_owned(), what: what.into() };
+        let mut all = lock(&self.findings);
+        if !all.contains(&finding) {
+            all.push(finding);
+        }
+    }
+
+    /// Everything recorded so far.
+    pub fn findings(&self) -> Vec<Finding> {
+        lock(&self.findings).clone()
+    }
+
+    /// The runtime.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    fn store(&self, ix: usize) -> Result<&Store> {
+        let region = &self.all[ix];
+        region.store.as_ref().ok_or_else(|| self.unreachable(ix))
+    }
+
+    fn unreachable(&self, ix: usize) -> Error {
+        self.failure(ix).unwrap_or_else(|| Error::new(Kind::Retry, "not connected").at(self.label(ix)))
+    }
+
+    fn label(&self, ix: usize) -> String {
+        format!("region {}", self.all[ix].name)
+    }
+
+    /// One object of one region, whole and unchecked.
+    ///
+    /// # Errors
+    /// Missing, too long, or the store failed.
+    pub fn get(&self, ix: usize, key: &Key, len_max: u64) -> Result<Bytes> {
+        let store = self.store(ix)?;
+        self.handle.block_on(store.get(key, len_max)).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// A range of one object of one region, unchecked.
+    ///
+    /// # Errors
+    /// Missing, shorter, or the store failed.
+    pub fn get_range(&self, ix: usize, key: &Key, offset: u64, len: u64) -> Result<Bytes> {
+        let store = self.store(ix)?;
+        self.handle.block_on(store.get_range(key, offset, len)).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// The first copy that passes `check`, of the regions in `among`. Every copy that does not pass is recorded.
+    ///
+    /// # Errors
+    /// No region has a copy that passes: the last reason.
+    pub fn read_among<T>(
+        &self,
+        among: RegionSet,
+        key: &Key,
+        fetch: impl Fn(usize) -> Result<Bytes>,
+        mut check: impl FnMut(Bytes) -> std::result::Result<T, FormatError>,
+    ) -> Result<T> {
+        let mut last = None;
+        for ix in among.iter() {
+            let failed = match fetch(ix) {
+                Err(e) => e,
+                Ok(bytes) => match check(bytes) {
+                    Ok(value) => return Ok(value),
+                    Err(why) => lift(why).at(key).at(self.label(ix)),
+                },
+            };
+            let what = match failed.kind() {
+                Kind::NotFound => "missing".to_owned(),
+                _ => failed.what().to_owned(),
+            };
+            self.record(ix, &key.path(), what);
+            last = Some(failed);
+        }
+        Err(last.unwrap_or_else(|| Error::new(Kind::Retry, "no region can be reached").at(key)))
+    }
+
+    /// [`Regions::read_among`] for a whole object.
+    ///
+    /// # Errors
+    /// No region has a copy that passes: the last reason.
+    pub fn read<T>(
+        &self,
+        among: RegionSet,
+        key: &Key,
+        len_max: u64,
+        mut check: impl FnMut(&[u8]) -> std::result::Result<T, FormatError>,
+    ) -> Result<T> {
+        self.read_among(among, key, |ix| self.get(ix, key, len_max), |bytes| check(&bytes))
+    }
+
+    /// Lists one region.
+    ///
+    /// # Errors
+    /// The listing is incomplete.
+    pub fn list(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
+        let store = self.store(ix)?;
+        let (known, junk) =
+            self.handle.block_on(store.list(prefix)).map_err(|e| e.lift().at(self.label(ix)))?;
+        for name in junk {
+            self.record(ix, &name, "not an object of this format; ignored");
+        }
+        Ok(known)
+    }
+
+    /// Creates an object in one region.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn put(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
+        let store = self.store(ix)?;
+        self.handle.block_on(store.put_new(key, bytes.clone())).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// Creates an object in several regions at once and returns where it stands now with these bytes.
+    /// Regions in which it could not be created are marked as failed.
+    pub fn put_all(&self, among: RegionSet, key: &Key, bytes: &Bytes) -> RegionSet {
+        self.handle.block_on(self.put_all_async(among, key, bytes))
+    }
+
+    async fn put_all_async(&self, among: RegionSet, key: &Key, bytes: &Bytes) -> RegionSet {
+        let puts = among.iter().filter(|ix| *ix < self.all.len()).map(|ix| async move {
+            let done = match self.store(ix) {
+                Ok(store) => store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix))),
+                Err(e) => Err(e),
+            };
+            match done {
+                Ok(Put::Created | Put::Same) => Some(ix),
+                Ok(Put::Other) => {
+                    let what = "another object stands at this key";
+                    self.record(ix, &key.path(), what);
+                    self.fail(ix, Error::new(Kind::Damage, what).at(key).at(self.label(ix)));
+                    None
+                }
+                Err(e) => {
+                    self.fail(ix, e);
+                    None
+                }
+            }
+        });
+        RegionSet::of(join_all(puts).await.into_iter().flatten())
+    }
+}
+
+fn connect_one(address: &Address, create: bool) -> Region {
+    let label = format!("region {}", address.name);
+    let opened = Store::folder(&address.folder, create).map_err(|e| {
+        let error = e.lift().at(&label);
+        match error.kind() {
+            Kind::NotFound => error.advise("is the disk mounted? only `init` creates a folder"),
+            _ => error,
+        }
+    });
+    let (store, failed) = match opened {
+        Ok(store) => (Some(store), None),
+        Err(e) => (None, Some(e)),
+    };
+    Region { name: address.name.clone(), id: None, store, failed: Mutex::new(failed) }
+}
+
+/// Reads a region's mark.
+///
+/// # Errors
+/// [`Kind::NoRepository`] where there is none.
+pub fn read_mark(regions: &Regions, ix: usize) -> Result<RegionMark> {
+    let label = regions.label(ix);
+    let bytes = regions.get(ix, &Key::Region, 4096).map_err(|e| match e.kind() {
+        Kind::NotFound => Error::new(Kind::NoRepository, "there is no repository here")
+            .at(&label)
+            .advise("is the disk mounted, the path right? `holdfast init` creates a repository"),
+        _ => e,
+    })?;
+    RegionMark::from_object(&bytes).map_err(|why| lift(why).at(Key::Region).at(label))
+}
+
+/// A format error with the reaction that it asks for.
+pub fn lift(why: FormatError) -> Error {
+    let kind = match why {
+        FormatError::Foreign => Kind::Foreign,
+        FormatError::Newer(_) => Kind::Newer,
+        FormatError::WrongKey => Kind::WrongKey,
+        FormatError::Damaged(_)
+        | FormatError::WrittenWrong(_)
+        | FormatError::Malformed(..)
+        | FormatError::Limit(_)
+        | FormatError::Unsigned(_) => Kind::Damage,
+    };
+    let error = Error::new(kind, why.to_string());
+    if kind == Kind::Newer { error.advise("install a newer holdfast; nothing was changed") } else { error }
+}

@@ -1,0 +1,219 @@
+//! Creating a repository in empty regions.
+//!
+//! Order in each region: slots, configuration 1, epoch 1, and last the region's mark. A crash in between
+//! leaves a place without a mark, in which `init` can be repeated: what stands there is passed over by
+//! the rule for squatted keys.
+
+use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RegionId, RepoId, SlotId};
+use crate::crypto::{Argon2Params, Secret, SigningKey, passphrase_seed, public_key};
+use crate::error::{Error, Kind, Result};
+use crate::format::config::Next;
+use crate::format::envelope::{Header, Kind as ObjectKind};
+use crate::format::objects::{EpochBegin, EpochEnd, Member};
+use crate::format::region::{FORMAT_VERSION, RegionMark};
+use crate::format::ring::{Keyring, SlotEntry};
+use crate::format::signed::{self, Fresh, Signer};
+use crate::format::slot::{Anchor, Slot, SlotKind};
+use crate::region::{self, Regions};
+use crate::store::{Key, Prefix, Put};
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+/// A secret for a new slot.
+pub enum NewSecret {
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+    /// 32 bytes for a key file.
+    KeyFile(Secret<32>),
+    /// 32 bytes for paper.
+    Recovery(Secret<32>),
+}
+
+impl NewSecret {
+    /// The kind of slot.
+    pub fn kind(&self) -> SlotKind {
+        match self {
+            NewSecret::Passphrase(_) => SlotKind::Passphrase,
+            NewSecret::KeyFile(_) => SlotKind::KeyFile,
+            NewSecret::Recovery(_) => SlotKind::Recovery,
+        }
+    }
+
+    fn seed(&self, salt: &[u8; 32]) -> Result<Secret<32>> {
+        match self {
+            NewSecret::Passphrase(text) => passphrase_seed(text.as_bytes(), salt, Argon2Params::DEFAULT)
+                .map_err(|e| Error::new(Kind::Bug, format!("argon2id failed: {e}"))),
+            NewSecret::KeyFile(seed) | NewSecret::Recovery(seed) => Ok(seed.clone()),
+        }
+    }
+}
+
+/// A slot ready to be stored.
+pub struct MadeSlot {
+    /// Its line in the keyring.
+    pub entry: SlotEntry,
+    /// `keys/<slot>`.
+    pub object: Bytes,
+}
+
+/// Makes a slot that is anchored before configuration `anchor.number + 1`.
+///
+/// # Errors
+/// No random bytes, or the key derivation failed.
+pub fn make_slot(env: &Env, repo: RepoId, label: &str, secret: &NewSecret, anchor: &Anchor) -> Result<MadeSlot> {
+    let id = SlotId(env.random()?);
+    let salt = env.random()?;
+    let (object, kem_seed) = Slot::create(repo, id, secret.kind(), salt, &secret.seed(&salt)?, anchor);
+    let entry = SlotEntry {
+        id,
+        kind: secret.kind() as u8,
+        label: label.to_owned(),
+        public: public_key(&kem_seed).into(),
+        created: env.now().0,
+    };
+    Ok(MadeSlot { entry, object: object.into() })
+}
+
+/// Fresh randomness for the wraps of every slot.
+///
+/// # Errors
+/// No random bytes.
+pub fn wrap_randomness(env: &Env, slots: usize) -> Result<Vec<Secret<64>>> {
+    (0..slots).map(|_| Ok(Secret::from_bytes(env.random()?))).collect()
+}
+
+/// Creates the repository in all regions.
+///
+/// # Errors
+/// A region is not empty, not reachable, or not writable; no mark is left behind in that case.
+pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> Result<RepoId> {
+    for ix in 0..regions.len() {
+        check_empty(regions, ix)?;
+    }
+    let repo = RepoId(env.random()?);
+    let random = [env.random()?, env.random()?, env.random()?, env.random()?];
+    let mut ring = Keyring::new(&random, env.now());
+    // The first configuration is signed by a key that only it knows; it names the keyring's.
+    let first_owner = SigningKey::from_seed(&Secret::from_bytes(env.random()?));
+    let anchor = Anchor { owner: first_owner.verify_key(), number: ConfigNo(0), digest: Digest::ZERO };
+    let mut objects = Vec::new();
+    for (label, secret) in secrets {
+        let slot = make_slot(env, repo, label, secret, &anchor)?;
+        objects.push((Key::Slot(slot.entry.id), slot.object));
+        ring.slots.push(slot.entry);
+    }
+    let config = Next {
+        repo,
+        number: ConfigNo(1),
+        previous: Digest::ZERO,
+        owner: &first_owner,
+        ring: &ring,
+        g: Secret::from_bytes(env.random()?),
+        randomness: wrap_randomness(env, ring.slots.len())?,
+        created: env.now(),
+    }
+    .to_object()
+    .map_err(region::lift)?;
+    let (_, digest) = signed::check_sum(&config).map_err(region::lift)?;
+    objects.push((Key::Config(ConfigNo(1), 0), config.into()));
+    let members: Vec<Member> = (0..regions.len())
+        .map(|ix| Ok(Member { id: RegionId(env.random()?), name: regions.region(ix).name.clone() }))
+        .collect::<Result<_>>()?;
+    let fresh = Fresh { config: ConfigNo(1), digest, epoch: Epoch(1) };
+    objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
+    for (ix, member) in members.iter().enumerate() {
+        for (key, bytes) in &objects {
+            put_numbered(regions, ix, *key, bytes)?;
+        }
+        let mark = RegionMark { version: FORMAT_VERSION, repo, region: member.id, created: env.now().0 };
+        if regions.put(ix, &Key::Region, &mark.to_object().into())? == Put::Other {
+            return Err(Error::new(Kind::Refused, "somebody else created a repository here just now")
+                .at(format!("region {}", regions.region(ix).name)));
+        }
+    }
+    Ok(repo)
+}
+
+fn check_empty(regions: &Regions, ix: usize) -> Result<()> {
+    if let Some(e) = regions.failure(ix) {
+        return Err(e);
+    }
+    let place = format!("region {}", regions.region(ix).name);
+    match region::read_mark(regions, ix) {
+        Ok(mark) => {
+            return Err(Error::new(Kind::Refused, format!("a repository is here already (id {})", mark.repo))
+                .at(place)
+                .advise("use another place, or open this one"));
+        }
+        Err(e) if e.kind() == Kind::NoRepository => {}
+        Err(e) => return Err(e),
+    }
+    for prefix in [Prefix::Packs, Prefix::Index, Prefix::Snapshots] {
+        if !regions.list(ix, prefix)?.is_empty() {
+            return Err(Error::new(Kind::Refused, format!("{}/ holds objects although there is no repository", prefix.path()))
+                .at(place)
+                .advise("use an empty place; a lost `region` object can be copied back from another region"));
+        }
+    }
+    Ok(())
+}
+
+/// Creates an object of a numbered series, at the next suffix where the key is squatted.
+fn put_numbered(regions: &Regions, ix: usize, key: Key, bytes: &Bytes) -> Result<()> {
+    for suffix in 0..16 {
+        let key = match key {
+            Key::Config(n, _) => Key::Config(n, suffix),
+            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
+            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
+            other => other,
+        };
+        if regions.put(ix, &key, bytes)? != Put::Other {
+            return Ok(());
+        }
+    }
+    Err(Error::new(Kind::Refused, "too many leftovers stand in the way").at(key).advise("use an empty place"))
+}
+
+fn first_epoch(env: &Env, repo: RepoId, ring: &Keyring, fresh: Fresh, members: &[Member]) -> Result<[(Key, Bytes); 2]> {
+    let created = env.now().0;
+    let begin = EpochBegin {
+        fresh,
+        number: Epoch(1),
+        members: members.to_vec(),
+        condemned: Vec::new().into(),
+        roots: Vec::new(),
+        created,
+    };
+    let begin_key = Key::EpochBegin(Epoch(1), 0);
+    let begin = seal_with(env, repo, ring, ObjectKind::EpochBegin, &begin_key, &begin)?;
+    let (_, begin_digest) = signed::check_sum(&begin).map_err(region::lift)?;
+    let end = EpochEnd {
+        fresh,
+        number: Epoch(1),
+        begin: begin_digest,
+        doomed: Vec::new().into(),
+        roots: Vec::new(),
+        created,
+        forgotten: Vec::new().into(),
+        doomed_before: None,
+    };
+    let end_key = Key::EpochEnd(Epoch(1), 0);
+    let end = seal_with(env, repo, ring, ObjectKind::EpochEnd, &end_key, &end)?;
+    Ok([(begin_key, begin), (end_key, end)])
+}
+
+fn seal_with<T: minicbor::Encode<()>>(
+    env: &Env,
+    repo: RepoId,
+    ring: &Keyring,
+    kind: ObjectKind,
+    key: &Key,
+    value: &T,
+) -> Result<Bytes> {
+    let bug = || Error::new(Kind::Bug, "a fresh keyring lacks its keys");
+    let (domain, key_epoch) = (Domain(0), KeyEpoch(1));
+    let header = Header { kind, domain, key_epoch, repo, salt: env.random()? };
+    let secret = ring.class_secret(domain, key_epoch, kind.class()).ok_or_else(bug)?;
+    let (id, signing) = ring.signer().ok_or_else(bug)?;
+    Ok(signed::seal(value, &key.canonical(), &header, &secret, &Signer { id, key: signing }).into())
+}

@@ -1,0 +1,161 @@
+//! Adding and removing key slots: each is the next number of the chain of configurations, written for
+//! every slot without the slots' secrets.
+
+use super::Repo;
+use super::init::{MadeSlot, NewSecret, make_slot, wrap_randomness};
+use super::open::slot_ids;
+use crate::base::{ConfigNo, KeyEpoch, SlotId, TimeMs};
+use crate::crypto::Secret;
+use crate::error::{Error, Kind, Result};
+use crate::format::config::Next;
+use crate::format::ring::{EpochKey, Keyring, SlotEntry};
+use crate::format::slot::{Anchor, SlotKind};
+use crate::region::{self, RegionSet};
+use crate::store::{Key, Put};
+use bytes::Bytes;
+
+/// A slot for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// Slot.
+    pub id: SlotId,
+    /// `passphrase`, `key-file`, `recovery-key`.
+    pub kind: &'static str,
+    /// Its label.
+    pub label: String,
+    /// When it was added.
+    pub created: TimeMs,
+    /// Whether it opened the repository just now.
+    pub current: bool,
+}
+
+/// The slots in force.
+pub fn list(repo: &Repo) -> Vec<SlotInfo> {
+    let info = |slot: &SlotEntry| SlotInfo {
+        id: slot.id,
+        kind: SlotKind::from_id(slot.kind).map_or("unknown", SlotKind::name),
+        label: slot.label.clone(),
+        created: TimeMs(slot.created),
+        current: slot.id == repo.slot,
+    };
+    repo.ring.slots.iter().map(info).collect()
+}
+
+/// Slot objects that no longer open anything.
+pub fn removed(repo: &Repo) -> Vec<SlotId> {
+    let listed = |id: &SlotId| repo.ring.slots.iter().any(|s| s.id == *id);
+    slot_ids(&repo.regions, repo.usable()).into_iter().filter(|id| !listed(id)).collect()
+}
+
+/// Adds a slot.
+///
+/// # Errors
+/// No region could store it; somebody else changed the keys at the same time.
+pub fn add(repo: &Repo, label: &str, secret: &NewSecret) -> Result<SlotId> {
+    let owner = repo.ring.owner();
+    let anchor = Anchor { owner: owner.verify_key(), number: repo.config, digest: repo.config_digest };
+    let MadeSlot { entry, object } = make_slot(&repo.env, repo.id, label, secret, &anchor)?;
+    let id = entry.id;
+    let stored = repo.regions.put_all(repo.usable(), &Key::Slot(id), &object);
+    enough(repo, stored)?;
+    let mut ring = repo.ring.clone();
+    ring.slots.push(entry);
+    rotate_owner(repo, &mut ring)?;
+    publish(repo, &ring)?;
+    Ok(id)
+}
+
+/// Removes a slot: a new configuration with a new key epoch in every domain and a new owner key.
+///
+/// # Errors
+/// Unknown slot, the last one, or somebody else changed the keys at the same time.
+pub fn remove(repo: &Repo, id: SlotId) -> Result<()> {
+    let mut ring = repo.ring.clone();
+    let before = ring.slots.len();
+    ring.slots.retain(|s| s.id != id);
+    if ring.slots.len() == before {
+        return Err(Error::new(Kind::NotFound, format!("no key slot {id}")).advise("see `holdfast key list`"));
+    }
+    if ring.slots.is_empty() {
+        return Err(Error::new(Kind::Refused, "this is the last key slot; without it nobody could read the repository")
+            .advise("add another key first"));
+    }
+    let now = repo.env.now().0;
+    for domain in &mut ring.domains {
+        let last = domain.epochs.iter().map(|e| e.number.0).max().unwrap_or(0);
+        domain.epochs.iter_mut().for_each(|e| e.state = 1);
+        let key = repo.env.random::<32>()?.into();
+        domain.epochs.push(EpochKey { number: KeyEpoch(last.saturating_add(1)), key, created: now, state: 0 });
+    }
+    rotate_owner(repo, &mut ring)?;
+    publish(repo, &ring)
+}
+
+fn rotate_owner(repo: &Repo, ring: &mut Keyring) -> Result<()> {
+    ring.owner_seed = repo.env.random::<32>()?.into();
+    Ok(())
+}
+
+/// Writes the next number: at home first, whose creation decides, then the copies.
+fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
+    let number = ConfigNo(repo.config.0.saturating_add(1));
+    let object: Bytes = Next {
+        repo: repo.id,
+        number,
+        previous: repo.config_digest,
+        owner: &repo.ring.owner(),
+        ring,
+        g: Secret::from_bytes(repo.env.random()?),
+        randomness: wrap_randomness(&repo.env, ring.slots.len())?,
+        created: repo.env.now(),
+    }
+    .to_object()
+    .map_err(region::lift)?
+    .into();
+    let home = home(repo)?;
+    let suffix = put_at_home(repo, home, number, &object)?;
+    let others = RegionSet::of(repo.usable().iter().filter(|ix| *ix != home));
+    let mut stored = vec![home];
+    for ix in others.iter() {
+        if (suffix..16).any(|s| matches!(repo.regions.put(ix, &Key::Config(number, s), &object), Ok(Put::Created | Put::Same))) {
+            stored.push(ix);
+        }
+    }
+    enough(repo, RegionSet::of(stored))
+}
+
+/// The region whose creation of a number decides.
+fn home(repo: &Repo) -> Result<usize> {
+    let away = || {
+        Error::new(Kind::Retry, "the home region cannot be reached, and only it can take a new configuration")
+            .advise("bring it back, then run again; nothing was changed")
+    };
+    let home = repo.epochs.members().first().ok_or_else(away)?;
+    let usable = repo.usable();
+    usable.iter().find(|ix| repo.regions.region(*ix).id == Some(home.id)).ok_or_else(away)
+}
+
+fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<u32> {
+    use crate::format::config::Config;
+    for suffix in 0..16 {
+        let key = Key::Config(number, suffix);
+        if repo.regions.put(home, &key, object)? != Put::Other {
+            return Ok(suffix);
+        }
+        let there = repo.regions.get(home, &key, super::SMALL_OBJECT_BYTES_MAX)?;
+        let owner = repo.ring.owner().verify_key();
+        if Config::from_object(&there, &repo.id, number, &repo.config_digest, &owner).is_ok() {
+            return Err(Error::new(Kind::Refused, "somebody else changed the keys just now").advise("run again"));
+        }
+        repo.regions.record(home, &key.path(), "junk in the chain of configurations; passed over");
+    }
+    Err(Error::new(Kind::Damage, "junk stands at every key of the next configuration"))
+}
+
+fn enough(repo: &Repo, stored: RegionSet) -> Result<()> {
+    if stored.is_empty() {
+        let why = repo.regions.failures().pop().map(|(_, e)| e);
+        return Err(why.unwrap_or_else(|| Error::new(Kind::Retry, "no region could store it")));
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The repository: open it, write sessions into it, read chunks out of it. Knows no source.
+//!
+//! Crash behaviour: packs are confirmed before an index segment names them, segments before a manifest
+//! needs them, the manifest is created last. Whatever dies in between leaves objects that the next run
+//! re-uses (those in published segments) or that nobody refers to.
+
+pub mod epochs;
+pub mod index;
+pub mod init;
+pub mod keys;
+pub mod open;
+pub mod reader;
+pub mod session;
+pub mod tree;
+pub mod view;
+pub mod writer;
+
+use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId};
+use crate::chunk::{IdKey, gear_seed};
+use crate::crypto::Secret;
+use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
+use crate::format::envelope::{Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::ring::{Keyring, Trust};
+use crate::format::signed::{self, Fresh, Opened, Signer};
+use crate::region::{Finding, RegionSet, Regions};
+use crate::store::Key;
+use bytes::Bytes;
+use epochs::Epochs;
+use minicbor::Encode;
+use std::sync::Arc;
+
+/// Largest small object that is read, in bytes.
+pub const SMALL_OBJECT_BYTES_MAX: u64 = OBJECT_BYTES_MAX as u64;
+
+/// An open repository.
+pub struct Repo {
+    /// Its regions.
+    pub regions: Arc<Regions>,
+    /// Clock and entropy.
+    pub env: Env,
+    /// Its id.
+    pub id: RepoId,
+    /// How many complete copies a run must make.
+    pub copies_min: usize,
+    /// The slot that opened it.
+    pub slot: SlotId,
+    ring: Keyring,
+    config: ConfigNo,
+    config_digest: Digest,
+    epochs: Epochs,
+    id_key: IdKey,
+    domain: Domain,
+    key_epoch: KeyEpoch,
+}
+
+impl Repo {
+    /// Keys and writers.
+    pub fn trust(&self) -> Trust<'_> {
+        Trust { repo: self.id, ring: &self.ring }
+    }
+
+    /// The keyring.
+    pub fn ring(&self) -> &Keyring {
+        &self.ring
+    }
+
+    /// Number and digest of the configuration in force.
+    pub fn config(&self) -> (ConfigNo, Digest) {
+        (self.config, self.config_digest)
+    }
+
+    /// Epochs as read in each region.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// The trust domain that is written.
+    pub fn domain(&self) -> Domain {
+        self.domain
+    }
+
+    /// Makes chunk ids.
+    pub fn id_key(&self) -> &IdKey {
+        &self.id_key
+    }
+
+    /// Seed of the gear tables.
+    pub fn gear_seed(&self) -> u64 {
+        gear_seed(&self.ring.id_root(), self.domain)
+    }
+
+    /// What new objects say that their writer knew.
+    pub fn fresh(&self) -> Fresh {
+        Fresh { config: self.config, digest: self.config_digest, epoch: self.epoch() }
+    }
+
+    /// The newest epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epochs.newest()
+    }
+
+    /// A header with a fresh salt.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    pub fn header(&self, kind: ObjectKind) -> Result<Header> {
+        let salt = self.env.random()?;
+        Ok(Header { kind, domain: self.domain, key_epoch: self.key_epoch, repo: self.id, salt })
+    }
+
+    /// The key that seals new objects of a class.
+    ///
+    /// # Errors
+    /// The keyring lacks it.
+    pub fn secret(&self, class: Class) -> Result<Secret<32>> {
+        self.ring
+            .class_secret(self.domain, self.key_epoch, class)
+            .ok_or_else(|| Error::new(Kind::Bug, "the keyring has no key for its own key epoch"))
+    }
+
+    /// Seals and signs a small object.
+    ///
+    /// # Errors
+    /// No signing key, or no random bytes.
+    pub fn seal<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
+        let (id, signing) = self
+            .ring
+            .signer()
+            .ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))?;
+        let header = self.header(kind)?;
+        let secret = self.secret(kind.class())?;
+        Ok(signed::seal(value, key, &header, &secret, &Signer { id, key: signing }).into())
+    }
+
+    /// Opens a small object and checks its signature.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_object(&self, key: &Key, bytes: &[u8]) -> std::result::Result<Opened, FormatError> {
+        Opened::open(bytes, &key.canonical(), self.trust())
+    }
+
+    /// Reads a small object from the first region of `among` that has a good copy.
+    ///
+    /// # Errors
+    /// No region has one.
+    pub fn read_object(&self, among: RegionSet, key: &Key) -> Result<Opened> {
+        self.regions.read(among, key, SMALL_OBJECT_BYTES_MAX, |bytes| self.open_object(key, bytes))
+    }
+
+    /// Regions that can be used: reachable, of this repository, members by the newest epoch read there.
+    pub fn usable(&self) -> RegionSet {
+        self.regions.healthy()
+    }
+
+    /// What was found wrong so far.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.regions.findings()
+    }
+}

@@ -1,0 +1,287 @@
+//! Opening a repository: marks of the regions, a slot, the chain of configurations, epochs.
+//!
+//! A region that is missing, empty or another repository's is set aside with its reason; the others go on.
+
+use super::epochs::Epochs;
+use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::base::{ConfigNo, Domain, Env, RepoId, SlotId};
+use crate::chunk::IdKey;
+use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
+use crate::error::{Error, Kind, Result};
+use crate::format::config::{Config, Features};
+use crate::format::slot::{Anchor, Slot, SlotKind, SlotKeys};
+use crate::region::{self, Address, RegionSet, Regions};
+use crate::store::{Key, Prefix};
+use crate::unlock::Unlock;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// What is needed to open a repository.
+pub struct Opening<'a> {
+    /// Its regions.
+    pub addresses: &'a [Address],
+    /// How many complete copies a run must make.
+    pub copies_min: usize,
+    /// The id that it must have, where that is known.
+    pub pin: Option<RepoId>,
+    /// Clock and entropy.
+    pub env: &'a Env,
+    /// The runtime that serves the stores.
+    pub handle: &'a Handle,
+}
+
+/// Regions connected and judged by their marks.
+pub struct Marked {
+    /// The regions.
+    pub regions: Regions,
+    /// The repository.
+    pub id: RepoId,
+}
+
+/// Connects and reads the marks. Needs no key.
+///
+/// # Errors
+/// No region holds the repository, or two addresses lead to one region.
+pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
+    let mut regions = Regions::connect(opening.addresses, false, opening.handle);
+    let mut id = opening.pin;
+    let mut seen = Vec::new();
+    for ix in regions.healthy().iter() {
+        let mark = match region::read_mark(&regions, ix) {
+            Ok(mark) => mark,
+            Err(e) => {
+                regions.fail(ix, e);
+                continue;
+            }
+        };
+        let expected = *id.get_or_insert(mark.repo);
+        let place = format!("region {}", regions.region(ix).name);
+        if mark.repo != expected {
+            let what = format!("holds another repository (id {}, expected {expected})", mark.repo);
+            regions.fail(ix, Error::new(Kind::Foreign, what).at(place).advise("check the region's path"));
+        } else if let Some((_, other)) = seen.iter().find(|(id, _)| *id == mark.region) {
+            return Err(Error::new(Kind::Config, format!("is the same store as region {other}"))
+                .at(place)
+                .advise("two addresses of one store are one copy; remove one"));
+        } else {
+            seen.push((mark.region, regions.region(ix).name.clone()));
+            regions.set_id(ix, mark.region);
+        }
+    }
+    match id {
+        Some(id) if !regions.healthy().is_empty() => Ok(Marked { regions, id }),
+        _ => Err(nothing_usable(&regions)),
+    }
+}
+
+/// The error that explains why no region can be used: the most telling of their reasons.
+fn nothing_usable(regions: &Regions) -> Error {
+    let rank = |kind: Kind| match kind {
+        Kind::Foreign => 0,
+        Kind::Newer => 1,
+        Kind::Damage => 2,
+        Kind::Denied => 3,
+        Kind::NoRepository => 4,
+        Kind::NotFound => 5,
+        _ => 6,
+    };
+    let worst = regions.failures().into_iter().map(|(_, e)| e).min_by_key(|e| rank(e.kind()));
+    match worst {
+        Some(e) if e.kind() == Kind::NotFound => e.with_kind(Kind::NoRepository),
+        Some(e) => e,
+        None => Error::new(Kind::Config, "no region was given").advise("use --region NAME=PATH or a holdfast.yaml"),
+    }
+}
+
+/// Opens the repository with one secret.
+///
+/// # Errors
+/// Nothing usable, wrong key, a key that was removed, a newer format, or damage in all copies.
+pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
+    let Marked { regions, id } = mark(opening)?;
+    let (slot, anchor, keys) = open_slot(&regions, &id, secret)?;
+    let config = walk_chain(&regions, &id, &anchor)?;
+    if !config.lists(&slot.id) {
+        return Err(Error::new(
+            Kind::WrongKey,
+            format!("this key was removed from the repository (before or in configuration {})", config.number()),
+        )
+        .advise("use another key"));
+    }
+    if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
+        return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
+            .advise("install a newer holdfast; nothing was changed"));
+    }
+    let ring = config.open(&slot.id, &keys.kem_seed).map_err(region::lift)?;
+    let domain = Domain(0);
+    let key_epoch = ring
+        .key_epoch(domain)
+        .ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
+    let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy())?;
+    check_members(&regions, &epochs);
+    if regions.healthy().is_empty() {
+        return Err(nothing_usable(&regions));
+    }
+    let id_key = IdKey::derive(&ring.id_root(), domain);
+    Ok(Repo {
+        regions: Arc::new(regions),
+        env: opening.env.clone(),
+        id,
+        copies_min: opening.copies_min,
+        slot: slot.id,
+        config: config.number(),
+        config_digest: config.digest(),
+        ring,
+        epochs,
+        id_key,
+        domain,
+        key_epoch,
+    })
+}
+
+/// A region counts only if the newest epoch names it.
+fn check_members(regions: &Regions, epochs: &Epochs) {
+    for ix in regions.healthy().iter() {
+        let region = regions.region(ix);
+        if !region.id.is_some_and(|id| epochs.is_member(&id)) {
+            let place = format!("region {}", region.name);
+            let what = "is not a member of this repository by the newest epoch";
+            regions.fail(ix, Error::new(Kind::Refused, what).at(place));
+        }
+    }
+}
+
+/// Every slot id of any region.
+pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> {
+    let mut ids = BTreeSet::new();
+    for ix in among.iter() {
+        match regions.list(ix, Prefix::Keys) {
+            Ok(listed) => ids.extend(listed.iter().filter_map(|l| match l.key {
+                Key::Slot(id) => Some(id),
+                _ => None,
+            })),
+            Err(e) => regions.fail(ix, e),
+        }
+    }
+    ids
+}
+
+fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
+    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| Slot::from_object(bytes, repo))
+}
+
+fn open_slot(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, Anchor, SlotKeys)> {
+    let ids = slot_ids(regions, regions.healthy());
+    if ids.is_empty() {
+        return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
+    }
+    let (mut tried, mut unreadable) = (0, None);
+    for id in ids {
+        let slot = match read_slot(regions, repo, id) {
+            Ok(slot) => slot,
+            Err(e) => {
+                unreadable = Some(e);
+                continue;
+            }
+        };
+        let Some(seed) = seed_for(&slot, secret)? else { continue };
+        tried += 1;
+        if let Ok((anchor, keys)) = slot.open(&seed) {
+            return Ok((slot, anchor, keys));
+        }
+    }
+    let kind = secret_kind(secret).name();
+    Err(match (tried, unreadable) {
+        (_, Some(e)) => e.with_kind(Kind::WrongKey).advise("a key slot is unreadable in every region; try another key"),
+        (0, None) => Error::new(Kind::WrongKey, format!("the repository has no {kind} slot"))
+            .advise("`holdfast key list` with another key shows them"),
+        (_, None) => Error::new(Kind::WrongKey, format!("wrong {kind}: it opens no key slot"))
+            .advise("check for typing errors, or use another key"),
+    })
+}
+
+fn secret_kind(secret: &Unlock) -> SlotKind {
+    match secret {
+        Unlock::Passphrase(_) => SlotKind::Passphrase,
+        Unlock::KeyFile(_) => SlotKind::KeyFile,
+        Unlock::RecoveryKey(_) => SlotKind::Recovery,
+    }
+}
+
+/// The seed that a secret gives for a slot; `None` for a slot of another kind.
+pub(super) fn seed_for(slot: &Slot, secret: &Unlock) -> Result<Option<Secret<32>>> {
+    if slot.kind != Some(secret_kind(secret)) {
+        return Ok(None);
+    }
+    match secret {
+        Unlock::KeyFile(bytes) => Ok(Some(Secret::from_bytes(**bytes))),
+        Unlock::RecoveryKey(text) => {
+            let seed = recovery_decode(text).map_err(|e| {
+                Error::new(Kind::WrongKey, format!("this is no recovery key: {e}")).advise("check it against the paper")
+            })?;
+            Ok(Some(seed))
+        }
+        Unlock::Passphrase(text) => {
+            let refuse = |what: String| Error::new(Kind::Damage, what).at(Key::Slot(slot.id));
+            let params = slot.argon2.ok_or_else(|| refuse("a passphrase slot without parameters".into()))?;
+            params.check_open().map_err(|e| refuse(format!("refused before any work: {e}")))?;
+            let seed = passphrase_seed(text.as_bytes(), &slot.salt, params).map_err(|e| refuse(e.to_string()))?;
+            Ok(Some(seed))
+        }
+    }
+}
+
+/// Walks the chain from the anchor to the newest number that verifies.
+fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor) -> Result<Config> {
+    let (mut number, mut previous, mut owner) = (anchor.number, anchor.digest, anchor.owner);
+    let mut found = None;
+    while let Some(config) = read_config(regions, repo, ConfigNo(number.0.saturating_add(1)), &previous, &owner)? {
+        (number, previous, owner) = (config.number(), config.digest(), *config.next_owner());
+        found = Some(config);
+    }
+    found.ok_or_else(|| {
+        Error::new(Kind::Damage, format!("configuration {} is missing or damaged in every region", number.0 + 1))
+            .advise("bring back a region that has it")
+    })
+}
+
+/// Configuration `number`, from any region and any suffix, if there is one that follows.
+fn read_config(
+    regions: &Regions,
+    repo: &RepoId,
+    number: ConfigNo,
+    previous: &crate::base::Digest,
+    owner: &VerifyKey,
+) -> Result<Option<Config>> {
+    let mut newer = None;
+    for suffix in 0..16 {
+        let key = Key::Config(number, suffix);
+        let mut anywhere = false;
+        for ix in regions.healthy().iter() {
+            let bytes = match regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == Kind::NotFound => continue,
+                Err(e) => {
+                    regions.fail(ix, e);
+                    continue;
+                }
+            };
+            anywhere = true;
+            match Config::from_object(&bytes, repo, number, previous, owner) {
+                Ok(config) => return Ok(Some(config)),
+                Err(why) => {
+                    regions.record(ix, &key.path(), why.to_string());
+                    if matches!(why, crate::format::FormatError::Newer(_)) {
+                        newer = Some(region::lift(why).at(key));
+                    }
+                }
+            }
+        }
+        if !anywhere {
+            break;
+        }
+    }
+    // A signed configuration that we cannot understand must not be passed over.
+    newer.map_or(Ok(None), Err)
+}

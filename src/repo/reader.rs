@@ -1,0 +1,233 @@
+//! Reading chunks: whichever region has a good copy, verified before a byte is used.
+//!
+//! Every record's tags are checked by opening it, and every chunk's id is computed again. A copy that
+//! fails is recorded (region, object) and the next region, then the next known place, is tried.
+
+use super::Repo;
+use super::index::{Index, Located};
+use crate::base::{ChunkId, PackName};
+use crate::chunk::{Codec, Coder};
+use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
+use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
+use crate::format::pack;
+use crate::region::{self, RegionSet, lock};
+use crate::store::Key;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Decoded bundles that are kept, of at most 1 MiB each, mostly 256 KiB.
+const BUNDLES_KEPT: usize = 96;
+/// Pack keys that are kept, about 1 KiB each.
+const PACK_KEYS_KEPT: usize = 4096;
+
+/// A small cache that throws the oldest half away when it is full.
+struct Cache<K, V> {
+    map: HashMap<K, (u64, V)>,
+    clock: u64,
+    kept: usize,
+}
+
+impl<K: Eq + std::hash::Hash + Copy, V: Clone> Cache<K, V> {
+    fn new(kept: usize) -> Self {
+        Cache { map: HashMap::new(), clock: 0, kept }
+    }
+
+    fn get(&mut self, key: &K) -> Option<V> {
+        self.clock += 1;
+        let hit = self.map.get_mut(key)?;
+        hit.0 = self.clock;
+        Some(hit.1.clone())
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        if self.map.len() >= self.kept {
+            let mut ages: Vec<u64> = self.map.values().map(|v| v.0).collect();
+            ages.sort_unstable();
+            let median = ages[ages.len() / 2];
+            self.map.retain(|_, v| v.0 > median);
+        }
+        self.clock += 1;
+        self.map.insert(key, (self.clock, value));
+    }
+}
+
+/// A bundle, decoded, with the ids of its chunks checked.
+type Bundle = Arc<Vec<u8>>;
+
+/// Reads chunks of one repository through one index.
+pub struct Reader {
+    /// The repository.
+    pub repo: Arc<Repo>,
+    /// Where chunks lie.
+    pub index: Arc<Index>,
+    keys: Mutex<Cache<PackName, Arc<ObjectKeys>>>,
+    bundles: Mutex<Cache<(PackName, u32), Bundle>>,
+}
+
+impl Reader {
+    /// A reader with empty caches.
+    pub fn new(repo: Arc<Repo>, index: Arc<Index>) -> Reader {
+        Reader { repo, index, keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)), bundles: Mutex::new(Cache::new(BUNDLES_KEPT)) }
+    }
+
+    /// Reads one chunk.
+    ///
+    /// # Errors
+    /// No region has it intact.
+    pub fn chunk(&self, id: &ChunkId, coder: &mut Coder) -> Result<Vec<u8>> {
+        let mut last = None;
+        for at in self.index.locate(id) {
+            match self.chunk_at(&at, coder) {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(Kind::Damage, format!("chunk {} is in no index segment", id.short()))
+                .advise("a region that was away may have it; run verify")
+        }))
+    }
+
+    fn chunk_at(&self, at: &Located, coder: &mut Coder) -> Result<Vec<u8>> {
+        if let Some(inside) = at.place.inside {
+            let bundle = self.bundle(at, coder)?;
+            return slice_of(&bundle, inside, at.place.len)
+                .map(<[u8]>::to_vec)
+                .filter(|bytes| self.repo.id_key().id(bytes) == at.place.id)
+                .ok_or_else(|| region::lift(FormatError::WrittenWrong("place of a chunk in its bundle")));
+        }
+        let mut out = Vec::new();
+        self.record(at, |keys, bytes| {
+            out.clear();
+            self.open_chunk(keys, at, bytes, coder, &mut out)
+        })?;
+        Ok(out)
+    }
+
+    /// Opens a chunk record and appends its plaintext to `out`, checked.
+    ///
+    /// # Errors
+    /// Written wrong.
+    pub fn open_chunk(
+        &self,
+        keys: &ObjectKeys,
+        at: &Located,
+        record: &mut [u8],
+        coder: &mut Coder,
+        out: &mut Vec<u8>,
+    ) -> std::result::Result<(), FormatError> {
+        let (head, body) = keys.record(at.place.number, record)?;
+        if head.kind != RecordKind::Chunk || head.id != at.place.id || head.plain_len != at.place.len {
+            return Err(FormatError::WrittenWrong("record is not the chunk that the index names"));
+        }
+        let codec = Codec::from_id(head.codec).ok_or(FormatError::Newer("codec"))?;
+        let start = out.len();
+        coder
+            .decode(codec, body, head.plain_len as usize, out)
+            .map_err(|_| FormatError::WrittenWrong("compressed chunk"))?;
+        if self.repo.id_key().id(&out[start..]) == at.place.id {
+            Ok(())
+        } else {
+            Err(FormatError::WrittenWrong("id of a chunk"))
+        }
+    }
+
+    /// Opens a bundle record: its decoded payload, every chunk's id checked.
+    ///
+    /// # Errors
+    /// Written wrong.
+    pub fn open_bundle(
+        &self,
+        keys: &ObjectKeys,
+        number: u32,
+        record: &mut [u8],
+        coder: &mut Coder,
+    ) -> std::result::Result<Vec<u8>, FormatError> {
+        let (head, body) = keys.record(number, record)?;
+        if head.kind != RecordKind::Bundle {
+            return Err(FormatError::WrittenWrong("record is not the bundle that the index names"));
+        }
+        let plain_len = head.plain_len as usize;
+        let bundle = pack::bundle(body, plain_len)?;
+        let codec = Codec::from_id(head.codec).ok_or(FormatError::Newer("codec"))?;
+        let mut out = Vec::with_capacity(plain_len);
+        coder
+            .decode(codec, bundle.payload, plain_len, &mut out)
+            .map_err(|_| FormatError::WrittenWrong("compressed bundle"))?;
+        for (id, offset, len) in &bundle.chunks {
+            let chunk = out.get(*offset..offset.saturating_add(*len));
+            if chunk.is_none_or(|chunk| self.repo.id_key().id(chunk) != *id) {
+                return Err(FormatError::WrittenWrong("id of a chunk in a bundle"));
+            }
+        }
+        Ok(out)
+    }
+
+    fn bundle(&self, at: &Located, coder: &mut Coder) -> Result<Bundle> {
+        let cached = (at.pack.name, at.place.number);
+        if let Some(hit) = lock(&self.bundles).get(&cached) {
+            return Ok(hit);
+        }
+        let bundle = self.record(at, |keys, bytes| self.open_bundle(keys, at.place.number, bytes, coder))?;
+        let bundle = Arc::new(bundle);
+        lock(&self.bundles).put(cached, Arc::clone(&bundle));
+        Ok(bundle)
+    }
+
+    /// Fetches a record from each region in turn until `open` accepts it.
+    fn record<T>(
+        &self,
+        at: &Located,
+        mut open: impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Result<T> {
+        let key = Key::Pack(at.pack.name);
+        let regions = &self.repo.regions;
+        let fetch = |ix| regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len));
+        let keys = self.pack_keys(&at.pack.name, at.regions)?;
+        regions.read_among(self.order(at.regions), &key, fetch, |bytes| open(&keys, &mut bytes.to_vec()))
+    }
+
+    /// Healthy regions.
+    fn order(&self, _listed: RegionSet) -> RegionSet {
+        self.repo.usable()
+    }
+
+    /// The keys of a pack, from the header of any good copy.
+    ///
+    /// # Errors
+    /// No region has a good header.
+    pub fn pack_keys(&self, name: &PackName, among: RegionSet) -> Result<Arc<ObjectKeys>> {
+        if let Some(hit) = lock(&self.keys).get(name) {
+            return Ok(hit);
+        }
+        let key = Key::Pack(*name);
+        let fetch = |ix| self.repo.regions.get_range(ix, &key, 0, HEADER_BYTES as u64);
+        let keys = self.repo.regions.read_among(self.order(among), &key, fetch, |bytes| keys_of(&self.repo, &bytes))?;
+        let keys = Arc::new(keys);
+        lock(&self.keys).put(*name, Arc::clone(&keys));
+        Ok(keys)
+    }
+}
+
+/// The part of a decoded bundle that is one chunk.
+pub fn slice_of(bundle: &[u8], inside: u32, len: u32) -> Option<&[u8]> {
+    bundle.get(inside as usize..(inside as usize).saturating_add(len as usize))
+}
+
+/// Keys of the pack that `bytes` begin.
+///
+/// # Errors
+/// Not a pack of ours, or another key.
+pub fn keys_of(repo: &Repo, bytes: &[u8]) -> std::result::Result<ObjectKeys, FormatError> {
+    use crate::format::envelope::Kind as ObjectKind;
+    let (header, commitment) = Header::parse(bytes, &repo.id)?;
+    if !matches!(header.kind, ObjectKind::Data | ObjectKind::Tree) {
+        return Err(FormatError::Malformed("pack", "kind"));
+    }
+    let secret = repo
+        .ring()
+        .class_secret(header.domain, header.key_epoch, header.kind.class())
+        .ok_or(FormatError::WrongKey)?;
+    ObjectKeys::open(&header, &commitment, &secret)
+}
