@@ -1,6 +1,14 @@
 //! Holdfast: backup, snapshot and disaster recovery.
 
 pub mod base;
+pub mod chunk;
 pub mod crypto;
 pub mod error;
 pub mod format;
+pub mod ops;
+pub mod policy;
+pub mod region;
+pub mod repo;
+pub mod source;
+pub mod store;
+pub mod unlock;

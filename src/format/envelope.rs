@@ -265,7 +265,7 @@ impl RecordKind {
     fn plain_len_max(self) -> usize {
         match self {
             RecordKind::Chunk => CHUNK_BYTES_MAX,
-            RecordKind::Bundle => super::pack::BUNDLE_BYTES_MAX,
+            RecordKind::Bundle => super::BUNDLE_BYTES_MAX,
             RecordKind::Body => BODY_BYTES_MAX,
             RecordKind::Table | RecordKind::Padding => OBJECT_BYTES_MAX,
         }

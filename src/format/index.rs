@@ -148,7 +148,7 @@ impl Segment {
             let size = packs.get(place.pack as usize).ok_or(BAD)?.size;
             let end = u64::from(place.offset) + u64::from(place.record_len);
             let inside_end = place.inside.map_or(0, |at| at as usize) + place.len as usize;
-            let limit = if place.inside.is_some() { super::pack::BUNDLE_BYTES_MAX } else { super::CHUNK_BYTES_MAX };
+            let limit = if place.inside.is_some() { super::BUNDLE_BYTES_MAX } else { super::CHUNK_BYTES_MAX };
             if place.id < last || end > size || inside_end > limit || place.number >= RECORDS_MAX {
                 return Err(BAD);
             }

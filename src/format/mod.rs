@@ -47,3 +47,5 @@ pub enum FormatError {
 
 /// Largest chunk, in bytes.
 pub const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Largest sum of chunk lengths in a bundle, in bytes.
+pub const BUNDLE_BYTES_MAX: usize = 1 << 20;

@@ -11,8 +11,6 @@ use super::{FormatError, envelope};
 use crate::base::{ChunkId, PackName};
 use crate::crypto::Secret;
 
-/// Largest sum of chunk lengths in a bundle, in bytes.
-pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
 /// Most chunks of a bundle.
 pub const BUNDLE_CHUNKS_MAX: usize = 1 << 16;
 /// What one chunk costs in a bundle's table, in bytes.

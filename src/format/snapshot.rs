@@ -61,7 +61,7 @@ pub struct Source {
 }
 
 /// What was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Counts {
     /// Files.
@@ -91,7 +91,7 @@ pub struct Counts {
 }
 
 /// What it cost. Bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Transfer {
     /// Read from the source.

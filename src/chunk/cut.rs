@@ -1,0 +1,41 @@
+//! Content-defined cutting: FastCDC 2020 (Xia et al.) with a gear table of the repository's own.
+
+use fastcdc::v2020::{Normalization, cut_gear, get_gear_with_seed, select_masks};
+
+/// Smallest chunk but the last, in bytes.
+pub const MIN: usize = 256 << 10;
+/// Average, in bytes.
+pub const AVG: usize = 1 << 20;
+/// Largest, in bytes.
+pub const MAX: usize = 4 << 20;
+
+/// Finds cut points.
+pub struct Cutter {
+    gear: Vec<u64>,
+    gear_ls: Vec<u64>,
+    mask_s: u64,
+    mask_l: u64,
+}
+
+impl Cutter {
+    /// For the `files` profile.
+    pub fn files(gear_seed: u64) -> Cutter {
+        let (gear, gear_ls) = get_gear_with_seed(gear_seed);
+        let (mask_s, mask_l) = select_masks(AVG, Normalization::Level2);
+        Cutter { gear: gear.into_owned(), gear_ls: gear_ls.into_owned(), mask_s, mask_l }
+    }
+
+    /// Length of the chunk at the front of `data`; `None` if more bytes are needed to tell.
+    pub fn next(&self, data: &[u8], at_end: bool) -> Option<usize> {
+        if data.is_empty() || (data.len() < MAX && !at_end) {
+            return None;
+        }
+        if data.len() <= MIN {
+            return Some(data.len());
+        }
+        let (mask_s, mask_l) = (self.mask_s, self.mask_l);
+        let window = &data[..data.len().min(MAX)];
+        let (_, len) = cut_gear(window, MIN, AVG, MAX, mask_s, mask_l, mask_s << 1, mask_l << 1, &self.gear, &self.gear_ls);
+        Some(len)
+    }
+}

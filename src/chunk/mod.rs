@@ -1,0 +1,9 @@
+//! Cut points, chunk ids and codecs: pure.
+
+mod codec;
+mod cut;
+mod ids;
+
+pub use codec::{ChunkError, Codec, Coder};
+pub use cut::{Cutter, MAX as CUT_BYTES_MAX};
+pub use ids::{IdKey, gear_seed};

@@ -1,0 +1,195 @@
+//! One file on its way back.
+
+use super::Shared;
+use crate::error::Error;
+use crate::format::tree::{Entry, Item};
+use crate::region::lock;
+use crate::source::files::{SourceError, TargetDir, TargetFile};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A file that is written by several hands. It is finished when the planner and every expected chunk are done.
+pub(super) struct FileTask {
+    pub(super) entry: Entry,
+    dir: Arc<TargetDir>,
+    pub(super) path: Vec<u8>,
+    file: Mutex<Option<TargetFile>>,
+    /// Chunks expected, and one for the planner.
+    left: AtomicUsize,
+    failed: AtomicBool,
+    wrote: AtomicBool,
+    existed: AtomicBool,
+}
+
+impl FileTask {
+    pub(super) fn new(entry: Entry, dir: Arc<TargetDir>, path: Vec<u8>) -> Self {
+        FileTask {
+            entry,
+            dir,
+            path,
+            file: Mutex::new(None),
+            left: AtomicUsize::new(1),
+            failed: AtomicBool::new(false),
+            wrote: AtomicBool::new(false),
+            existed: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks at what stands there, and writes what stands in the entry. False if it cannot be restored.
+    pub(super) fn prepare(&self, shared: &Shared<'_>) -> bool {
+        let there = self.dir.kind_of(&self.entry.name);
+        let done = there.and_then(|there| {
+            if there.is_some() {
+                let file = self.dir.file(&self.entry)?;
+                self.existed.store(file.existing().is_some(), Ordering::Relaxed);
+                *lock(&self.file) = Some(file);
+            }
+            self.inline()
+        });
+        if let Err(e) = done {
+            self.fail(shared, &e);
+            return false;
+        }
+        true
+    }
+
+    fn inline(&self) -> Result<(), SourceError> {
+        let Some(inline) = &self.entry.inline else { return Ok(()) };
+        if self.existed.load(Ordering::Relaxed) {
+            let mut there = vec![0; inline.len()];
+            let got = self.with(|file| file.read_at(0, &mut there))?;
+            if got == inline.len() && there == inline[..] {
+                return Ok(());
+            }
+        }
+        self.write(0, inline)
+    }
+
+    /// Runs `act` on the open file; opens or creates it first.
+    fn with<T>(&self, act: impl FnOnce(&TargetFile) -> Result<T, SourceError>) -> Result<T, SourceError> {
+        let mut slot = lock(&self.file);
+        let file = match slot.take() {
+            Some(file) => file,
+            None => self.dir.file(&self.entry)?,
+        };
+        act(slot.insert(file))
+    }
+
+    /// Before the first change: a file with names outside must not be written in place.
+    fn writable(&self) -> Result<(), SourceError> {
+        if self.wrote.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut slot = lock(&self.file);
+        if slot.as_ref().is_some_and(TargetFile::is_shared) {
+            *slot = Some(self.dir.replace(&self.entry)?);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SourceError> {
+        self.writable()?;
+        self.with(|file| file.write_at(offset, bytes))
+    }
+
+    /// Whether the target's bytes are this chunk already.
+    pub(super) fn has_already(&self, shared: &Shared<'_>, item: &Item, offset: u64) -> bool {
+        if !self.existed.load(Ordering::Relaxed) || lock(&self.file).as_ref().is_none_or(TargetFile::is_shared) {
+            return false;
+        }
+        let Ok(len) = usize::try_from(item.len) else { return false };
+        if len > crate::format::CHUNK_BYTES_MAX {
+            return false;
+        }
+        let mut there = vec![0; len];
+        let same = self.with(|file| file.read_at(offset, &mut there)).is_ok_and(|got| got == len)
+            && shared.reader.repo.id_key().id(&there) == item.id;
+        if same {
+            shared.progress.bytes_done.add(item.len);
+        }
+        same
+    }
+
+    /// A hole: nothing to write in a new file.
+    pub(super) fn hole(&self, shared: &Shared<'_>, offset: u64, len: u64) {
+        shared.progress.bytes_done.add(len);
+        if self.existed.load(Ordering::Relaxed) {
+            let done = self.writable().and_then(|()| self.with(|file| file.make_hole(offset, len)));
+            if let Err(e) = done {
+                self.fail(shared, &e);
+            }
+        }
+    }
+
+    /// One more chunk will come.
+    pub(super) fn expect(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A chunk came.
+    pub(super) fn put(&self, shared: &Shared<'_>, offset: u64, bytes: &[u8]) {
+        if !self.failed.load(Ordering::Relaxed) {
+            match self.write(offset, bytes) {
+                Ok(()) => {
+                    shared.progress.bytes_done.add(bytes.len() as u64);
+                    shared.note(|report| report.bytes_written += bytes.len() as u64);
+                }
+                Err(e) => self.fail(shared, &e),
+            }
+        }
+        self.settle(shared);
+    }
+
+    /// A chunk cannot be had.
+    pub(super) fn lost(&self, shared: &Shared<'_>, why: &Error) {
+        self.give_up(shared, why);
+        self.settle(shared);
+    }
+
+    /// Names the file once as not restored.
+    pub(super) fn give_up(&self, shared: &Shared<'_>, why: &Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            shared.lost(&self.path, why);
+        }
+    }
+
+    fn fail(&self, shared: &Shared<'_>, e: &SourceError) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            shared.miss(&self.path, e.kind.name(), e.message.clone());
+        }
+    }
+
+    /// One hand is done; the last one finishes the file.
+    pub(super) fn settle(&self, shared: &Shared<'_>) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        if self.failed.load(Ordering::Relaxed) {
+            // A new file that lacks bytes must not look like a restored one.
+            let made = lock(&self.file).take().is_some() && !self.existed.load(Ordering::Relaxed);
+            if made && let Err(e) = self.dir.remove_all(&self.entry.name) {
+                shared.misses(&self.path, &[e]);
+            }
+            return;
+        }
+        let same = self.existed.load(Ordering::Relaxed) && !self.wrote.load(Ordering::Relaxed);
+        let size = self.entry.size();
+        let sized = self.with(|file| if file.existing() == Some(size) { Ok(()) } else { file.set_len(size) });
+        if let Err(e) = sized {
+            return self.fail(shared, &e);
+        }
+        let finished = match lock(&self.file).take() {
+            Some(file) => file.finish(&self.entry),
+            None => Ok(()),
+        };
+        if let Err(errors) = finished {
+            shared.misses(&self.path, &errors);
+        }
+        shared.progress.files.add(1);
+        shared.note(|report| {
+            report.files += 1;
+            report.files_same += u64::from(same);
+            report.bytes = report.bytes.saturating_add(size);
+        });
+    }
+}

@@ -1,0 +1,322 @@
+//! Walks the snapshot's tree and fills windows.
+
+use super::file::FileTask;
+use super::window::{ChunkRef, Window};
+use super::{RestoreRequest, Shared};
+use crate::base::ChunkId;
+use crate::chunk::Coder;
+use crate::error::Result;
+use crate::format::tree::{Entry, EntryType};
+use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
+use crate::repo::writer::ZSTD_LEVEL;
+use crate::source::files::{Target, TargetDir};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A directory that is being restored.
+struct Open<'r> {
+    entry: Entry,
+    reader: DirReader<'r>,
+    /// Where its path ends.
+    path_len: usize,
+    /// Whether everything below is wanted.
+    included: bool,
+    /// Open once something in it is wanted.
+    target: Option<Arc<TargetDir>>,
+    /// Names that belong there, when others are to be removed.
+    names: BTreeSet<Vec<u8>>,
+}
+
+/// The first restored name of an inode, relative to the target.
+struct FirstLink {
+    path: Vec<u8>,
+    left: u64,
+}
+
+pub(super) struct Planner<'s, 'r> {
+    shared: &'s Shared<'r>,
+    request: &'s RestoreRequest,
+    target: Option<Target>,
+    coder: Coder,
+    window: Window,
+    stack: Vec<Open<'r>>,
+    path: Vec<u8>,
+    /// Only inodes with several names; an entry goes when its last name was met.
+    links: HashMap<(u64, u64), FirstLink>,
+}
+
+impl<'s, 'r> Planner<'s, 'r> {
+    pub(super) fn new(shared: &'s Shared<'r>, request: &'s RestoreRequest, target: Option<Target>) -> Self {
+        Planner {
+            shared,
+            request,
+            target,
+            coder: Coder::new(ZSTD_LEVEL),
+            window: Window::default(),
+            stack: Vec::new(),
+            path: Vec::new(),
+            links: HashMap::new(),
+        }
+    }
+
+    /// A whole directory.
+    pub(super) fn tree(&mut self, root: &Entry) -> Result<()> {
+        let target = self.target.as_ref().map(Target::root);
+        self.stack.push(Open {
+            entry: root.clone(),
+            reader: DirReader::new(self.shared.reader, root.tree),
+            path_len: 0,
+            included: !self.request.only_included,
+            target,
+            names: BTreeSet::new(),
+        });
+        while let Some(open) = self.stack.last_mut() {
+            self.shared.cancel.check()?;
+            match open.reader.next(&mut self.coder)? {
+                Some(entry) => self.entry(entry)?,
+                None => self.leave()?,
+            }
+        }
+        self.flush()
+    }
+
+    /// One file or other entry, into the target directory under its own name.
+    pub(super) fn single(&mut self, entry: &Entry) -> Result<()> {
+        self.path = entry.name.to_vec();
+        let dir = self.target.as_ref().map(Target::root);
+        self.restore(entry.clone(), dir.as_ref())?;
+        self.flush()
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<()> {
+        let Some(open) = self.stack.last_mut() else { return Ok(()) };
+        self.path.truncate(open.path_len);
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(&entry.name);
+        if !entry.name_is_safe() {
+            self.shared.miss(&self.path, "refused", "the snapshot has a name that no directory can hold");
+            return Ok(());
+        }
+        if self.request.delete {
+            open.names.insert(entry.name.to_vec());
+        }
+        let is_dir = entry.kind == EntryType::Dir;
+        if self.request.exclude.excludes(&self.path, is_dir) {
+            return Ok(());
+        }
+        let included = open.included || self.request.include.excludes(&self.path, is_dir);
+        if is_dir {
+            return self.enter(entry, included);
+        }
+        if !included {
+            return Ok(());
+        }
+        match self.open_dirs() {
+            Some(dir) => self.restore(entry, dir.as_ref()),
+            None => Ok(()),
+        }
+    }
+
+    fn enter(&mut self, entry: Entry, included: bool) -> Result<()> {
+        check_depth(self.stack.len())?;
+        let reader = DirReader::new(self.shared.reader, entry.tree);
+        let path_len = self.path.len();
+        self.stack.push(Open { entry, reader, path_len, included, target: None, names: BTreeSet::new() });
+        if included && self.open_dirs().is_none() {
+            // Named already; nothing below it can be restored.
+            self.stack.pop();
+        }
+        Ok(())
+    }
+
+    /// Makes the directories down to the current one. Outer `None`: one of them cannot be made;
+    /// inner `None`: a dry run.
+    #[allow(clippy::option_option)]
+    fn open_dirs(&mut self) -> Option<Option<Arc<TargetDir>>> {
+        if self.target.is_none() {
+            return Some(None);
+        }
+        for depth in 1..self.stack.len() {
+            if self.stack[depth].target.is_some() {
+                continue;
+            }
+            let parent = self.stack[depth - 1].target.clone()?;
+            match parent.enter(&self.stack[depth].entry.name) {
+                Ok(dir) => self.stack[depth].target = Some(dir),
+                Err(e) => {
+                    let path = self.path[..self.stack[depth].path_len].to_vec();
+                    self.shared.misses(&path, &[e]);
+                    return None;
+                }
+            }
+        }
+        self.stack.last().map(|open| open.target.clone())
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let Some(open) = self.stack.pop() else { return Ok(()) };
+        if open.target.is_none() && (self.target.is_some() || !open.included) {
+            return Ok(());
+        }
+        self.shared.note(|report| report.dirs += 1);
+        self.shared.progress.dirs.add(1);
+        let Some(dir) = open.target else { return Ok(()) };
+        let path = self.path[..open.path_len.min(self.path.len())].to_vec();
+        if self.request.delete {
+            self.delete_others(&dir, &open.names, &path);
+        }
+        let mut entry = open.entry;
+        self.load_xattrs(&mut entry, &path);
+        self.window.dirs.push((dir, entry, path));
+        if self.window.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    fn delete_others(&mut self, dir: &Arc<TargetDir>, keep: &BTreeSet<Vec<u8>>, path: &[u8]) {
+        let names = match dir.names() {
+            Ok(names) => names,
+            Err(e) => return self.shared.misses(path, &[e]),
+        };
+        for name in names.into_iter().filter(|name| !keep.contains(name)) {
+            match dir.remove_all(&name) {
+                Ok(()) => self.shared.note(|report| report.deleted += 1),
+                Err(e) => self.shared.misses(&[path, b"/", &name].concat(), &[e]),
+            }
+        }
+    }
+
+    fn load_xattrs(&mut self, entry: &mut Entry, path: &[u8]) {
+        let Some(id) = entry.xattrs_ref.take() else { return };
+        match read_xattrs(self.shared.reader, &id, &mut self.coder) {
+            Ok(found) => entry.xattrs = Some(found),
+            Err(e) => self.shared.lost(path, &e),
+        }
+    }
+
+    /// Anything but a directory.
+    fn restore(&mut self, mut entry: Entry, dir: Option<&Arc<TargetDir>>) -> Result<()> {
+        let path = self.path.clone();
+        if !entry.name_is_safe() {
+            self.shared.miss(&path, "refused", "the snapshot has a name that no directory can hold");
+            return Ok(());
+        }
+        let Some(dir) = dir else {
+            self.shared.note(|report| {
+                if entry.kind == EntryType::File { report.files += 1 } else { report.others += 1 }
+                report.bytes = report.bytes.saturating_add(entry.size());
+            });
+            return Ok(());
+        };
+        self.load_xattrs(&mut entry, &path);
+        if self.link(&entry, dir, &path) {
+            return Ok(());
+        }
+        if entry.kind == EntryType::File {
+            return self.file(entry, dir, path);
+        }
+        match dir.special(&entry) {
+            Ok(_) => self.shared.note(|report| report.others += 1),
+            Err(errors) => self.shared.misses(&path, &errors),
+        }
+        Ok(())
+    }
+
+    /// Whether the entry is a further name of an inode that was restored before.
+    fn link(&mut self, entry: &Entry, dir: &Arc<TargetDir>, path: &[u8]) -> bool {
+        let Some(group) = entry.link_group() else { return false };
+        match self.links.get_mut(&group) {
+            None => {
+                let left = entry.nlink.unwrap_or(1).saturating_sub(1);
+                self.links.insert(group, FirstLink { path: path.to_vec(), left });
+                false
+            }
+            Some(first) => {
+                self.window.links.push((Arc::clone(dir), entry.clone(), path.to_vec(), first.path.clone()));
+                first.left = first.left.saturating_sub(1);
+                if first.left == 0 {
+                    self.links.remove(&group);
+                }
+                true
+            }
+        }
+    }
+
+    fn file(&mut self, entry: Entry, dir: &Arc<TargetDir>, path: Vec<u8>) -> Result<()> {
+        let task = Arc::new(FileTask::new(entry, Arc::clone(dir), path));
+        if !task.prepare(self.shared) {
+            return Ok(());
+        }
+        let mut list = match ListReader::new(self.shared.reader, &task.entry) {
+            Ok(list) => list,
+            Err(e) => {
+                task.give_up(self.shared, &e);
+                return Ok(());
+            }
+        };
+        let mut offset = 0u64;
+        loop {
+            let item = match list.next(&mut self.coder) {
+                Ok(Some(item)) => item,
+                Ok(None) => break,
+                Err(e) => {
+                    task.give_up(self.shared, &e);
+                    break;
+                }
+            };
+            if item.id == ChunkId::HOLE {
+                task.hole(self.shared, offset, item.len);
+            } else if !task.has_already(self.shared, &item, offset) {
+                task.expect();
+                self.window.refs.push(ChunkRef { id: item.id, len: item.len, offset, task: Arc::clone(&task) });
+            }
+            offset = offset.saturating_add(item.len);
+            if self.window.is_full() {
+                self.window.run(self.shared, self.request.workers)?;
+            }
+        }
+        if offset != task.entry.size() && task.entry.inline.is_none() {
+            let e = crate::error::Error::new(crate::error::Kind::Damage, "chunks do not add up to the file's size");
+            task.give_up(self.shared, &e);
+        }
+        self.window.files += 1;
+        task.settle(self.shared);
+        Ok(())
+    }
+
+    /// Runs what is gathered; then names and metadata that depend on it.
+    fn flush(&mut self) -> Result<()> {
+        self.window.run(self.shared, self.request.workers)?;
+        for (dir, entry, path, first) in std::mem::take(&mut self.window.links) {
+            let Some(target) = &self.target else { continue };
+            let linked = split_last(&first, target).and_then(|(from, name)| dir.link(&entry.name, &from, &name));
+            match linked {
+                Ok(()) => self.shared.note(|report| {
+                    report.files += 1;
+                    report.bytes = report.bytes.saturating_add(entry.size());
+                }),
+                Err(e) => self.shared.misses(&path, &[e]),
+            }
+        }
+        for (dir, entry, path) in std::mem::take(&mut self.window.dirs) {
+            if let Err(errors) = dir.finish(&entry) {
+                self.shared.misses(&path, &errors);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directory of a path inside the target, and the last name.
+fn split_last(
+    path: &[u8],
+    target: &Target,
+) -> std::result::Result<(Arc<TargetDir>, Vec<u8>), crate::source::files::SourceError> {
+    let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+    let name = parts.pop().unwrap_or_default().to_vec();
+    let mut dir = target.root();
+    for part in parts {
+        dir = dir.enter(part)?;
+    }
+    Ok((dir, name))
+}

@@ -1,0 +1,190 @@
+//! A bounded part of a restore: its packs are read in order, each range once, by several workers.
+
+use super::Shared;
+use super::file::FileTask;
+use crate::base::{ChunkId, PackName};
+use crate::chunk::Coder;
+use crate::error::Result;
+use crate::format::tree::Entry;
+use crate::repo::index::Located;
+use crate::repo::reader::slice_of;
+use crate::repo::writer::ZSTD_LEVEL;
+use crate::source::files::TargetDir;
+use crate::store::Key;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Most chunks of a window.
+const REFS_MAX: usize = 32 << 10;
+/// Most files of a window: each may hold a descriptor.
+const FILES_MAX: usize = 4096;
+/// Most directories of a window: each holds a descriptor.
+const DIRS_MAX: usize = 256;
+/// Most links of a window.
+const LINKS_MAX: usize = 256;
+/// Ranges closer than this are read as one.
+const GAP_BYTES_MAX: u32 = 128 << 10;
+/// Longest range that is read at once.
+const RANGE_BYTES_MAX: u32 = 8 << 20;
+
+/// A chunk that a file needs.
+pub(super) struct ChunkRef {
+    pub(super) id: ChunkId,
+    pub(super) len: u64,
+    pub(super) offset: u64,
+    pub(super) task: Arc<FileTask>,
+}
+
+/// What is gathered.
+#[derive(Default)]
+pub(super) struct Window {
+    pub(super) refs: Vec<ChunkRef>,
+    pub(super) files: usize,
+    pub(super) dirs: Vec<(Arc<TargetDir>, Entry, Vec<u8>)>,
+    pub(super) links: Vec<(Arc<TargetDir>, Entry, Vec<u8>, Vec<u8>)>,
+}
+
+/// Neighbouring records of one pack, with the references to them.
+struct Range {
+    refs: Vec<(Located, ChunkRef)>,
+    from: u32,
+    to: u32,
+}
+
+impl Window {
+    pub(super) fn is_full(&self) -> bool {
+        self.refs.len() >= REFS_MAX
+            || self.files >= FILES_MAX
+            || self.dirs.len() >= DIRS_MAX
+            || self.links.len() >= LINKS_MAX
+    }
+
+    /// Reads and writes everything that is gathered.
+    pub(super) fn run(&mut self, shared: &Shared<'_>, workers: usize) -> Result<()> {
+        self.files = 0;
+        let ranges: Vec<std::sync::Mutex<Option<Range>>> =
+            plan_ranges(shared, std::mem::take(&mut self.refs)).into_iter().map(|r| Some(r).into()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut coder = Coder::new(ZSTD_LEVEL);
+            while !shared.cancel.raised() {
+                let Some(slot) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                if let Some(range) = crate::region::lock(slot).take() {
+                    restore_range(shared, range, &mut coder);
+                }
+            }
+        };
+        if workers == 0 || ranges.len() == 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..workers.min(ranges.len()) {
+                    scope.spawn(work);
+                }
+            });
+        }
+        shared.cancel.check()
+    }
+}
+
+/// Sorts references by pack (in order of first use) and place, and joins neighbours.
+fn plan_ranges(shared: &Shared<'_>, refs: Vec<ChunkRef>) -> Vec<Range> {
+    let mut order: HashMap<PackName, usize> = HashMap::new();
+    let mut placed = Vec::with_capacity(refs.len());
+    for chunk in refs {
+        match shared.reader.index.locate(&chunk.id).next() {
+            Some(at) => {
+                let count = order.len();
+                let rank = *order.entry(at.pack.name).or_insert(count);
+                placed.push((rank, at, chunk));
+            }
+            None => fetch_alone(shared, chunk, &mut Coder::new(ZSTD_LEVEL)),
+        }
+    }
+    placed.sort_by_key(|(rank, at, _)| (*rank, at.place.offset, at.place.inside));
+    let mut ranges: Vec<Range> = Vec::new();
+    for (_, at, chunk) in placed {
+        let (from, to) = (at.place.offset, at.place.offset.saturating_add(at.place.record_len));
+        match ranges.last_mut() {
+            Some(open)
+                if open.refs.first().is_some_and(|(first, _)| first.pack.name == at.pack.name)
+                    && from <= open.to.saturating_add(GAP_BYTES_MAX)
+                    && to.saturating_sub(open.from) <= RANGE_BYTES_MAX =>
+            {
+                open.to = open.to.max(to);
+                open.refs.push((at, chunk));
+            }
+            _ => ranges.push(Range { refs: vec![(at, chunk)], from, to }),
+        }
+    }
+    ranges
+}
+
+/// One range from the first usable region; whatever is wrong with it is fetched alone, from anywhere.
+fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
+    let Some((first, _)) = range.refs.first() else { return };
+    let name = first.pack.name;
+    let key = Key::Pack(name);
+    let repo = &shared.reader.repo;
+    let ix = repo.usable().iter().next();
+    let fetched = ix.and_then(|ix| {
+        let read = repo.regions.get_range(ix, &key, u64::from(range.from), u64::from(range.to - range.from));
+        let keys = shared.reader.pack_keys(&name, first.regions);
+        match (read, keys) {
+            (Ok(bytes), Ok(keys)) => Some((bytes.to_vec(), keys)),
+            (Err(e), _) => {
+                repo.regions.record(ix, &key.path(), e.what());
+                None
+            }
+            (_, Err(_)) => None,
+        }
+    });
+    let Some((mut bytes, keys)) = fetched else {
+        range.refs.into_iter().for_each(|(_, chunk)| fetch_alone(shared, chunk, coder));
+        return;
+    };
+    shared.progress.bytes_read.add(bytes.len() as u64);
+    let mut open: Option<(u32, std::result::Result<Vec<u8>, crate::format::FormatError>)> = None;
+    for (at, chunk) in range.refs {
+        shared.cancel.raised();
+        let number = at.place.number;
+        if open.as_ref().is_none_or(|(n, _)| *n != number) {
+            let start = (at.place.offset - range.from) as usize;
+            let record = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
+            let plain = if at.place.inside.is_some() {
+                shared.reader.open_bundle(&keys, number, record, coder)
+            } else {
+                let mut out = Vec::with_capacity(at.place.len as usize);
+                shared.reader.open_chunk(&keys, &at, record, coder, &mut out).map(|()| out)
+            };
+            if let (Err(why), Some(ix)) = (&plain, ix) {
+                repo.regions.record(ix, &key.path(), why.to_string());
+            }
+            open = Some((number, plain));
+        }
+        let plain = open.as_ref().and_then(|(_, plain)| plain.as_ref().ok());
+        let part = plain.and_then(|plain| match at.place.inside {
+            // A bundle's ids were all checked; that this part is the chunk asked for is checked here.
+            Some(inside) => {
+                slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id)
+            }
+            None => Some(&plain[..]),
+        });
+        match part {
+            Some(part) if part.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, part),
+            _ => fetch_alone(shared, chunk, coder),
+        }
+    }
+}
+
+fn fetch_alone(shared: &Shared<'_>, chunk: ChunkRef, coder: &mut Coder) {
+    match shared.reader.chunk(&chunk.id, coder) {
+        Ok(bytes) if bytes.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, &bytes),
+        Ok(_) => {
+            let what = "a chunk's length is not what the file's list says";
+            chunk.task.lost(shared, &crate::error::Error::new(crate::error::Kind::Damage, what));
+        }
+        Err(e) => chunk.task.lost(shared, &e),
+    }
+}

@@ -1,0 +1,182 @@
+//! Metadata of entries: from `stat` to [`Entry`] and back, extended attributes by descriptor.
+
+use super::error::{SourceError, SourceErrorKind};
+use crate::format::tree::{Entry, EntryType, Xattr};
+use rustix::fd::{AsFd, AsRawFd};
+use rustix::fs::{FileType, Stat, XattrFlags};
+use rustix::io::Errno;
+
+/// An attribute of the security module belongs to the system, not to the file.
+const NEVER_REMOVED: &[u8] = b"security.selinux";
+
+pub(super) fn kind_of(stat: &Stat) -> Option<EntryType> {
+    Some(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryType::File,
+        FileType::Directory => EntryType::Dir,
+        FileType::Symlink => EntryType::Symlink,
+        FileType::Fifo => EntryType::Fifo,
+        FileType::Socket => EntryType::Socket,
+        FileType::CharacterDevice => EntryType::CharDevice,
+        FileType::BlockDevice => EntryType::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+/// Fills everything that `stat` knows.
+pub(super) fn fill(entry: &mut Entry, stat: &Stat) {
+    entry.mode = stat.st_mode & 0o7777;
+    entry.uid = stat.st_uid;
+    entry.gid = stat.st_gid;
+    entry.mtime_s = stat.st_mtime;
+    entry.mtime_ns = stat.st_mtime_nsec as u32;
+    entry.ctime_s = stat.st_ctime;
+    entry.ctime_ns = stat.st_ctime_nsec as u32;
+    entry.inode = stat.st_ino;
+    let linked = entry.kind != EntryType::Dir && stat.st_nlink > 1;
+    entry.nlink = linked.then_some(stat.st_nlink);
+    entry.dev = linked.then_some(stat.st_dev);
+    entry.size = (entry.kind == EntryType::File).then_some(u64::try_from(stat.st_size).unwrap_or(0));
+    let device = matches!(entry.kind, EntryType::CharDevice | EntryType::BlockDevice);
+    entry.rdev_major = device.then(|| rustix::fs::major(stat.st_rdev));
+    entry.rdev_minor = device.then(|| rustix::fs::minor(stat.st_rdev));
+}
+
+/// A path that names an open descriptor, also of a symlink opened with `O_PATH`.
+pub(super) fn proc_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// Where attributes are read and written.
+pub(super) enum At<'f> {
+    Fd(rustix::fd::BorrowedFd<'f>),
+    /// Not following a last symlink: a name below a directory's `/proc` path.
+    Link(String, &'f [u8]),
+}
+
+impl At<'_> {
+    fn path(dir: &str, name: &[u8]) -> Vec<u8> {
+        [dir.as_bytes(), b"/", name].concat()
+    }
+
+    fn list(&self, buf: &mut Vec<u8>) -> Result<usize, Errno> {
+        buf.clear();
+        buf.resize(64 << 10, 0);
+        match self {
+            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut buf[..]),
+            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut buf[..]),
+        }
+    }
+
+    fn get(&self, attr: &[u8], buf: &mut Vec<u8>) -> Result<usize, Errno> {
+        buf.clear();
+        buf.resize(64 << 10, 0);
+        match self {
+            At::Fd(fd) => rustix::fs::fgetxattr(fd, attr, &mut buf[..]),
+            At::Link(dir, name) => rustix::fs::lgetxattr(Self::path(dir, name), attr, &mut buf[..]),
+        }
+    }
+
+    fn set(&self, attr: &[u8], value: &[u8]) -> Result<(), Errno> {
+        match self {
+            At::Fd(fd) => rustix::fs::fsetxattr(fd, attr, value, XattrFlags::empty()),
+            At::Link(dir, name) => rustix::fs::lsetxattr(Self::path(dir, name), attr, value, XattrFlags::empty()),
+        }
+    }
+
+    fn remove(&self, attr: &[u8]) -> Result<(), Errno> {
+        match self {
+            At::Fd(fd) => rustix::fs::fremovexattr(fd, attr),
+            At::Link(dir, name) => rustix::fs::lremovexattr(Self::path(dir, name), attr),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut buf = Vec::new();
+        let len = match self.list(&mut buf) {
+            Ok(len) => len,
+            Err(Errno::OPNOTSUPP) => 0,
+            Err(e) => return Err(e),
+        };
+        Ok(buf[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
+    }
+}
+
+/// All attributes, sorted by name.
+pub(super) fn read_xattrs(at: &At<'_>, path: &[u8]) -> Result<Vec<Xattr>, SourceError> {
+    let names = at.names().map_err(|e| SourceError::new(path, "list its attributes", e))?;
+    let mut found = Vec::with_capacity(names.len());
+    let mut buf = Vec::new();
+    for name in names {
+        match at.get(&name, &mut buf) {
+            Ok(len) => found.push(Xattr { name: name.into(), value: buf[..len].to_vec().into() }),
+            // Removed since the listing.
+            Err(Errno::NODATA) => {}
+            Err(e) => {
+                let action = format!("read its attribute {}", String::from_utf8_lossy(&name));
+                return Err(SourceError::new(path, &action, e));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes the attributes what the entry says.
+pub(super) fn write_xattrs(at: &At<'_>, entry: &Entry, path: &[u8], errors: &mut Vec<SourceError>) {
+    let wanted = entry.xattrs.as_deref().unwrap_or_default();
+    for xattr in wanted {
+        if let Err(e) = at.set(&xattr.name, &xattr.value) {
+            let action = format!("set its attribute {}", String::from_utf8_lossy(&xattr.name));
+            errors.push(SourceError::new(path, &action, e));
+        }
+    }
+    for name in at.names().unwrap_or_default() {
+        let keep = name == NEVER_REMOVED || wanted.iter().any(|x| x.name[..] == name[..]);
+        if !keep && let Err(e) = at.remove(&name) {
+            let action = format!("remove the attribute {}", String::from_utf8_lossy(&name));
+            errors.push(SourceError::new(path, &action, e));
+        }
+    }
+}
+
+/// Times of an entry for `utimensat`: access time is left alone.
+pub(super) fn times(entry: &Entry) -> rustix::fs::Timestamps {
+    rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: rustix::fs::Timespec {
+            tv_sec: entry.mtime_s,
+            tv_nsec: i64::from(entry.mtime_ns.min(999_999_999)),
+        },
+    }
+}
+
+/// Applies owner, mode, attributes and times, in an order in which none undoes another.
+pub(super) fn apply(
+    fd: rustix::fd::BorrowedFd<'_>,
+    entry: &Entry,
+    path: &[u8],
+    options: &super::RestoreOptions,
+) -> Result<(), Vec<SourceError>> {
+    let mut errors = Vec::new();
+    let mut check = |action: &str, done: Result<(), Errno>| {
+        if let Err(e) = done {
+            errors.push(SourceError::new(path, action, e));
+        }
+    };
+    if options.owners {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
+        check("set its owner", rustix::fs::fchown(fd, Some(uid), Some(gid)));
+    }
+    check("set its mode", rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(entry.mode & 0o7777)));
+    if options.xattrs {
+        write_xattrs(&At::Fd(fd), entry, path, &mut errors);
+    }
+    if let Err(e) = rustix::fs::futimens(fd, &times(entry)) {
+        errors.push(SourceError::new(path, "set its times", e));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+pub(super) fn unsafe_name(path: &[u8]) -> SourceError {
+    SourceError::other(path, SourceErrorKind::Unsupported, "refused: a name that would lead out of its directory")
+}

@@ -1,0 +1,66 @@
+//! Directories of a file system: walked in order, read without touching access times, and written back
+//! without ever leaving the target. Everything is relative to directory descriptors, so that paths may be
+//! longer than `PATH_MAX` and a symlink swapped in leads nowhere. Names are bytes.
+
+mod attrs;
+mod error;
+mod exclude;
+mod read;
+mod target;
+mod target_file;
+mod walk;
+
+pub use error::{SourceError, SourceErrorKind};
+pub use exclude::Excludes;
+pub use read::{Extent, SourceFile, Stamp, open};
+pub use target::{Made, RestoreOptions, Target, TargetDir};
+pub use target_file::TargetFile;
+pub use walk::{DirHandle, Event, WalkOptions, Walker};
+
+use crate::format::tree::Entry;
+use std::path::Path;
+
+/// A file whose times are not older than the previous run's start by this much is read again: it may
+/// have changed within the clock's granularity. Linux stamps files by the tick (at most 10 ms); the rest
+/// is for clocks that step.
+const CLOCK_GRANULARITY_MS: i64 = 50;
+
+/// When a file of the parent may be taken over unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParentRule {
+    /// The same file system: size, both times, inode.
+    SameFs,
+    /// A clone of it: size and modification time; inode and change time do not survive cloning.
+    Clone,
+}
+
+/// Whether `new` is `old` unchanged, by the rule.
+pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
+    let content = old.kind == new.kind
+        && old.size == new.size
+        && (old.mtime_s, old.mtime_ns) == (new.mtime_s, new.mtime_ns);
+    let metadata = (old.ctime_s, old.ctime_ns, old.inode) == (new.ctime_s, new.ctime_ns, new.inode);
+    content && (rule == ParentRule::Clone || metadata)
+}
+
+/// Whether an entry of the previous run (begun at `start_ms`) may have changed right after it was read
+/// without its times showing it.
+pub fn too_recent(entry: &Entry, start_ms: i64) -> bool {
+    let ms = |s: i64, ns: u32| s.saturating_mul(1000).saturating_add(i64::from(ns) / 1_000_000);
+    let newest = ms(entry.mtime_s, entry.mtime_ns).max(ms(entry.ctime_s, entry.ctime_ns));
+    newest >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS)
+}
+
+/// A number for the file system that a path is on: its `f_fsid`.
+///
+/// # Errors
+/// The path cannot be reached.
+pub fn fs_id(path: &Path) -> Result<u64, SourceError> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| SourceError::at_path(path, e))?;
+    Ok(stat.f_fsid)
+}
+
+/// The host's name.
+pub fn hostname() -> String {
+    String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned()
+}

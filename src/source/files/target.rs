@@ -1,0 +1,349 @@
+//! Writing a tree back: nothing is written outside the target, whatever the snapshot says.
+//!
+//! Every step goes from an open directory to one name in it, never through a symbolic link; a name that is
+//! `..` or has a `/` is refused. What stands in the way is replaced, but never followed.
+
+use super::attrs::{self, At, proc_path, unsafe_name, write_xattrs};
+use super::error::{SourceError, SourceErrorKind};
+use super::target_file::TargetFile;
+use crate::error::{Error, Kind, Result};
+use crate::format::tree::{Entry, EntryType};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is restored beside content, names, modes and times.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Owners; needs privileges.
+    pub owners: bool,
+    /// Device nodes; needs privileges.
+    pub devices: bool,
+    /// Extended attributes.
+    pub xattrs: bool,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        RestoreOptions { owners: root, devices: root, xattrs: true }
+    }
+}
+
+/// What became of a special entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// Made anew.
+    Created,
+    /// It stood there.
+    Same,
+}
+
+/// Where a restore goes.
+#[derive(Debug)]
+pub struct Target {
+    root: Arc<TargetDir>,
+}
+
+impl Target {
+    /// Opens the target directory; makes it and its parents where they are missing.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn create(path: &Path, options: RestoreOptions) -> Result<Target> {
+        let fail = |e: std::io::Error| {
+            let text = e.to_string();
+            let text = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
+            let kind = if e.kind() == std::io::ErrorKind::StorageFull { Kind::Full } else { Kind::Source };
+            Error::new(kind, format!("cannot open the restore target: {text}")).at(path.display())
+        };
+        std::fs::create_dir_all(path).map_err(fail)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
+        let path = path.as_os_str().as_bytes().to_vec();
+        Ok(Target { root: Arc::new(TargetDir { fd, path, options }) })
+    }
+
+    /// The target directory.
+    pub fn root(&self) -> Arc<TargetDir> {
+        Arc::clone(&self.root)
+    }
+}
+
+/// A directory in the target.
+#[derive(Debug)]
+pub struct TargetDir {
+    fd: OwnedFd,
+    path: Vec<u8>,
+    pub(super) options: RestoreOptions,
+}
+
+impl AsFd for TargetDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+type Outcome<T> = std::result::Result<T, SourceError>;
+
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl TargetDir {
+    pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        [&self.path[..], b"/", name].concat()
+    }
+
+    pub(super) fn check(&self, name: &[u8]) -> Outcome<Vec<u8>> {
+        let path = self.path_of(name);
+        if Entry::bare(name, EntryType::File).name_is_safe() { Ok(path) } else { Err(unsafe_name(&path)) }
+    }
+
+    /// What stands at a name.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn kind_of(&self, name: &[u8]) -> Outcome<Option<EntryType>> {
+        let path = self.check(name)?;
+        match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(attrs::kind_of(&stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(SourceError::new(&path, "stat it", e)),
+        }
+    }
+
+    /// Opens a directory in it, made where it is missing; anything else in the way is removed.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn enter(&self, name: &[u8]) -> Outcome<Arc<TargetDir>> {
+        let path = self.check(name)?;
+        let open = || rustix::fs::openat(self, name, OPEN_DIR, Mode::empty());
+        let fd = match open() {
+            Ok(fd) => fd,
+            Err(e) => {
+                if matches!(e, Errno::LOOP | Errno::NOTDIR) {
+                    self.unlink(name, &path)?;
+                } else if e != Errno::NOENT {
+                    return Err(SourceError::new(&path, "open it", e));
+                }
+                rustix::fs::mkdirat(self, name, Mode::RWXU)
+                    .map_err(|e| SourceError::new(&path, "make the directory", e))?;
+                open().map_err(|e| SourceError::new(&path, "open it", e))?
+            }
+        };
+        Ok(Arc::new(TargetDir { fd, path, options: self.options.clone() }))
+    }
+
+    /// Removes anything but a directory; nothing there is fine.
+    pub(super) fn unlink(&self, name: &[u8], path: &[u8]) -> Outcome<()> {
+        match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) if self.kind_of(name)? == Some(EntryType::Dir) => Err(SourceError::other(
+                path,
+                SourceErrorKind::Unsupported,
+                "a directory stands in the way; remove it or restore with --delete",
+            )),
+            Err(e) => Err(SourceError::new(path, "remove what stands in the way", e)),
+        }
+    }
+
+    /// The names in it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn names(&self) -> Outcome<Vec<Vec<u8>>> {
+        let fail = |e| SourceError::new(&self.path, "list it", e);
+        rustix::fs::seek(self, rustix::fs::SeekFrom::Start(0)).map_err(fail)?;
+        let mut buf = [MaybeUninit::uninit(); 32 << 10];
+        let mut raw = RawDir::new(self, &mut buf);
+        let mut found = Vec::new();
+        while let Some(entry) = raw.next() {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                found.push(name.to_vec());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes an entry with everything below it, following nothing.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn remove_all(&self, name: &[u8]) -> Outcome<()> {
+        let path = self.check(name)?;
+        if self.kind_of(name)? != Some(EntryType::Dir) {
+            return self.unlink(name, &path);
+        }
+        // Depth first with a stack of our own: trees may be deeper than any call stack.
+        let mut open: Vec<(Arc<TargetDir>, Vec<Vec<u8>>, Vec<u8>)> = Vec::new();
+        let top = self.enter(name)?;
+        let names = top.names()?;
+        open.push((top, names, name.to_vec()));
+        while let Some((dir, names, own)) = open.last_mut() {
+            match names.pop() {
+                Some(child) if dir.kind_of(&child)? == Some(EntryType::Dir) => {
+                    let below = dir.enter(&child)?;
+                    let names = below.names()?;
+                    open.push((below, names, child));
+                }
+                Some(child) => dir.unlink(&child, &dir.path_of(&child))?,
+                None => {
+                    let (own, path) = (std::mem::take(own), dir.path.clone());
+                    open.pop();
+                    let parent = open.last().map_or(self, |(dir, ..)| dir);
+                    rustix::fs::unlinkat(parent, &own[..], AtFlags::REMOVEDIR)
+                        .map_err(|e| SourceError::new(&path, "remove the directory", e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a directory's metadata, after everything in it was written.
+    ///
+    /// # Errors
+    /// Each thing that could not be applied.
+    pub fn finish(&self, entry: &Entry) -> std::result::Result<(), Vec<SourceError>> {
+        attrs::apply(self.fd.as_fd(), entry, &self.path, &self.options)
+    }
+
+    /// Opens the regular file of this name for writing, or makes it.
+    ///
+    /// # Errors
+    /// A directory stands in the way, or the kernel refused.
+    pub fn file(&self, entry: &Entry) -> Outcome<TargetFile> {
+        TargetFile::open(self, entry)
+    }
+
+    /// Replaces the file of this name by a new, empty one.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn replace(&self, entry: &Entry) -> Outcome<TargetFile> {
+        let path = self.check(&entry.name)?;
+        self.unlink(&entry.name, &path)?;
+        TargetFile::open(self, entry)
+    }
+
+    /// Gives `from_name` of `from` a further name here.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn link(&self, name: &[u8], from: &TargetDir, from_name: &[u8]) -> Outcome<()> {
+        let path = self.check(name)?;
+        from.check(from_name)?;
+        let inode = |dir: &TargetDir, name: &[u8]| {
+            rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map(|s| (s.st_dev, s.st_ino))
+        };
+        let source = inode(from, from_name).map_err(|e| SourceError::new(&path, "link it to its first name", e))?;
+        match inode(self, name) {
+            Ok(there) if there == source => return Ok(()),
+            Ok(_) => self.unlink(name, &path)?,
+            Err(_) => {}
+        }
+        rustix::fs::linkat(from, from_name, self, name, AtFlags::empty())
+            .map_err(|e| SourceError::new(&path, "link it to its first name", e))
+    }
+
+    /// Makes a symbolic link, fifo, socket or device.
+    ///
+    /// # Errors
+    /// Everything that could not be made or applied.
+    pub fn special(&self, entry: &Entry) -> std::result::Result<Made, Vec<SourceError>> {
+        let path = self.check(&entry.name).map_err(|e| vec![e])?;
+        let made = match self.stands(entry) {
+            true => Made::Same,
+            false => {
+                self.unlink(&entry.name, &path).map_err(|e| vec![e])?;
+                self.make(entry, &path).map_err(|e| vec![e])?;
+                Made::Created
+            }
+        };
+        self.special_metadata(entry, &path).map(|()| made)
+    }
+
+    /// Whether the same thing stands there.
+    fn stands(&self, entry: &Entry) -> bool {
+        let Ok(stat) = rustix::fs::statat(self, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        if attrs::kind_of(&stat) != Some(entry.kind) {
+            return false;
+        }
+        match entry.kind {
+            EntryType::Symlink => rustix::fs::readlinkat(self, &entry.name[..], Vec::new())
+                .is_ok_and(|target| Some(target.as_bytes()) == entry.target.as_ref().map(|t| &t[..])),
+            EntryType::CharDevice | EntryType::BlockDevice => {
+                let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+                (Some(major), Some(minor)) == (entry.rdev_major, entry.rdev_minor)
+            }
+            _ => true,
+        }
+    }
+
+    fn make(&self, entry: &Entry, path: &[u8]) -> Outcome<()> {
+        let name = &entry.name[..];
+        let node = |kind, dev| rustix::fs::mknodat(self, name, kind, Mode::from_raw_mode(0o600), dev);
+        let done = match entry.kind {
+            EntryType::Symlink => {
+                let target: &[u8] = entry.target.as_ref().map_or(&[], |t| &t[..]);
+                rustix::fs::symlinkat(target, self, name)
+            }
+            EntryType::Fifo => node(FileType::Fifo, 0),
+            EntryType::Socket => node(FileType::Socket, 0),
+            EntryType::CharDevice | EntryType::BlockDevice if !self.options.devices => {
+                let what = "device node not restored; it needs root and must not be switched off";
+                return Err(SourceError::other(path, SourceErrorKind::Unsupported, what));
+            }
+            EntryType::CharDevice | EntryType::BlockDevice => {
+                let dev = rustix::fs::makedev(entry.rdev_major.unwrap_or(0), entry.rdev_minor.unwrap_or(0));
+                let char_device = entry.kind == EntryType::CharDevice;
+                node(if char_device { FileType::CharacterDevice } else { FileType::BlockDevice }, dev)
+            }
+            EntryType::File | EntryType::Dir => Err(Errno::INVAL),
+        };
+        done.map_err(|e| SourceError::new(path, "make it", e))
+    }
+
+    /// Metadata of what cannot be opened without consequences: by name, not following a link.
+    fn special_metadata(&self, entry: &Entry, path: &[u8]) -> std::result::Result<(), Vec<SourceError>> {
+        let mut errors = Vec::new();
+        let name = &entry.name[..];
+        let mut check = |action: &str, done: std::result::Result<(), Errno>| {
+            if let Err(e) = done {
+                errors.push(SourceError::new(path, action, e));
+            }
+        };
+        if self.options.owners {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
+            let done = rustix::fs::chownat(self, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            check("set its owner", done);
+        }
+        if entry.kind != EntryType::Symlink {
+            // Between making it and this nobody else writes to the target; a link swapped in would be refused
+            // by the kernel only with fchmodat2, so the mode is set through a descriptor that cannot be a link.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+            let done = rustix::fs::openat(self, name, flags, Mode::empty()).and_then(|fd| {
+                let stat = rustix::fs::fstat(&fd)?;
+                if attrs::kind_of(&stat) == Some(EntryType::Symlink) {
+                    return Err(Errno::LOOP);
+                }
+                rustix::fs::chmod(proc_path(&fd), mode)
+            });
+            check("set its mode", done);
+        }
+        if self.options.xattrs {
+            write_xattrs(&At::Link(proc_path(self), name), entry, path, &mut errors);
+        }
+        let done = rustix::fs::utimensat(self, name, &attrs::times(entry), AtFlags::SYMLINK_NOFOLLOW);
+        if let Err(e) = done {
+            errors.push(SourceError::new(path, "set its times", e));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}

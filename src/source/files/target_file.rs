@@ -1,0 +1,137 @@
+//! Writing one regular file of a restore.
+
+use super::attrs;
+use super::error::SourceError;
+use super::target::{RestoreOptions, TargetDir};
+use crate::format::tree::{Entry, EntryType};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+/// Zero bytes written at once where a hole cannot be punched.
+const ZERO_BYTES: usize = 64 << 10;
+
+/// A file of the target, open for reading and writing.
+#[derive(Debug)]
+pub struct TargetFile {
+    fd: OwnedFd,
+    path: Vec<u8>,
+    existing: Option<u64>,
+    shared: bool,
+    options: RestoreOptions,
+}
+
+type Outcome<T> = Result<T, SourceError>;
+
+impl TargetFile {
+    pub(super) fn open(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
+        let path = dir.check(&entry.name)?;
+        let name = &entry.name[..];
+        let rw = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let create = || rustix::fs::openat(dir, name, rw | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
+        let made = |fd| TargetFile { fd, path: path.clone(), existing: None, shared: false, options: dir.options.clone() };
+        match create() {
+            Ok(fd) => return Ok(made(fd)),
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(SourceError::new(&path, "create it", e)),
+        }
+        // Opened only if it is a file: opening a device or a fifo has consequences.
+        if dir.kind_of(name)? == Some(EntryType::File)
+            && let Ok(fd) = rustix::fs::openat(dir, name, rw, Mode::empty())
+        {
+            let stat = rustix::fs::fstat(&fd).map_err(|e| SourceError::new(&path, "stat it", e))?;
+            if attrs::kind_of(&stat) == Some(EntryType::File) {
+                let existing = Some(u64::try_from(stat.st_size).unwrap_or(0));
+                let shared = stat.st_nlink > 1;
+                return Ok(TargetFile { fd, path, existing, shared, options: dir.options.clone() });
+            }
+        }
+        // Something else, or a file that may not be opened: a new one takes its place.
+        dir.unlink(name, &path)?;
+        create().map(made).map_err(|e| SourceError::new(&path, "create it", e))
+    }
+
+    /// Size of the file that stood there, in bytes; `None` for a new one.
+    pub fn existing(&self) -> Option<u64> {
+        self.existing
+    }
+
+    /// Whether it has other names, perhaps outside the target: then it must be replaced, not written.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Outcome<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pwrite(&self.fd, &bytes[done..], offset + done as u64) {
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(SourceError::new(&self.path, "write it", e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `buf` unless the file ends before.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Outcome<usize> {
+        let mut got = 0;
+        while got < buf.len() {
+            match rustix::io::pread(&self.fd, &mut buf[got..], offset + got as u64) {
+                Ok(0) => break,
+                Ok(n) => got += n,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(SourceError::new(&self.path, "read it", e)),
+            }
+        }
+        Ok(got)
+    }
+
+    /// Cuts or extends; an extension is a hole.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn set_len(&self, len: u64) -> Outcome<()> {
+        rustix::fs::ftruncate(&self.fd, len).map_err(|e| SourceError::new(&self.path, "set its size", e))
+    }
+
+    /// Makes a range read as zeros, without blocks where the file system can.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn make_hole(&self, offset: u64, len: u64) -> Outcome<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.fd, flags, offset, len) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let zeros = [0; ZERO_BYTES];
+                let mut at = 0;
+                while at < len {
+                    let piece = (len - at).min(ZERO_BYTES as u64);
+                    self.write_at(offset + at, &zeros[..piece as usize])?;
+                    at += piece;
+                }
+                Ok(())
+            }
+            Err(e) => Err(SourceError::new(&self.path, "make a hole in it", e)),
+        }
+    }
+
+    /// Applies metadata.
+    ///
+    /// # Errors
+    /// Each thing that could not be applied.
+    pub fn finish(self, entry: &Entry) -> Result<(), Vec<SourceError>> {
+        attrs::apply(self.fd.as_fd(), entry, &self.path, &self.options)
+    }
+}

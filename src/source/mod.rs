@@ -1,0 +1,3 @@
+//! What can be read for a backup and written back by a restore, by kind. Knows no repository.
+
+pub mod files;
