@@ -3,3 +3,4 @@
 pub mod base;
 pub mod error;
 pub mod format;
+pub mod policy;
