@@ -4,3 +4,4 @@ pub mod base;
 pub mod error;
 pub mod format;
 pub mod policy;
+pub mod unlock;
