@@ -64,8 +64,8 @@ const PRINTERS: &[&str] = &["cli", "main"];
 const PRINTING: &[&str] = &["println", "eprintln", "print", "eprint", "dbg"];
 const PANICKING: &[&str] = &["panic", "todo", "unimplemented"];
 
-/// Rooms above the engine: they name operations, never objects.
-const FIRST_WITHOUT_KEYS: &str = "source";
+/// The room that turns typed keys into text.
+const KEY_ROOM: &str = "store";
 /// How object keys begin (docs/format.md, section 2).
 const KEY_PREFIXES: &[&str] = &[
     "keys/",
@@ -79,9 +79,6 @@ const KEY_PREFIXES: &[&str] = &[
     "epochs/",
     "quarantine/",
 ];
-/// What makes a key in `store`.
-const KEY_TYPES: &[&str] = &["key", "keys", "Key", "ObjectKey"];
-
 /// All findings, in the order of the rules, each once.
 pub fn check(files: &[File]) -> Vec<String> {
     let rules = [layers, strangers, crates, keys, circles, lengths, module_docs, panics, prints, ignored];
@@ -159,20 +156,14 @@ fn crates(files: &[File]) -> Vec<String> {
     found
 }
 
-/// No room above `repo` builds an object key, by type or as text.
+/// An object key is a type everywhere, and a text in `store` only.
 fn keys(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
-    for file in files.iter().filter(|f| rank(f.room()) >= rank(FIRST_WITHOUT_KEYS)) {
-        for path in &file.paths {
-            let Target::Inside(names) = &path.target else { continue };
-            if names.first().is_some_and(|r| r == "store") && names.iter().any(|n| KEY_TYPES.contains(&n.as_str())) {
-                found.push(format!("{}:{}: `{}` builds no object key", file.path, path.line, file.room()));
-            }
-        }
-        for (token, _) in file.tokens.iter().zip(&file.test).filter(|(_, test)| !**test) {
+    for file in files.iter().filter(|f| f.room() != KEY_ROOM) {
+        for (_, token, _) in shipped(file) {
             let Kind::Str(text) = &token.kind else { continue };
             if KEY_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-                found.push(format!("{}:{}: object key {text:?} outside the engine", file.path, token.line));
+                found.push(format!("{}:{}: object key {text:?} as a text outside `{KEY_ROOM}`", file.path, token.line));
             }
         }
     }

@@ -70,11 +70,14 @@ fn a_crate_outside_its_room() {
 }
 
 #[test]
-fn an_object_key_outside_the_engine() {
-    finds("`ops` builds no object key", &[("ops/verify.rs", "use crate::store::{Key, Store};")]);
+fn an_object_key_as_a_text() {
     finds("object key \"packs/\"", &[("ops/verify.rs", "const P: &str = \"packs/\";")]);
     finds("object key \"snapshots/{sid}\"", &[("cli/ls.rs", "fn f() { format!(\"snapshots/{sid}\") }")]);
-    finds_nothing(&[("store/key.rs", "const P: &str = \"packs/\";"), ("ops/verify.rs", "use crate::store::Store;")]);
+    finds(
+        "ops/a.rs:2",
+        &[("ops/a.rs", "fn f() { x(\"config/1\") } #[cfg(test)] mod tests { const P: &str = \"keys/\"; }")],
+    );
+    finds_nothing(&[("store/key.rs", "const P: &str = \"packs/\";"), ("ops/verify.rs", "use crate::store::Key;")]);
 }
 
 #[test]
