@@ -64,8 +64,8 @@ const PRINTERS: &[&str] = &["cli", "main"];
 const PRINTING: &[&str] = &["println", "eprintln", "print", "eprint", "dbg"];
 const PANICKING: &[&str] = &["panic", "todo", "unimplemented"];
 
-/// The room that turns typed keys into text.
-const KEY_ROOM: &str = "store";
+/// The rooms that know typed keys as text: the format, whose signatures name them, and the store.
+const KEY_ROOMS: &[&str] = &["format", "store"];
 /// How object keys begin (docs/format.md, section 2).
 const KEY_PREFIXES: &[&str] = &[
     "keys/",
@@ -156,14 +156,19 @@ fn crates(files: &[File]) -> Vec<String> {
     found
 }
 
-/// An object key is a type everywhere, and a text in `store` only.
+/// An object key is a type, and a text in two rooms only.
 fn keys(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
-    for file in files.iter().filter(|f| f.room() != KEY_ROOM) {
+    for file in files.iter().filter(|f| !KEY_ROOMS.contains(&f.room())) {
         for (_, token, _) in shipped(file) {
             let Kind::Str(text) = &token.kind else { continue };
             if KEY_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-                found.push(format!("{}:{}: object key {text:?} as a text outside `{KEY_ROOM}`", file.path, token.line));
+                found.push(format!(
+                    "{}:{}: object key {text:?} as a text outside {}",
+                    file.path,
+                    token.line,
+                    KEY_ROOMS.join(", ")
+                ));
             }
         }
     }
