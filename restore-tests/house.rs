@@ -94,7 +94,9 @@ fn quickstart_without_a_path_shows_how_to_use_it() {
 #[test]
 fn links_in_the_documents_lead_somewhere() {
     let mut checked = 0;
-    for (folder, name) in [("", "README.md"), ("docs/", "docs/architecture.md"), ("docs/decisions/", "docs/decisions/README.md")] {
+    for (folder, name) in
+        [("", "README.md"), ("docs/", "docs/architecture.md"), ("docs/decisions/", "docs/decisions/README.md")]
+    {
         for link in text(name).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if !link.contains("://") && !link.starts_with('#') {
                 let target = root().join(folder).join(link.split('#').next().unwrap());
@@ -104,4 +106,35 @@ fn links_in_the_documents_lead_somewhere() {
         }
     }
     assert!(checked > 5, "no links were found");
+}
+
+#[test]
+fn the_map_shows_the_rooms_and_crates_that_the_rules_know() {
+    let map = text("docs/architecture.md");
+    let table = |title: &str| map.split(title).nth(1).unwrap().split("\n\n").next().unwrap().to_owned();
+    let cells = |line: &str| -> Vec<String> {
+        line.split('|')
+            .skip(1)
+            .map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    let rooms: Vec<String> =
+        table("| room | what lives there |").lines().skip(2).map(|l| cells(l)[0].clone()).collect();
+    let known: Vec<&str> = crate::tidy::ROOMS.iter().copied().filter(|r| rooms.iter().any(|room| room == r)).collect();
+    assert_eq!(rooms, known, "the order of the rooms differs");
+    for entry in std::fs::read_dir(root().join("src")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let room = name.trim_end_matches(".rs");
+        assert!(room == "lib" || room == "main" || rooms.iter().any(|r| r == room), "`{room}` is not on the map");
+    }
+    let mut crates: Vec<(String, String)> = Vec::new();
+    for line in table("| crates | room |").lines().skip(2) {
+        let cells = cells(line);
+        crates.extend(cells[0].split(' ').map(|c| (c.replace('-', "_"), cells[1].clone())));
+    }
+    for (name, homes) in crate::tidy::CRATES {
+        let on_the_map = crates.iter().find(|(c, _)| c == name).map(|(_, room)| room.as_str());
+        let there = rooms.iter().any(|r| homes.contains(&r.as_str()));
+        assert_eq!(on_the_map, there.then(|| homes.join(" ")).as_deref(), "{name}");
+    }
 }

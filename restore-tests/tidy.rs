@@ -9,6 +9,7 @@ mod rules;
 mod samples;
 mod scan;
 
+pub use rules::{CRATES, ROOMS};
 use scan::File;
 use std::path::Path;
 
