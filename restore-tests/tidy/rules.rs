@@ -160,7 +160,7 @@ fn crates(files: &[File]) -> Vec<String> {
 fn keys(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|f| !KEY_ROOMS.contains(&f.room())) {
-        for (_, token, _) in shipped(file) {
+        for (token, _) in shipped(file) {
             let Kind::Str(text) = &token.kind else { continue };
             if KEY_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
                 found.push(format!(
@@ -250,12 +250,9 @@ fn module_docs(files: &[File]) -> Vec<String> {
     files.iter().filter(without).map(|f| format!("{}: does not begin with a module doc (`//!`)", f.path)).collect()
 }
 
-/// Tokens of `file` that are not test code, each with the tokens around it.
-fn shipped(file: &File) -> impl Iterator<Item = (Option<&Token>, &Token, Option<&Token>)> {
-    (0..file.tokens.len()).filter(|&i| !file.test[i]).map(|i| {
-        let before = i.checked_sub(1).map(|b| &file.tokens[b]);
-        (before, &file.tokens[i], file.tokens.get(i + 1))
-    })
+/// Tokens of `file` that are not test code, each with the one after it.
+fn shipped(file: &File) -> impl Iterator<Item = (&Token, Option<&Token>)> {
+    (0..file.tokens.len()).filter(|&i| !file.test[i]).map(|i| (&file.tokens[i], file.tokens.get(i + 1)))
 }
 
 fn is_macro(token: &Token, next: Option<&Token>, names: &[&str]) -> bool {
@@ -265,16 +262,15 @@ fn is_macro(token: &Token, next: Option<&Token>, names: &[&str]) -> bool {
 fn panics(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files {
-        for (before, token, next) in shipped(file) {
-            let method =
-                matches!(token.ident(), Some("unwrap" | "expect")) && before.is_some_and(|t| t.is('.') || t.is(':'));
+        for i in (0..file.tokens.len()).filter(|&i| !file.test[i]) {
+            let (token, next) = (&file.tokens[i], file.tokens.get(i + 1));
+            let called = i > 0 && (file.tokens[i - 1].is('.') || file.tokens[i - 1].is(':'));
+            // The one that panics has a message; without any argument it is a method of somebody else.
+            let bare = next.is_some_and(|t| t.is('(')) && file.tokens.get(i + 2).is_some_and(|t| t.is(')'));
+            let method = called && (token.ident() == Some("unwrap") || (token.ident() == Some("expect") && !bare));
             if method || is_macro(token, next, PANICKING) {
-                found.push(format!(
-                    "{}:{}: `{}` outside tests",
-                    file.path,
-                    token.line,
-                    token.ident().unwrap_or_default()
-                ));
+                let name = token.ident().unwrap_or_default();
+                found.push(format!("{}:{}: `{name}` outside tests", file.path, token.line));
             }
         }
     }
@@ -284,7 +280,7 @@ fn panics(files: &[File]) -> Vec<String> {
 fn prints(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|f| !PRINTERS.contains(&f.room())) {
-        for (_, token, next) in shipped(file) {
+        for (token, next) in shipped(file) {
             if is_macro(token, next, PRINTING) {
                 found.push(format!("{}:{}: only `cli` prints", file.path, token.line));
             }

@@ -127,6 +127,7 @@ fn a_panic_outside_tests() {
     finds("repo/a.rs:2: `unwrap`", &[("repo/a.rs", "fn f() { x.unwrap() }")]);
     finds("`unwrap`", &[("repo/a.rs", "fn f() { x.map(Option::unwrap) }")]);
     finds("`expect`", &[("repo/a.rs", "fn f() { x\n.expect(\"y\") }")]);
+    finds_nothing(&[("repo/a.rs", "fn f() { task.expect() }")]);
     finds("`panic`", &[("repo/a.rs", "fn f() { panic!() }")]);
     finds("`todo`", &[("repo/a.rs", "fn f() { std::todo!() }")]);
     finds("`unwrap`", &[("repo/a.rs", "#[cfg(test)] use a::{b};\nfn f() { x.unwrap() }")]);
