@@ -1,1 +1,7 @@
-//! x
+//! The one integration-test binary: everything that is tried from outside the library.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod house;
+mod key_files;
+mod policies;
+mod tidy;

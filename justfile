@@ -1,0 +1,17 @@
+# Short names for the scripts; the scripts do the work.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Format, lints, licences, all tests; arguments go to the test runner.
+test *args:
+    scripts/test {{args}}
+
+# Builds the program and tries it on a directory.
+quickstart path *args:
+    scripts/quickstart {{quote(path)}} {{args}}
+
+# How long the program's functions are.
+lengths:
+    scripts/function-lengths
