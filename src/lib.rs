@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod chunk;
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod format;

@@ -1,2 +1,7 @@
-//! The command-line program: parse, run one verb, turn its error into an exit code.
-fn main() {}
+//! The program: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(holdfast::cli::main())
+}

@@ -1,0 +1,298 @@
+//! Arguments of every verb.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Encrypted, deduplicated backups, complete in several regions at once, and proven.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 usage · 3 part of the source not read or restored · \
+4 a region is behind · 5 damage found · 10 no repository · 11 refused · 12 wrong key · 130 interrupted";
+
+/// Options of every verb.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Global {
+    /// The repository's configuration [default: holdfast.yaml here, in ~/.config/holdfast, in /etc/holdfast]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Repository")]
+    pub config: Option<PathBuf>,
+    /// A region, instead of a configuration; repeat for more
+    #[arg(long, global = true, value_name = "NAME=URL", help_heading = "Repository")]
+    pub region: Vec<String>,
+    /// Complete copies that a run must make, with --region [default: 2, or 1 with one region]
+    #[arg(long, global = true, value_name = "N", help_heading = "Repository")]
+    pub copies_min: Option<u32>,
+    /// File with the passphrase [else: HOLDFAST_PASSPHRASE, or a prompt]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
+    pub passphrase_file: Option<PathBuf>,
+    /// File with a key of 32 bytes
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
+    pub key_file: Option<PathBuf>,
+    /// File with a recovery key
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
+    pub recovery_key_file: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// No progress
+    #[arg(long, short, global = true, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Try everything once on a directory: back up, verify, restore, compare
+    Quickstart(Quickstart),
+    /// Create a repository in empty regions
+    Init(Init),
+    /// Back up directories or files
+    Backup(Backup),
+    /// List snapshots
+    Snapshots(Filter),
+    /// List what is in a snapshot
+    Ls(Ls),
+    /// Write a file of a snapshot to standard output
+    Cat(Cat),
+    /// Restore a snapshot, or a part of one
+    Restore(Restore),
+    /// Check that the copies are there and undamaged
+    Verify(Verify),
+    /// Mark snapshots as no longer wanted; deletes nothing
+    Forget(Forget),
+    /// Keys that open the repository
+    Key(Key),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Quickstart {
+    /// A directory of yours; it is only read
+    pub path: PathBuf,
+    /// Where to make the regions and the restored copy; must not exist or be empty [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Init {
+    /// Write the recovery key to a new file instead of showing it
+    #[arg(long, value_name = "FILE")]
+    pub recovery_key_out: Option<PathBuf>,
+    /// Make no recovery key
+    #[arg(long, conflicts_with = "recovery_key_out")]
+    pub no_recovery_key: bool,
+    /// Make a passphrase of seven words and show it once
+    #[arg(long)]
+    pub generate_passphrase: bool,
+    /// Accept a passphrase that can be guessed
+    #[arg(long)]
+    pub weak_passphrase: bool,
+}
+
+/// How much to trust the previous snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// Read what changed
+    Incremental,
+    /// Read everything; ask every region for what is re-used
+    Full,
+    /// Store everything anew, sharing nothing with earlier snapshots
+    Independent,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Backup {
+    /// Directories or files
+    #[arg(required = true)]
+    pub path: Vec<PathBuf>,
+    /// Name of the source, its identity over time [default: files:HOST:PATHS]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Host to record [default: this one's name]
+    #[arg(long)]
+    pub host: Option<String>,
+    /// A tag; repeat for more
+    #[arg(long)]
+    pub tag: Vec<String>,
+    /// How much to trust the previous snapshot
+    #[arg(long, value_enum, default_value = "incremental")]
+    pub mode: ModeArg,
+    /// The same as --mode full
+    #[arg(long, conflicts_with = "mode")]
+    pub full: bool,
+    /// The source is a clone of the file system of the previous snapshot: compare size and time of change of content only
+    #[arg(long)]
+    pub clone: bool,
+    /// Leave out what matches, as in .gitignore; repeat for more
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// File with patterns, one a line; repeat for more
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Name of files in the source whose patterns apply to their directory
+    #[arg(long, value_name = "NAME", default_value = ".holdfastignore")]
+    pub ignore_file: String,
+    /// Leave out the content of directories tagged by CACHEDIR.TAG
+    #[arg(long)]
+    pub exclude_caches: bool,
+    /// Do not enter other file systems
+    #[arg(long, short = 'x')]
+    pub one_file_system: bool,
+    /// Only say what would be read
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+}
+
+/// Which snapshots.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Filter {
+    /// Only of this source
+    #[arg(long = "name", id = "filter_name", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only of this host
+    #[arg(long = "host", id = "filter_host", value_name = "HOST")]
+    pub host: Option<String>,
+    /// Only with this tag; repeat for all of several
+    #[arg(long = "tag", id = "filter_tag", value_name = "TAG")]
+    pub tag: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Ls {
+    /// Digits of an id, or `latest`; `:PATH` for something in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: String,
+    /// Everything below, too
+    #[arg(long, short = 'R')]
+    pub recursive: bool,
+    /// Modes, owners, sizes, times
+    #[arg(long, short)]
+    pub long: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Cat {
+    /// Digits of an id, or `latest`, and the file's path
+    #[arg(value_name = "SNAPSHOT:PATH")]
+    pub snapshot: String,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Restore {
+    /// Digits of an id, or `latest`; `:PATH` for a part of it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub snapshot: String,
+    /// Directory to restore into; made if it is missing
+    #[arg(long, short, value_name = "DIR")]
+    pub target: PathBuf,
+    /// Only what matches, as in .gitignore, and what is below it; repeat for more
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// Not what matches; repeat for more
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Remove from the target what the snapshot does not have
+    #[arg(long)]
+    pub delete: bool,
+    /// Only say what would be restored
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Do not restore owners [default: restored when run as root]
+    #[arg(long)]
+    pub no_owner: bool,
+    /// Do not restore extended attributes and ACLs
+    #[arg(long)]
+    pub no_xattrs: bool,
+    /// Do not restore device nodes
+    #[arg(long)]
+    pub no_devices: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// Everything is there, every tree resolves
+    Presence,
+    /// Stored bytes fit their hashes; needs no key
+    Ciphertext,
+    /// Every chunk decrypts to what it was
+    Content,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Verify {
+    /// How deep to look
+    #[arg(long, value_enum, default_value = "presence")]
+    pub level: LevelArg,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Forget {
+    /// Digits of ids, or `latest`
+    #[arg(required = true)]
+    pub snapshot: Vec<String>,
+    /// Also the last snapshot of a source
+    #[arg(long)]
+    pub last: bool,
+    /// Why, for the record
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Key {
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Make a slot for a new secret
+    Add(KeyAdd),
+    /// Show the slots
+    List,
+    /// Close a slot; what is written from then on has new keys
+    Remove {
+        /// Digits of the slot's id
+        slot: String,
+    },
+    /// Say which slot the given secret opens; changes nothing
+    Test,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct KeyAdd {
+    /// File with a new passphrase
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Make a new key file here
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_key_file: Option<PathBuf>,
+    /// Make a new recovery key and show it once
+    #[arg(long, group = "new")]
+    pub new_recovery_key: bool,
+    /// Write the new recovery key to a new file instead
+    #[arg(long, value_name = "FILE", group = "new")]
+    pub new_recovery_key_file: Option<PathBuf>,
+    /// A name for people
+    #[arg(long, default_value = "")]
+    pub label: String,
+    /// Accept a passphrase that can be guessed
+    #[arg(long)]
+    pub weak_passphrase: bool,
+}

@@ -1,0 +1,151 @@
+//! `holdfast backup`.
+
+use super::args::{Backup, ModeArg};
+use super::common::Context;
+use super::output::{Outcome, path_text};
+use super::progress::Shown;
+use crate::base::{Progress, units};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{Miss, Mode};
+use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::source::files::{self, Excludes, WalkOptions};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Errors shown by name in text.
+const SHOWN_MAX: usize = 20;
+
+pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
+    let repo = context.open()?;
+    let progress = Arc::new(Progress::default());
+    let shown = Shown::start("backing up", &progress, context.global.quiet);
+    let report = backup::run(&repo, options(context, args)?, &progress, &context.cancel)?;
+    let elapsed_ms = shown.elapsed_ms();
+    drop(shown);
+    let mut value = json_of(&report, elapsed_ms);
+    value["findings"] = json!(repo.findings().iter().map(ToString::to_string).collect::<Vec<_>>());
+    Ok(Outcome::new(report.exit(), text_of(&report, elapsed_ms, args.dry_run), value))
+}
+
+fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
+    let mut patterns = args.exclude.clone();
+    for path in &args.exclude_file {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::new(Kind::Config, format!("cannot read the exclude file: {}", e.kind())).at(path.display())
+        })?;
+        let lines = text.lines().map(str::trim_end).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        patterns.extend(lines.map(str::to_owned));
+    }
+    let mode = match (args.full, args.mode) {
+        (true, _) | (_, ModeArg::Full) => Mode::Full,
+        (_, ModeArg::Incremental) => Mode::Incremental,
+        (_, ModeArg::Independent) => Mode::Independent,
+    };
+    Ok(BackupOptions {
+        paths: args.path.clone(),
+        name: args.name.clone(),
+        host: args.host.clone().unwrap_or_else(files::hostname),
+        tags: args.tag.clone(),
+        mode,
+        clone: args.clone,
+        walk: WalkOptions {
+            excludes: Excludes::parse(&patterns)?,
+            one_file_system: args.one_file_system,
+            caches: args.exclude_caches,
+            ignore_file: Some(args.ignore_file.as_bytes().to_vec()),
+        },
+        dry_run: args.dry_run,
+        workers: context.workers(),
+    })
+}
+
+/// Misses for JSON.
+pub fn misses_json(misses: &[Miss]) -> Value {
+    let one = |m: &Miss| json!({"path": path_text(&m.path), "kind": m.kind, "message": m.message});
+    json!(misses.iter().map(one).collect::<Vec<_>>())
+}
+
+/// Misses for people.
+pub fn misses_text(misses: &[Miss], total: u64, text: &mut String) {
+    for miss in misses.iter().take(SHOWN_MAX) {
+        text.push_str(&format!("  {}: {}\n", path_text(&miss.path), miss.message));
+    }
+    let more = total.saturating_sub(misses.len().min(SHOWN_MAX) as u64);
+    if more > 0 {
+        text.push_str(&format!("  and {} more (see --json)\n", units::count(more)));
+    }
+}
+
+fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
+    let (c, t) = (&report.counts, &report.transfer);
+    json!({
+        "verb": "backup",
+        "snapshot": report.snapshot.map(|s| s.hex()),
+        "parent": report.parent.map(|s| s.hex()),
+        "source": report.source,
+        "seconds": elapsed_ms as f64 / 1000.0,
+        "files": c.files, "directories": c.dirs, "symlinks": c.symlinks, "other": c.other,
+        "bytes": c.bytes, "files_read": c.files_read, "files_unchanged": c.files_unchanged, "excluded": c.excluded,
+        "bytes_read": t.bytes_read, "bytes_new": t.bytes_new, "bytes_stored": t.bytes_stored,
+        "chunks_new": t.chunks_new, "chunks_used": t.chunks_used,
+        "errors": misses_json(&report.errors), "errors_total": report.errors_total,
+        "changed": report.changed.iter().map(|p| path_text(p)).collect::<Vec<_>>(),
+        "regions": report.regions,
+        "behind": report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect::<Vec<_>>(),
+        "caught_up": {"objects": report.caught_up.objects, "bytes": report.caught_up.bytes, "snapshots": report.caught_up.snapshots},
+        "copies_min": report.copies_min,
+    })
+}
+
+fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
+    let (c, t) = (&report.counts, &report.transfer);
+    let mut text = String::new();
+    if report.caught_up.objects > 0 {
+        text.push_str(&format!(
+            "brought up regions that were behind: {} objects, {}\n",
+            units::count(report.caught_up.objects),
+            units::bytes(report.caught_up.bytes)
+        ));
+    }
+    match report.snapshot {
+        Some(sid) => text.push_str(&format!("snapshot {} of {}\n", sid.short(), report.source)),
+        None if dry_run => text.push_str(&format!("dry run of {}\n", report.source)),
+        None => {}
+    }
+    text.push_str(&format!(
+        "  {} files, {} directories, {} other; {}\n",
+        units::count(c.files),
+        units::count(c.dirs),
+        units::count(c.symlinks + c.other),
+        units::bytes(c.bytes)
+    ));
+    text.push_str(&format!(
+        "  {} read ({} files; {} unchanged), {} new, {} stored in each region, {}\n",
+        units::bytes(t.bytes_read),
+        units::count(c.files_read),
+        units::count(c.files_unchanged),
+        units::bytes(t.bytes_new),
+        units::bytes(t.bytes_stored),
+        units::duration_ms(elapsed_ms)
+    ));
+    if report.snapshot.is_some() {
+        text.push_str(&format!("  complete in: {}\n", report.regions.join(", ")));
+        if report.regions.len() < report.copies_min {
+            text.push_str(&format!("FAILED: {} complete copies, {} wanted\n", report.regions.len(), report.copies_min));
+        }
+    }
+    for (region, why) in &report.behind {
+        text.push_str(&format!("BEHIND: region {region}: {why}\n"));
+    }
+    if !report.changed.is_empty() {
+        text.push_str(&format!("{} files changed while they were read; stored as they were last seen:\n", report.changed.len()));
+        for path in report.changed.iter().take(SHOWN_MAX) {
+            text.push_str(&format!("  {}\n", path_text(path)));
+        }
+    }
+    if report.errors_total > 0 {
+        text.push_str(&format!("{} could not be read:\n", units::count(report.errors_total)));
+        misses_text(&report.errors, report.errors_total, &mut text);
+    }
+    text
+}

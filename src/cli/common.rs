@@ -1,0 +1,194 @@
+//! What every verb needs: regions, secret, runtime, interruption.
+
+use super::args::{Filter, Global};
+use super::output::remark;
+use crate::base::{Cancel, Env};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::Manifest;
+use crate::policy::{self, RegionSpec, Repository};
+use crate::region::Address;
+use crate::repo::Repo;
+use crate::repo::open::{self, Opening};
+use crate::unlock::{self, Unlock};
+use rustix::termios::{self, LocalModes, OptionalActions};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use zeroize::Zeroizing;
+
+/// Environment variable with the passphrase.
+pub const PASSPHRASE_ENV: &str = "HOLDFAST_PASSPHRASE";
+
+/// The surroundings of a verb.
+pub struct Context {
+    pub global: Global,
+    pub env: Env,
+    pub cancel: Cancel,
+    runtime: Runtime,
+}
+
+/// Regions and what is asked of them.
+pub struct Places {
+    pub addresses: Vec<Address>,
+    pub copies_min: usize,
+    pub pin: Option<crate::base::RepoId>,
+}
+
+impl Context {
+    /// Starts the runtime and listens for interrupts.
+    pub fn new(global: Global) -> Result<Context> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(Kind::Bug, format!("cannot start: {e}")))?;
+        let cancel = Cancel::new();
+        let flag = cancel.clone();
+        runtime.spawn(async move {
+            while interrupted().await {
+                if flag.raised() {
+                    std::process::exit(130);
+                }
+                flag.raise();
+                remark("stopping; stored work is kept (once more: stop at once)");
+            }
+        });
+        Ok(Context { global, env: Env::system(), cancel, runtime })
+    }
+
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    /// Threads that read, compress and seal.
+    pub fn workers(&self) -> usize {
+        std::thread::available_parallelism().map_or(2, std::num::NonZero::get).min(16)
+    }
+
+    /// Regions from `--region` or the configuration.
+    pub fn places(&self) -> Result<Places> {
+        let repository = if self.global.region.is_empty() { self.configured()? } else { self.from_flags()? };
+        let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), folder: spec.path.clone() };
+        Ok(Places {
+            addresses: repository.regions().iter().map(address).collect(),
+            copies_min: repository.copies_min() as usize,
+            pin: repository.repository_id(),
+        })
+    }
+
+    fn from_flags(&self) -> Result<Repository> {
+        let regions = self.global.region.iter().map(|text| RegionSpec::parse(text)).collect::<Result<Vec<_>>>()?;
+        let name = policy::Name::parse("repository", "command-line")?;
+        Repository::new(name, regions, self.global.copies_min, None)
+    }
+
+    fn configured(&self) -> Result<Repository> {
+        let path = match &self.global.config {
+            Some(path) => path.clone(),
+            None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
+                Error::new(Kind::Config, "no regions were given and there is no holdfast.yaml")
+                    .advise("use --region NAME=PATH or --config FILE")
+            })?,
+        };
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Error::new(Kind::Config, format!("cannot read the configuration: {}", e.kind())).at(path.display())
+        })?;
+        policy::parse(&path.display().to_string(), &text)
+    }
+
+    /// The secret, from a file, the environment or a question.
+    pub fn secret(&self) -> Result<Unlock> {
+        let global = &self.global;
+        let from_file = match (&global.passphrase_file, &global.key_file, &global.recovery_key_file) {
+            (Some(path), _, _) => Some(unlock::from_passphrase_file(path)?),
+            (_, Some(path), _) => Some(unlock::from_key_file(path)?),
+            (_, _, Some(path)) => Some(unlock::from_recovery_file(path)?),
+            _ => None,
+        };
+        if let Some(found) = from_file {
+            found.warnings.iter().for_each(|w| remark(&format!("warning: {w}")));
+            return Ok(found.unlock);
+        }
+        if let Some(value) = std::env::var_os(PASSPHRASE_ENV) {
+            return unlock::from_env(value);
+        }
+        unlock::from_passphrase(ask("passphrase: ")?)
+    }
+
+    /// Opens the repository.
+    pub fn open(&self) -> Result<Arc<Repo>> {
+        let places = self.places()?;
+        self.open_at(&places, &self.secret()?)
+    }
+
+    pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
+        let opening = self.opening(places);
+        let repo = Arc::new(open::open(&opening, secret)?);
+        if !self.global.quiet {
+            for (region, e) in repo.regions.failures() {
+                remark(&format!("warning: region {region} is not used: {e}"));
+            }
+        }
+        Ok(repo)
+    }
+
+    pub fn opening<'a>(&'a self, places: &'a Places) -> Opening<'a> {
+        Opening {
+            addresses: &places.addresses,
+            copies_min: places.copies_min,
+            pin: places.pin,
+            env: &self.env,
+            handle: self.handle(),
+        }
+    }
+}
+
+async fn interrupted() -> bool {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return tokio::signal::ctrl_c().await.is_ok() };
+    tokio::select! {
+        done = tokio::signal::ctrl_c() => done.is_ok(),
+        done = term.recv() => done.is_some(),
+    }
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.map(|h| h.join(".config")));
+    let mut places = vec![PathBuf::from(policy::FILE_NAME)];
+    places.extend(config.map(|c| c.join("holdfast").join(policy::FILE_NAME)));
+    places.push(PathBuf::from("/etc/holdfast").join(policy::FILE_NAME));
+    places
+}
+
+/// Asks on the terminal without showing what is typed.
+pub fn ask(question: &str) -> Result<Zeroizing<String>> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::new(Kind::WrongKey, "no key was given")
+            .advise(format!("use --passphrase-file, --key-file, --recovery-key-file or {PASSPHRASE_ENV}")));
+    }
+    let failed = |e: std::io::Error| Error::new(Kind::WrongKey, format!("cannot ask for the passphrase: {e}"));
+    let before = termios::tcgetattr(&stdin).map_err(|e| failed(e.into()))?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    let mut err = std::io::stderr();
+    err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
+    termios::tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(e.into()))?;
+    let mut text = Zeroizing::new(String::new());
+    let read = stdin.lock().read_line(&mut text);
+    termios::tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(|e| failed(e.into()))?;
+    remark("");
+    read.map_err(failed)?;
+    let len = text.trim_end_matches(['\n', '\r']).len();
+    text.truncate(len);
+    Ok(text)
+}
+
+/// Whether a snapshot passes the filters.
+pub fn passes(filter: &Filter, manifest: &Manifest) -> bool {
+    filter.name.as_ref().is_none_or(|n| *n == manifest.source.name)
+        && filter.host.as_ref().is_none_or(|h| *h == manifest.source.host)
+        && filter.tag.iter().all(|t| manifest.tags.contains(t))
+}

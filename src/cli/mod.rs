@@ -1,0 +1,63 @@
+//! The command line: one file a verb. The only place that prints.
+
+mod args;
+mod backup;
+mod browse;
+mod common;
+mod forget;
+mod init;
+mod key;
+mod output;
+mod progress;
+mod quickstart;
+mod restore;
+mod verify;
+
+use crate::error::{Error, Exit};
+use args::{Args, Verb};
+use clap::Parser;
+use common::Context;
+use output::Outcome;
+
+/// Parses, runs one verb, prints, and returns the exit code.
+pub fn main() -> u8 {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => {
+            let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
+            // A closed output cannot be told anything.
+            let _ = e.print();
+            return code;
+        }
+    };
+    raise_descriptor_limit();
+    let json = args.global.json;
+    let done = Context::new(args.global).and_then(|context| run(&context, args.verb));
+    match done {
+        Ok(outcome) => outcome.print(json),
+        Err(e) => output::print_error(&e, json),
+    }
+}
+
+fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
+    match verb {
+        Verb::Quickstart(args) => quickstart::run(context, &args),
+        Verb::Init(args) => init::run(context, &args),
+        Verb::Backup(args) => backup::run(context, &args),
+        Verb::Snapshots(args) => browse::snapshots(context, &args),
+        Verb::Ls(args) => browse::ls(context, &args),
+        Verb::Cat(args) => browse::cat(context, &args),
+        Verb::Restore(args) => restore::run(context, &args),
+        Verb::Verify(args) => verify::run(context, &args),
+        Verb::Forget(args) => forget::run(context, &args),
+        Verb::Key(args) => key::run(context, &args.verb),
+    }
+}
+
+/// A restore of a deep tree holds many directories open.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Without the higher limit only very deep trees fail, and say so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

@@ -1,0 +1,72 @@
+//! What a verb says at its end: text for people or one JSON object.
+
+use crate::error::{Error, Exit};
+use serde_json::{Map, Value, json};
+use std::io::Write;
+
+/// The end of a verb.
+pub struct Outcome {
+    pub exit: Exit,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Outcome {
+    /// Done, with something to say.
+    pub fn new(exit: Exit, text: impl Into<String>, json: Value) -> Outcome {
+        Outcome { exit, text: text.into(), json }
+    }
+
+    /// Prints it; returns the exit code.
+    pub fn print(self, json: bool) -> u8 {
+        let text = if json { with_exit(self.json, self.exit).to_string() } else { self.text };
+        if !text.is_empty() {
+            line(&mut std::io::stdout().lock(), text.trim_end());
+        }
+        self.exit as u8
+    }
+}
+
+/// Writes one line; a closed output ends nothing that is done.
+pub fn line(out: &mut dyn Write, text: &str) {
+    let _ = writeln!(out, "{text}");
+}
+
+/// A remark beside the result.
+pub fn remark(text: &str) {
+    line(&mut std::io::stderr().lock(), text);
+}
+
+fn with_exit(value: Value, exit: Exit) -> Value {
+    let mut map = match value {
+        Value::Object(map) => map,
+        other => Map::from_iter([("result".to_owned(), other)]),
+    };
+    map.insert("exit".into(), json!({"code": exit as u8, "name": exit.name()}));
+    Value::Object(map)
+}
+
+/// Prints an error; returns the exit code.
+pub fn print_error(e: &Error, json: bool) -> u8 {
+    let exit = e.exit();
+    if json {
+        let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
+        line(&mut std::io::stdout().lock(), &with_exit(json!({"error": error}), exit).to_string());
+    } else {
+        remark(&format!("holdfast: {e}"));
+    }
+    exit as u8
+}
+
+/// Bytes of a path for JSON: text, or with escapes where it is none.
+pub fn path_text(path: &[u8]) -> String {
+    match std::str::from_utf8(path) {
+        Ok(text) => text.chars().flat_map(visible).collect(),
+        Err(_) => path.iter().flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect(),
+    }
+}
+
+/// Control characters of names must not reach a terminal.
+fn visible(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}

@@ -1,0 +1,71 @@
+//! `holdfast verify`.
+
+use super::args::{LevelArg, Verify};
+use super::common::Context;
+use super::output::Outcome;
+use super::progress::Shown;
+use super::restore::findings_text;
+use crate::base::{Progress, units};
+use crate::error::{Exit, Result};
+use crate::ops::verify::{self, Level, VerifyReport};
+use crate::repo::open;
+use serde_json::json;
+use std::sync::Arc;
+
+pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
+    let level = match args.level {
+        LevelArg::Presence => Level::Presence,
+        LevelArg::Ciphertext => Level::Ciphertext,
+        LevelArg::Content => Level::Content,
+    };
+    let progress = Arc::new(Progress::default());
+    let places = context.places()?;
+    let workers = context.workers();
+    let (report, elapsed_ms) = if level == Level::Ciphertext {
+        let marked = open::mark(&context.opening(&places))?;
+        let shown = Shown::start("verifying", &progress, context.global.quiet);
+        (verify::ciphertext(&marked.regions, workers, &progress, &context.cancel)?, shown.elapsed_ms())
+    } else {
+        let repo = context.open_at(&places, &context.secret()?)?;
+        let shown = Shown::start("verifying", &progress, context.global.quiet);
+        (verify::run(&repo, level, workers, &progress, &context.cancel)?, shown.elapsed_ms())
+    };
+    Ok(outcome(&report, level, elapsed_ms))
+}
+
+pub fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    let regions: Vec<_> = report
+        .regions
+        .iter()
+        .map(|r| {
+            json!({"region": r.region, "objects": r.objects, "bytes": r.bytes, "chunks": r.chunks,
+                "snapshots": r.snapshots, "failed": r.failed})
+        })
+        .collect();
+    let value = json!({
+        "verb": "verify", "level": level.name(), "seconds": elapsed_ms as f64 / 1000.0, "snapshots": report.snapshots,
+        "regions": regions, "findings": findings, "broken": report.broken, "lost": report.lost, "behind": report.behind,
+    });
+    let mut text = format!("verified at level {} in {}\n", level.name(), units::duration_ms(elapsed_ms));
+    for r in &report.regions {
+        match &r.failed {
+            Some(why) => text.push_str(&format!("  {:<12} NOT VERIFIED: {why}\n", r.region)),
+            None => text.push_str(&format!(
+                "  {:<12} {} objects, {} read, {} chunks\n",
+                r.region,
+                units::count(r.objects),
+                units::bytes(r.bytes),
+                units::count(r.chunks)
+            )),
+        }
+    }
+    findings_text(&findings, &mut text);
+    for (title, lines) in [("BROKEN", &report.broken), ("LOST", &report.lost), ("BEHIND", &report.behind)] {
+        lines.iter().for_each(|line| text.push_str(&format!("{title}: {line}\n")));
+    }
+    if report.exit() == Exit::Done {
+        text.push_str("no damage found\n");
+    }
+    Outcome::new(report.exit(), text, value)
+}
