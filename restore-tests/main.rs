@@ -1,6 +1,8 @@
 //! The one integration-test binary: everything that is tried from outside the library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod basics;
+mod harness;
 mod house;
 mod key_files;
 mod policies;

@@ -35,7 +35,8 @@ impl Cutter {
         }
         let (mask_s, mask_l) = (self.mask_s, self.mask_l);
         let window = &data[..data.len().min(MAX)];
-        let (_, len) = cut_gear(window, MIN, AVG, MAX, mask_s, mask_l, mask_s << 1, mask_l << 1, &self.gear, &self.gear_ls);
+        let (_, len) =
+            cut_gear(window, MIN, AVG, MAX, mask_s, mask_l, mask_s << 1, mask_l << 1, &self.gear, &self.gear_ls);
         Some(len)
     }
 }

@@ -138,7 +138,10 @@ fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
         text.push_str(&format!("BEHIND: region {region}: {why}\n"));
     }
     if !report.changed.is_empty() {
-        text.push_str(&format!("{} files changed while they were read; stored as they were last seen:\n", report.changed.len()));
+        text.push_str(&format!(
+            "{} files changed while they were read; stored as they were last seen:\n",
+            report.changed.len()
+        ));
         for path in report.changed.iter().take(SHOWN_MAX) {
             text.push_str(&format!("  {}\n", path_text(path)));
         }

@@ -98,7 +98,14 @@ fn long_line(path: &str, entry: &Entry) -> String {
     let target = entry.target.as_ref().map_or(String::new(), |t| format!(" -> {}", path_text(t)));
     let time = TimeMs(entry.mtime_s.saturating_mul(1000)).rfc3339();
     let (letter, size) = (letter(entry.kind), entry.size());
-    format!("{letter}{}{}{} {:>6} {:>6} {size:>12} {time} {path}{target}", bits(6), bits(3), bits(0), entry.uid, entry.gid)
+    format!(
+        "{letter}{}{}{} {:>6} {:>6} {size:>12} {time} {path}{target}",
+        bits(6),
+        bits(3),
+        bits(0),
+        entry.uid,
+        entry.gid
+    )
 }
 
 fn entry_json(path: &[u8], entry: &Entry) -> Value {
@@ -142,8 +149,9 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
-    let entry = browse::find(&reader, &snapshot.manifest, path.as_bytes())
-        .and_then(|entry| if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) })?;
+    let entry = browse::find(&reader, &snapshot.manifest, path.as_bytes()).and_then(|entry| {
+        if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) }
+    })?;
     let mut out = std::io::stdout().lock();
     browse::cat(&reader, &entry, &mut out, &context.cancel)?;
     out.flush().map_err(|_| Error::new(Kind::Cancelled, "the output was closed"))?;

@@ -78,9 +78,12 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
 
 fn first_secret(context: &Context, args: &Init, generated: &mut Option<Zeroizing<String>>) -> Result<NewSecret> {
     let global = &context.global;
-    let given = global.passphrase_file.is_some() || global.key_file.is_some() || std::env::var_os(PASSPHRASE_ENV).is_some();
+    let given =
+        global.passphrase_file.is_some() || global.key_file.is_some() || std::env::var_os(PASSPHRASE_ENV).is_some();
     if global.recovery_key_file.is_some() {
-        return Err(Error::new(Kind::Config, "init makes its own recovery key").advise("give a passphrase or a key file"));
+        return Err(
+            Error::new(Kind::Config, "init makes its own recovery key").advise("give a passphrase or a key file")
+        );
     }
     if args.generate_passphrase && !given {
         return generate(context, generated);
@@ -126,7 +129,8 @@ pub fn judged(text: Zeroizing<String>, weak_allowed: bool) -> Result<NewSecret> 
 
 /// Writes a secret to a file that must not exist, readable by its owner only.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fail = |e: std::io::Error| Error::new(Kind::Config, format!("cannot write the file: {}", e.kind())).at(path.display());
+    let fail =
+        |e: std::io::Error| Error::new(Kind::Config, format!("cannot write the file: {}", e.kind())).at(path.display());
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(fail)
 }

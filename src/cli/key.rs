@@ -110,6 +110,7 @@ fn finish(repo: &Repo, mut text: String, mut value: Value) -> Outcome {
     for (region, e) in &failures {
         text.push_str(&format!("BEHIND: region {region}: {e}\n"));
     }
-    value["behind"] = json!(failures.iter().map(|(r, e)| json!({"region": r, "why": e.to_string()})).collect::<Vec<_>>());
+    value["behind"] =
+        json!(failures.iter().map(|(r, e)| json!({"region": r, "why": e.to_string()})).collect::<Vec<_>>());
     Outcome::new(if failures.is_empty() { Exit::Done } else { Exit::Behind }, text, value)
 }

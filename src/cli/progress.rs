@@ -66,7 +66,8 @@ impl Drop for Shown {
 fn new_bar(title: &'static str) -> ProgressBar {
     let bar = ProgressBar::no_length();
     bar.set_message(title);
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {prefix}");
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {prefix}");
     if let Ok(style) = style {
         bar.set_style(style);
     }

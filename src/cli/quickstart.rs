@@ -83,21 +83,30 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
     step(context, &backup_line("2 backed up", &first, ms));
     let (second, ms2) = timed(context, "backing up", |p| back_up(context, &repo, args, p))?;
     step(context, &backup_line("3 again    ", &second, ms2));
-    let (verified, ms3) = timed(context, "verifying", |p| {
-        verify::run(&repo, Level::Content, context.workers(), p, &context.cancel)
-    })?;
+    let (verified, ms3) =
+        timed(context, "verifying", |p| verify::run(&repo, Level::Content, context.workers(), p, &context.cancel))?;
     let (chunks, bytes) = verified.regions.iter().fold((0, 0), |(c, b), r| (c + r.chunks, b + r.bytes));
-    step(context, &format!(
-        "4 verified  {} chunks, {} in both regions in {}: {}",
-        units::count(chunks), units::bytes(bytes), units::duration_ms(ms3),
-        if verified.exit() == Exit::Done { "no damage" } else { "DAMAGE FOUND" }
-    ));
+    step(
+        context,
+        &format!(
+            "4 verified  {} chunks, {} in both regions in {}: {}",
+            units::count(chunks),
+            units::bytes(bytes),
+            units::duration_ms(ms3),
+            if verified.exit() == Exit::Done { "no damage" } else { "DAMAGE FOUND" }
+        ),
+    );
     let target = place.dir.join("restored");
     let (restored, ms4) = timed(context, "restoring", |p| restore_latest(context, &repo, &target, p))?;
-    step(context, &format!(
-        "5 restored  {} files, {} in {}",
-        units::count(restored.files), units::bytes(restored.bytes), units::duration_ms(ms4)
-    ));
+    step(
+        context,
+        &format!(
+            "5 restored  {} files, {} in {}",
+            units::count(restored.files),
+            units::bytes(restored.bytes),
+            units::duration_ms(ms4)
+        ),
+    );
     let compared = compare::trees(&args.path, &target, &WalkOptions::default(), &context.cancel)?;
     step(context, &compared_line(&compared));
     Ok(finish(&place, &words, &Results { first, second, verified, restored, compared }, [ms, ms2, ms3, ms4]))
@@ -167,7 +176,8 @@ fn restore_latest(context: &Context, repo: &Arc<Repo>, target: &Path, progress: 
 }
 
 fn compared_line(compared: &Comparison) -> String {
-    let mut text = format!("6 compared  {} entries, {}: ", units::count(compared.entries), units::bytes(compared.bytes));
+    let mut text =
+        format!("6 compared  {} entries, {}: ", units::count(compared.entries), units::bytes(compared.bytes));
     match compared.differences_total {
         0 => text.push_str("equal in content, names, modes, owners, times, links and attributes"),
         n => {

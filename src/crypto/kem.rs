@@ -1,7 +1,7 @@
 //! X-Wing: ML-KEM-768 and X25519 (draft-connolly-cfrg-xwing-kem).
 
 use super::{CryptoError, Secret};
-use x_wing::{Decapsulate, Decapsulator, DecapsulationKey, EncapsulationKey, KeyExport};
+use x_wing::{Decapsulate, DecapsulationKey, Decapsulator, EncapsulationKey, KeyExport};
 
 /// The public key of a seed, 1216 bytes.
 pub fn public_key(seed: &Secret<32>) -> Vec<u8> {

@@ -71,7 +71,15 @@ pub struct Profile {
 impl Profile {
     /// The `files` profile.
     pub fn files() -> Profile {
-        Profile { profile: 1, algorithm: 1, min: 256 << 10, average: 1 << 20, max: 4 << 20, whole: 256 << 10, inline: 512 }
+        Profile {
+            profile: 1,
+            algorithm: 1,
+            min: 256 << 10,
+            average: 1 << 20,
+            max: 4 << 20,
+            whole: 256 << 10,
+            inline: 512,
+        }
     }
 }
 

@@ -167,11 +167,7 @@ impl ObjectKeys {
     fn derive(header: &Header, secret: &Secret<32>) -> ObjectKeys {
         let all: Secret<96> = kd("object", &[secret.bytes(), &header.bytes()]);
         let part = |from: usize| Secret::from_bytes(array::<32>(&all.bytes()[from..from + 32]));
-        ObjectKeys {
-            cipher: Cipher::new(&part(0)),
-            commitment: array(&all.bytes()[32..64]),
-            nonce_key: part(64),
-        }
+        ObjectKeys { cipher: Cipher::new(&part(0)), commitment: array(&all.bytes()[32..64]), nonce_key: part(64) }
     }
 
     /// Keys to read an object whose header was parsed.
@@ -222,9 +218,8 @@ impl ObjectKeys {
         let end = PREFIX_BYTES.saturating_add(head.sealed_len as usize);
         let sealed =
             bytes.get_mut(PREFIX_BYTES..end).ok_or(FormatError::Malformed("record", "shorter than its head says"))?;
-        let (body, tag) = sealed
-            .split_last_chunk_mut::<TAG_BYTES>()
-            .ok_or(FormatError::Malformed("record", "shorter than a tag"))?;
+        let (body, tag) =
+            sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or(FormatError::Malformed("record", "shorter than a tag"))?;
         self.cipher
             .open_in_place(&Self::nonce(number, 1, &n), &raw, body, tag)
             .map_err(|_| FormatError::WrittenWrong("tag of a record's body"))?;
@@ -378,9 +373,7 @@ impl Sealer {
         self.next += 1;
         let body_start = start + PREFIX_BYTES;
         let body_len = self.buf.len() - body_start;
-        let id = filled
-            .id
-            .unwrap_or_else(|| ChunkId(mac(self.keys.nonce_key.bytes(), &self.buf[body_start..])));
+        let id = filled.id.unwrap_or_else(|| ChunkId(mac(self.keys.nonce_key.bytes(), &self.buf[body_start..])));
         let head = Head {
             id,
             sealed_len: (body_len + TAG_BYTES) as u32,

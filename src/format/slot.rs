@@ -116,11 +116,7 @@ pub struct SlotKeys {
 fn slot_keys(seed: &Secret<32>, head: &[u8]) -> SlotKeys {
     let all: Secret<96> = kd("slot", &[seed.bytes(), Digest::of(head).bytes()]);
     let part = |from: usize| super::envelope::array::<32>(&all.bytes()[from..from + 32]);
-    SlotKeys {
-        anchor_key: Secret::from_bytes(part(0)),
-        commitment: part(32),
-        kem_seed: Secret::from_bytes(part(64)),
-    }
+    SlotKeys { anchor_key: Secret::from_bytes(part(0)), commitment: part(32), kem_seed: Secret::from_bytes(part(64)) }
 }
 
 impl Slot {

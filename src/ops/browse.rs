@@ -120,5 +120,9 @@ pub fn cat(reader: &Reader, entry: &Entry, out: &mut dyn Write, cancel: &Cancel)
         }
         out.write_all(&bytes).map_err(refused)?;
     }
-    if total == entry.size() { Ok(()) } else { Err(Error::new(Kind::Damage, "the file's chunks do not add up to its size")) }
+    if total == entry.size() {
+        Ok(())
+    } else {
+        Err(Error::new(Kind::Damage, "the file's chunks do not add up to its size"))
+    }
 }

@@ -133,8 +133,13 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
     let bytes = repo.regions.read_among(at, key, fetch, |bytes| {
         match key {
             Key::Pack(name) => pack::check_name(name, &bytes)?,
-            Key::Index(_) | Key::Snapshot(_) | Key::Forgotten(_) | Key::EpochBegin(..) | Key::EpochEnd(..)
-            | Key::Hold(_) | Key::HoldRelease(_) => {
+            Key::Index(_)
+            | Key::Snapshot(_)
+            | Key::Forgotten(_)
+            | Key::EpochBegin(..)
+            | Key::EpochEnd(..)
+            | Key::Hold(_)
+            | Key::HoldRelease(_) => {
                 repo.open_object(key, &bytes)?;
             }
             Key::Region | Key::Slot(_) | Key::Config(..) | Key::Session(_) => {
@@ -160,4 +165,3 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
     }
     RegionSet::of(has)
 }
-

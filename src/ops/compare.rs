@@ -169,7 +169,10 @@ fn entries(path: &[u8], (e, d): Side<'_>, (f, g): Side<'_>, found: &mut Comparis
     }
 }
 
-fn same_content(left: (&Entry, &DirHandle), right: (&Entry, &DirHandle)) -> std::result::Result<(bool, bool), files::SourceError> {
+fn same_content(
+    left: (&Entry, &DirHandle),
+    right: (&Entry, &DirHandle),
+) -> std::result::Result<(bool, bool), files::SourceError> {
     let (a, b) = (files::open(left.1, left.0)?, files::open(right.1, right.0)?);
     let xattrs = a.xattrs()? == b.xattrs()?;
     let (mut x, mut y) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);

@@ -11,12 +11,12 @@ use crate::format::envelope::{OBJECT_BYTES_MAX, ObjectKeys, RecordKind};
 use crate::format::tree::EntryType;
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, RegionSet, Regions, lock};
+use crate::repo::Repo;
 use crate::repo::index::{Index, Located};
 use crate::repo::reader::{Reader, keys_of};
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
 use crate::repo::writer::ZSTD_LEVEL;
-use crate::repo::Repo;
 use crate::store::{Key, Listed, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,7 +96,13 @@ impl VerifyReport {
 ///
 /// # Errors
 /// Nothing could be looked at, or interrupted.
-pub fn run(repo: &Arc<Repo>, level: Level, workers: usize, progress: &Progress, cancel: &Cancel) -> Result<VerifyReport> {
+pub fn run(
+    repo: &Arc<Repo>,
+    level: Level,
+    workers: usize,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<VerifyReport> {
     let view = View::load(repo)?;
     let index = Arc::new(Index::load(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
@@ -108,13 +114,14 @@ pub fn run(repo: &Arc<Repo>, level: Level, workers: usize, progress: &Progress, 
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
         here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        let looked = small_objects(&repo.regions, ix, &mut here, cancel, &mut |key, bytes| check_signed(repo, key, bytes))
-            .and_then(|()| check_packs(repo, ix, &packs, &mut here))
-            .and_then(|sound| match (&places, level) {
-                (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
-                (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
-                _ => Ok(()),
-            });
+        let looked =
+            small_objects(&repo.regions, ix, &mut here, cancel, &mut |key, bytes| check_signed(repo, key, bytes))
+                .and_then(|()| check_packs(repo, ix, &packs, &mut here))
+                .and_then(|sound| match (&places, level) {
+                    (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
+                    (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
+                    _ => Ok(()),
+                });
         match looked {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
@@ -234,7 +241,12 @@ fn check_packs(
 }
 
 /// Runs `each` for every item on several threads; stops at the first error.
-fn parallel<T: Sync>(items: &[T], workers: usize, cancel: &Cancel, each: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+fn parallel<T: Sync>(
+    items: &[T],
+    workers: usize,
+    cancel: &Cancel,
+    each: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let work = || {
@@ -346,7 +358,12 @@ fn contents(
 }
 
 /// Opens every record of a pack by its own table and compares with the index. Returns the number of chunks.
-fn check_pack(repo: &Repo, name: &PackName, mut bytes: Vec<u8>, expected: &[Located]) -> std::result::Result<u64, FormatError> {
+fn check_pack(
+    repo: &Repo,
+    name: &PackName,
+    mut bytes: Vec<u8>,
+    expected: &[Located],
+) -> std::result::Result<u64, FormatError> {
     pack::check_name(name, &bytes)?;
     let keys = keys_of(repo, &bytes)?;
     let mut coder = Coder::new(ZSTD_LEVEL);

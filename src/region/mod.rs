@@ -265,8 +265,7 @@ impl Regions {
     /// The listing is incomplete.
     pub fn list(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
         let store = self.store(ix)?;
-        let (known, junk) =
-            self.handle.block_on(store.list(prefix)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let (known, junk) = self.handle.block_on(store.list(prefix)).map_err(|e| e.lift().at(self.label(ix)))?;
         for name in junk {
             self.record(ix, &name, "not an object of this format; ignored");
         }

@@ -61,7 +61,11 @@ impl Epochs {
             let end = first_valid(regions, ix, ends, |key, bytes| {
                 let end: EpochEnd = open_as(key, bytes, trust)?;
                 pack_list(&end.doomed)?;
-                if end.number == number && end.begin == digest { Ok(end) } else { Err(FormatError::Unsigned("end of another begin")) }
+                if end.number == number && end.begin == digest {
+                    Ok(end)
+                } else {
+                    Err(FormatError::Unsigned("end of another begin"))
+                }
             })?;
             self.newest_in.insert(ix, number);
             let known = self.known.entry(number).or_insert(EpochState { begin, digest, end: None });

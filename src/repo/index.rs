@@ -5,10 +5,10 @@
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ChunkId, Generation, PackName, SegmentName, SessionId};
 use crate::error::Result;
+use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment};
 use crate::format::signed::Opened;
-use crate::format::FormatError;
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
 use hashbrown::HashTable;

@@ -150,9 +150,12 @@ fn check_empty(regions: &Regions, ix: usize) -> Result<()> {
     }
     for prefix in [Prefix::Packs, Prefix::Index, Prefix::Snapshots] {
         if !regions.list(ix, prefix)?.is_empty() {
-            return Err(Error::new(Kind::Refused, format!("{}/ holds objects although there is no repository", prefix.path()))
-                .at(place)
-                .advise("use an empty place; a lost `region` object can be copied back from another region"));
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{}/ holds objects although there is no repository", prefix.path()),
+            )
+            .at(place)
+            .advise("use an empty place; a lost `region` object can be copied back from another region"));
         }
     }
     Ok(())

@@ -77,8 +77,11 @@ pub fn remove(repo: &Repo, id: SlotId) -> Result<()> {
         return Err(Error::new(Kind::NotFound, format!("no key slot {id}")).advise("see `holdfast key list`"));
     }
     if ring.slots.is_empty() {
-        return Err(Error::new(Kind::Refused, "this is the last key slot; without it nobody could read the repository")
-            .advise("add another key first"));
+        return Err(Error::new(
+            Kind::Refused,
+            "this is the last key slot; without it nobody could read the repository",
+        )
+        .advise("add another key first"));
     }
     let now = repo.env.now().0;
     for domain in &mut ring.domains {
@@ -117,7 +120,9 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
     let others = RegionSet::of(repo.usable().iter().filter(|ix| *ix != home));
     let mut stored = vec![home];
     for ix in others.iter() {
-        if (suffix..16).any(|s| matches!(repo.regions.put(ix, &Key::Config(number, s), &object), Ok(Put::Created | Put::Same))) {
+        if (suffix..16)
+            .any(|s| matches!(repo.regions.put(ix, &Key::Config(number, s), &object), Ok(Put::Created | Put::Same)))
+        {
             stored.push(ix);
         }
     }

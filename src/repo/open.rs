@@ -9,7 +9,7 @@ use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
 use crate::error::{Error, Kind, Result};
 use crate::format::config::{Config, Features};
-use crate::format::slot::{Anchor, Slot, SlotKind, SlotKeys};
+use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
 use crate::region::{self, Address, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use crate::unlock::Unlock;
@@ -115,9 +115,8 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
     }
     let ring = config.open(&slot.id, &keys.kem_seed).map_err(region::lift)?;
     let domain = Domain(0);
-    let key_epoch = ring
-        .key_epoch(domain)
-        .ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
+    let key_epoch =
+        ring.key_epoch(domain).ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
     let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy())?;
     check_members(&regions, &epochs);
     if regions.healthy().is_empty() {

@@ -68,7 +68,12 @@ pub struct Reader {
 impl Reader {
     /// A reader with empty caches.
     pub fn new(repo: Arc<Repo>, index: Arc<Index>) -> Reader {
-        Reader { repo, index, keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)), bundles: Mutex::new(Cache::new(BUNDLES_KEPT)) }
+        Reader {
+            repo,
+            index,
+            keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)),
+            bundles: Mutex::new(Cache::new(BUNDLES_KEPT)),
+        }
     }
 
     /// Reads one chunk.
@@ -225,9 +230,7 @@ pub fn keys_of(repo: &Repo, bytes: &[u8]) -> std::result::Result<ObjectKeys, For
     if !matches!(header.kind, ObjectKind::Data | ObjectKind::Tree) {
         return Err(FormatError::Malformed("pack", "kind"));
     }
-    let secret = repo
-        .ring()
-        .class_secret(header.domain, header.key_epoch, header.kind.class())
-        .ok_or(FormatError::WrongKey)?;
+    let secret =
+        repo.ring().class_secret(header.domain, header.key_epoch, header.kind.class()).ok_or(FormatError::WrongKey)?;
     ObjectKeys::open(&header, &commitment, &secret)
 }

@@ -94,10 +94,13 @@ impl Session {
     pub fn epoch_stands(&self, repo: &Repo) -> Result<bool> {
         for ix in self.regions.and(repo.usable()).iter() {
             let newest = match repo.regions.list(ix, Prefix::Epochs) {
-                Ok(listed) => listed.iter().filter_map(|l| match l.key {
-                    Key::EpochBegin(n, _) => Some(n),
-                    _ => None,
-                }).max(),
+                Ok(listed) => listed
+                    .iter()
+                    .filter_map(|l| match l.key {
+                        Key::EpochBegin(n, _) => Some(n),
+                        _ => None,
+                    })
+                    .max(),
                 Err(e) => {
                     repo.regions.fail(ix, e);
                     continue;

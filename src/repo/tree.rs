@@ -5,11 +5,11 @@ use super::reader::Reader;
 use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
+use crate::format::cbor;
 use crate::format::tree::{
     Child, DIR_DEPTH_MAX, Entry, ITEMS_INLINE_MAX, Item, ListPage, ListRef, PAGE_DEPTH_MAX, Page, Xattr, items,
     push_item,
 };
-use crate::format::cbor;
 use std::collections::VecDeque;
 
 /// Stores tree pages; the same page is stored once.

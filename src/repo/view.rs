@@ -120,7 +120,10 @@ impl View {
         match newest {
             Some(n) if n > repo.config().0 => Err(Error::new(
                 Kind::Damage,
-                format!("rolled back: snapshots vouch for configuration {n}, but the newest to be found is {}", repo.config().0),
+                format!(
+                    "rolled back: snapshots vouch for configuration {n}, but the newest to be found is {}",
+                    repo.config().0
+                ),
             )
             .advise("bring back a region that has it; do not trust the keys shown here")),
             _ => Ok(()),
@@ -129,7 +132,9 @@ impl View {
 
     fn check_vouched(&mut self) {
         let known = |seen: &Seen| {
-            self.snapshots.contains_key(&seen.sid) || self.forgotten.contains(&seen.sid) || self.damaged.contains_key(&seen.sid)
+            self.snapshots.contains_key(&seen.sid)
+                || self.forgotten.contains(&seen.sid)
+                || self.damaged.contains_key(&seen.sid)
         };
         let mut lost = BTreeSet::new();
         for snapshot in self.snapshots.values() {

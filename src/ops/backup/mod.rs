@@ -133,8 +133,7 @@ pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel
 
 fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let one = |path: &PathBuf| {
-        std::path::absolute(path)
-            .map_err(|e| Error::new(Kind::Config, format!("not a path: {e}")).at(path.display()))
+        std::path::absolute(path).map_err(|e| Error::new(Kind::Config, format!("not a path: {e}")).at(path.display()))
     };
     paths.iter().map(one).collect()
 }
@@ -144,9 +143,9 @@ fn generation_of(view: &View, mode: Mode) -> Result<Generation> {
     let newest = view.snapshots.values().map(|s| s.manifest.generation).max();
     match (newest, mode) {
         (None, _) => Ok(Generation(1)),
-        (Some(n), Mode::Independent) => Ok(Generation(n.0.checked_add(1).ok_or_else(|| {
-            Error::new(Kind::Refused, "no further generation is possible")
-        })?)),
+        (Some(n), Mode::Independent) => Ok(Generation(
+            n.0.checked_add(1).ok_or_else(|| Error::new(Kind::Refused, "no further generation is possible"))?,
+        )),
         (Some(n), _) => Ok(n),
     }
 }
@@ -219,7 +218,9 @@ impl Run<'_> {
         let complete = finished?;
         if !session.epoch_stands(repo)? {
             session.give_up(repo, "the epoch moved")?;
-            return Err(Error::new(Kind::Retry, "a prune began while this ran").advise("run again: stored work is kept"));
+            return Err(
+                Error::new(Kind::Retry, "a prune began while this ran").advise("run again: stored work is kept")
+            );
         }
         let committed = session.commit(repo, complete, |session| self.manifest(session, &built))?;
         Ok(self.report(Some(&committed), built, committed.manifest.transfer, caught_up))
@@ -245,10 +246,13 @@ impl Run<'_> {
         let mut everywhere: Option<HashSet<_>> = None;
         for ix in used.iter() {
             let listed = self.repo.regions.list(ix, Prefix::Packs)?;
-            let here: HashSet<_> = listed.iter().filter_map(|l| match l.key {
-                Key::Pack(name) => Some(name),
-                _ => None,
-            }).collect();
+            let here: HashSet<_> = listed
+                .iter()
+                .filter_map(|l| match l.key {
+                    Key::Pack(name) => Some(name),
+                    _ => None,
+                })
+                .collect();
             everywhere = Some(match everywhere {
                 None => here,
                 Some(before) => before.intersection(&here).copied().collect(),

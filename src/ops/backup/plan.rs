@@ -28,9 +28,15 @@ pub(super) enum Planned {
     Enter(Entry),
     Leave,
     /// Entries of one directory.
-    Batch { dir: Arc<DirHandle>, work: Vec<Work> },
+    Batch {
+        dir: Arc<DirHandle>,
+        work: Vec<Work>,
+    },
     /// A file that is cut in turns.
-    Big { dir: Arc<DirHandle>, entry: Entry },
+    Big {
+        dir: Arc<DirHandle>,
+        entry: Entry,
+    },
     Missed(Miss),
     Excluded,
 }

@@ -42,7 +42,10 @@ pub(super) struct Done {
 
 /// A part of a big file.
 pub(super) enum Piece {
-    Items { seq: u64, items: Vec<Item> },
+    Items {
+        seq: u64,
+        items: Vec<Item>,
+    },
     /// The file changed: forget what came so far.
     Restart,
     End(Box<Done>),

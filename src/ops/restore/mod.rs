@@ -138,7 +138,11 @@ pub fn run(
     let shared = Shared { reader, progress, cancel, report: Mutex::default() };
     let target = if request.dry_run { None } else { Some(open_target(&request.target, request)?) };
     let mut planner = Planner::new(&shared, request, target);
-    if root.kind == EntryType::Dir { planner.tree(root)? } else { planner.single(root)? }
+    if root.kind == EntryType::Dir {
+        planner.tree(root)?
+    } else {
+        planner.single(root)?
+    }
     drop(planner);
     Ok(shared.report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }

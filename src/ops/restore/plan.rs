@@ -203,7 +203,11 @@ impl<'s, 'r> Planner<'s, 'r> {
         }
         let Some(dir) = dir else {
             self.shared.note(|report| {
-                if entry.kind == EntryType::File { report.files += 1 } else { report.others += 1 }
+                if entry.kind == EntryType::File {
+                    report.files += 1
+                } else {
+                    report.others += 1
+                }
                 report.bytes = report.bytes.saturating_add(entry.size());
             });
             return Ok(());

@@ -166,9 +166,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
         let plain = open.as_ref().and_then(|(_, plain)| plain.as_ref().ok());
         let part = plain.and_then(|plain| match at.place.inside {
             // A bundle's ids were all checked; that this part is the chunk asked for is checked here.
-            Some(inside) => {
-                slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id)
-            }
+            Some(inside) => slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id),
             None => Some(&plain[..]),
         });
         match part {

@@ -36,9 +36,8 @@ pub enum ParentRule {
 
 /// Whether `new` is `old` unchanged, by the rule.
 pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
-    let content = old.kind == new.kind
-        && old.size == new.size
-        && (old.mtime_s, old.mtime_ns) == (new.mtime_s, new.mtime_ns);
+    let content =
+        old.kind == new.kind && old.size == new.size && (old.mtime_s, old.mtime_ns) == (new.mtime_s, new.mtime_ns);
     let metadata = (old.ctime_s, old.ctime_ns, old.inode) == (new.ctime_s, new.ctime_ns, new.inode);
     content && (rule == ParentRule::Clone || metadata)
 }

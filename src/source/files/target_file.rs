@@ -29,7 +29,8 @@ impl TargetFile {
         let name = &entry.name[..];
         let rw = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let create = || rustix::fs::openat(dir, name, rw | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
-        let made = |fd| TargetFile { fd, path: path.clone(), existing: None, shared: false, options: dir.options.clone() };
+        let made =
+            |fd| TargetFile { fd, path: path.clone(), existing: None, shared: false, options: dir.options.clone() };
         match create() {
             Ok(fd) => return Ok(made(fd)),
             Err(Errno::EXIST) => {}

@@ -63,7 +63,8 @@ impl DirHandle {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> std::result::Result<DirHandle, SourceError> {
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(|e| SourceError::new(&self.path, "open it", e))?;
+        let fd =
+            rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(|e| SourceError::new(&self.path, "open it", e))?;
         Ok(DirHandle { fd, path: self.path.clone() })
     }
 }
@@ -242,7 +243,9 @@ impl Walker {
         let mut verdict = self.options.excludes.excludes(&self.rel, is_dir);
         for frame in &self.stack {
             let start = if frame.rel_len == 0 { 0 } else { frame.rel_len + 1 };
-            if let Some(says) = frame.ignore.as_ref().and_then(|i| i.verdict(&self.rel[start.min(self.rel.len())..], is_dir)) {
+            if let Some(says) =
+                frame.ignore.as_ref().and_then(|i| i.verdict(&self.rel[start.min(self.rel.len())..], is_dir))
+            {
                 verdict = says;
             }
         }
@@ -360,8 +363,8 @@ fn resolve(root: &Path) -> Result<(PathBuf, bool)> {
 }
 
 fn stat(dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<Entry, SourceError> {
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|e| SourceError::new(path, "stat it", e))?;
+    let stat =
+        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| SourceError::new(path, "stat it", e))?;
     let kind = attrs::kind_of(&stat)
         .ok_or_else(|| SourceError::other(path, SourceErrorKind::Unsupported, "is of a type that is not known"))?;
     let mut entry = Entry::bare(name, kind);
@@ -370,7 +373,12 @@ fn stat(dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<Entry,
 }
 
 /// Link target and attributes of what is neither file nor directory.
-fn complete_special(entry: &mut Entry, dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<(), SourceError> {
+fn complete_special(
+    entry: &mut Entry,
+    dir: &DirHandle,
+    name: &[u8],
+    path: &[u8],
+) -> std::result::Result<(), SourceError> {
     if entry.kind == EntryType::Symlink {
         let target =
             rustix::fs::readlinkat(dir, name, Vec::new()).map_err(|e| SourceError::new(path, "read the link", e))?;
@@ -464,8 +472,11 @@ mod tests {
         for window in [1, 7, 99, 100, 101] {
             let mut walker = Walker::new(&[dir.path().into()], WalkOptions::default()).unwrap();
             walker.window = window;
-            let expected: Vec<String> =
-                ["/".to_owned()].into_iter().chain((0..100).map(|n| format!("{n:03}"))).chain(["<".to_owned()]).collect();
+            let expected: Vec<String> = ["/".to_owned()]
+                .into_iter()
+                .chain((0..100).map(|n| format!("{n:03}")))
+                .chain(["<".to_owned()])
+                .collect();
             assert_eq!(names(&mut walker), expected, "window {window}");
         }
     }

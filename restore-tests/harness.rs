@@ -1,0 +1,130 @@
+//! What every test from outside needs: the shipped binary, a place of its own, regions, a tree to back up.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// The passphrase of every test repository.
+pub const PASSPHRASE: &str = "correct-tests-need-no-strong-passphrase-9431";
+
+/// A directory of its own with regions `a`, `b`, … and the program to run on them.
+pub struct Bench {
+    pub dir: TempDir,
+    pub regions: Vec<&'static str>,
+}
+
+impl Bench {
+    /// Without a repository yet.
+    pub fn empty(regions: &[&'static str]) -> Bench {
+        Bench { dir: TempDir::new().expect("temporary directory"), regions: regions.to_vec() }
+    }
+
+    /// With a repository in these regions.
+    pub fn new(regions: &[&'static str]) -> Bench {
+        let bench = Bench::empty(regions);
+        bench.ok(&["init", "--no-recovery-key"]);
+        bench
+    }
+
+    /// A path in the bench's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The folder of a region.
+    pub fn region(&self, name: &str) -> PathBuf {
+        self.path(&format!("region-{name}"))
+    }
+
+    /// The program with the bench's regions and passphrase.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        for name in &self.regions {
+            command.arg("--region").arg(format!("{name}={}", self.region(name).display()));
+        }
+        command.args(args).env("HOLDFAST_PASSPHRASE", PASSPHRASE).current_dir(self.dir.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs; returns exit code and output.
+    pub fn run(&self, args: &[&str]) -> (i32, Output) {
+        let output = self.command(args).output().expect("the program runs");
+        (output.status.code().unwrap_or(-1), output)
+    }
+
+    /// Runs with `--json`; the last line of the output as JSON, with the exit code.
+    pub fn json(&self, args: &[&str]) -> (i32, Value) {
+        let (code, output) = self.run(&[&["--json", "--quiet"], args].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = text.lines().last().unwrap_or_default();
+        let value = serde_json::from_str(last).unwrap_or_else(|e| {
+            panic!("no JSON from {args:?}: {e}: {text}\n{}", String::from_utf8_lossy(&output.stderr))
+        });
+        (code, value)
+    }
+
+    /// Runs with `--json` and expects exit code 0.
+    pub fn ok(&self, args: &[&str]) -> Value {
+        let (code, value) = self.json(args);
+        assert_eq!(code, 0, "{args:?}: {value:#}");
+        value
+    }
+
+    /// Every object of a region, as paths relative to it, sorted.
+    pub fn objects(&self, region: &str) -> Vec<String> {
+        let root = self.region(region);
+        let mut found: Vec<String> =
+            files(&root).into_iter().map(|p| p.strip_prefix(&root).expect("inside").display().to_string()).collect();
+        found.sort();
+        found
+    }
+}
+
+/// Every regular file below a directory.
+pub fn files(root: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) { open.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found
+}
+
+/// Deterministic bytes that do not compress (SplitMix64, Steele et al. 2014).
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        out.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A small tree with a bit of everything that stores chunks: tiny, small, bundled, whole and cut files.
+pub fn small_tree(root: &Path) {
+    std::fs::create_dir_all(root.join("docs/deep")).expect("directories");
+    std::fs::write(root.join("tiny"), b"tiny").expect("file");
+    std::fs::write(root.join("empty"), b"").expect("file");
+    for n in 0..40u64 {
+        std::fs::write(root.join(format!("docs/note-{n}")), noise(n, 2000 + n as usize)).expect("file");
+    }
+    std::fs::write(root.join("docs/deep/text"), "all work and no play\n".repeat(9000)).expect("file");
+    std::fs::write(root.join("whole"), noise(100, 200_000)).expect("file");
+    std::fs::write(root.join("cut"), noise(101, 5_000_000)).expect("file");
+    std::os::unix::fs::symlink("tiny", root.join("link")).expect("symlink");
+}
+
+/// Panics with the differences between two trees (`diff -r`, which follows no links here).
+pub fn assert_same(left: &Path, right: &Path) {
+    let out = Command::new("diff").arg("-r").arg("--no-dereference").arg(left).arg(right).output().expect("diff runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
