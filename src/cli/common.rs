@@ -68,7 +68,7 @@ impl Context {
 
     /// Regions from `--region` or the configuration.
     pub fn places(&self) -> Result<Places> {
-        let repository = if self.global.region.is_empty() { self.configured()? } else { self.from_flags()? };
+        let repository = if self.global.region.is_empty() { self.configured()? } else { self.flagged()? };
         let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), folder: spec.path.clone() };
         Ok(Places {
             addresses: repository.regions().iter().map(address).collect(),
@@ -77,7 +77,7 @@ impl Context {
         })
     }
 
-    fn from_flags(&self) -> Result<Repository> {
+    fn flagged(&self) -> Result<Repository> {
         let regions = self.global.region.iter().map(|text| RegionSpec::parse(text)).collect::<Result<Vec<_>>>()?;
         let name = policy::Name::parse("repository", "command-line")?;
         Repository::new(name, regions, self.global.copies_min, None)

@@ -11,7 +11,7 @@ use crate::repo::writer::ZSTD_LEVEL;
 use std::io::Write;
 
 /// Zero bytes written for a hole at once.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// `SNAPSHOT` or `SNAPSHOT:/path`, split.
 pub fn split_target(text: &str) -> (&str, &str) {

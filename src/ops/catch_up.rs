@@ -42,6 +42,11 @@ fn holders(repo: &Repo, prefix: Prefix) -> Holders {
 /// Interrupted. A region that fails is marked as such; an object that no region has intact is recorded.
 pub fn run(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
     let mut done = CaughtUp::default();
+    for ix in repo.usable() {
+        if let Err(e) = repo.regions.sweep(ix) {
+            repo.regions.fail(ix, e);
+        }
+    }
     for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds] {
         for (key, at) in holders(repo, prefix) {
             cancel.check()?;

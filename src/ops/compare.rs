@@ -36,7 +36,7 @@ impl Comparison {
 
 /// One step of a walk, flattened.
 enum Node {
-    Entry { path: Vec<u8>, entry: Entry, dir: Option<Arc<DirHandle>> },
+    Entry { path: Vec<u8>, entry: Box<Entry>, dir: Option<Arc<DirHandle>> },
     Failed(Vec<u8>),
 }
 
@@ -66,11 +66,11 @@ impl Flat {
                 Event::Enter { entry, .. } => {
                     let path = self.join(&entry.name);
                     self.path.push(entry.name.to_vec());
-                    return Some(Node::Entry { path, entry, dir: None });
+                    return Some(Node::Entry { path, entry: Box::new(entry), dir: None });
                 }
                 Event::Item { entry, dir } => {
                     let path = self.join(&entry.name);
-                    return Some(Node::Entry { path, entry, dir: Some(dir) });
+                    return Some(Node::Entry { path, entry: Box::new(entry), dir: Some(dir) });
                 }
                 Event::Leave => {
                     self.path.pop();

@@ -451,11 +451,9 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
             }
             path.extend_from_slice(&entry.name);
             match entry.kind {
-                EntryType::Dir => {
-                    if entry.tree.is_some_and(|id| walked.insert(id)) {
-                        check_depth(stack.len())?;
-                        stack.push((path, DirReader::new(reader, entry.tree)));
-                    }
+                EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => {
+                    check_depth(stack.len())?;
+                    stack.push((path, DirReader::new(reader, entry.tree)));
                 }
                 EntryType::File => {
                     if let Err(why) = file_resolves(reader, &entry, &gone, &mut coder) {

@@ -67,6 +67,15 @@ impl RegionSet {
     }
 }
 
+impl IntoIterator for RegionSet {
+    type Item = usize;
+    type IntoIter = std::vec::IntoIter<usize>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter().collect::<Vec<_>>().into_iter()
+    }
+}
+
 /// A region as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
@@ -179,6 +188,14 @@ impl Regions {
         lock(&self.findings).clone()
     }
 
+    /// Removes what dead writers left half-written.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn sweep(&self, ix: usize) -> Result<u64> {
+        self.store(ix)?.sweep_staged().map_err(|e| e.lift().at(self.label(ix)))
+    }
+
     /// The runtime.
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -215,19 +232,19 @@ impl Regions {
         self.handle.block_on(store.get_range(key, offset, len)).map_err(|e| e.lift().at(self.label(ix)))
     }
 
-    /// The first copy that passes `check`, of the regions in `among`. Every copy that does not pass is recorded.
+    /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is recorded.
     ///
     /// # Errors
     /// No region has a copy that passes: the last reason.
     pub fn read_among<T>(
         &self,
-        among: RegionSet,
+        among: impl IntoIterator<Item = usize>,
         key: &Key,
         fetch: impl Fn(usize) -> Result<Bytes>,
         mut check: impl FnMut(Bytes) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
         let mut last = None;
-        for ix in among.iter() {
+        for ix in among {
             let failed = match fetch(ix) {
                 Err(e) => e,
                 Ok(bytes) => match check(bytes) {

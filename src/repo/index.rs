@@ -12,7 +12,8 @@ use crate::format::signed::Opened;
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
 use hashbrown::HashTable;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// One loaded segment.
 #[derive(Debug)]
@@ -182,15 +183,15 @@ impl Index {
 #[derive(Debug)]
 pub struct Reusable {
     /// The index.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// Regions that must have a chunk.
     pub regions: RegionSet,
     /// Packs that must not be re-used.
     pub bad: HashSet<PackName>,
     /// The generation that is written.
     pub generation: Generation,
-    /// In mode full: packs that every region listed with their right size.
-    pub present: Option<HashSet<PackName>>,
+    /// In modes that trust nothing: packs that every region lists, with the size listed.
+    pub present: Option<HashMap<PackName, u64>>,
 }
 
 impl Reusable {
@@ -200,7 +201,7 @@ impl Reusable {
             at.generation == self.generation
                 && at.regions.covers(self.regions)
                 && !self.bad.contains(&at.pack.name)
-                && self.present.as_ref().is_none_or(|present| present.contains(&at.pack.name))
+                && self.present.as_ref().is_none_or(|present| present.get(&at.pack.name) == Some(&at.pack.size))
         })
     }
 }

@@ -193,9 +193,11 @@ impl Reader {
         regions.read_among(self.order(at.regions), &key, fetch, |bytes| open(&keys, &mut bytes.to_vec()))
     }
 
-    /// Healthy regions.
-    fn order(&self, _listed: RegionSet) -> RegionSet {
-        self.repo.usable()
+    /// Usable regions: those that should have it first.
+    pub fn order(&self, listed: RegionSet) -> Vec<usize> {
+        let usable = self.repo.usable();
+        let first = usable.iter().filter(|ix| listed.has(*ix));
+        first.chain(usable.iter().filter(|ix| !listed.has(*ix))).collect()
     }
 
     /// The keys of a pack, from the header of any good copy.

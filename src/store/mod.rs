@@ -51,7 +51,7 @@ pub struct Listed {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    place: String,
+    folder: PathBuf,
 }
 
 impl Store {
@@ -71,12 +71,7 @@ impl Store {
         let inner = LocalFileSystem::new_with_prefix(path)
             .map_err(|e| StoreError::from_store("open folder", "", e))?
             .with_fsync(true);
-        Ok(Store { inner: Arc::new(inner), place: path.display().to_string() })
-    }
-
-    /// Where it is, for messages.
-    pub fn place(&self) -> &str {
-        &self.place
+        Ok(Store { inner: Arc::new(inner), folder: path.to_path_buf() })
     }
 
     /// Creates an object if there is none of that key.
@@ -170,26 +165,31 @@ impl Store {
                 None => junk.push(meta.location.to_string()),
             }
         }
-        known.sort_by(|a, b| a.key.cmp(&b.key));
+        known.sort_by_key(|line| line.key);
         Ok((known, junk))
     }
 }
 
-/// Removes staged files that dead writers left in a folder. Live writers' files are young.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn sweep_staged(folder: &Path) -> Result<u64, StoreError> {
+impl Store {
+    /// Removes staged files that dead writers left. Live writers' files are young.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn sweep_staged(&self) -> Result<u64, StoreError> {
+        sweep(&self.folder)
+    }
+}
+
+fn sweep(folder: &Path) -> Result<u64, StoreError> {
     let fail = |e: std::io::Error| StoreError::io("sweep", &folder.display().to_string(), &e);
     let mut open: Vec<PathBuf> = vec![folder.to_path_buf()];
     let mut swept = 0;
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            let meta = entry.metadata().map_err(fail)?;
-            if meta.is_dir() {
+            if entry.file_type().map_err(fail)?.is_dir() {
                 open.push(entry.path());
-            } else if is_staged(&entry.file_name()) && is_old(&meta) {
+            } else if is_staged(&entry.file_name()) && entry.metadata().is_ok_and(|meta| is_old(&meta)) {
                 std::fs::remove_file(entry.path()).map_err(fail)?;
                 swept += 1;
             }

@@ -50,7 +50,7 @@ impl Built {
 
 /// What the builder takes, in the order of the tree.
 pub(super) enum Step {
-    Enter(Entry),
+    Enter(Box<Entry>),
     Leave,
     Ready(Vec<Entry>),
     Batch(Receiver<Vec<Done>>),
@@ -75,7 +75,7 @@ impl<'b> Builder<'b> {
     /// Takes one step; waits for its work.
     pub(super) fn step(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Enter(entry) => self.open.push((entry, DirWriter::default())),
+            Step::Enter(entry) => self.open.push((*entry, DirWriter::default())),
             Step::Leave => self.leave()?,
             Step::Ready(entries) => {
                 for entry in entries {
@@ -224,7 +224,7 @@ pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel:
         match planned {
             Planned::Enter(entry) => {
                 built.count(&entry, false);
-                open.push(entry);
+                open.push(*entry);
             }
             Planned::Leave => built.root = open.pop(),
             Planned::Batch { work, .. } => {

@@ -9,7 +9,7 @@ mod plan;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
-use crate::base::{Cancel, Generation, Progress, SessionId};
+use crate::base::{Cancel, Generation, PackName, Progress, SessionId};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Manifest, Miss, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
@@ -24,7 +24,7 @@ use crate::source::files::{ParentRule, WalkOptions, Walker};
 use crate::store::{Key, Prefix};
 use build::Built;
 use plan::Planner;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -180,12 +180,8 @@ impl Run<'_> {
         Planner::new(walker, reader, parent)
     }
 
-    fn reader(&self) -> Result<Reader> {
-        Ok(Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?)))
-    }
-
     fn dry(&self, walker: Walker) -> Result<BackupReport> {
-        let reader = self.reader()?;
+        let reader = Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
         let mut planner = self.planner(walker, &reader, true);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
         Ok(self.report(None, built, self.transfer(), CaughtUp::default()))
@@ -195,21 +191,27 @@ impl Run<'_> {
         let repo = self.repo;
         let session = Session::announce(repo, self.generation, &self.options.host, &self.source.name)?;
         let trusted = self.parent_stands(session.regions);
+        let index = Arc::new(Index::load(repo)?);
         let known = Reusable {
-            index: Index::load(repo)?,
+            index: Arc::clone(&index),
             regions: session.regions.and(repo.usable()),
             bad: repo.epochs().bad_packs()?,
             generation: self.generation,
-            present: self.present_packs(session.regions)?,
+            present: self.present_packs(session.regions),
         };
-        let reader = self.reader()?;
+        let reader = Reader::new(Arc::clone(repo), index);
         let writer = Writer::new(repo, session.sid, known, self.progress);
         let mut planner = self.planner(walker, &reader, trusted);
         let built = work::run(&writer, &mut planner, self.options.workers, self.progress, self.cancel, repo);
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = match built {
-            Ok(built) => built,
+            Ok(built) if built.root.is_some() => built,
+            Ok(built) => {
+                session.give_up(repo, "the source could not be opened")?;
+                let why = built.errors.first().map_or("nothing was found", |miss| &miss.message);
+                return Err(Error::new(Kind::Source, why).at(self.source.name.clone()));
+            }
             Err(e) => {
                 session.give_up(repo, e.what())?;
                 return Err(e);
@@ -238,27 +240,34 @@ impl Run<'_> {
         })
     }
 
-    /// In modes that trust nothing: packs that every region lists. Others are stored again.
-    fn present_packs(&self, used: RegionSet) -> Result<Option<HashSet<crate::base::PackName>>> {
+    /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
+    fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
         if self.options.mode == Mode::Incremental {
-            return Ok(None);
+            return None;
         }
-        let mut everywhere: Option<HashSet<_>> = None;
-        for ix in used.iter() {
-            let listed = self.repo.regions.list(ix, Prefix::Packs)?;
-            let here: HashSet<_> = listed
-                .iter()
-                .filter_map(|l| match l.key {
-                    Key::Pack(name) => Some(name),
-                    _ => None,
-                })
-                .collect();
+        let mut everywhere: Option<HashMap<PackName, u64>> = None;
+        for ix in used {
+            let listed = match self.repo.regions.list(ix, Prefix::Packs) {
+                Ok(listed) => listed,
+                Err(e) => {
+                    self.repo.regions.fail(ix, e);
+                    continue;
+                }
+            };
+            let here = listed.iter().filter_map(|l| match l.key {
+                Key::Pack(name) => Some((name, l.size)),
+                _ => None,
+            });
+            let here: HashMap<PackName, u64> = here.collect();
             everywhere = Some(match everywhere {
                 None => here,
-                Some(before) => before.intersection(&here).copied().collect(),
+                Some(mut before) => {
+                    before.retain(|name, size| here.get(name) == Some(size));
+                    before
+                }
             });
         }
-        Ok(everywhere)
+        everywhere
     }
 
     fn transfer(&self) -> Transfer {

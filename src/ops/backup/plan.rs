@@ -25,7 +25,7 @@ pub(super) struct Work {
 
 /// What comes next, in the order of the tree.
 pub(super) enum Planned {
-    Enter(Entry),
+    Enter(Box<Entry>),
     Leave,
     /// Entries of one directory.
     Batch {
@@ -35,7 +35,7 @@ pub(super) enum Planned {
     /// A file that is cut in turns.
     Big {
         dir: Arc<DirHandle>,
-        entry: Entry,
+        entry: Box<Entry>,
     },
     Missed(Miss),
     Excluded,
@@ -95,7 +95,7 @@ impl<'p> Planner<'p> {
             Event::Enter { entry, .. } => {
                 self.close_batch();
                 self.enter(&entry);
-                self.ready.push_back(Planned::Enter(entry));
+                self.ready.push_back(Planned::Enter(Box::new(entry)));
             }
             Event::Leave => {
                 self.close_batch();
@@ -156,7 +156,7 @@ impl<'p> Planner<'p> {
         }
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
-            self.ready.push_back(Planned::Big { dir, entry });
+            self.ready.push_back(Planned::Big { dir, entry: Box::new(entry) });
             return;
         }
         let other_dir = self.batch_dir.as_ref().is_some_and(|open| !Arc::ptr_eq(open, &dir));

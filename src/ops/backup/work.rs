@@ -154,13 +154,19 @@ impl Crew<'_, '_> {
 
     fn work_off(&self, jobs: &Receiver<Job>) -> Result<()> {
         let mut worker = self.worker();
+        let mut done = Ok(());
         for job in jobs {
             if self.cancel.raised() || lock(&self.failed).is_some() {
                 break;
             }
-            worker.job(job)?;
+            done = worker.job(job);
+            if done.is_err() {
+                break;
+            }
         }
-        worker.packer.flush()
+        // Also when interrupted: what was stored is kept for the next run.
+        let flushed = worker.packer.flush();
+        done.and(flushed)
     }
 }
 
@@ -181,7 +187,7 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
         Planned::Big { dir, entry } => {
             let (pieces, out) = if ahead == usize::MAX { unbounded() } else { bounded(ahead) };
             let hands = if entry.size() >= SHARED_BYTES_MIN { workers } else { 1 };
-            let big = Arc::new(Big { dir, entry, open: Mutex::default(), pieces });
+            let big = Arc::new(Big { dir, entry: *entry, open: Mutex::default(), pieces });
             (Step::Big(out), (0..hands).map(|_| Job::Big(Arc::clone(&big))).collect())
         }
     }

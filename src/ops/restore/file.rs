@@ -8,6 +8,21 @@ use crate::source::files::{SourceError, TargetDir, TargetFile};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+/// What was found to be the same already must be in the replacement too.
+fn copy(old: &TargetFile, new: &TargetFile, len_max: u64) -> Result<(), SourceError> {
+    let mut buf = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < len_max {
+        let got = old.read_at(at, &mut buf)?;
+        if got == 0 {
+            break;
+        }
+        new.write_at(at, &buf[..got])?;
+        at += got as u64;
+    }
+    Ok(())
+}
+
 /// A file that is written by several hands. It is finished when the planner and every expected chunk are done.
 pub(super) struct FileTask {
     pub(super) entry: Entry,
@@ -81,8 +96,10 @@ impl FileTask {
             return Ok(());
         }
         let mut slot = lock(&self.file);
-        if slot.as_ref().is_some_and(TargetFile::is_shared) {
-            *slot = Some(self.dir.replace(&self.entry)?);
+        if let Some(old) = slot.take_if(|file| file.is_shared()) {
+            let new = self.dir.replace(&self.entry)?;
+            copy(&old, &new, self.entry.size())?;
+            *slot = Some(new);
         }
         Ok(())
     }
@@ -94,7 +111,7 @@ impl FileTask {
 
     /// Whether the target's bytes are this chunk already.
     pub(super) fn has_already(&self, shared: &Shared<'_>, item: &Item, offset: u64) -> bool {
-        if !self.existed.load(Ordering::Relaxed) || lock(&self.file).as_ref().is_none_or(TargetFile::is_shared) {
+        if !self.existed.load(Ordering::Relaxed) {
             return false;
         }
         let Ok(len) = usize::try_from(item.len) else { return false };

@@ -1,7 +1,7 @@
 //! Walks the snapshot's tree and fills windows.
 
 use super::file::FileTask;
-use super::window::{ChunkRef, Window};
+use super::window::{ChunkRef, Link, Window};
 use super::{RestoreRequest, Shared};
 use crate::base::ChunkId;
 use crate::chunk::Coder;
@@ -236,7 +236,8 @@ impl<'s, 'r> Planner<'s, 'r> {
                 false
             }
             Some(first) => {
-                self.window.links.push((Arc::clone(dir), entry.clone(), path.to_vec(), first.path.clone()));
+                let (dir, path, first_path) = (Arc::clone(dir), path.to_vec(), first.path.clone());
+                self.window.links.push(Link { dir, entry: entry.clone(), path, first: first_path });
                 first.left = first.left.saturating_sub(1);
                 if first.left == 0 {
                     self.links.remove(&group);
@@ -291,7 +292,7 @@ impl<'s, 'r> Planner<'s, 'r> {
     /// Runs what is gathered; then names and metadata that depend on it.
     fn flush(&mut self) -> Result<()> {
         self.window.run(self.shared, self.request.workers)?;
-        for (dir, entry, path, first) in std::mem::take(&mut self.window.links) {
+        for Link { dir, entry, path, first } in std::mem::take(&mut self.window.links) {
             let Some(target) = &self.target else { continue };
             let linked = split_last(&first, target).and_then(|(from, name)| dir.link(&entry.name, &from, &name));
             match linked {

@@ -36,13 +36,23 @@ pub(super) struct ChunkRef {
     pub(super) task: Arc<FileTask>,
 }
 
+/// A further name of an inode.
+pub(super) struct Link {
+    pub(super) dir: Arc<TargetDir>,
+    pub(super) entry: Entry,
+    pub(super) path: Vec<u8>,
+    /// Path of its first name in the target.
+    pub(super) first: Vec<u8>,
+}
+
 /// What is gathered.
 #[derive(Default)]
 pub(super) struct Window {
     pub(super) refs: Vec<ChunkRef>,
     pub(super) files: usize,
+    /// Directories to be finished: open, entry, path.
     pub(super) dirs: Vec<(Arc<TargetDir>, Entry, Vec<u8>)>,
-    pub(super) links: Vec<(Arc<TargetDir>, Entry, Vec<u8>, Vec<u8>)>,
+    pub(super) links: Vec<Link>,
 }
 
 /// Neighbouring records of one pack, with the references to them.
@@ -127,7 +137,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
     let name = first.pack.name;
     let key = Key::Pack(name);
     let repo = &shared.reader.repo;
-    let ix = repo.usable().iter().next();
+    let ix = shared.reader.order(first.regions).first().copied();
     let fetched = ix.and_then(|ix| {
         let read = repo.regions.get_range(ix, &key, u64::from(range.from), u64::from(range.to - range.from));
         let keys = shared.reader.pack_keys(&name, first.regions);
@@ -147,7 +157,6 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
     shared.progress.bytes_read.add(bytes.len() as u64);
     let mut open: Option<(u32, std::result::Result<Vec<u8>, crate::format::FormatError>)> = None;
     for (at, chunk) in range.refs {
-        shared.cancel.raised();
         let number = at.place.number;
         if open.as_ref().is_none_or(|(n, _)| *n != number) {
             let start = (at.place.offset - range.from) as usize;

@@ -181,7 +181,8 @@ impl TargetDir {
             return self.unlink(name, &path);
         }
         // Depth first with a stack of our own: trees may be deeper than any call stack.
-        let mut open: Vec<(Arc<TargetDir>, Vec<Vec<u8>>, Vec<u8>)> = Vec::new();
+        type Level = (Arc<TargetDir>, Vec<Vec<u8>>, Vec<u8>);
+        let mut open: Vec<Level> = Vec::new();
         let top = self.enter(name)?;
         let names = top.names()?;
         open.push((top, names, name.to_vec()));
