@@ -1,12 +1,23 @@
-//! Codecs, chosen by a cheap sample.
+//! Codecs, chosen by a cheap sample. What was encoded is decoded again and compared before it counts:
+//! a compressor's bug or a flipped bit must not reach the repository.
+
+use super::float;
+use zstd_safe::{CCtx, CParameter, DCtx, ParamSwitch, compress_bound};
 
 /// How a body was encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Codec {
     /// As it is.
-    Raw,
-    /// zstd.
-    Zstd,
+    Raw = 0,
+    /// One zstd frame.
+    Zstd = 1,
+    /// bfloat16 planes.
+    Bf16 = 2,
+    /// IEEE half precision planes.
+    F16 = 3,
+    /// IEEE single precision planes.
+    F32 = 4,
 }
 
 impl Codec {
@@ -17,7 +28,20 @@ impl Codec {
 
     /// From its number.
     pub fn from_id(id: u8) -> Option<Codec> {
-        [Codec::Raw, Codec::Zstd].into_iter().find(|c| c.id() == id)
+        [Codec::Raw, Codec::Zstd, Codec::Bf16, Codec::F16, Codec::F32].into_iter().find(|c| c.id() == id)
+    }
+
+    /// From the number in the head of a bundle, where only raw and zstd are allowed.
+    pub fn of_bundle(id: u8) -> Option<Codec> {
+        Codec::from_id(id).filter(|codec| codec.width().is_none())
+    }
+
+    fn width(self) -> Option<usize> {
+        match self {
+            Codec::Raw | Codec::Zstd => None,
+            Codec::Bf16 | Codec::F16 => Some(2),
+            Codec::F32 => Some(4),
+        }
     }
 }
 
@@ -26,42 +50,297 @@ impl Codec {
 #[error("not a valid body")]
 pub struct ChunkError;
 
-/// Encodes and decodes.
+/// Larger chunks are sampled before they are compressed, in bytes.
+const SAMPLED_BYTES_MIN: usize = 64 << 10;
+/// Length of one piece of the sample, of which there are four, in bytes.
+const SAMPLE_BYTES: usize = 4 << 10;
+/// Compression of the sample: fast, and telling enough.
+const SAMPLE_LEVEL: i32 = -3;
+/// A level so low that zstd finds no matches: what is left is its Huffman coder.
+const HUFFMAN_LEVEL: i32 = -1000;
+/// Below this nothing is gained.
+const ENCODED_BYTES_MIN: usize = 64;
+/// `u8 phase ‖ u32 z` of a float body.
+const FLOAT_HEAD_BYTES: usize = 5;
+
+/// One worker's contexts and scratch buffers.
 pub struct Coder {
-    level: i32,
+    zstd: CCtx<'static>,
+    huffman: CCtx<'static>,
+    sample: CCtx<'static>,
+    decoder: DCtx<'static>,
+    upper: Vec<u8>,
+    lower: Vec<u8>,
+    check: Vec<u8>,
+    rejected: u64,
+}
+
+fn context(level: i32) -> CCtx<'static> {
+    let mut context = CCtx::create();
+    // Parameters that every zstd of this version knows cannot be refused.
+    let _ = context.set_parameter(CParameter::CompressionLevel(level));
+    let _ = context.set_parameter(CParameter::ContentSizeFlag(true));
+    let _ = context.set_parameter(CParameter::ChecksumFlag(false));
+    context
 }
 
 impl Coder {
     /// With a zstd level.
     pub fn new(level: i32) -> Coder {
-        Coder { level }
-    }
-
-    /// Appends the body.
-    pub fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
-        let z = zstd::bulk::compress(plain, self.level).unwrap_or_default();
-        if !z.is_empty() && z.len() < plain.len() / 100 * 97 {
-            out.extend_from_slice(&z);
-            Codec::Zstd
-        } else {
-            out.extend_from_slice(plain);
-            Codec::Raw
+        let mut huffman = context(HUFFMAN_LEVEL);
+        let _ = huffman.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable));
+        let _ = huffman.set_parameter(CParameter::MinMatch(7));
+        Coder {
+            zstd: context(level),
+            huffman,
+            sample: context(SAMPLE_LEVEL),
+            decoder: DCtx::create(),
+            upper: Vec::new(),
+            lower: Vec::new(),
+            check: Vec::new(),
+            rejected: 0,
         }
     }
 
-    /// Appends exactly `plain_len` bytes.
+    /// How often an encoded body did not decode to what it was made of; each was stored raw instead.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Appends the body of a chunk in the codec that suits it.
+    pub fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        if let Some(layout) = float::detect(plain) {
+            let codec = match (layout.width, layout.half) {
+                (4, _) => Codec::F32,
+                (_, true) => Codec::F16,
+                (_, false) => Codec::Bf16,
+            };
+            let start = out.len();
+            if self.float(plain, layout, out) && self.holds(codec, plain, start, out) {
+                return codec;
+            }
+            out.truncate(start);
+        } else if plain.len() >= SAMPLED_BYTES_MIN && !self.is_compressible(plain) {
+            out.extend_from_slice(plain);
+            return Codec::Raw;
+        }
+        self.encode_plain(plain, out)
+    }
+
+    /// Appends `plain` as a zstd frame, or raw where that is not shorter.
+    pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        let start = out.len();
+        if plain.len() >= ENCODED_BYTES_MIN
+            && compress(&mut self.zstd, plain, out)
+            && self.holds(Codec::Zstd, plain, start, out)
+        {
+            return Codec::Zstd;
+        }
+        out.truncate(start);
+        out.extend_from_slice(plain);
+        Codec::Raw
+    }
+
+    /// Whether the body behind `start` is worth it, and decodes to `plain`.
+    fn holds(&mut self, codec: Codec, plain: &[u8], start: usize, out: &[u8]) -> bool {
+        let body = &out[start..];
+        if body.len() >= plain.len() - plain.len() / 32 {
+            return false;
+        }
+        let mut check = std::mem::take(&mut self.check);
+        check.clear();
+        let same = self.decode(codec, body, plain.len(), &mut check).is_ok() && check == plain;
+        self.check = check;
+        self.rejected += u64::from(!same);
+        same
+    }
+
+    fn is_compressible(&mut self, plain: &[u8]) -> bool {
+        self.upper.clear();
+        let step = (plain.len() - SAMPLE_BYTES) / 3;
+        for piece in 0..4 {
+            self.upper.extend_from_slice(&plain[piece * step..piece * step + SAMPLE_BYTES]);
+        }
+        self.lower.clear();
+        let packed = compress(&mut self.sample, &self.upper, &mut self.lower);
+        !packed || self.lower.len() < self.upper.len() / 20 * 19
+    }
+
+    fn float(&mut self, plain: &[u8], layout: float::Layout, out: &mut Vec<u8>) -> bool {
+        let words_len = (plain.len() - layout.phase) / layout.width * layout.width;
+        let (phase, rest) = plain.split_at(layout.phase);
+        let (words, tail) = rest.split_at(words_len);
+        float::split(words, layout.width, &mut self.upper, &mut self.lower);
+        let start = out.len();
+        out.extend_from_slice(&[layout.phase as u8, 0, 0, 0, 0]);
+        out.extend_from_slice(phase);
+        let frame = out.len();
+        if !compress(&mut self.huffman, &self.upper, out) {
+            return false;
+        }
+        let frame_len = (out.len() - frame) as u32;
+        out[start + 1..start + FLOAT_HEAD_BYTES].copy_from_slice(&frame_len.to_le_bytes());
+        out.extend_from_slice(&self.lower);
+        out.extend_from_slice(tail);
+        true
+    }
+
+    /// Appends exactly `plain_len` bytes; the caller has checked that number against a limit.
     ///
     /// # Errors
-    /// Not a valid body.
+    /// Not a valid body; `out` may have grown.
     pub fn decode(&mut self, codec: Codec, body: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
-        let plain = match codec {
-            Codec::Raw => body.to_vec(),
-            Codec::Zstd => zstd::bulk::decompress(body, plain_len).map_err(|_| ChunkError)?,
-        };
-        if plain.len() != plain_len {
+        let start = out.len();
+        match codec.width() {
+            Some(width) => self.join(body, width, plain_len, out)?,
+            None if codec == Codec::Raw => out.extend_from_slice(body),
+            None => decompress(&mut self.decoder, body, plain_len, out)?,
+        }
+        if out.len() - start == plain_len { Ok(()) } else { Err(ChunkError) }
+    }
+
+    fn join(&mut self, body: &[u8], width: usize, plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
+        let (head, rest) = body.split_first_chunk::<FLOAT_HEAD_BYTES>().ok_or(ChunkError)?;
+        let phase_len = usize::from(head[0]);
+        let frame_len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if phase_len >= width || phase_len > plain_len {
             return Err(ChunkError);
         }
-        out.extend_from_slice(&plain);
+        let count = (plain_len - phase_len) / width;
+        let (phase, rest) = rest.split_at_checked(phase_len).ok_or(ChunkError)?;
+        let (frame, rest) = rest.split_at_checked(frame_len).ok_or(ChunkError)?;
+        let (lower, tail) = rest.split_at_checked(count * (width - 1)).ok_or(ChunkError)?;
+        if tail.len() != plain_len - phase_len - count * width {
+            return Err(ChunkError);
+        }
+        self.upper.clear();
+        decompress(&mut self.decoder, frame, count, &mut self.upper)?;
+        if self.upper.len() != count {
+            return Err(ChunkError);
+        }
+        out.reserve(plain_len);
+        out.extend_from_slice(phase);
+        float::join(&self.upper, lower, width, out);
+        out.extend_from_slice(tail);
         Ok(())
+    }
+}
+
+/// Appends a frame; false if zstd failed.
+fn compress(context: &mut CCtx<'_>, plain: &[u8], out: &mut Vec<u8>) -> bool {
+    out.reserve(compress_bound(plain.len()));
+    let end = out.len() as u64;
+    let mut tail = std::io::Cursor::new(out);
+    tail.set_position(end);
+    context.compress2(&mut tail, plain).is_ok()
+}
+
+/// Appends what one frame holds, at most `plain_len` bytes.
+fn decompress(context: &mut DCtx<'_>, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
+    // Two frames one after another decode to both: the format has one.
+    if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
+        return Err(ChunkError);
+    }
+    if !matches!(zstd_safe::get_frame_content_size(frame), Ok(Some(size)) if size == plain_len as u64) {
+        return Err(ChunkError);
+    }
+    out.reserve(plain_len);
+    let end = out.len() as u64;
+    let mut tail = std::io::Cursor::new(out);
+    tail.set_position(end);
+    context.decompress(&mut tail, frame).map(drop).map_err(|_| ChunkError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Floats around zero, as weights are: sums of four bytes of a hash, about normal.
+    fn weights(count: usize) -> Vec<f32> {
+        let mut xof = blake3::Hasher::new().finalize_xof();
+        let mut bytes = vec![0; count * 8];
+        xof.fill(&mut bytes);
+        let mean = |eight: &[u8]| eight.iter().map(|b| f32::from(*b)).sum::<f32>() / 8.0 - 127.5;
+        bytes.chunks_exact(8).map(|eight| mean(eight) * 0.0007 + f32::from(eight[0]) * 1e-7).collect()
+    }
+
+    fn bf16(count: usize) -> Vec<u8> {
+        let noise = blake3::hash(b"noise");
+        let mut low = noise.as_bytes().iter().cycle();
+        weights(count)
+            .iter()
+            .flat_map(|w| ((w.to_bits() >> 16) as u16 ^ u16::from(*low.next().unwrap() & 0x3f)).to_le_bytes())
+            .collect()
+    }
+
+    fn round_trip(plain: &[u8]) -> (Codec, usize) {
+        let mut coder = Coder::new(1);
+        let mut out = b"before".to_vec();
+        let codec = coder.encode(plain, &mut out);
+        assert_eq!(&out[..6], b"before");
+        let mut back = b"front".to_vec();
+        coder.decode(codec, &out[6..], plain.len(), &mut back).unwrap();
+        assert_eq!(&back[..5], b"front");
+        assert!(&back[5..] == plain);
+        assert_eq!(coder.rejected(), 0);
+        (codec, out.len() - 6)
+    }
+
+    #[test]
+    fn each_kind_of_content_gets_its_codec() {
+        let mut noise = vec![0; 1 << 20];
+        blake3::Hasher::new_keyed(&[3; 32]).finalize_xof().fill(&mut noise);
+        assert_eq!(round_trip(&noise), (Codec::Raw, 1 << 20));
+        let text = b"the quick brown fox jumps over the lazy dog\n".repeat(20_000);
+        assert_eq!(round_trip(&text).0, Codec::Zstd);
+        assert_eq!(round_trip(b"").0, Codec::Raw);
+        assert_eq!(round_trip(b"short").0, Codec::Raw);
+        assert_eq!(round_trip(&vec![0; 4 << 20]).0, Codec::Zstd);
+        let singles: Vec<u8> = weights(200_000).iter().flat_map(|w| w.to_le_bytes()).collect();
+        let (codec, len) = round_trip(&singles);
+        assert_eq!(codec, Codec::F32);
+        assert!(len < singles.len() / 100 * 88, "{len}");
+        for cut in [1, 2, 3, 5] {
+            assert_eq!(round_trip(&singles[cut..]).0, Codec::F32, "cut {cut}");
+        }
+        let halves = bf16(400_000);
+        for cut in 0..4 {
+            let (codec, len) = round_trip(&halves[cut..halves.len() - cut]);
+            assert_eq!(codec, Codec::Bf16, "cut {cut}");
+            assert!(len < halves.len() / 100 * 75, "{len}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_lie_about_their_lengths_are_refused() {
+        let halves = bf16(100_000);
+        let mut coder = Coder::new(1);
+        let mut body = Vec::new();
+        let codec = coder.encode(&halves, &mut body);
+        assert_eq!(codec, Codec::Bf16);
+        let mut refuse = |codec, body: &[u8], len| assert!(coder.decode(codec, body, len, &mut Vec::new()).is_err());
+        refuse(codec, &body, halves.len() - 1);
+        refuse(codec, &body, halves.len() + 2);
+        refuse(codec, &body[..body.len() - 1], halves.len());
+        refuse(codec, &[&body[..], &[0]].concat(), halves.len());
+        refuse(codec, &[&[2], &body[1..]].concat(), halves.len());
+        refuse(codec, &[&body[..1], &[0xff; 4], &body[5..]].concat(), halves.len());
+        refuse(Codec::F32, &body, halves.len());
+        refuse(Codec::Zstd, &body, halves.len());
+        refuse(Codec::Raw, &body, halves.len());
+        refuse(codec, b"", 0);
+    }
+
+    #[test]
+    fn one_frame_of_the_right_size_and_nothing_else() {
+        let mut coder = Coder::new(1);
+        let plain = vec![7; 10_000];
+        let mut frame = Vec::new();
+        assert_eq!(coder.encode_plain(&plain, &mut frame), Codec::Zstd);
+        let twice = [&frame[..], &frame[..]].concat();
+        assert!(coder.decode(Codec::Zstd, &twice, 20_000, &mut Vec::new()).is_err());
+        assert!(coder.decode(Codec::Zstd, &frame, 9_999, &mut Vec::new()).is_err());
+        assert!(coder.decode(Codec::Zstd, &frame[..frame.len() - 1], 10_000, &mut Vec::new()).is_err());
+        assert!(coder.decode(Codec::Zstd, b"", 0, &mut Vec::new()).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod codec;
 mod cut;
+mod float;
 mod ids;
 
 pub use codec::{ChunkError, Codec, Coder};

@@ -18,7 +18,7 @@ pub const OBJECT_BYTES_MAX: usize = 64 << 20;
 /// Most records of an object.
 pub const RECORDS_MAX: u32 = 1 << 16;
 /// Largest decoded body of an object that is no pack, in bytes.
-pub const BODY_BYTES_MAX: usize = 32 << 20;
+pub const BODY_BYTES_MAX: usize = 48 << 20;
 
 const MAGIC: &[u8; 8] = b"HOLDFST1";
 const HEAD_BYTES: usize = 48;

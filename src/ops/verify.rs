@@ -5,15 +5,15 @@
 //! opened, decoded and its chunk ids computed again, in every region.
 
 use crate::base::{Cancel, ChunkId, PackName, Progress};
-use crate::chunk::{Codec, Coder};
+use crate::chunk::Coder;
 use crate::error::{Error, Exit, Kind, Result};
-use crate::format::envelope::{OBJECT_BYTES_MAX, ObjectKeys, RecordKind};
+use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::tree::EntryType;
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Located};
-use crate::repo::reader::{Reader, keys_of};
+use crate::repo::reader::{Content, Reader, keys_of, open_record};
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
 use crate::repo::writer::ZSTD_LEVEL;
@@ -368,11 +368,20 @@ fn check_pack(
     let keys = keys_of(repo, &bytes)?;
     let mut coder = Coder::new(ZSTD_LEVEL);
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
+    let mut plain = Vec::new();
     for at in pack::records(&keys, &bytes)? {
         let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        open_record(repo, &keys, at.number, record, &mut coder, &mut |id, inside, len| {
-            found.insert((id, at.offset, at.len, at.number, inside, len));
-        })?;
+        plain.clear();
+        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut plain)? {
+            Content::Chunk(id, len) => {
+                found.insert((id, at.offset, at.len, at.number, None, len));
+            }
+            Content::Bundle(chunks) => found.extend(
+                chunks
+                    .iter()
+                    .map(|(id, offset, len)| (*id, at.offset, at.len, at.number, Some(*offset as u32), *len as u32)),
+            ),
+        }
     }
     for at in expected {
         let p = at.place;
@@ -381,44 +390,6 @@ fn check_pack(
         }
     }
     Ok(found.len() as u64)
-}
-
-/// Decodes one record and computes the ids of its chunks.
-fn open_record(
-    repo: &Repo,
-    keys: &ObjectKeys,
-    number: u32,
-    record: &mut [u8],
-    coder: &mut Coder,
-    found: &mut dyn FnMut(ChunkId, Option<u32>, u32),
-) -> std::result::Result<(), FormatError> {
-    const WRONG: FormatError = FormatError::WrittenWrong("id of a chunk");
-    let (head, body) = keys.record(number, record)?;
-    let codec = Codec::from_id(head.codec).ok_or(FormatError::Newer("codec"))?;
-    let plain_len = head.plain_len as usize;
-    let mut plain = Vec::with_capacity(plain_len);
-    let bad_body = |_| FormatError::WrittenWrong("compressed chunk");
-    match head.kind {
-        RecordKind::Chunk => {
-            coder.decode(codec, body, plain_len, &mut plain).map_err(bad_body)?;
-            if repo.id_key().id(&plain) != head.id {
-                return Err(WRONG);
-            }
-            found(head.id, None, head.plain_len);
-        }
-        RecordKind::Bundle => {
-            let bundle = pack::bundle(body, plain_len)?;
-            coder.decode(codec, bundle.payload, plain_len, &mut plain).map_err(bad_body)?;
-            for (id, offset, len) in bundle.chunks {
-                if repo.id_key().id(plain.get(offset..offset + len).unwrap_or_default()) != id {
-                    return Err(WRONG);
-                }
-                found(id, Some(offset as u32), len as u32);
-            }
-        }
-        _ => return Err(FormatError::WrittenWrong("type of a record")),
-    }
-    Ok(())
 }
 
 /// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.

@@ -6,7 +6,7 @@
 use super::Repo;
 use super::index::{Index, Located};
 use crate::base::{ChunkId, PackName};
-use crate::chunk::{Codec, Coder};
+use crate::chunk::{Codec, Coder, IdKey};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
@@ -122,19 +122,9 @@ impl Reader {
         coder: &mut Coder,
         out: &mut Vec<u8>,
     ) -> std::result::Result<(), FormatError> {
-        let (head, body) = keys.record(at.place.number, record)?;
-        if head.kind != RecordKind::Chunk || head.id != at.place.id || head.plain_len != at.place.len {
-            return Err(FormatError::WrittenWrong("record is not the chunk that the index names"));
-        }
-        let codec = Codec::from_id(head.codec).ok_or(FormatError::Newer("codec"))?;
-        let start = out.len();
-        coder
-            .decode(codec, body, head.plain_len as usize, out)
-            .map_err(|_| FormatError::WrittenWrong("compressed chunk"))?;
-        if self.repo.id_key().id(&out[start..]) == at.place.id {
-            Ok(())
-        } else {
-            Err(FormatError::WrittenWrong("id of a chunk"))
+        match open_record(self.repo.id_key(), keys, at.place.number, record, coder, out)? {
+            Content::Chunk(id, len) if id == at.place.id && len == at.place.len => Ok(()),
+            _ => Err(FormatError::WrittenWrong("record is not the chunk that the index names")),
         }
     }
 
@@ -149,24 +139,11 @@ impl Reader {
         record: &mut [u8],
         coder: &mut Coder,
     ) -> std::result::Result<Vec<u8>, FormatError> {
-        let (head, body) = keys.record(number, record)?;
-        if head.kind != RecordKind::Bundle {
-            return Err(FormatError::WrittenWrong("record is not the bundle that the index names"));
+        let mut out = Vec::new();
+        match open_record(self.repo.id_key(), keys, number, record, coder, &mut out)? {
+            Content::Bundle(_) => Ok(out),
+            Content::Chunk(..) => Err(FormatError::WrittenWrong("record is not the bundle that the index names")),
         }
-        let plain_len = head.plain_len as usize;
-        let bundle = pack::bundle(body, plain_len)?;
-        let codec = Codec::from_id(head.codec).ok_or(FormatError::Newer("codec"))?;
-        let mut out = Vec::with_capacity(plain_len);
-        coder
-            .decode(codec, bundle.payload, plain_len, &mut out)
-            .map_err(|_| FormatError::WrittenWrong("compressed bundle"))?;
-        for (id, offset, len) in &bundle.chunks {
-            let chunk = out.get(*offset..offset.saturating_add(*len));
-            if chunk.is_none_or(|chunk| self.repo.id_key().id(chunk) != *id) {
-                return Err(FormatError::WrittenWrong("id of a chunk in a bundle"));
-            }
-        }
-        Ok(out)
     }
 
     fn bundle(&self, at: &Located, coder: &mut Coder) -> Result<Bundle> {
@@ -214,6 +191,56 @@ impl Reader {
         let keys = Arc::new(keys);
         lock(&self.keys).put(*name, Arc::clone(&keys));
         Ok(keys)
+    }
+}
+
+/// What a record of a pack holds.
+#[derive(Debug)]
+pub enum Content {
+    /// One chunk: id and length.
+    Chunk(ChunkId, u32),
+    /// Several: id, offset and length of each.
+    Bundle(Vec<(ChunkId, usize, usize)>),
+}
+
+/// Opens a chunk or bundle record, appends its plaintext to `out`, and computes the id of every chunk.
+///
+/// # Errors
+/// Written wrong, or a codec that is not known.
+pub fn open_record(
+    id_key: &IdKey,
+    keys: &ObjectKeys,
+    number: u32,
+    record: &mut [u8],
+    coder: &mut Coder,
+    out: &mut Vec<u8>,
+) -> std::result::Result<Content, FormatError> {
+    const NEWER: FormatError = FormatError::Newer("codec");
+    let encoded = |_| FormatError::WrittenWrong("encoded body");
+    let (head, body) = keys.record(number, record)?;
+    let (start, plain_len) = (out.len(), head.plain_len as usize);
+    match head.kind {
+        RecordKind::Chunk => {
+            let codec = Codec::from_id(head.codec).ok_or(NEWER)?;
+            coder.decode(codec, body, plain_len, out).map_err(encoded)?;
+            if id_key.id(&out[start..]) != head.id {
+                return Err(FormatError::WrittenWrong("id of a chunk"));
+            }
+            Ok(Content::Chunk(head.id, head.plain_len))
+        }
+        RecordKind::Bundle => {
+            let bundle = pack::bundle(body, plain_len)?;
+            let codec = Codec::of_bundle(head.codec).ok_or(NEWER)?;
+            coder.decode(codec, bundle.payload, plain_len, out).map_err(encoded)?;
+            for (id, offset, len) in &bundle.chunks {
+                let chunk = out[start..].get(*offset..offset.saturating_add(*len));
+                if chunk.is_none_or(|chunk| id_key.id(chunk) != *id) {
+                    return Err(FormatError::WrittenWrong("id of a chunk in a bundle"));
+                }
+            }
+            Ok(Content::Bundle(bundle.chunks))
+        }
+        _ => Err(FormatError::WrittenWrong("type of a record")),
     }
 }
 

@@ -259,7 +259,7 @@ impl Packer<'_, '_> {
         self.open_pack(self.bundle.len() + self.bundled.len() * crate::format::pack::BUNDLE_ITEM_BYTES + 4)?;
         let Some(pack) = &mut self.pack else { return Err(no_pack()) };
         let (coder, plain) = (&mut self.coder, &self.bundle);
-        let at = pack.bundle(&self.bundled, |out| coder.encode(plain, out).id());
+        let at = pack.bundle(&self.bundled, |out| coder.encode_plain(plain, out).id());
         let mut inside = 0;
         for (id, len) in self.bundled.drain(..) {
             let (offset, record_len, number) = (at.offset, at.len, at.number);
