@@ -10,7 +10,7 @@ from .envelope import BUNDLE, CHUNK, PADDING, TABLE, Envelope
 from .errors import Damaged, Refused
 from .keys import Slot
 from .objects import BEGIN, END, FORGOTTEN, HOLD_KIND, INDEX, KINDS, MANIFEST, RELEASE, REPACK, SESSION, TOMBSTONE
-from .region import sort_of
+from .region import checked, sort_of
 from .tree import DIRECTORY, HOLE, Tree, check_entry
 
 SIGNED = {
@@ -74,12 +74,19 @@ class Check:
                 Slot(self.repository.region, key)
             self.objects[sort] += 1
         elif sort == "config":
-            if key not in {config.what for config in self.repository.chain}:
-                self.objects["config before the slot"] += 1
-            else:
-                self.objects[sort] += 1
+            self._config(key)
         elif sort not in EPOCH:
             self.objects["not of the format"] += 1
+
+    def _config(self, key):
+        """Those of the chain were verified; of earlier ones the checksum says all that this slot can know."""
+        checked(self.repository.region.read(key), key)
+        if key in {config.what for config in self.repository.chain}:
+            self.objects["config"] += 1
+        elif int(key[7:15]) <= self.repository.slot.number:
+            self.objects["config before the slot"] += 1
+        else:
+            raise Refused(f"{key}: does not belong to the chain")
 
     def _epochs(self, keys):
         """In order, because members may change by the owner's word only."""

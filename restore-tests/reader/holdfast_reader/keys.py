@@ -1,5 +1,6 @@
 """Slots, the chain of configurations, the keyring: section 7."""
 
+import itertools
 import re
 
 from . import bech32m, shapes
@@ -11,6 +12,7 @@ from .crypto import (
     argon2id,
     commit,
     signed_message,
+    signing_public,
     u32,
     unseal,
     verify,
@@ -134,7 +136,10 @@ class Config:
         out = KD("ring", grant + H(self.raw_head), 64)
         commit(out[32:], self.commitment, self.what)
         plain = unseal(out[:32], ZERO_NONCE, b"", self.sealed, self.what)
-        return Keyring(decode(plain, shapes.KEYRING, f"{self.what}, keyring"))
+        ring = decode(plain, shapes.KEYRING, f"{self.what}, keyring")
+        if signing_public(ring[4]) != self.next_owner:
+            raise Refused(f"{self.what}: the keyring has another owner key")
+        return Keyring(ring)
 
 
 class Keyring:
@@ -159,9 +164,9 @@ class Keyring:
 
 
 def series(keys, name):
-    """The keys a numbered object may have, the one without suffix first."""
-    found = [k for k in keys if k == name or k.startswith(name + ".")]
-    return sorted(found, key=lambda k: int(k[len(name) + 1 :] or 0))
+    """The keys a numbered object may have: without suffix, then `.1` to `.15`, up to the first that is missing."""
+    wanted = [name, *(f"{name}.{suffix}" for suffix in range(1, 16))]
+    return itertools.takewhile(set(keys).__contains__, wanted)
 
 
 def first_that_verifies(keys, name, make):
@@ -178,20 +183,23 @@ def first_that_verifies(keys, name, make):
 
 
 def walk(region, slot):
-    """The configurations from the slot's anchor to the one in force."""
+    """The configurations from the slot's anchor to the one in force. What does not verify ends the chain."""
     keys = region.keys("config")
     number, digest, owner = slot.number + 1, slot.digest, slot.owner
-    chain = []
-    while series(keys, f"config/{number:08d}"):
+    chain, end = [], None
+    while end is None:
 
         def make(key):
             return Config(region.read(key), key, number, digest, owner, region.repository)
 
-        config = first_that_verifies(keys, f"config/{number:08d}", make)
-        chain.append(config)
-        number, digest, owner = number + 1, config.digest, config.next_owner
+        try:
+            config = first_that_verifies(keys, f"config/{number:08d}", make)
+            chain.append(config)
+            number, digest, owner = number + 1, config.digest, config.next_owner
+        except Refused as error:
+            end = error
     if not chain:
-        raise Missing(f"config/{number:08d}: not there")
+        raise end
     return chain
 
 

@@ -89,13 +89,23 @@ class Repository:
                 raise Refused(f"{signed.key}: made for another id")
         if kind in (BEGIN, END) and f"{body[1]:08d}" != parts[1]:
             raise Refused(f"{signed.key}: made for another number")
-        if kind == MANIFEST and H(encode(body[7])) != body[22]:
-            raise Refused(f"{signed.key}: the content digest does not fit")
+        if kind == MANIFEST:
+            self.check_manifest(signed)
         if kind == TOMBSTONE and not signed.roles & PRUNE:
             session = self.signed(f"sessions/{parts[1]}", {SESSION})
             if session.writer != signed.writer:
                 raise Refused(f"{signed.key}: a tombstone by another writer")
         self.check_freshness(signed)
+
+    def check_manifest(self, signed):
+        """The content digest, and whether its writer may write this source."""
+        sources = self.keyring.writers[signed.writer][4]
+        if sources and signed.body[2][1] not in sources:
+            raise Refused(f"{signed.key}: its writer may not write this source")
+        if H(encode(signed.body[7])) != signed.body[22]:
+            raise Refused(f"{signed.key}: the content digest does not fit")
+        if len(signed.body[10]) > 1000 or len(signed.body[20]) > 64:
+            raise Refused(f"{signed.key}: too many errors or heads")
 
     def check_freshness(self, signed):
         """A writer that knew a later or another configuration shows that this region was rolled back."""

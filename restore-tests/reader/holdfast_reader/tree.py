@@ -8,7 +8,7 @@ from .errors import Refused
 
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = range(7)
 HOLE = bytes(32)
-LEVELS_MAX, DEPTH_MAX = 8, 4096
+LEVEL_MAX, DEPTH_MAX = 8, 4096
 
 
 def good_name(name):
@@ -43,7 +43,7 @@ class Tree:
     def _below(self, id, level, what):
         page = self.chunks.get(self.domain, id, TREE, what)
         found = read_page(page, what)
-        if not 0 <= found[0] < LEVELS_MAX or (level is not None and found[0] != level):
+        if found[0] > LEVEL_MAX or (level is not None and found[0] != level):
             raise Refused(f"{what}: a page of level {found[0]}")
         self._count(f"tree page level {found[0]}")
         if found[0] == 0:
@@ -85,7 +85,7 @@ class Tree:
 
     def _list(self, id, level, what):
         page = self._page(id, shapes.LIST_PAGE, what)
-        if page[0] != level or level >= LEVELS_MAX:
+        if page[0] != level or level > LEVEL_MAX:
             raise Refused(f"{what}: a list page of level {page[0]}")
         self._count(f"list page level {level}")
         for item, length in self._items(page[1]):
