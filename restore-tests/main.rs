@@ -7,4 +7,5 @@ mod house;
 mod key_files;
 mod policies;
 mod reader;
+mod sessions;
 mod tidy;
