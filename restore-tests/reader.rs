@@ -3,8 +3,17 @@
 mod tree;
 mod walk;
 
-use crate::harness::{Bench, PASSPHRASE};
-use serde_json::Value;
+use crate::harness::{Bench, PASSPHRASE, files, noise, opened, small_tree};
+use holdfast::base::{ConfigNo, HoldId, PackName, SessionId, TimeMs};
+use holdfast::crypto::Secret;
+use holdfast::format::config::Next;
+use holdfast::format::envelope::Kind;
+use holdfast::format::objects::{Forgotten, Hold, HoldRelease, Moved, Repack, Tombstone};
+use holdfast::format::ring::role;
+use holdfast::repo::Repo;
+use holdfast::store::Key;
+use serde_json::{Value, json};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use walk::assert_same;
@@ -28,11 +37,9 @@ struct Reader<'b> {
 }
 
 impl<'b> Reader<'b> {
-    /// With the passphrase of every bench.
+    /// With the recovery key of `with_recovery_key`: unlike a passphrase it takes no time.
     fn new(bench: &'b Bench) -> Reader<'b> {
-        let secret = bench.path("passphrase");
-        std::fs::write(&secret, format!("{PASSPHRASE}\n")).unwrap();
-        Reader { bench, option: "--passphrase-file", secret }
+        Reader::with(bench, "--recovery-key-file", "recovery")
     }
 
     fn with(bench: &'b Bench, option: &'static str, secret: &str) -> Reader<'b> {
@@ -67,7 +74,7 @@ impl<'b> Reader<'b> {
         let target = self.bench.path(name);
         let out = self.ok(&["--snapshot", snapshot, "--restore", target.to_str().unwrap()]);
         let report: Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(report["notes"], serde_json::json!([]));
+        assert_eq!(report["notes"], json!([]));
         target
     }
 }
@@ -85,13 +92,13 @@ fn assert_counted(counts: &Value, wanted: &[&str]) {
 
 #[test]
 fn every_form_comes_out_of_the_second_reader() {
-    let bench = Bench::new(&["a"]);
+    let bench = with_recovery_key();
     let source = bench.path("source");
     tree::build(&source);
     bench.ok(&["backup", source.to_str().unwrap()]);
     let reader = Reader::new(&bench);
     let report = reader.check();
-    assert_eq!(report["problems"], serde_json::json!([]));
+    assert_eq!(report["problems"], json!([]));
     let codecs = ["chunk raw", "chunk zstd", "chunk bf16", "chunk f16", "chunk f32", "bundle raw", "bundle zstd"];
     assert_counted(&report["codecs"], &codecs);
     let kinds = ["data pack", "tree pack", "index segment", "manifest", "session", "epoch begin", "epoch end"];
@@ -100,4 +107,322 @@ fn every_form_comes_out_of_the_second_reader() {
     assert_counted(&report["forms"], &["inline", "chunk list", "chunk list out of line", "list page level 1", "hole"]);
     assert_counted(&report["forms"], &["linked", "type 0", "type 1", "type 2", "type 3", "type 4", "type 5", "type 6"]);
     assert_same(&source, &reader.restore("latest", "back"));
+}
+
+/// A bench with a repository in one region, and its recovery key in a file.
+fn with_recovery_key() -> Bench {
+    let bench = Bench::empty(&["a"]);
+    bench.ok(&["init", "--recovery-key-out", "recovery"]);
+    bench
+}
+
+/// A bench with one snapshot of a small tree; its id.
+fn backed_up(bench: &Bench) -> String {
+    small_tree(&bench.path("source"));
+    backup(bench, &[])
+}
+
+/// Backs up the bench's `source`; the snapshot's id.
+fn backup(bench: &Bench, options: &[&str]) -> String {
+    let source = bench.path("source").display().to_string();
+    let report = bench.ok(&[&["backup", &source], options].concat());
+    report["snapshot"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_wide_directory_has_pages_above_pages() {
+    let bench = with_recovery_key();
+    let source = bench.path("source");
+    std::fs::create_dir(&source).unwrap();
+    for n in 0..20_000 {
+        std::fs::write(source.join(format!("entry-{n}")), if n % 100 == 0 { "some" } else { "" }).unwrap();
+    }
+    bench.ok(&["backup", source.to_str().unwrap()]);
+    let reader = Reader::new(&bench);
+    let report = reader.check();
+    assert_eq!(report["problems"], json!([]));
+    assert!(report["forms"]["tree page level 0"].as_u64() > Some(5), "{report:#}");
+    assert_counted(&report["forms"], &["tree page level 1"]);
+    assert_same(&source, &reader.restore("latest", "back"));
+}
+
+/// On a memory file system, because few others take attributes of this size.
+#[test]
+fn large_attributes_come_from_chunks_of_their_own() {
+    let bench = with_recovery_key();
+    let memory = tempfile::TempDir::new_in("/dev/shm").expect("a memory file system at /dev/shm");
+    let source = memory.path().join("source");
+    std::fs::create_dir_all(source.join("directory")).unwrap();
+    std::fs::write(source.join("file"), "content").unwrap();
+    for n in 0..5 {
+        tree::set_xattr(&source.join("file"), &format!("trusted.large-{n}"), &noise(n, 30_000));
+        tree::set_xattr(&source.join("directory"), &format!("trusted.some-{n}"), &noise(n, 2000));
+    }
+    bench.ok(&["backup", source.to_str().unwrap()]);
+    let reader = Reader::new(&bench);
+    assert_counted(&reader.check()["forms"], &["attributes out of line"]);
+    let target = memory.path().join("back");
+    reader.ok(&["--restore", target.to_str().unwrap()]);
+    assert_same(&source, &target);
+}
+
+#[test]
+fn several_sources_lie_under_a_root_made_up() {
+    let bench = with_recovery_key();
+    small_tree(&bench.path("here/one"));
+    small_tree(&bench.path("there/two"));
+    std::fs::write(bench.path("here/file"), "by itself").unwrap();
+    let paths: Vec<String> = ["here/one", "there/two", "here/file"].map(|p| bench.path(p).display().to_string()).into();
+    bench.ok(&["backup", &paths[0], &paths[1], &paths[2]]);
+    let back = Reader::new(&bench).restore("latest", "back");
+    for path in paths {
+        let path = Path::new(&path);
+        if path.is_dir() {
+            assert_same(path, &back.join(path.strip_prefix("/").unwrap()));
+        }
+    }
+    bench.ok(&["restore", "latest", "--target", bench.path("own").to_str().unwrap()]);
+    assert_same(&bench.path("own"), &back);
+}
+
+#[test]
+fn later_snapshots_and_other_generations_are_read_alike() {
+    let bench = with_recovery_key();
+    let source = bench.path("source");
+    let first = backed_up(&bench);
+    let before = bench.path("before");
+    let copied = Command::new("cp").arg("-a").arg(&source).arg(&before).status().expect("cp runs");
+    assert!(copied.success());
+    std::fs::remove_file(source.join("docs/note-1")).unwrap();
+    std::fs::write(source.join("docs/new"), noise(900, 3000)).unwrap();
+    std::fs::File::options().write(true).open(source.join("cut")).unwrap().write_all_at(b"changed", 2_000_000).unwrap();
+    let second = backup(&bench, &["--tag", "t"]);
+    let third = backup(&bench, &["--mode", "independent"]);
+    let reader = Reader::new(&bench);
+    let seen: Vec<Value> = reader.list().iter().map(|s| json!([s["id"], s["mode"], s["generation"]])).collect();
+    assert_eq!(seen, [json!([first, 0, 1]), json!([second, 0, 1]), json!([third, 2, 2])]);
+    assert_eq!(reader.check()["problems"], json!([]));
+    assert_same(&before, &reader.restore(&first[..8], "back-1"));
+    assert_same(&source, &reader.restore(&second, "back-2"));
+    assert_same(&source, &reader.restore("latest", "back-3"));
+}
+
+#[test]
+fn every_kind_of_secret_opens_until_it_is_removed() {
+    let bench = with_recovery_key();
+    std::fs::write(bench.path("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
+    let first = Reader::with(&bench, "--passphrase-file", "passphrase");
+    backed_up(&bench);
+    std::fs::write(bench.path("other"), "another-long-passphrase-of-this-test-77\n").unwrap();
+    bench.ok(&["key", "add", "--new-key-file", "key"]);
+    bench.ok(&["key", "add", "--new-passphrase-file", "other"]);
+    let readers = [
+        Reader::with(&bench, "--key-file", "key"),
+        Reader::with(&bench, "--passphrase-file", "other"),
+        Reader::with(&bench, "--recovery-key-file", "recovery"),
+    ];
+    let tested = bench.ok(&["key", "test"]);
+    let own = tested["slot"]["id"].as_str().unwrap_or_else(|| panic!("no slot in {tested:#}")).to_owned();
+    bench.ok(&["key", "remove", &own, "--key-file", bench.path("key").to_str().unwrap()]);
+    let source = bench.path("source");
+    std::fs::write(source.join("after"), noise(5, 50_000)).unwrap();
+    bench.ok(&["backup", source.to_str().unwrap(), "--key-file", bench.path("key").to_str().unwrap()]);
+
+    let (code, output) = first.run(&["--list"]);
+    assert_eq!((code, text(&output).contains("removed")), (12, true), "{}", text(&output));
+    for (n, reader) in readers.iter().enumerate() {
+        let report = reader.check();
+        assert_eq!(report["problems"], json!([]), "{:?}", reader.option);
+        assert_eq!(report["config"], 4);
+        assert_eq!(reader.list().len(), 2);
+        assert_same(&source, &reader.restore("latest", &format!("back-{n}")));
+    }
+}
+
+#[test]
+fn wrong_secrets_are_refused() {
+    let bench = with_recovery_key();
+    let mut typo = std::fs::read_to_string(bench.path("recovery")).unwrap().trim().to_owned();
+    let last = if typo.pop() == Some('Q') { 'P' } else { 'Q' };
+    typo.push(last);
+    std::fs::write(bench.path("typo"), typo).unwrap();
+    std::fs::write(bench.path("wrong"), "not the passphrase").unwrap();
+    std::fs::write(bench.path("key"), [7; 32]).unwrap();
+    std::fs::write(bench.path("short"), [7; 31]).unwrap();
+    let wrong = [
+        ("--passphrase-file", "wrong"),
+        ("--key-file", "key"),
+        ("--key-file", "short"),
+        ("--recovery-key-file", "typo"),
+    ];
+    for (option, file) in wrong {
+        let (code, output) = Reader::with(&bench, option, file).run(&["--list"]);
+        assert_eq!(code, 12, "{file}: {}", text(&output));
+    }
+}
+
+#[test]
+fn what_was_forgotten_is_refused() {
+    let bench = with_recovery_key();
+    let first = backed_up(&bench);
+    let second = backup(&bench, &["--full"]);
+    bench.ok(&["forget", &first]);
+    let reader = Reader::new(&bench);
+    assert_eq!(reader.list().iter().map(|s| s["id"].clone()).collect::<Vec<_>>(), [json!(second)]);
+    let report = reader.check();
+    assert_eq!((&report["objects"]["forgotten"], &report["visible"]), (&json!(1), &json!(1)));
+    let target = bench.path("back").display().to_string();
+    let (code, output) = reader.run(&["--snapshot", &first, "--restore", &target]);
+    assert_eq!(code, 1, "{}", text(&output));
+    assert!(!bench.path("back").exists());
+}
+
+/// Puts a signed object that the program does not write by itself yet.
+fn put<T: minicbor::Encode<()>>(bench: &Bench, repo: &Repo, kind: Kind, key: &Key, value: &T) {
+    let path = bench.region("a").join(key.path());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, repo.seal(kind, &key.canonical(), value).unwrap()).unwrap();
+}
+
+#[test]
+fn the_rarer_kinds_are_understood() {
+    let bench = with_recovery_key();
+    backed_up(&bench);
+    let repo = opened(&bench);
+    let (fresh, created, reason) = (repo.fresh(), -1, String::from("to see it read"));
+    let (dead, moved, hold) = (SessionId([1; 16]), SessionId([2; 16]), HoldId([3; 16]));
+    let tombstone = Tombstone { fresh, sid: dead, created, reason: reason.clone() };
+    put(&bench, &repo, Kind::Tombstone, &Key::Snapshot(dead), &tombstone);
+    let old = PackName([4; 32]);
+    let repack = Repack { fresh, sid: moved, created, moved: vec![Moved { old, new: vec![PackName([5; 32])] }] };
+    put(&bench, &repo, Kind::Repack, &Key::Snapshot(moved), &repack);
+    put(&bench, &repo, Kind::Hold, &Key::Hold(hold), &Hold { fresh, hold, sid: dead, created, reason });
+    put(&bench, &repo, Kind::HoldRelease, &Key::HoldRelease(hold), &HoldRelease { fresh, hold, created });
+    let report = Reader::new(&bench).check();
+    assert_eq!(report["problems"], json!([]));
+    assert_counted(&report["objects"], &["tombstone", "repack record", "hold", "hold release", "manifest"]);
+    assert_eq!(report["visible"], 1);
+}
+
+fn marker(repo: &Repo, sid: &str) -> (Key, Forgotten) {
+    let sid = SessionId::parse(sid).unwrap();
+    let manifest = holdfast::base::Digest([0; 32]);
+    (Key::Forgotten(sid), Forgotten { fresh: repo.fresh(), sid, manifest, created: 1, reason: String::new() })
+}
+
+/// Reports what is wrong, and goes on listing the snapshot.
+fn assert_junk(bench: &Bench, why: &str) {
+    let reader = Reader::new(bench);
+    assert_eq!(reader.list().len(), 1);
+    let (code, output) = reader.run(&["--check"]);
+    assert!(code == 1 && text(&output).contains(why), "{code}: {}", text(&output));
+}
+
+#[test]
+fn an_object_of_another_kind_or_for_another_key_is_junk() {
+    let bench = with_recovery_key();
+    let sid = backed_up(&bench);
+    let repo = opened(&bench);
+    let (key, value) = marker(&repo, &sid);
+    put(&bench, &repo, Kind::Hold, &key, &value);
+    assert_junk(&bench, "kind 9");
+    let bytes = std::fs::read(bench.region("a").join(key.path())).unwrap();
+    assert!(repo.open_object(&key, &bytes).is_err());
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(1));
+
+    let other = Key::Forgotten(SessionId([9; 16]));
+    put(&bench, &repo, Kind::Forgotten, &other, &value);
+    std::fs::rename(bench.region("a").join(other.path()), bench.region("a").join(key.path())).unwrap();
+    assert_junk(&bench, "the signature does not fit");
+}
+
+/// Writes the configuration that follows, with another keyring.
+fn next_config(bench: &Bench, repo: &Repo, change: impl FnOnce(&mut holdfast::format::ring::Keyring)) {
+    let mut ring = repo.ring().clone();
+    change(&mut ring);
+    let (number, previous) = repo.config();
+    let number = ConfigNo(number.0 + 1);
+    let randomness = (0..ring.slots.len()).map(|_| Secret::from_bytes([8; 64])).collect();
+    let g = Secret::from_bytes([7; 32]);
+    let owner = repo.ring().owner();
+    let next = Next { repo: repo.id, number, previous, owner: &owner, ring: &ring, g, randomness, created: TimeMs(5) };
+    let path = bench.region("a").join(Key::Config(number, 0).path());
+    std::fs::write(path, next.to_object().unwrap()).unwrap();
+}
+
+#[test]
+fn a_writer_without_the_role_is_not_believed() {
+    let bench = with_recovery_key();
+    let sid = backed_up(&bench);
+    let repo = opened(&bench);
+    let (key, value) = marker(&repo, &sid);
+    put(&bench, &repo, Kind::Forgotten, &key, &value);
+    assert_eq!(Reader::new(&bench).list().len(), 0);
+    next_config(&bench, &repo, |ring| ring.writers[0].roles &= !role::FORGET);
+    assert_junk(&bench, "has not the role");
+}
+
+#[test]
+fn junk_in_the_chain_of_configurations_is_passed_over() {
+    let bench = with_recovery_key();
+    backed_up(&bench);
+    let junk = bench.region("a").join("config/00000002");
+    std::fs::write(&junk, b"junk").unwrap();
+    assert_eq!(Reader::new(&bench).list().len(), 1);
+    bench.ok(&["key", "add", "--new-key-file", "key"]);
+    let reader = Reader::with(&bench, "--key-file", "key");
+    assert_eq!(reader.list().len(), 1);
+    std::fs::remove_file(junk).unwrap();
+    std::fs::write(bench.region("a").join("config/00000002"), std::fs::read(first(&bench, "config/")).unwrap())
+        .unwrap();
+    assert_eq!(reader.list().len(), 1);
+}
+
+/// The first object, in order, whose key begins so.
+fn first(bench: &Bench, prefix: &str) -> PathBuf {
+    let all = bench.objects("a");
+    bench.region("a").join(all.iter().find(|key| key.starts_with(prefix)).unwrap_or_else(|| panic!("no {prefix}")))
+}
+
+/// What an adversary would do who knows no key: the checksum fits again.
+fn sum_up(bytes: &mut [u8]) {
+    let (body, sum) = bytes.split_at_mut(bytes.len() - 32);
+    sum.copy_from_slice(blake3::hash(body).as_bytes());
+}
+
+#[test]
+fn a_flipped_byte_is_noticed_in_every_kind_of_object() {
+    let bench = with_recovery_key();
+    let sid = backed_up(&bench);
+    backup(&bench, &["--full"]);
+    bench.ok(&["forget", &sid]);
+    let reader = Reader::new(&bench);
+    reader.check();
+    let packs: Vec<PathBuf> = files(&bench.region("a").join("packs"));
+    let large = packs.iter().max_by_key(|p| p.metadata().unwrap().size()).unwrap();
+    let small = packs.iter().min_by_key(|p| p.metadata().unwrap().size()).unwrap();
+    let mut victims = vec![large.clone(), small.clone()];
+    for prefix in
+        ["region", "keys/", "config/", "index/", "snapshots/", "sessions/", "forgotten/", "epochs/00000001/begin"]
+    {
+        victims.push(first(&bench, prefix));
+    }
+    victims.push(bench.region("a").join("epochs/00000001/end"));
+    for victim in victims {
+        let good = std::fs::read(&victim).unwrap();
+        let summed = !victim.to_string_lossy().contains("packs/") && !victim.to_string_lossy().contains("index/");
+        for at in [10, 60, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            if summed && at < good.len() - 32 && !victim.ends_with("region") {
+                sum_up(&mut bad);
+            }
+            std::fs::write(&victim, &bad).unwrap();
+            let (code, output) = reader.run(&["--check"]);
+            assert!(code == 1 || code == 12, "{}, byte {at}: {code} {}", victim.display(), text(&output));
+            assert!(!text(&output).contains("Traceback"), "{}: {}", victim.display(), text(&output));
+        }
+        std::fs::write(&victim, &good).unwrap();
+    }
+    reader.check();
 }
