@@ -9,3 +9,4 @@ mod policies;
 mod reader;
 mod sessions;
 mod tidy;
+mod vectors;

@@ -1,6 +1,6 @@
 """Bech32m (BIP 350), for recovery keys (section 7)."""
 
-from .errors import Refused
+from .errors import WrongKey
 
 _ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _CONSTANT = 0x2BC830A3
@@ -35,7 +35,7 @@ def _regroup(values, size, to, pad):
     if pad and bits:
         out.append(left << (to - bits))
     elif not pad and (bits >= size or left):
-        raise Refused("recovery key: padding")
+        raise WrongKey("recovery key: padding")
     return out
 
 
@@ -48,14 +48,14 @@ def encode(prefix, data):
 
 def decode(prefix, text):
     if text != text.lower() and text != text.upper():
-        raise Refused("recovery key: mixed case")
+        raise WrongKey("recovery key: mixed case")
     text = text.lower()
     found, _, rest = text.rpartition("1")
     if found != prefix:
-        raise Refused(f"recovery key: does not begin with {prefix}1")
+        raise WrongKey(f"recovery key: does not begin with {prefix}1")
     if len(rest) < 6 or any(c not in _ALPHABET for c in rest):
-        raise Refused("recovery key: a character that cannot be in it")
+        raise WrongKey("recovery key: a character that cannot be in it")
     values = [_ALPHABET.index(c) for c in rest]
     if _polymod(_expand(prefix) + values) != _CONSTANT:
-        raise Refused("recovery key: the check sum does not fit, a character is wrong")
+        raise WrongKey("recovery key: the check sum does not fit, a character is wrong")
     return bytes(_regroup(values[:-6], 5, 8, False))

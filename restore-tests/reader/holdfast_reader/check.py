@@ -99,7 +99,7 @@ class Check:
         raw = self.repository.region.read(key)
         if H(raw).hex() != key[9:]:
             raise Damaged(f"{key}: the name does not fit")
-        envelope = Envelope(raw, self.repository.region.repository, self.repository.keyring.epoch_key, key)
+        envelope = Envelope.open(raw, self.repository.region.repository, self.repository.keyring.epoch_key, key)
         kind, domain = envelope.header.kind, envelope.header.domain
         if kind > 2:
             raise Refused(f"{key}: no pack")

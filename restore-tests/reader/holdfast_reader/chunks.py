@@ -134,7 +134,7 @@ class Chunks:
         if name not in self._open:
             key = pack_key(name)
             start = self.repository.region.piece(key, 0, START)
-            envelope = Envelope(start, self.repository.region.repository, self.repository.keyring.epoch_key, key)
+            envelope = Envelope.open(start, self.repository.region.repository, self.repository.keyring.epoch_key, key)
             if len(self._open) >= PACKS_KEPT:
                 self._open.popitem(last=False)
             self._open[name] = envelope

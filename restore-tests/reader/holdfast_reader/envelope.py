@@ -66,15 +66,20 @@ def parse_header(raw, repository, what):
 
 
 class Envelope:
-    """An object's keys, after its commitment was checked."""
+    """An object's header and keys."""
 
-    def __init__(self, raw, repository, epoch_key, what):
-        """`raw`: the first 112 bytes or more; `epoch_key(domain, epoch)` gives the key."""
-        self.what = what
-        self.header = parse_header(raw, repository, what)
-        secret = class_secret(epoch_key(self.header.domain, self.header.epoch), self.header.domain, self.header.kind)
-        self.key, commitment, self.mac = object_keys(secret, self.header.raw)
-        commit(commitment, raw[HEADER:START], what)
+    def __init__(self, what, header, keys):
+        self.what, self.header = what, header
+        self.key, _, self.mac = keys
+
+    @staticmethod
+    def open(raw, repository, epoch_key, what):
+        """`raw`: the first 112 bytes or more; `epoch_key(domain, epoch)` gives the key. Checks the commitment."""
+        header = parse_header(raw, repository, what)
+        secret = class_secret(epoch_key(header.domain, header.epoch), header.domain, header.kind)
+        keys = object_keys(secret, header.raw)
+        commit(keys[1], raw[HEADER:START], what)
+        return Envelope(what, header, keys)
 
     def head(self, number, raw):
         """Opens the head of a record: its first 72 bytes are enough."""
@@ -132,7 +137,7 @@ class Envelope:
 
 def open_body(raw, repository, epoch_key, what):
     """The decoded body of an envelope that is no pack, without its checksum, and its header."""
-    envelope = Envelope(raw, repository, epoch_key, what)
+    envelope = Envelope.open(raw, repository, epoch_key, what)
     if envelope.header.kind <= 2:
         raise Refused(f"{what}: a pack")
     found = list(envelope.records(raw, len(raw)))

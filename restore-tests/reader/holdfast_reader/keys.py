@@ -58,7 +58,7 @@ class Secret:
                 raise Refused(f"{what}: parameters that do not belong to kind {self.kind}")
             return self.value
         memory, passes, lanes = head.get(4) or (0, 0, 0)
-        if not (65_536 <= memory <= 1 << 20 and 3 <= passes <= 16 and 4 <= lanes <= 16):
+        if not (8 * lanes <= memory <= 1 << 20 and 1 <= passes <= 16 and 1 <= lanes <= 16):
             raise Refused(f"{what}: Argon2 parameters {memory}, {passes}, {lanes}")
         return argon2id(self.value, head[5], memory, passes, lanes)
 
