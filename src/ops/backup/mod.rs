@@ -7,6 +7,7 @@
 mod build;
 mod plan;
 mod run;
+mod step;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
