@@ -12,7 +12,9 @@ use holdfast::format::objects::{Forgotten, Hold, HoldRelease, Moved, Repack, Tom
 use holdfast::format::ring::role;
 use holdfast::repo::Repo;
 use holdfast::store::Key;
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -425,4 +427,39 @@ fn a_flipped_byte_is_noticed_in_every_kind_of_object() {
         std::fs::write(&victim, &good).unwrap();
     }
     reader.check();
+}
+
+/// Opens a directory in another, made first if `make` says so. Paths would be too long.
+fn step(dir: &impl std::os::fd::AsFd, name: &str, make: bool) -> std::os::fd::OwnedFd {
+    if make {
+        mkdirat(dir, name, Mode::from_raw_mode(0o755)).unwrap();
+    }
+    openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).unwrap()
+}
+
+#[test]
+fn what_lies_deeper_than_a_path_is_long_comes_back() {
+    let bench = with_recovery_key();
+    let (source, levels, name) = (bench.path("source"), 60, "n".repeat(100));
+    std::fs::create_dir(&source).unwrap();
+    let mut dir = std::fs::File::open(&source).unwrap().into();
+    for _ in 0..levels {
+        dir = step(&dir, &name, true);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    std::fs::File::from(openat(&dir, "b", flags, Mode::from_raw_mode(0o600)).unwrap()).write_all(b"deep").unwrap();
+    linkat(&dir, "b", &dir, "a", AtFlags::empty()).unwrap();
+    bench.ok(&["backup", source.to_str().unwrap()]);
+
+    let back = Reader::new(&bench).restore("latest", "back");
+    let mut dir = std::fs::File::open(back).unwrap().into();
+    for _ in 0..levels {
+        dir = step(&dir, &name, false);
+    }
+    let [a, b] = ["a", "b"].map(|name| openat(&dir, name, OFlags::RDONLY, Mode::empty()).unwrap());
+    let inode = |fd| rustix::fs::fstat(fd).unwrap().st_ino;
+    assert_eq!(inode(&a), inode(&b));
+    let mut content = String::new();
+    std::fs::File::from(a).read_to_string(&mut content).unwrap();
+    assert_eq!(content, "deep");
 }

@@ -75,18 +75,24 @@ class Restore:
             return False
         inode = (entry[20], entry[9])
         if inode not in self.links:
-            self.links[inode] = path
+            self.links[inode] = path[1:].split(b"/")
             return False
         first = self.links[inode]
-        folder = os.open(self._folder(first), os.O_PATH)
+        folder = self._folder(first)
         try:
-            os.link(os.path.basename(first), entry[0], src_dir_fd=folder, dst_dir_fd=fd, follow_symlinks=False)
+            os.link(first[-1], entry[0], src_dir_fd=folder, dst_dir_fd=fd, follow_symlinks=False)
         finally:
             os.close(folder)
         return True
 
     def _folder(self, path):
-        return os.path.join(self.target, os.path.dirname(path).lstrip(b"/"))
+        """Opens the directory of what was restored there, step by step: the whole path may be too long to open."""
+        fd = os.open(self.target, os.O_PATH | os.O_DIRECTORY)
+        for part in path[:-1]:
+            inside = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = inside
+        return fd
 
     def _file(self, entry, fd, path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
