@@ -412,11 +412,13 @@ fn a_flipped_byte_is_noticed_in_every_kind_of_object() {
     victims.push(bench.region("a").join("epochs/00000001/end"));
     for victim in victims {
         let good = std::fs::read(&victim).unwrap();
-        let summed = !victim.to_string_lossy().contains("packs/") && !victim.to_string_lossy().contains("index/");
+        // Names that are hashes cannot be made to fit; a mark, and a slot of another secret, have no more than a checksum.
+        let summed =
+            ["packs/", "index/", "region-a/region", "keys/"].iter().all(|p| !victim.to_string_lossy().contains(p));
         for at in [10, 60, good.len() / 2, good.len() - 1] {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            if summed && at < good.len() - 32 && !victim.ends_with("region") {
+            if summed && at < good.len() - 32 {
                 sum_up(&mut bad);
             }
             std::fs::write(&victim, &bad).unwrap();
