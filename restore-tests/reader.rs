@@ -378,6 +378,21 @@ fn junk_in_the_chain_of_configurations_is_passed_over() {
     assert_eq!(reader.list().len(), 1);
 }
 
+#[test]
+fn a_configuration_that_was_taken_away_is_missed() {
+    let bench = with_recovery_key();
+    bench.ok(&["key", "add", "--new-key-file", "key"]);
+    backed_up(&bench);
+    assert_eq!(Reader::new(&bench).list().len(), 1);
+    std::fs::remove_file(bench.region("a").join("config/00000002")).unwrap();
+    let reader = Reader::new(&bench);
+    assert_eq!(reader.list().len(), 0);
+    let (code, output) = reader.run(&["--check"]);
+    assert!(code == 1 && text(&output).contains("knows config 2, the last one here is 1"), "{}", text(&output));
+    let (code, output) = Reader::with(&bench, "--key-file", "key").run(&["--list"]);
+    assert!(code == 1 && text(&output).contains("config/00000002: not there"), "{code}: {}", text(&output));
+}
+
 /// The first object, in order, whose key begins so.
 fn first(bench: &Bench, prefix: &str) -> PathBuf {
     let all = bench.objects("a");

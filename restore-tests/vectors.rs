@@ -13,6 +13,7 @@ use holdfast::format::ring::{Keyring, SlotEntry, Trust};
 use holdfast::format::signed::{self, Opened, Signer};
 use holdfast::format::slot::{Anchor, Slot, SlotKind};
 use holdfast::format::snapshot::Manifest;
+use holdfast::format::tree::Page;
 use holdfast::format::{FormatError, cbor};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -303,5 +304,19 @@ fn the_same_is_refused() {
     assert!(cbor::decode::<HoldRelease>("release", &bytes(&all["cbor"]["good"])).is_ok());
     for s in list(&all["cbor"]["bad"]) {
         assert!(cbor::decode::<HoldRelease>("release", &bytes(&s["cbor"])).is_err(), "{}", s["why"]);
+    }
+}
+
+#[test]
+fn pages_that_no_directory_has_are_refused() {
+    let all = vectors();
+    let read = |page: &Value| {
+        let page = Page::decode(&bytes(page)).ok()?;
+        let safe = page.entries.iter().flatten().all(|entry| entry.name_is_safe());
+        safe.then(|| page.entries.map_or(0, |entries| entries.len()))
+    };
+    assert_eq!(read(&all["pages"]["good"]), Some(2));
+    for s in list(&all["pages"]["bad"]) {
+        assert_eq!(read(&s["cbor"]), None, "{}", s["why"]);
     }
 }

@@ -300,6 +300,36 @@ def releases():
     return {"good": good.hex(), "bad": [{"why": why, "cbor": raw.hex()} for why, raw in bad.items()]}
 
 
+def pages():
+    """Tree pages: one that is right, and what no directory can hold."""
+
+    def entry(name, **more):
+        plain = {0: name, 1: 0, 2: 0o644, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0, 8: 0, 9: 1}
+        return plain | {int(key[1:]): value for key, value in more.items()}
+
+    def leaf(*entries):
+        return cbor.encode({0: 0, 1: list(entries)})
+
+    good = leaf(entry(b"a", k11=3, k12=b"abc"), entry(b"b\xff"))
+    bad = {
+        "above": leaf(entry(b"..")),
+        "here": leaf(entry(b".")),
+        "no name": leaf(entry(b"")),
+        "two steps": leaf(entry(b"a/b")),
+        "from the root": leaf(entry(b"/etc")),
+        "zero byte": leaf(entry(b"a\0b")),
+        "long name": leaf(entry(b"n" * 256)),
+        "twice": leaf(entry(b"a"), entry(b"a")),
+        "out of order": leaf(entry(b"b"), entry(b"a")),
+        "unknown type": leaf(entry(b"a", k1=7)),
+        "leaf of level 1": cbor.encode({0: 1, 1: [entry(b"a")]}),
+        "level 9": cbor.encode({0: 9, 2: [{0: bytes(32), 1: b"a", 2: 1}]}),
+        "inner page of level 0": cbor.encode({0: 0, 2: [{0: bytes(32), 1: b"a", 2: 1}]}),
+        "neither": cbor.encode({0: 0}),
+    }
+    return {"good": good.hex(), "bad": [{"why": why, "cbor": raw.hex()} for why, raw in bad.items()]}
+
+
 def make(golden):
     made = slots()
     configuration = config(made, golden["xwing"])
@@ -317,6 +347,7 @@ def make(golden):
         "manifest": manifest(bytes.fromhex(configuration["digest"])),
         "ed25519": signatures(),
         "cbor": releases(),
+        "pages": pages(),
     }
 
 

@@ -90,6 +90,6 @@ try:
 except WrongKey as error:
     print(f"wrong key: {error}", file=sys.stderr)
     sys.exit(12)
-except (Refused, OSError) as error:
+except (Refused, OSError, OverflowError) as error:
     print(error, file=sys.stderr)
     sys.exit(1)

@@ -12,6 +12,7 @@ from .envelope import CHUNK, TABLE, Envelope, Head, class_secret, object_keys, p
 from .errors import Refused, WrongKey
 from .keys import Config, Keyring, Secret, Slot
 from .objects import MANIFEST, Repository
+from .tree import Tree
 
 
 class FakeRegion:
@@ -128,6 +129,25 @@ def check_refusals(vectors):
         refused(lambda: decode(bytes.fromhex(s["cbor"]), shapes.RELEASE, "release"), s["why"])
 
 
+class OnePage:
+    """Chunks of which every one is the same page."""
+
+    def __init__(self, page):
+        self.page = page
+
+    def get(self, *_):
+        return self.page
+
+
+def check_pages(vectors):
+    def names(page):
+        return [entry[0] for entry in Tree(OnePage(bytes.fromhex(page)), 0).children({15: bytes(32)}, "page")]
+
+    expect(names(vectors["pages"]["good"]) == [b"a", b"b\xff"], "a page")
+    for s in vectors["pages"]["bad"]:
+        refused(lambda: names(s["cbor"]), s["why"])
+
+
 def check_file(path):
     vectors = json.loads(Path(path).read_text())
     check_derivations(vectors)
@@ -136,5 +156,6 @@ def check_file(path):
     region, config = check_keys(vectors)
     check_manifest(vectors, region, config)
     check_refusals(vectors)
+    check_pages(vectors)
     print(json.dumps({"vectors": sorted(vectors)}))
     return 0
