@@ -6,4 +6,5 @@ mod harness;
 mod house;
 mod key_files;
 mod policies;
+mod sessions;
 mod tidy;
