@@ -5,6 +5,7 @@ mod basics;
 mod harness;
 mod house;
 mod key_files;
+mod keys;
 mod policies;
 mod sessions;
 mod tidy;
