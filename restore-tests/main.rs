@@ -7,5 +7,6 @@ mod house;
 mod key_files;
 mod keys;
 mod policies;
+mod properties;
 mod sessions;
 mod tidy;
