@@ -316,6 +316,7 @@ impl Packer<'_, '_> {
     /// No region takes packs any more.
     pub fn flush(&mut self) -> Result<()> {
         self.close_bundle()?;
+        self.writer.progress.encoder_errors.add(self.coder.take_rejected());
         self.close_pack()
     }
 }

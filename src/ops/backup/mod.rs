@@ -7,6 +7,7 @@
 mod build;
 mod plan;
 mod run;
+mod step;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
@@ -70,6 +71,8 @@ pub struct BackupReport {
     pub caught_up: CaughtUp,
     /// Copies that were asked for.
     pub copies_min: usize,
+    /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
+    pub encoder_errors: u64,
 }
 
 impl BackupReport {

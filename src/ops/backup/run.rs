@@ -231,6 +231,7 @@ impl Run<'_> {
             behind: behind.collect(),
             caught_up,
             copies_min: self.repo.copies_min,
+            encoder_errors: self.progress.encoder_errors.get(),
         }
     }
 }
