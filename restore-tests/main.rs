@@ -7,3 +7,4 @@ mod house;
 mod key_files;
 mod policies;
 mod tidy;
+mod torture;
