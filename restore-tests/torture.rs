@@ -1,5 +1,7 @@
 //! Same bytes back: everything that a file system can hold goes in and comes out, or is named.
 
+mod again;
+mod outside;
 mod tree;
 mod walk;
 

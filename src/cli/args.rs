@@ -207,7 +207,7 @@ pub struct Restore {
     /// Only say what would be restored
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Do not restore owners [default: restored when run as root]
+    /// Do not restore owners
     #[arg(long)]
     pub no_owner: bool,
     /// Do not restore extended attributes and ACLs

@@ -13,7 +13,7 @@ use crate::source::files::TargetDir;
 use crate::store::Key;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most chunks of a window.
 const REFS_MAX: usize = 32 << 10;
@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) path: Vec<u8>,
     /// Path of its first name in the target.
     pub(super) first: Vec<u8>,
+    /// Whether that one failed.
+    pub(super) failed: Arc<AtomicBool>,
 }
 
 /// What is gathered.

@@ -1,13 +1,16 @@
 //! Metadata of entries: from `stat` to [`Entry`] and back, extended attributes by descriptor.
 
+use super::RestoreOptions;
 use super::error::{SourceError, SourceErrorKind};
 use crate::format::tree::{Entry, EntryType, Xattr};
 use rustix::fd::{AsFd, AsRawFd};
-use rustix::fs::{FileType, Stat, XattrFlags};
+use rustix::fs::{FileType, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// An attribute of the security module belongs to the system, not to the file.
 const NEVER_REMOVED: &[u8] = b"security.selinux";
+/// The mode bits by which a program runs as its owner.
+const SET_ID: u32 = 0o6000;
 
 pub(super) fn kind_of(stat: &Stat) -> Option<EntryType> {
     Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -155,19 +158,15 @@ pub(super) fn apply(
     fd: rustix::fd::BorrowedFd<'_>,
     entry: &Entry,
     path: &[u8],
-    options: &super::RestoreOptions,
+    options: &RestoreOptions,
 ) -> Result<(), Vec<SourceError>> {
     let mut errors = Vec::new();
-    let mut check = |action: &str, done: Result<(), Errno>| {
-        if let Err(e) = done {
-            errors.push(SourceError::new(path, action, e));
-        }
-    };
-    if options.owners {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
-        check("set its owner", rustix::fs::fchown(fd, Some(uid), Some(gid)));
+    let set = |uid, gid| rustix::fs::fchown(fd, uid, gid);
+    let owned = own(rustix::fs::fstat(fd), entry, path, options, set, &mut errors);
+    let mode = mode_for(entry, owned, path, &mut errors);
+    if let Err(e) = rustix::fs::fchmod(fd, mode) {
+        errors.push(SourceError::new(path, "set its mode", e));
     }
-    check("set its mode", rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(entry.mode & 0o7777)));
     if options.xattrs {
         write_xattrs(&At::Fd(fd), entry, path, &mut errors);
     }
@@ -175,6 +174,55 @@ pub(super) fn apply(
         errors.push(SourceError::new(path, "set its times", e));
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Gives it to its owner, where that is asked for; whether it is its owner's then. What is right already is not
+/// touched, so that someone without privileges can restore what is his own.
+pub(super) fn own(
+    now: Result<Stat, Errno>,
+    entry: &Entry,
+    path: &[u8],
+    options: &RestoreOptions,
+    set: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    errors: &mut Vec<SourceError>,
+) -> bool {
+    if now.is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid)) {
+        return true;
+    }
+    if !options.owners {
+        return false;
+    }
+    // The largest number means "leave it" to the kernel, and belongs to nobody.
+    let done = match entry.uid == u32::MAX || entry.gid == u32::MAX {
+        true => Err(Errno::INVAL),
+        false => set(Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))),
+    };
+    if let Err(e) = done {
+        errors.push(SourceError::new(path, &format!("give it to {}:{}", entry.uid, entry.gid), e));
+    }
+    done.is_ok()
+}
+
+/// Its mode. A program that runs as its owner must not come to run as whoever restores it.
+pub(super) fn mode_for(entry: &Entry, owned: bool, path: &[u8], errors: &mut Vec<SourceError>) -> Mode {
+    let mode = entry.mode & 0o7777;
+    if owned || entry.kind == EntryType::Dir || mode & SET_ID == 0 {
+        return Mode::from_raw_mode(mode);
+    }
+    let what = "restored without set-user-id and set-group-id, because it is not its owner's";
+    errors.push(SourceError::other(path, SourceErrorKind::Unsupported, what));
+    Mode::from_raw_mode(mode & !SET_ID)
+}
+
+/// Whether nothing that a restore would apply differs.
+pub(super) fn matches(stat: &Stat, at: &At<'_>, entry: &Entry, path: &[u8], options: &RestoreOptions) -> bool {
+    let mut there = Entry::bare(&entry.name, entry.kind);
+    fill(&mut there, stat);
+    let xattrs = || read_xattrs(at, path).is_ok_and(|found| found[..] == *entry.xattrs.as_deref().unwrap_or_default());
+    (there.mode == entry.mode || entry.kind == EntryType::Symlink)
+        && (!options.owners || (there.uid, there.gid) == (entry.uid, entry.gid))
+        && (there.mtime_s, there.mtime_ns) == (entry.mtime_s, entry.mtime_ns)
+        && (!options.xattrs || xattrs())
 }
 
 pub(super) fn unsafe_name(path: &[u8]) -> SourceError {
