@@ -51,7 +51,8 @@ pub(super) struct Planner<'p> {
     walker: Walker,
     reader: &'p Reader,
     coder: Coder,
-    parent: Option<(ParentRule, i64)>,
+    /// The rule, and when the parent's run began and ended.
+    parent: Option<(ParentRule, (i64, i64))>,
     root: Option<Entry>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
@@ -66,7 +67,7 @@ impl<'p> Planner<'p> {
             walker,
             reader,
             coder: Coder::new(ZSTD_LEVEL),
-            parent: parent.map(|(m, rule)| (rule, m.start)),
+            parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             root: parent.map(|(m, _)| m.root.clone()),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -146,13 +147,13 @@ impl<'p> Planner<'p> {
     fn item(&mut self, mut entry: Entry, dir: Arc<DirHandle>) {
         let old = self.counterpart(&entry.name);
         let mut read = entry.kind == EntryType::File;
-        if let (true, Some(old), Some((rule, start))) = (read, old, self.parent)
+        if let (true, Some(old), Some((rule, ran))) = (read, old, self.parent)
             && unchanged(&old, &entry, rule)
-            && !too_recent(&old, start)
+            && !too_recent(&old, rule, ran)
             && old.flags.unwrap_or(0) == 0
         {
             read = false;
-            take_over(&mut entry, old);
+            self.take_over(&mut entry, &dir, old, rule);
         }
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
@@ -168,6 +169,21 @@ impl<'p> Planner<'p> {
         self.batch.push(Work { entry, read });
     }
 
+    /// Content and attributes of an unchanged file come from the parent; but on a clone, where no time tells whether
+    /// attributes changed, these are read.
+    fn take_over(&mut self, entry: &mut Entry, dir: &DirHandle, old: Entry, rule: ParentRule) {
+        entry.take_content(&old);
+        if rule == ParentRule::SameFs || unchanged(&old, entry, ParentRule::SameFs) {
+            entry.xattrs = old.xattrs;
+            entry.xattrs_ref = old.xattrs_ref;
+            return;
+        }
+        match dir.xattrs(&entry.name) {
+            Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
+            Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
+        }
+    }
+
     fn close_batch(&mut self) {
         self.batch_bytes = 0;
         let dir = self.batch_dir.take();
@@ -175,13 +191,6 @@ impl<'p> Planner<'p> {
             self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
         }
     }
-}
-
-/// Content and attributes of an unchanged file come from the parent.
-fn take_over(entry: &mut Entry, old: Entry) {
-    entry.take_content(&old);
-    entry.xattrs = old.xattrs;
-    entry.xattrs_ref = old.xattrs_ref;
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

@@ -42,12 +42,20 @@ pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
     content && (rule == ParentRule::Clone || metadata)
 }
 
-/// Whether an entry of the previous run (begun at `start_ms`) may have changed right after it was read
-/// without its times showing it.
-pub fn too_recent(entry: &Entry, start_ms: i64) -> bool {
+/// Whether an entry of the previous run (from `start_ms` to `end_ms`) may have changed right after it was read
+/// without the times that `rule` compares showing it.
+pub fn too_recent(entry: &Entry, rule: ParentRule, (start_ms, end_ms): (i64, i64)) -> bool {
     let ms = |s: i64, ns: u32| s.saturating_mul(1000).saturating_add(i64::from(ns) / 1_000_000);
-    let newest = ms(entry.mtime_s, entry.mtime_ns).max(ms(entry.ctime_s, entry.ctime_ns));
-    newest >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS)
+    let recent = |ms: i64| ms >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS);
+    match rule {
+        // Any change sets it, and nobody else can.
+        ParentRule::SameFs => recent(ms(entry.ctime_s, entry.ctime_ns)),
+        // One beyond the run's end was set by hand, and the next change would bring it back to the present.
+        ParentRule::Clone => {
+            let modified = ms(entry.mtime_s, entry.mtime_ns);
+            recent(modified) && modified <= end_ms.saturating_add(CLOCK_GRANULARITY_MS)
+        }
+    }
 }
 
 /// A number for the file system that a path is on: its `f_fsid`.
