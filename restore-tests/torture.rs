@@ -1,7 +1,10 @@
 //! Same bytes back: everything that a file system can hold goes in and comes out, or is named.
 
 mod again;
+mod large;
+mod moving;
 mod outside;
+mod parts;
 mod tree;
 mod walk;
 

@@ -23,7 +23,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
-    let root = browse::find(&reader, &snapshot.manifest, path.as_bytes())?;
+    let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);

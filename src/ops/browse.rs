@@ -14,8 +14,11 @@ use std::io::Write;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// `SNAPSHOT` or `SNAPSHOT:/path`, split.
-pub fn split_target(text: &str) -> (&str, &str) {
-    text.split_once(':').unwrap_or((text, ""))
+pub fn split_target(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|b| *b == b':') {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
 }
 
 /// The components of a path inside a snapshot.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crate::repo::writer::ZSTD_LEVEL;
-use crate::source::files::{Target, TargetDir};
+use crate::source::files::{Target, TargetDir, descriptors};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             request,
             target,
             coder: Coder::new(ZSTD_LEVEL),
-            window: Window::default(),
+            window: Window::new(descriptors()),
             stack: Vec::new(),
             path: Vec::new(),
             links: HashMap::new(),

@@ -67,6 +67,12 @@ pub fn fs_id(path: &Path) -> Result<u64, SourceError> {
     Ok(stat.f_fsid)
 }
 
+/// How many files this process may have open.
+pub fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
+}
+
 /// The host's name.
 pub fn hostname() -> String {
     String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned()
