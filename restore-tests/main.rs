@@ -6,5 +6,6 @@ mod harness;
 mod house;
 mod key_files;
 mod policies;
+mod sessions;
 mod tidy;
 mod torture;

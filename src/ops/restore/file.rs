@@ -64,7 +64,7 @@ impl FileTask {
         let there = self.dir.kind_of(&self.entry.name);
         let done = there.and_then(|there| {
             if there.is_some() {
-                let file = self.dir.file(&self.entry)?;
+                let file = TargetFile::open(&self.dir, &self.entry)?;
                 self.existed.store(file.existing().is_some(), Ordering::Relaxed);
                 *lock(&self.file) = Some(file);
             }
@@ -96,7 +96,7 @@ impl FileTask {
         let mut slot = lock(&self.file);
         let file = match slot.take() {
             Some(file) => file,
-            None => self.dir.file(&self.entry)?,
+            None => TargetFile::open(&self.dir, &self.entry)?,
         };
         act(slot.insert(file))
     }
@@ -109,7 +109,7 @@ impl FileTask {
             return Ok(());
         }
         if let Some(old) = slot.take_if(|file| file.is_shared()) {
-            let new = self.dir.replace(&self.entry)?;
+            let new = TargetFile::replace(&self.dir, &self.entry)?;
             copy(&old, &new, self.entry.size())?;
             *slot = Some(new);
         }
