@@ -2,7 +2,7 @@
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
-use super::output::{Outcome, path_text};
+use super::output::{Outcome, path_text, plain};
 use crate::base::{TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
@@ -58,7 +58,7 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
             m.mode.name(),
             units::bytes(m.counts.bytes),
             units::count(m.counts.files),
-            m.source.name,
+            plain(&m.source.name),
             region_names(&repo, snapshot).join(" "),
         ));
         all.push(snapshot_json(&repo, snapshot));

@@ -98,7 +98,10 @@ pub fn cat(reader: &Reader, entry: &Entry, out: &mut dyn Write, cancel: &Cancel)
     if entry.kind != EntryType::File {
         return Err(Error::new(Kind::Config, "not a regular file"));
     }
-    let refused = |e: std::io::Error| Error::new(Kind::Source, format!("cannot write the output: {e}"));
+    let refused = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Error::new(Kind::Cancelled, "the output was closed"),
+        kind => Error::new(Kind::Source, format!("cannot write the output: {kind}")),
+    };
     if let Some(inline) = &entry.inline {
         return out.write_all(inline).map_err(refused);
     }

@@ -11,6 +11,8 @@ use rustix::io::Errno;
 const NEVER_REMOVED: &[u8] = b"security.selinux";
 /// The mode bits by which a program runs as its owner.
 const SET_ID: u32 = 0o6000;
+/// The longest list of names that the kernel has.
+const NAMES_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn kind_of(stat: &Stat) -> Option<EntryType> {
     Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -61,12 +63,10 @@ impl At<'_> {
         [dir.as_bytes(), b"/", name].concat()
     }
 
-    fn list(&self, buf: &mut Vec<u8>) -> Result<usize, Errno> {
-        buf.clear();
-        buf.resize(64 << 10, 0);
+    fn list(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut buf[..]),
-            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut buf[..]),
+            At::Fd(fd) => rustix::fs::flistxattr(fd, buf),
+            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), buf),
         }
     }
 
@@ -93,25 +93,19 @@ impl At<'_> {
         }
     }
 
-    /// How many bytes the names take; asked first, because most files have none.
-    fn names_len(&self) -> Result<usize, Errno> {
-        match self {
-            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut [0u8; 0][..]),
-            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut [0u8; 0][..]),
-        }
-    }
-
     fn names(&self) -> Result<Vec<Vec<u8>>, Errno> {
-        if matches!(self.names_len(), Ok(0)) {
-            return Ok(Vec::new());
+        let split = |names: &[u8]| names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+        // Most files have none or few. A length of nothing is not asked for: an empty buffer is answered by "none".
+        let mut few = [0; 256];
+        match self.list(&mut few) {
+            Ok(len) => Ok(split(&few[..len])),
+            Err(Errno::RANGE) => {
+                let mut many = vec![0; NAMES_BYTES_MAX];
+                self.list(&mut many).map(|len| split(&many[..len]))
+            }
+            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+            Err(e) => Err(e),
         }
-        let mut buf = Vec::new();
-        let len = match self.list(&mut buf) {
-            Ok(len) => len,
-            Err(Errno::OPNOTSUPP) => 0,
-            Err(e) => return Err(e),
-        };
-        Ok(buf[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
     }
 }
 
