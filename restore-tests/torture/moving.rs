@@ -254,7 +254,7 @@ fn an_unprivileged_backup_names_what_it_cannot_read() {
     std::fs::write(source.join("closed/inside"), b"inside").expect("file");
     std::fs::create_dir(source.join("unsearchable")).expect("directory");
     std::fs::write(source.join("unsearchable/inside"), b"inside").expect("file");
-    for (name, mode) in [("secret", 0), ("big-secret", 0), ("closed", 0), ("unsearchable", 0o744)] {
+    for (name, mode) in [("secret", 0o000), ("big-secret", 0o000), ("closed", 0o000), ("unsearchable", 0o744)] {
         std::fs::set_permissions(source.join(name), std::fs::Permissions::from_mode(mode)).expect("mode");
     }
     let (code, report) = unprivileged(&case, &["backup", &text(&source)]);
@@ -273,7 +273,7 @@ fn an_unprivileged_backup_names_what_it_cannot_read() {
     assert_eq!(std::fs::read(target.path().join("readable")).expect("read"), b"readable");
     assert!(!target.path().join("secret").exists());
     // Nothing at all can be read: no snapshot.
-    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0)).expect("mode");
+    std::fs::set_permissions(&source, std::fs::Permissions::from_mode(0o000)).expect("mode");
     let (code, report) = unprivileged(&case, &["backup", &text(&source)]);
     assert_eq!((code, &report["error"]["kind"]), (1, &"source".into()), "{report:#}");
     assert_eq!(case.bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(1));

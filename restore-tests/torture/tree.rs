@@ -148,7 +148,7 @@ fn links(dir: &Path) {
     for name in ["small", "big", "nothing", "symlink", "fifo", "socket", "null"] {
         for other in ["one/second-", "two/deeper/", "zero/"] {
             let to = dir.join(format!("{other}{name}"));
-            fs::linkat(CWD, &first(name), CWD, &to, AtFlags::empty()).expect("hard link");
+            fs::linkat(CWD, first(name), CWD, &to, AtFlags::empty()).expect("hard link");
         }
     }
 }
