@@ -7,6 +7,8 @@ mod harness;
 mod house;
 mod key_files;
 mod policies;
+mod reader;
 mod sessions;
 mod tidy;
 mod torture;
+mod vectors;
