@@ -47,9 +47,8 @@ def encode(prefix, data):
 
 
 def decode(prefix, text):
-    if text != text.lower() and text != text.upper():
-        raise WrongKey("recovery key: mixed case")
-    text = text.lower()
+    # People type it from paper: case, spaces and dashes do not count.
+    text = "".join(text.lower().replace("-", "").split())
     found, _, rest = text.rpartition("1")
     if found != prefix:
         raise WrongKey(f"recovery key: does not begin with {prefix}1")
