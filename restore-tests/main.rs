@@ -8,5 +8,7 @@ mod key_files;
 mod keys;
 mod policies;
 mod properties;
+mod reader;
 mod sessions;
 mod tidy;
+mod vectors;

@@ -93,8 +93,8 @@ impl At<'_> {
     /// How many bytes the names take; asked first, because most files have none.
     fn names_len(&self) -> Result<usize, Errno> {
         match self {
-            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut [0u8; 0][..]),
-            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut [0u8; 0][..]),
+            At::Fd(fd) => rustix::fs::flistxattr_query(fd),
+            At::Link(dir, name) => rustix::fs::llistxattr_query(Self::path(dir, name)),
         }
     }
 
