@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basics;
+mod command_line;
 mod harness;
 mod house;
 mod key_files;
@@ -11,4 +12,5 @@ mod properties;
 mod reader;
 mod sessions;
 mod tidy;
+mod torture;
 mod vectors;
