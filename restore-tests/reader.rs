@@ -215,7 +215,7 @@ fn every_kind_of_secret_opens_until_it_is_removed() {
     std::fs::write(bench.path("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
     let first = Reader::with(&bench, "--passphrase-file", "passphrase");
     backed_up(&bench);
-    std::fs::write(bench.path("other"), "another-long-passphrase-of-this-test-77\n").unwrap();
+    std::fs::write(bench.path("other"), "another-passphrase-that-nobody-guesses-7755\n").unwrap();
     bench.ok(&["key", "add", "--new-key-file", "key"]);
     bench.ok(&["key", "add", "--new-passphrase-file", "other"]);
     let readers = [
