@@ -237,6 +237,12 @@ fn every_kind_of_secret_opens_until_it_is_removed() {
     for (n, reader) in readers.iter().enumerate() {
         assert_same(&source, &reader.restore("latest", &format!("back-{n}")));
     }
+    // The same secret once more: its old slot is dead, its new one opens.
+    let (secret, key) = (bench.path("passphrase"), bench.path("key"));
+    let again = ["key", "add", "--new-passphrase-file", secret.to_str().unwrap(), "--key-file", key.to_str().unwrap()];
+    bench.ok(&again);
+    let (code, output) = first.run(&["--list"]);
+    assert_eq!(code, 0, "{}", text(&output));
 }
 
 #[test]

@@ -89,20 +89,22 @@ class Slot:
         self.owner, self.number, self.digest = anchor[0], anchor[1], anchor[2]
 
 
-def open_slot(region, secret):
-    """The slot that the secret opens."""
-    reasons = []
+def open_slots(region, secret):
+    """The slots that the secret opens: removed and added again, one secret has several."""
+    found, reasons = [], []
     for key in region.keys("slot"):
         try:
             slot = Slot(region, key)
             if slot.kind == secret.kind:
                 slot.open(secret)
-                return slot
+                found.append(slot)
         except WrongKey:
             pass
         except Refused as error:
             reasons.append(str(error))
-    raise WrongKey("; ".join(["no slot opens with this secret", *reasons]))
+    if not found:
+        raise WrongKey("; ".join(["no slot opens with this secret", *reasons]))
+    return found
 
 
 class Config:
@@ -205,7 +207,16 @@ def walk(region, slot):
 
 def open_repository(region, secret):
     """Opens with a secret: the chain of configurations and the keyring in force."""
-    slot = open_slot(region, secret)
+    refused = None
+    for slot in open_slots(region, secret):
+        try:
+            return open_with(region, slot)
+        except WrongKey as error:
+            refused = error
+    raise refused
+
+
+def open_with(region, slot):
     chain = walk(region, slot)
     last = chain[-1]
     unknown = set(last.head[5][0]) - FEATURES
