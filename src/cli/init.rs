@@ -112,7 +112,7 @@ fn first_secret(context: &Context, args: &Init, generated: &mut Option<Zeroizing
 }
 
 fn generate(context: &Context, generated: &mut Option<Zeroizing<String>>) -> Result<NewSecret> {
-    let words = Zeroizing::new(generate_passphrase(&Secret::from_bytes(context.env.random()?)));
+    let words = generate_passphrase(&Secret::from_bytes(context.env.random()?));
     *generated = Some(words.clone());
     Ok(NewSecret::Passphrase(words))
 }
