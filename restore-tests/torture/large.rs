@@ -7,11 +7,16 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs with a limit on open files.
+/// Memory that is enough for any source.
+const MEMORY_BYTES_MAX: u64 = 700 << 20;
+/// Length of the names of the deep tree: long enough for its paths to add up to more than that.
+const NAME_LEN: usize = 240;
+
+/// Runs with a limit on open files and on memory.
 fn limited(case: &Case, files: u32, args: &[&str]) -> (i32, Value) {
     let region = format!("a={}", text(&case.bench.region("a")));
     let output = Command::new("prlimit")
-        .arg(format!("--nofile={files}"))
+        .args([format!("--nofile={files}"), format!("--data={MEMORY_BYTES_MAX}")])
         .args([env!("CARGO_BIN_EXE_holdfast"), "--json", "--quiet", "--region", &region])
         .args(args)
         .env("HOLDFAST_PASSPHRASE", PASSPHRASE)
@@ -76,7 +81,7 @@ fn depth(dir: &Path) -> usize {
     let mut at = fs::openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("open");
     for levels in 0.. {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        match fs::openat(&at, format!("{}", (b'a' + (levels % 26) as u8) as char), flags, Mode::empty()) {
+        match fs::openat(&at, &[b'a' + (levels % 26) as u8; NAME_LEN][..], flags, Mode::empty()) {
             Ok(below) => at = below,
             Err(_) => return levels,
         }
@@ -88,7 +93,7 @@ fn depth(dir: &Path) -> usize {
 fn too_deep_a_tree_is_named_and_the_rest_is_kept() {
     let case = Case::new();
     std::fs::create_dir(case.path("source")).expect("directory");
-    super::tree::deep(&case.path("source/deep"), 4200, 1);
+    super::tree::deep(&case.path("source/deep"), 4200, NAME_LEN);
     std::fs::write(case.path("source/file"), b"file").expect("file");
     let (code, report) = limited(&case, 20_000, &["backup", &case.text("source")]);
     assert_eq!((code, &report["errors_total"]), (3, &Value::from(1)), "{report:#}");

@@ -401,7 +401,9 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
         cancel.check()?;
         report.snapshots += 1;
         let sid = snapshot.manifest.sid.short();
-        let mut stack = vec![(Vec::new(), DirReader::new(reader, snapshot.manifest.root.tree))];
+        // One path for all: in a deep tree those of the open directories would add up to gigabytes.
+        let mut path = Vec::new();
+        let mut stack = vec![(0, DirReader::new(reader, snapshot.manifest.root.tree))];
         while let Some((prefix, dir)) = stack.last_mut() {
             cancel.check()?;
             let entry = match dir.next(&mut coder) {
@@ -411,20 +413,19 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
                     continue;
                 }
                 Err(e) => {
-                    report.broken.push(format!("snapshot {sid}: /{}: {e}", String::from_utf8_lossy(prefix)));
+                    let dir = path[..*prefix].strip_suffix(b"/").unwrap_or_default();
+                    report.broken.push(format!("snapshot {sid}: /{}: {e}", String::from_utf8_lossy(dir)));
                     stack.pop();
                     continue;
                 }
             };
-            let mut path = prefix.clone();
-            if !path.is_empty() {
-                path.push(b'/');
-            }
+            path.truncate(*prefix);
             path.extend_from_slice(&entry.name);
             match entry.kind {
                 EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => {
                     check_depth(stack.len())?;
-                    stack.push((path, DirReader::new(reader, entry.tree)));
+                    path.push(b'/');
+                    stack.push((path.len(), DirReader::new(reader, entry.tree)));
                 }
                 EntryType::File => {
                     if let Err(why) = file_resolves(reader, &entry, &gone, &mut coder) {

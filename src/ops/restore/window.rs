@@ -23,6 +23,8 @@ const FILES_MAX: usize = 4096;
 const DIRS_MAX: usize = 256;
 /// Most links of a window.
 const LINKS_MAX: usize = 256;
+/// Most bytes of the paths of directories and links that wait in a window.
+const PATH_BYTES_MAX: usize = 16 << 20;
 /// Ranges closer than this are read as one.
 const GAP_BYTES_MAX: u32 = 128 << 10;
 /// Longest range that is read at once.
@@ -75,6 +77,12 @@ impl Window {
             || self.files >= FILES_MAX.min(self.descriptors / 4)
             || self.dirs.len() >= DIRS_MAX.min(self.descriptors / 8)
             || self.links.len() >= LINKS_MAX.min(self.descriptors / 8)
+            || self.path_bytes() >= PATH_BYTES_MAX
+    }
+
+    fn path_bytes(&self) -> usize {
+        let dirs: usize = self.dirs.iter().map(|(_, _, path)| path.len()).sum();
+        self.links.iter().fold(dirs, |sum, link| sum + link.path.len() + link.first.len())
     }
 
     /// Reads and writes everything that is gathered.

@@ -8,6 +8,7 @@ mod exclude;
 mod read;
 mod target;
 mod target_file;
+mod trail;
 mod walk;
 
 pub use error::{SourceError, SourceErrorKind};

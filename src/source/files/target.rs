@@ -5,6 +5,7 @@
 
 use super::attrs::{self, At, proc_path, unsafe_name, write_xattrs};
 use super::error::{SourceError, SourceErrorKind};
+use super::trail::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,8 +64,8 @@ impl Target {
         std::fs::create_dir_all(path).map_err(fail)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
-        let path = path.as_os_str().as_bytes().to_vec();
-        Ok(Target { root: Arc::new(TargetDir { fd, path, options }) })
+        let trail = Trail::new(path.as_os_str().as_bytes());
+        Ok(Target { root: Arc::new(TargetDir { fd, trail, options }) })
     }
 
     /// The target directory.
@@ -77,7 +78,7 @@ impl Target {
 #[derive(Debug)]
 pub struct TargetDir {
     fd: OwnedFd,
-    path: Vec<u8>,
+    trail: Arc<Trail>,
     pub(super) options: RestoreOptions,
 }
 
@@ -93,7 +94,7 @@ const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::N
 
 impl TargetDir {
     pub(super) fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        [&self.path[..], b"/", name].concat()
+        self.trail.path_of(name)
     }
 
     pub(super) fn check(&self, name: &[u8]) -> Outcome<Vec<u8>> {
@@ -134,7 +135,7 @@ impl TargetDir {
                 open().map_err(|e| SourceError::new(&path, "open it", e))?
             }
         };
-        Ok(Arc::new(TargetDir { fd, path, options: self.options.clone() }))
+        Ok(Arc::new(TargetDir { fd, trail: self.trail.below(name), options: self.options.clone() }))
     }
 
     /// Removes anything but a directory; nothing there is fine.
@@ -155,7 +156,7 @@ impl TargetDir {
     /// # Errors
     /// The kernel refused.
     pub fn names(&self) -> Outcome<Vec<Vec<u8>>> {
-        let fail = |e| SourceError::new(&self.path, "list it", e);
+        let fail = |e| SourceError::new(&self.trail.path(), "list it", e);
         rustix::fs::seek(self, rustix::fs::SeekFrom::Start(0)).map_err(fail)?;
         let mut buf = [MaybeUninit::uninit(); 32 << 10];
         let mut raw = RawDir::new(self, &mut buf);
@@ -194,7 +195,7 @@ impl TargetDir {
                 }
                 Some(child) => dir.unlink(&child, &dir.path_of(&child))?,
                 None => {
-                    let (own, path) = (std::mem::take(own), dir.path.clone());
+                    let (own, path) = (std::mem::take(own), dir.trail.path());
                     open.pop();
                     let parent = open.last().map_or(self, |(dir, ..)| dir);
                     rustix::fs::unlinkat(parent, &own[..], AtFlags::REMOVEDIR)
@@ -210,7 +211,7 @@ impl TargetDir {
     /// # Errors
     /// Each thing that could not be applied.
     pub fn finish(&self, entry: &Entry) -> std::result::Result<(), Vec<SourceError>> {
-        attrs::apply(self.fd.as_fd(), entry, &self.path, &self.options)
+        attrs::apply(self.fd.as_fd(), entry, &self.trail.path(), &self.options)
     }
 
     /// Gives `from_name` of `from` a further name here.

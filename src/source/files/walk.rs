@@ -7,6 +7,7 @@
 use super::attrs::{self, At, proc_path, read_xattrs};
 use super::error::{SourceError, SourceErrorKind};
 use super::exclude::Excludes;
+use super::trail::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{DIR_DEPTH_MAX, Entry, EntryType, Xattr};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,20 +43,13 @@ pub struct WalkOptions {
 #[derive(Debug)]
 pub struct DirHandle {
     fd: OwnedFd,
-    path: Vec<u8>,
+    trail: Arc<Trail>,
 }
 
 impl DirHandle {
     /// The path of an entry in it, for messages.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = self.path.clone();
-        if !name.is_empty() {
-            if path.last() != Some(&b'/') {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
-        }
-        path
+        self.trail.path_of(name)
     }
 
     /// Extended attributes of an entry in it, sorted; a link is not followed.
@@ -71,9 +65,9 @@ impl DirHandle {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone(&self) -> std::result::Result<DirHandle, SourceError> {
-        let fd =
-            rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).map_err(|e| SourceError::new(&self.path, "open it", e))?;
-        Ok(DirHandle { fd, path: self.path.clone() })
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map_err(|e| SourceError::new(&self.trail.path(), "open it", e))?;
+        Ok(DirHandle { fd, trail: Arc::clone(&self.trail) })
     }
 }
 
@@ -215,7 +209,7 @@ impl Walker {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
         match opened {
-            Ok(fd) => self.enter(DirHandle { fd, path: bytes }, b"", asked),
+            Ok(fd) => self.enter(DirHandle { fd, trail: Trail::new(&bytes) }, b"", asked),
             Err(e) => {
                 // Without a root there is no tree: the caller sees that nothing was entered.
                 let error = SourceError::new(&bytes, "open it", e);
@@ -238,7 +232,7 @@ impl Walker {
                 }
                 Err(error) => {
                     *more = false;
-                    self.queue.push_back(Event::Failed { path: frame.dir.path.clone(), error });
+                    self.queue.push_back(Event::Failed { path: frame.dir.trail.path(), error });
                     return;
                 }
             }
@@ -284,7 +278,7 @@ impl Walker {
             EntryType::Dir => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match rustix::fs::openat(&*dir, name, flags, Mode::empty()) {
-                    Ok(fd) => self.enter(DirHandle { fd, path }, name, asked),
+                    Ok(fd) => self.enter(DirHandle { fd, trail: dir.trail.below(name) }, name, asked),
                     Err(e) => {
                         let error = SourceError::new(&path, "open it", e);
                         self.queue.push_back(Event::Failed { path, error });
@@ -307,7 +301,7 @@ impl Walker {
     }
 
     fn enter(&mut self, handle: DirHandle, name: &[u8], asked: Option<Asked>) {
-        let path = handle.path.clone();
+        let path = handle.trail.path();
         let mut entry = Entry::bare(name, EntryType::Dir);
         let stat = match rustix::fs::fstat(&handle.fd) {
             Ok(stat) => stat,
@@ -428,7 +422,7 @@ fn list(
     after: Option<&[u8]>,
     window: usize,
 ) -> std::result::Result<(VecDeque<Vec<u8>>, bool), SourceError> {
-    let fail = |e| SourceError::new(&dir.path, "list it", e);
+    let fail = |e| SourceError::new(&dir.trail.path(), "list it", e);
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0)).map_err(fail)?;
     let mut buf = [MaybeUninit::uninit(); 32 << 10];
     let mut raw = RawDir::new(dir, &mut buf);
