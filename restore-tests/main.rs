@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basics;
+mod damage;
 mod harness;
 mod house;
+mod inside;
 mod key_files;
 mod policies;
 mod tidy;

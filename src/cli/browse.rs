@@ -2,6 +2,7 @@
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
+use super::found;
 use super::output::{Outcome, path_text};
 use crate::base::{TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
@@ -56,7 +57,7 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
             m.mode.name(),
             units::bytes(m.counts.bytes),
             units::count(m.counts.files),
-            m.source.name,
+            path_text(m.source.name.as_bytes()),
             region_names(&repo, snapshot).join(" "),
         ));
         all.push(snapshot_json(&repo, snapshot));
@@ -74,7 +75,8 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
         exit = exit.worse(Exit::Damage);
     }
     let damaged: Vec<String> = view.damaged.keys().map(|s| s.hex()).collect();
-    let value = json!({"verb": "snapshots", "repository": repo.id.hex(), "snapshots": all, "damaged": damaged, "lost": view.lost});
+    let mut value = json!({"verb": "snapshots", "repository": repo.id.hex(), "snapshots": all, "damaged": damaged, "lost": view.lost});
+    found::add(&repo, &mut value, &mut text);
     Ok(Outcome::new(exit, text, value))
 }
 

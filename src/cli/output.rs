@@ -19,7 +19,7 @@ impl Outcome {
 
     /// Prints it; returns the exit code.
     pub fn print(self, json: bool) -> u8 {
-        let text = if json { with_exit(self.json, self.exit).to_string() } else { self.text };
+        let text = if json { json_line(self.json, self.exit) } else { plain(&self.text, true) };
         if !text.is_empty() {
             line(&mut std::io::stdout().lock(), text.trim_end());
         }
@@ -34,7 +34,7 @@ pub fn line(out: &mut dyn Write, text: &str) {
 
 /// A remark beside the result.
 pub fn remark(text: &str) {
-    line(&mut std::io::stderr().lock(), text);
+    line(&mut std::io::stderr().lock(), &plain(text, true));
 }
 
 fn with_exit(value: Value, exit: Exit) -> Value {
@@ -51,11 +51,26 @@ pub fn print_error(e: &Error, json: bool) -> u8 {
     let exit = e.exit();
     if json {
         let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
-        line(&mut std::io::stdout().lock(), &with_exit(json!({"error": error}), exit).to_string());
+        line(&mut std::io::stdout().lock(), &json_line(json!({"error": error}), exit));
     } else {
-        remark(&format!("holdfast: {e}"));
+        remark(&plain(&format!("holdfast: {e}"), false));
     }
     exit as u8
+}
+
+/// JSON on one line; what a terminal would act on is escaped where the standard lets it stand.
+fn json_line(value: Value, exit: Exit) -> String {
+    let text = with_exit(value, exit).to_string();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    // Control characters can stand only inside strings, and there all of them may be escaped.
+    text.chars().map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+/// Text without what a terminal would act on; with `lines` it may have line ends.
+fn plain(text: &str, lines: bool) -> String {
+    text.chars().flat_map(|c| if lines && c == '\n' { vec![c] } else { visible(c) }).collect()
 }
 
 /// Bytes of a path for JSON: text, or with escapes where it is none.

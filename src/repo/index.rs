@@ -195,12 +195,13 @@ pub struct Reusable {
 }
 
 impl Reusable {
-    /// Whether a chunk need not be stored again.
-    pub fn has(&self, id: &ChunkId) -> bool {
+    /// Whether a chunk need not be stored again: it lies in a pack that is not `damaged`.
+    pub fn has(&self, id: &ChunkId, damaged: impl Fn(&PackName) -> bool) -> bool {
         self.index.locate(id).any(|at| {
             at.generation == self.generation
                 && at.regions.covers(self.regions)
                 && !self.bad.contains(&at.pack.name)
+                && !damaged(&at.pack.name)
                 && self.present.as_ref().is_none_or(|present| present.get(&at.pack.name) == Some(&at.pack.size))
         })
     }

@@ -1,8 +1,9 @@
 //! The walk, compared with the parent: what must be read, and what can be taken over.
 
+use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::format::snapshot::{Manifest, Miss};
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::{Entry, EntryType, items};
 use crate::repo::reader::Reader;
 use crate::repo::tree::DirReader;
 use crate::repo::writer::ZSTD_LEVEL;
@@ -150,6 +151,7 @@ impl<'p> Planner<'p> {
             && unchanged(&old, &entry, rule)
             && !too_recent(&old, start)
             && old.flags.unwrap_or(0) == 0
+            && is_stored(self.reader, &old)
         {
             read = false;
             take_over(&mut entry, old);
@@ -175,6 +177,20 @@ impl<'p> Planner<'p> {
             self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
         }
     }
+}
+
+/// Whether every region in use says where its content lies. What was lost is read again while the source has it.
+fn is_stored(reader: &Reader, old: &Entry) -> bool {
+    let used = reader.repo.usable();
+    let regions = &reader.repo.regions;
+    let known = |id: &ChunkId| {
+        let mut places = reader.index.locate(id);
+        *id == ChunkId::HOLE || places.any(|at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
+    };
+    let chunks = old.chunks.as_deref().map(|list| items(list).is_ok_and(|mut all| all.all(|item| known(&item.id))));
+    chunks.unwrap_or(true)
+        && old.list.is_none_or(|list| known(&list.page))
+        && old.xattrs_ref.is_none_or(|id| known(&id))
 }
 
 /// Content and attributes of an unchanged file come from the parent.
