@@ -61,7 +61,8 @@ impl Case<'_> {
         self.act(dir, Action::Snapshots, &["snapshots"], tally);
         self.act(dir, Action::KeyList, &["key", "list"], tally);
         let code = self.restore(dir, &ours.second, &ours.tree, tally, Some(Action::Restore));
-        let (first, _) = run_restore(dir, &ours.key(), &ours.first, &ours.first_tree);
+        let written = expect::is_written(self.damage);
+        let first = if written { run_restore(dir, &ours.key(), &ours.first, &ours.first_tree).0 } else { 1 };
         for (level, action) in
             [("presence", Action::Presence), ("ciphertext", Action::Ciphertext), ("content", Action::Content)]
         {
@@ -71,8 +72,10 @@ impl Case<'_> {
         if self.kind == Kind::Hold {
             self.check_hold(dir, tally);
         }
-        self.back_up(dir, [first, code], tally);
-        self.act(dir, Action::Forget, &["forget", &ours.first], tally);
+        if written {
+            self.back_up(dir, [first, code], tally);
+            self.act(dir, Action::Forget, &["forget", &ours.first], tally);
+        }
     }
 
     /// Restores, and expects the exit code of an action; or 0 where there is none.

@@ -8,4 +8,5 @@ mod house;
 mod inside;
 mod key_files;
 mod policies;
+mod sessions;
 mod tidy;

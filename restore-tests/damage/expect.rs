@@ -29,7 +29,7 @@ pub fn in_one(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
         // One mark in two places is one region with two addresses.
         (K::Region, D::Replayed, _) => &[2],
         (K::Region, _, A::Snapshots | A::KeyList | A::Restore) => &[0],
-        (K::Region, D::Missing, _) => &[4],
+        (K::Region, D::Missing, A::Ciphertext) => &[4],
         (K::Region, _, A::Presence | A::Ciphertext | A::Content) => &[5],
         // Copies are lacking in the region that cannot be used.
         (K::Region, _, _) => &[4],
@@ -38,6 +38,8 @@ pub fn in_one(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
         (K::Data | K::Tree, _, _) => pack(kind, damage, action),
         // Sessions and their ends are not copied, so that nobody can tell that one is missing.
         (K::Session | K::Tombstone, D::Missing, _) => &[0],
+        // It was looked for by its name when the repository was opened.
+        (K::Slot, D::Missing, A::Presence | A::Content) => &[5],
         (_, D::Missing, _) => &[4],
         _ => &[5],
     }
@@ -67,7 +69,8 @@ fn pack(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
 /// The damage is in every region: a clear end.
 pub fn in_both(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
     match (kind, damage, action) {
-        (K::Region, D::Swapped | D::Replayed, _) => &[0],
+        (K::Region, D::Swapped, _) => &[0],
+        (K::Region, D::Replayed, _) => &[2],
         (K::Region, D::Missing, _) => &[10],
         // The marks are whole, but nothing else fits them.
         (K::Region, D::Stranger | D::Twin, A::Ciphertext) => &[0],
@@ -98,15 +101,11 @@ pub fn in_both(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
     }
 }
 
-/// The second epoch is vouched for by every snapshot.
+/// The second epoch is vouched for by every snapshot. Without it the first one counts; without any nothing is written.
 fn begin(damage: Damage, action: Action) -> &'static [i32] {
     match (damage, action) {
         (_, A::Snapshots | A::Presence | A::Content) => &[5],
-        // Then there is not even a first one.
-        (D::Swapped, _) => &[5],
-        (D::Missing, A::Incremental | A::Full) => &[0],
-        // There is an epoch of which nobody knows what it condemned.
-        (_, A::Incremental | A::Full) => &[1],
+        (D::Swapped, A::Incremental | A::Full | A::Forget) => &[5],
         _ => &[0],
     }
 }
@@ -120,6 +119,11 @@ fn unread(kind: Kind, damage: Damage) -> &'static [i32] {
         (K::Tree, D::Half | D::ByteLess | D::ByteMore | D::FlipMiddle | D::FlipEnd) => &[0, 5],
         _ => &[5],
     }
+}
+
+/// Whether what writes is tried too: by far the longest part, of which one damage of a sort tells enough.
+pub fn is_written(damage: Damage) -> bool {
+    matches!(damage, D::Missing | D::Half | D::FlipMiddle | D::Swapped | D::Twin)
 }
 
 /// Whether a full backup makes the newest snapshot whole again: it looks for the presence of every pack, not at

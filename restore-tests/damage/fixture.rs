@@ -10,7 +10,7 @@ use holdfast::format::signed::check_sum;
 use holdfast::repo::index::Index;
 use holdfast::repo::init::NewSecret;
 use holdfast::repo::keys;
-use holdfast::repo::session::Session;
+use holdfast::repo::session::{Errand, Session};
 use holdfast::store::Key;
 use holdfast::unlock::Unlock;
 use serde_json::Value;
@@ -220,7 +220,8 @@ fn hold(inside: &Inside, n: u8, sid: &str) -> String {
 }
 
 fn ended_session(inside: &Inside) -> String {
-    let session = Session::announce(&inside.repo, Generation(1), "host", "source").expect("announced");
+    let errand = Errand { generation: Generation(1), host: "host".into(), source: "source".into() };
+    let session = Session::announce(&inside.repo, errand, None).expect("announced");
     session.give_up(&inside.repo, "only a test").expect("ended");
     Key::Snapshot(session.sid).path()
 }

@@ -103,7 +103,7 @@ pub fn run(repo: &Repo, chosen: &[Snapshot], last: bool, reason: &str) -> Result
         };
         let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
         let mut stored = false;
-        for ix in repo.usable().iter() {
+        for ix in repo.writable().iter() {
             match repo.regions.put(ix, &key, &bytes) {
                 Ok(Put::Created | Put::Same) => stored = true,
                 // A marker that is there already says the same in other bytes; junk says nothing.

@@ -123,7 +123,11 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
     objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
     for (ix, member) in members.iter().enumerate() {
         for (key, bytes) in &objects {
-            put_numbered(regions, ix, *key, bytes)?;
+            if region::put_numbered(regions, ix, *key, bytes)? == Put::Other {
+                return Err(Error::new(Kind::Refused, "too many leftovers stand in the way")
+                    .at(key)
+                    .advise("use an empty place"));
+            }
         }
         let mark = RegionMark { version: FORMAT_VERSION, repo, region: member.id, created: env.now().0 };
         if regions.put(ix, &Key::Region, &mark.to_object().into())? == Put::Other {
@@ -159,22 +163,6 @@ fn check_empty(regions: &Regions, ix: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Creates an object of a numbered series, at the next suffix where the key is squatted.
-fn put_numbered(regions: &Regions, ix: usize, key: Key, bytes: &Bytes) -> Result<()> {
-    for suffix in 0..16 {
-        let key = match key {
-            Key::Config(n, _) => Key::Config(n, suffix),
-            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
-            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
-            other => other,
-        };
-        if regions.put(ix, &key, bytes)? != Put::Other {
-            return Ok(());
-        }
-    }
-    Err(Error::new(Kind::Refused, "too many leftovers stand in the way").at(key).advise("use an empty place"))
 }
 
 fn first_epoch(env: &Env, repo: RepoId, ring: &Keyring, fresh: Fresh, members: &[Member]) -> Result<[(Key, Bytes); 2]> {

@@ -2,7 +2,7 @@
 //! that a manifest vouches for is missing.
 
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::base::{Digest, SessionId};
+use crate::base::{Digest, Generation, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
@@ -35,6 +35,8 @@ pub struct View {
     pub forgotten: BTreeSet<SessionId>,
     /// Sessions that ended without a snapshot.
     pub ended: BTreeSet<SessionId>,
+    /// The newest generation of any manifest, forgotten ones included.
+    pub generation_max: Option<Generation>,
     /// Outcomes that no region could show intact.
     pub damaged: BTreeMap<SessionId, String>,
     /// What newer objects vouch for and no region has: proof of loss or rollback.
@@ -142,6 +144,9 @@ impl View {
                     break;
                 }
             }
+        }
+        if let Ok(Some(snapshot)) = &found {
+            self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
         }
         match found {
             Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
