@@ -2,7 +2,7 @@
 //! everything works and the damage is named; without one there is a clear end. A wrong byte never comes back.
 
 mod expect;
-mod fixture;
+pub mod fixture;
 mod spoil;
 
 use crate::harness::{PASSPHRASE, assert_same, files};

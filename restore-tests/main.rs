@@ -3,7 +3,9 @@
 
 mod basics;
 mod damage;
+mod forged;
 mod harness;
+mod hostile;
 mod house;
 mod inside;
 mod key_files;
