@@ -3,6 +3,7 @@
 
 mod expect;
 pub mod fixture;
+mod regions;
 mod spoil;
 
 use crate::harness::{PASSPHRASE, assert_same, files};

@@ -281,6 +281,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             Ok(list) => list,
             Err(e) => {
                 task.give_up(self.shared, &e);
+                task.settle(self.shared);
                 return Ok(());
             }
         };
