@@ -29,10 +29,12 @@ pub fn in_one(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
         // One mark in two places is one region with two addresses.
         (K::Region, D::Replayed, _) => &[2],
         (K::Region, _, A::Snapshots | A::KeyList | A::Restore) => &[0],
-        (K::Region, D::Missing, A::Ciphertext) => &[4],
+        (K::Region, D::Missing, _) => &[4],
         (K::Region, _, A::Presence | A::Ciphertext | A::Content) => &[5],
         // Copies are lacking in the region that cannot be used.
         (K::Region, _, _) => &[4],
+        // A region without a valid first epoch is read, but not written.
+        (K::Begin, D::Swapped, A::Forget | A::Incremental | A::Full) => &[4],
         (_, _, A::Snapshots | A::KeyList | A::Restore | A::Forget | A::Incremental | A::Full) => &[0],
         (_, _, A::Ciphertext) => ciphertext(kind, damage),
         (K::Data | K::Tree, _, _) => pack(kind, damage, action),
@@ -123,7 +125,7 @@ fn unread(kind: Kind, damage: Damage) -> &'static [i32] {
 
 /// Whether what writes is tried too: by far the longest part, of which one damage of a sort tells enough.
 pub fn is_written(damage: Damage) -> bool {
-    matches!(damage, D::Missing | D::Half | D::FlipMiddle | D::Swapped | D::Twin)
+    matches!(damage, D::Missing | D::FlipMiddle | D::Swapped)
 }
 
 /// Whether a full backup makes the newest snapshot whole again: it looks for the presence of every pack, not at

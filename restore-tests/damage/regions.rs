@@ -70,7 +70,7 @@ fn an_unmounted_disk_is_no_repository() {
 
     let copy = ours.copy();
     std::fs::remove_dir_all(copy.path().join("region-a")).expect("removed");
-    check_without_a(&ours, copy.path(), "gone", 4, "not found");
+    check_without_a(&ours, copy.path(), "gone", 4, "is the disk mounted");
     assert!(!copy.path().join("region-a").exists());
     std::fs::remove_dir_all(copy.path().join("region-b")).expect("removed");
     check_nothing(&ours, copy.path(), "both gone", 10, "is the disk mounted");

@@ -116,15 +116,19 @@ pub fn run(
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
         here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        let looked = small_objects(&repo.regions, ix, &mut here, cancel, &mut |key, bytes| {
-            check_signed(repo, &chain, key, bytes)
-        })
-        .and_then(|()| check_packs(repo, ix, &packs, &mut here))
-        .and_then(|sound| match (&places, level) {
-            (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
-            (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
+        let reachable = match repo.regions.failure(ix) {
+            Some(e) if !repo.usable().has(ix) => Err(e),
             _ => Ok(()),
-        });
+        };
+        let mut check = |key: &Key, bytes: &[u8]| check_signed(repo, &chain, key, bytes);
+        let looked = reachable
+            .and_then(|()| small_objects(&repo.regions, ix, &mut here, cancel, &mut check))
+            .and_then(|()| check_packs(repo, ix, &packs, &mut here))
+            .and_then(|sound| match (&places, level) {
+                (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
+                (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
+                _ => Ok(()),
+            });
         match looked {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),

@@ -328,6 +328,12 @@ fn read_config(
             let bytes = match regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
                 Ok(bytes) => bytes,
                 Err(e) if e.kind() == Kind::NotFound => continue,
+                // Something else stands there; the rest of the region may be good.
+                Err(e) if e.kind() == Kind::Damage => {
+                    regions.record(ix, &key.path(), e.what());
+                    anywhere = true;
+                    continue;
+                }
                 Err(e) => {
                     regions.fail(ix, e);
                     continue;
