@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basics;
+mod command_line;
 mod damage;
 mod forged;
 mod harness;
@@ -9,6 +10,11 @@ mod hostile;
 mod house;
 mod inside;
 mod key_files;
+mod keys;
 mod policies;
+mod properties;
+mod reader;
 mod sessions;
 mod tidy;
+mod torture;
+mod vectors;

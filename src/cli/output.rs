@@ -19,9 +19,9 @@ impl Outcome {
 
     /// Prints it; returns the exit code.
     pub fn print(self, json: bool) -> u8 {
-        let text = if json { json_line(self.json, self.exit) } else { plain(&self.text, true) };
+        let text = if json { json_line(self.json, self.exit) } else { plain_lines(self.text.trim_end()) };
         if !text.is_empty() {
-            line(&mut std::io::stdout().lock(), text.trim_end());
+            line(&mut std::io::stdout().lock(), &text);
         }
         self.exit as u8
     }
@@ -34,7 +34,7 @@ pub fn line(out: &mut dyn Write, text: &str) {
 
 /// A remark beside the result.
 pub fn remark(text: &str) {
-    line(&mut std::io::stderr().lock(), &plain(text, true));
+    line(&mut std::io::stderr().lock(), &plain_lines(text));
 }
 
 fn with_exit(value: Value, exit: Exit) -> Value {
@@ -53,7 +53,7 @@ pub fn print_error(e: &Error, json: bool) -> u8 {
         let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
         line(&mut std::io::stdout().lock(), &json_line(json!({"error": error}), exit));
     } else {
-        remark(&plain(&format!("holdfast: {e}"), false));
+        remark(&plain(&format!("holdfast: {e}")));
     }
     exit as u8
 }
@@ -68,15 +68,20 @@ fn json_line(value: Value, exit: Exit) -> String {
     text.chars().map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
 }
 
-/// Text without what a terminal would act on; with `lines` it may have line ends.
-fn plain(text: &str, lines: bool) -> String {
-    text.chars().flat_map(|c| if lines && c == '\n' { vec![c] } else { visible(c) }).collect()
+/// Lines of text that control no terminal: the line ends are ours, what else does came in a name.
+fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
+}
+
+/// Text that controls no terminal, on one line.
+pub fn plain(text: &str) -> String {
+    text.chars().flat_map(visible).collect()
 }
 
 /// Bytes of a path for JSON: text, or with escapes where it is none.
 pub fn path_text(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
-        Ok(text) => text.chars().flat_map(visible).collect(),
+        Ok(text) => plain(text),
         Err(_) => path.iter().flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect(),
     }
 }
