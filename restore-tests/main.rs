@@ -3,8 +3,12 @@
 
 mod basics;
 mod command_line;
+mod damage;
+mod forged;
 mod harness;
+mod hostile;
 mod house;
+mod inside;
 mod key_files;
 mod keys;
 mod policies;

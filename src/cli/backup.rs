@@ -2,6 +2,7 @@
 
 use super::args::{Backup, ModeArg};
 use super::common::Context;
+use super::found;
 use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
 use crate::base::{Progress, units};
@@ -23,8 +24,9 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     let elapsed_ms = shown.elapsed_ms();
     drop(shown);
     let mut value = json_of(&report, elapsed_ms);
-    value["findings"] = json!(repo.findings().iter().map(ToString::to_string).collect::<Vec<_>>());
-    Ok(Outcome::new(report.exit(), text_of(&report, elapsed_ms, args.dry_run), value))
+    let mut text = text_of(&report, elapsed_ms, args.dry_run);
+    found::add(&repo, &mut value, &mut text);
+    Ok(Outcome::new(report.exit(), text, value))
 }
 
 fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {

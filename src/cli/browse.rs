@@ -2,6 +2,7 @@
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
+use super::found;
 use super::output::{Outcome, path_text, plain};
 use crate::base::{TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
@@ -76,7 +77,8 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
         exit = exit.worse(Exit::Damage);
     }
     let damaged: Vec<String> = view.damaged.keys().map(|s| s.hex()).collect();
-    let value = json!({"verb": "snapshots", "repository": repo.id.hex(), "snapshots": all, "damaged": damaged, "lost": view.lost});
+    let mut value = json!({"verb": "snapshots", "repository": repo.id.hex(), "snapshots": all, "damaged": damaged, "lost": view.lost});
+    found::add(&repo, &mut value, &mut text);
     Ok(Outcome::new(exit, text, value))
 }
 

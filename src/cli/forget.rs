@@ -2,6 +2,7 @@
 
 use super::args::Forget;
 use super::common::{Context, passes};
+use super::found;
 use super::output::{Outcome, plain};
 use crate::error::{Exit, Result};
 use crate::ops::forget;
@@ -29,5 +30,7 @@ pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
     let exit = if report.behind.is_empty() { Exit::Done } else { Exit::Behind };
     let forgotten: Vec<_> = report.forgotten.iter().map(|(sid, _)| sid.hex()).collect();
     let behind: Vec<_> = report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect();
-    Ok(Outcome::new(exit, text, json!({"verb": "forget", "forgotten": forgotten, "behind": behind})))
+    let mut value = json!({"verb": "forget", "forgotten": forgotten, "behind": behind});
+    found::add(&repo, &mut value, &mut text);
+    Ok(Outcome::new(exit, text, value))
 }

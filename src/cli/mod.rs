@@ -5,6 +5,7 @@ mod backup;
 mod browse;
 mod common;
 mod forget;
+mod found;
 mod init;
 mod key;
 mod output;

@@ -19,11 +19,9 @@ impl Outcome {
 
     /// Prints it; returns the exit code.
     pub fn print(self, json: bool) -> u8 {
-        let text = if json { with_exit(self.json, self.exit).to_string() } else { self.text };
+        let text = if json { json_line(self.json, self.exit) } else { plain_lines(self.text.trim_end()) };
         if !text.is_empty() {
-            // Lines are ours; what else controls a terminal came in a name.
-            let safe = text.trim_end().split('\n').map(plain).collect::<Vec<_>>().join("\n");
-            line(&mut std::io::stdout().lock(), &safe);
+            line(&mut std::io::stdout().lock(), &text);
         }
         self.exit as u8
     }
@@ -36,7 +34,7 @@ pub fn line(out: &mut dyn Write, text: &str) {
 
 /// A remark beside the result.
 pub fn remark(text: &str) {
-    line(&mut std::io::stderr().lock(), text);
+    line(&mut std::io::stderr().lock(), &plain_lines(text));
 }
 
 fn with_exit(value: Value, exit: Exit) -> Value {
@@ -53,11 +51,26 @@ pub fn print_error(e: &Error, json: bool) -> u8 {
     let exit = e.exit();
     if json {
         let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
-        line(&mut std::io::stdout().lock(), &with_exit(json!({"error": error}), exit).to_string());
+        line(&mut std::io::stdout().lock(), &json_line(json!({"error": error}), exit));
     } else {
         remark(&plain(&format!("holdfast: {e}")));
     }
     exit as u8
+}
+
+/// JSON on one line; what a terminal would act on is escaped where the standard lets it stand.
+fn json_line(value: Value, exit: Exit) -> String {
+    let text = with_exit(value, exit).to_string();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    // Control characters can stand only inside strings, and there all of them may be escaped.
+    text.chars().map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+/// Lines of text that control no terminal: the line ends are ours, what else does came in a name.
+fn plain_lines(text: &str) -> String {
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// Text that controls no terminal, on one line.

@@ -2,9 +2,9 @@
 
 use super::args::{LevelArg, Verify};
 use super::common::Context;
+use super::found::findings_text;
 use super::output::Outcome;
 use super::progress::Shown;
-use super::restore::findings_text;
 use crate::base::{Progress, units};
 use crate::error::{Exit, Result};
 use crate::ops::verify::{self, Level, VerifyReport};

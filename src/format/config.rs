@@ -261,6 +261,14 @@ impl Config {
         Ok(Config { head, object, digest })
     }
 
+    /// The digest that the configuration with this digest gives for the one before it.
+    pub fn previous_of(bytes: &[u8], digest: &Digest) -> Option<Digest> {
+        let (body, found) = signed::check_sum(bytes).ok()?;
+        let object: ConfigObject = cbor::decode("configuration", body).ok().filter(|_| found == *digest)?;
+        let head: ConfigHead = cbor::decode("head of a configuration", &object.head).ok()?;
+        Some(head.previous)
+    }
+
     /// Its number.
     pub fn number(&self) -> ConfigNo {
         self.head.number

@@ -90,6 +90,13 @@ pub struct Counts {
     pub excluded: u64,
 }
 
+impl Counts {
+    /// Entries of the tree, its root among them.
+    pub fn entries(&self) -> u64 {
+        [self.dirs, self.symlinks, self.other].iter().fold(self.files, |sum, n| sum.saturating_add(*n))
+    }
+}
+
 /// What it cost. Bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]

@@ -1,12 +1,15 @@
 //! Forgetting: a permanent signed marker in every region. Nothing is deleted.
 
-use crate::base::SessionId;
+use crate::base::{HoldId, SessionId};
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::Forgotten;
-use crate::repo::Repo;
-use crate::repo::view::{Snapshot, View};
-use crate::store::{Key, Prefix};
+use crate::format::objects::{Forgotten, Hold, HoldRelease};
+use crate::region::RegionSet;
+use crate::repo::view::{Snapshot, View, open_marker};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::store::{Key, Prefix, Put};
+use std::collections::BTreeMap;
 
 /// What was done.
 #[derive(Debug)]
@@ -31,23 +34,53 @@ pub fn check(repo: &Repo, view: &View, chosen: &[Snapshot], last: bool) -> Resul
             return Err(Error::new(Kind::Refused, what).advise("use --last if it may go"));
         }
     }
-    for ix in repo.usable().iter() {
-        // Holds are looked for before the marker is written; a released one is two objects.
-        let listed = repo.regions.list(ix, Prefix::Holds)?;
-        let released = |id| listed.iter().any(|l| l.key == Key::HoldRelease(id));
-        for line in &listed {
-            if let Key::Hold(id) = line.key
-                && !released(id)
-                && let Ok(opened) = repo.read_object(repo.usable(), &line.key)
-                && let Ok(hold) = opened.decode::<crate::format::objects::Hold>("hold")
-                && goes(&hold.sid)
-            {
-                let what = format!("{} is held: {}", hold.sid.short(), hold.reason);
-                return Err(Error::new(Kind::Refused, what).advise("release the hold first"));
-            }
+    for (hold, reason) in holds(repo)? {
+        if goes(&hold) {
+            return Err(Error::new(Kind::Refused, format!("{} is held: {reason}", hold.short()))
+                .advise("release the hold first"));
         }
     }
     Ok(())
+}
+
+/// What is held, and why: holds of any region without a release in any. What does not verify says nothing;
+/// reading it records it.
+fn holds(repo: &Repo) -> Result<Vec<(SessionId, String)>> {
+    let mut listed: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    for ix in repo.usable().iter() {
+        for line in repo.regions.list(ix, Prefix::Holds)? {
+            listed.entry(line.key).or_default().push(ix);
+        }
+    }
+    let mut held = Vec::new();
+    for (key, at) in &listed {
+        let Key::Hold(id) = *key else { continue };
+        let at = RegionSet::of(at.iter().copied());
+        let hold = repo.regions.read(at, key, SMALL_OBJECT_BYTES_MAX, |bytes| open_hold(repo, key, id, bytes));
+        let release = Key::HoldRelease(id);
+        let released = listed.get(&release).is_some_and(|at| {
+            let at = RegionSet::of(at.iter().copied());
+            let check = |bytes: &[u8]| open_release(repo, &release, id, bytes);
+            repo.regions.read(at, &release, SMALL_OBJECT_BYTES_MAX, check).is_ok()
+        });
+        if let (Ok(hold), false) = (hold, released) {
+            held.push((hold.sid, hold.reason));
+        }
+    }
+    Ok(held)
+}
+
+fn open_hold(repo: &Repo, key: &Key, id: HoldId, bytes: &[u8]) -> std::result::Result<Hold, FormatError> {
+    let opened = repo.open_object(key, bytes)?;
+    let hold: Hold = opened.decode("hold")?;
+    let fits = opened.kind == ObjectKind::Hold && hold.hold == id;
+    if fits { Ok(hold) } else { Err(FormatError::Unsigned("not this hold")) }
+}
+
+fn open_release(repo: &Repo, key: &Key, id: HoldId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    let opened = repo.open_object(key, bytes)?;
+    let fits = opened.kind == ObjectKind::HoldRelease && opened.decode::<HoldRelease>("hold release")?.hold == id;
+    if fits { Ok(()) } else { Err(FormatError::Unsigned("not the release of this hold")) }
 }
 
 /// Writes the markers.
@@ -71,9 +104,16 @@ pub fn run(repo: &Repo, chosen: &[Snapshot], last: bool, reason: &str) -> Result
         let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
         let mut stored = false;
         for ix in repo.writable().iter() {
-            // A marker that is there already says the same in other bytes.
             match repo.regions.put(ix, &key, &bytes) {
-                Ok(_) => stored = true,
+                Ok(Put::Created | Put::Same) => stored = true,
+                // A marker that is there already says the same in other bytes; junk says nothing.
+                Ok(Put::Other) => {
+                    let read = |bytes: &[u8]| open_marker(repo, &key, sid, bytes);
+                    match repo.regions.read(RegionSet::of([ix]), &key, SMALL_OBJECT_BYTES_MAX, read) {
+                        Ok(()) => stored = true,
+                        Err(e) => repo.regions.fail(ix, e),
+                    }
+                }
                 Err(e) => repo.regions.fail(ix, e),
             }
         }

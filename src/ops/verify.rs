@@ -7,12 +7,13 @@
 use crate::base::{Cancel, ChunkId, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Exit, Kind, Result};
-use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::tree::EntryType;
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Located};
+use crate::repo::open::{self, Chain};
 use crate::repo::reader::{Content, Reader, keys_of, open_record};
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
@@ -108,20 +109,26 @@ pub fn run(
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
     let packs = index.packs();
+    let chain = open::chain(repo);
     progress.bytes_expected.set(packs.values().map(|(line, on)| line.size * on.count() as u64).sum());
     let places = (level == Level::Content).then(|| places_by_pack(&index));
     for ix in 0..repo.regions.len() {
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
         here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        let looked =
-            small_objects(&repo.regions, ix, &mut here, cancel, &mut |key, bytes| check_signed(repo, key, bytes))
-                .and_then(|()| check_packs(repo, ix, &packs, &mut here))
-                .and_then(|sound| match (&places, level) {
-                    (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
-                    (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
-                    _ => Ok(()),
-                });
+        let reachable = match repo.regions.failure(ix) {
+            Some(e) if !repo.usable().has(ix) => Err(e),
+            _ => Ok(()),
+        };
+        let mut check = |key: &Key, bytes: &[u8]| check_signed(repo, &chain, key, bytes);
+        let looked = reachable
+            .and_then(|()| small_objects(&repo.regions, ix, &mut here, cancel, &mut check))
+            .and_then(|()| check_packs(repo, ix, &packs, &mut here))
+            .and_then(|sound| match (&places, level) {
+                (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
+                (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
+                _ => Ok(()),
+            });
         match looked {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
@@ -134,6 +141,7 @@ pub fn run(
     }
     trees(&reader, &view, &mut report, cancel)?;
     lacking(repo, &view, &index, &mut report);
+    lacking_small(repo, &mut report);
     report.findings = repo.findings();
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -206,13 +214,34 @@ fn small_objects(
     Ok(())
 }
 
-fn check_signed(repo: &Repo, key: &Key, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+fn check_signed(repo: &Repo, chain: &Chain, key: &Key, bytes: &[u8]) -> std::result::Result<(), FormatError> {
     match key {
         Key::Index(_) => crate::repo::index::open_segment(repo, key, bytes).map(drop),
-        // The chain and the slots were judged when the repository was opened.
-        Key::Region | Key::Slot(_) | Key::Config(..) | Key::Pack(_) => Ok(()),
-        _ => repo.open_object(key, bytes).map(drop),
+        Key::Slot(id) => open::open_slot_object(bytes, &repo.id, *id).map(drop),
+        Key::Config(number, _) => match chain.get(number) {
+            Some(digest) if *digest == signed::check_sum(bytes)?.1 => Ok(()),
+            _ => Err(FormatError::Unsigned("not a link of the chain of configurations")),
+        },
+        // The mark was judged when the repository was opened.
+        Key::Region | Key::Pack(_) => Ok(()),
+        _ => check_kind(key, repo.open_object(key, bytes)?.kind),
     }
+}
+
+/// Only the kind that belongs to a key counts there.
+fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatError> {
+    use ObjectKind as K;
+    let fits = match key {
+        Key::Snapshot(_) => matches!(kind, K::Manifest | K::Tombstone | K::Repack),
+        Key::Session(_) => kind == K::Session,
+        Key::Forgotten(_) => kind == K::Forgotten,
+        Key::Hold(_) => kind == K::Hold,
+        Key::HoldRelease(_) => kind == K::HoldRelease,
+        Key::EpochBegin(..) => kind == K::EpochBegin,
+        Key::EpochEnd(..) => kind == K::EpochEnd,
+        Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
+    };
+    if fits { Ok(()) } else { Err(FormatError::Unsigned("another kind of object than belongs here")) }
 }
 
 /// Packs of the index against the listing; returns those that are there with their size.
@@ -414,7 +443,7 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
                 }
                 Err(e) => {
                     let dir = path[..*prefix].strip_suffix(b"/").unwrap_or_default();
-                    report.broken.push(format!("snapshot {sid}: /{}: {e}", String::from_utf8_lossy(dir)));
+                    report.broken.push(format!("snapshot {sid}: /{}: {e}", shown(dir)));
                     stack.pop();
                     continue;
                 }
@@ -422,14 +451,16 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
             path.truncate(*prefix);
             path.extend_from_slice(&entry.name);
             match entry.kind {
-                EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => {
-                    check_depth(stack.len())?;
-                    path.push(b'/');
-                    stack.push((path.len(), DirReader::new(reader, entry.tree)));
-                }
+                EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => match check_depth(stack.len()) {
+                    Ok(()) => {
+                        path.push(b'/');
+                        stack.push((path.len(), DirReader::new(reader, entry.tree)));
+                    }
+                    Err(e) => report.broken.push(format!("snapshot {sid}: /{}: {e}", shown(&path))),
+                },
                 EntryType::File => {
                     if let Err(why) = file_resolves(reader, &entry, &gone, &mut coder) {
-                        report.broken.push(format!("snapshot {sid}: /{}: {why}", String::from_utf8_lossy(&path)));
+                        report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
                     }
                 }
                 _ => {}
@@ -437,6 +468,11 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
         }
     }
     Ok(())
+}
+
+/// A path for a report: bytes that are no text are replaced, and control characters shown as what they are.
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string()
 }
 
 /// Packs with a finding in every region that can be reached.
@@ -465,6 +501,28 @@ fn file_resolves(
         }
     }
     Ok(())
+}
+
+/// Small objects that one region shows undamaged and another lacks.
+fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
+    let findings = repo.findings();
+    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds] {
+        let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+        for ix in repo.usable().iter() {
+            for line in repo.regions.list(ix, prefix).unwrap_or_default() {
+                holders.entry(line.key).or_default().push(ix);
+            }
+        }
+        for (key, at) in holders {
+            let path = key.path();
+            let sound =
+                |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);
+            if at.iter().any(sound) {
+                let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
+                report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
+            }
+        }
+    }
 }
 
 /// Regions that lack a snapshot or a segment that another has.

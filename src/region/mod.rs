@@ -9,15 +9,17 @@ mod upload;
 
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::RegionId;
+use crate::base::{PackName, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
 use crate::store::{Key, Listed, Prefix, Put, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 
 /// Most regions of a repository.
@@ -135,6 +137,9 @@ pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
     findings: Mutex<Vec<Finding>>,
+    /// Packs with a finding.
+    damaged: Mutex<HashSet<PackName>>,
+    any_damaged: AtomicBool,
 }
 
 /// Locks whatever happened to the last holder: the data behind our locks is valid at every step.
@@ -147,7 +152,13 @@ impl Regions {
     /// With `create` folders are made.
     pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
         let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
-        Regions { all, handle: handle.clone(), findings: Mutex::default() }
+        Regions {
+            all,
+            handle: handle.clone(),
+            findings: Mutex::default(),
+            damaged: Mutex::default(),
+            any_damaged: AtomicBool::new(false),
+        }
     }
 
     /// How many.
@@ -208,6 +219,15 @@ impl Regions {
         if !all.contains(&finding) {
             all.push(finding);
         }
+        if let Some(Key::Pack(name)) = Key::parse(object) {
+            lock(&self.damaged).insert(name);
+            self.any_damaged.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a copy of this pack was found to be damaged or missing, so far.
+    pub fn is_damaged(&self, name: &PackName) -> bool {
+        self.any_damaged.load(Ordering::Acquire) && lock(&self.damaged).contains(name)
     }
 
     /// Everything recorded so far.

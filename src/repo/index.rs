@@ -225,9 +225,10 @@ impl Reusable {
         Reusable { index, good, used }
     }
 
-    /// Whether a chunk need not be stored again. If so, its pack counts as used.
-    pub fn has(&self, id: &ChunkId) -> bool {
-        let good = |at: &Located| self.good.get(at.pack_no as usize) == Some(&true);
+    /// Whether a chunk need not be stored again: it lies in a pack that is not `damaged`. If so, the pack counts as
+    /// used.
+    pub fn has(&self, id: &ChunkId, damaged: impl Fn(&PackName) -> bool) -> bool {
+        let good = |at: &Located| self.good.get(at.pack_no as usize) == Some(&true) && !damaged(&at.pack.name);
         let Some(at) = self.index.locate(id).find(good) else { return false };
         if let Some(used) = self.used.get(at.pack_no as usize) {
             used.store(true, Ordering::Relaxed);

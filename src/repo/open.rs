@@ -4,7 +4,7 @@
 
 use super::epochs::Epochs;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::base::{ConfigNo, Domain, Env, RepoId, SlotId};
+use crate::base::{ConfigNo, Digest, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
 use crate::error::{Error, Kind, Result};
@@ -46,12 +46,17 @@ pub struct Marked {
 /// No region holds the repository, or two addresses lead to one region.
 pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
     let mut regions = Regions::connect(opening.addresses, false, opening.handle);
+    let rivals = repositories(&regions);
+    if opening.pin.is_none() && rivals.len() > 1 {
+        return Err(several(&rivals));
+    }
     let mut id = opening.pin;
     let mut seen = Vec::new();
     for ix in regions.healthy().iter() {
         let mark = match region::read_mark(&regions, ix) {
             Ok(mark) => mark,
             Err(e) => {
+                record_mark(&regions, ix, &e);
                 regions.fail(ix, e);
                 continue;
             }
@@ -60,7 +65,9 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
         let place = format!("region {}", regions.region(ix).name);
         if mark.repo != expected {
             let what = format!("holds another repository (id {}, expected {expected})", mark.repo);
-            regions.fail(ix, Error::new(Kind::Foreign, what).at(place).advise("check the region's path"));
+            let e = Error::new(Kind::Foreign, what).at(place).advise("check the region's path");
+            record_mark(&regions, ix, &e);
+            regions.fail(ix, e);
         } else if let Some((_, other)) = seen.iter().find(|(id, _)| *id == mark.region) {
             return Err(Error::new(Kind::Config, format!("is the same store as region {other}"))
                 .at(place)
@@ -73,6 +80,48 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
     match id {
         Some(id) if !regions.healthy().is_empty() => Ok(Marked { regions, id }),
         _ => Err(nothing_usable(&regions)),
+    }
+}
+
+/// The repositories that the marks name, with the regions that name them.
+fn repositories(regions: &Regions) -> BTreeMap<RepoId, Vec<String>> {
+    let mut found: BTreeMap<RepoId, Vec<String>> = BTreeMap::new();
+    for ix in regions.healthy().iter() {
+        if let Ok(mark) = region::read_mark(regions, ix) {
+            found.entry(mark.repo).or_default().push(regions.region(ix).name.clone());
+        }
+    }
+    found
+}
+
+/// The error of regions that do not belong together.
+fn several(rivals: &BTreeMap<RepoId, Vec<String>>) -> Error {
+    let each: Vec<String> = rivals.iter().map(|(id, at)| format!("{id} in {}", at.join(", "))).collect();
+    Error::new(Kind::Foreign, format!("the regions hold different repositories: {}", each.join("; ")))
+        .advise("check the regions' paths, or name the right one by its id in holdfast.yaml")
+}
+
+/// Marks that name different repositories: the one that the secret opens is meant. Without that, one forged or
+/// swapped mark would lock everybody out.
+fn open_among(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
+    let rivals = repositories(&Regions::connect(opening.addresses, false, opening.handle));
+    let mut opened = None;
+    let mut failed = None;
+    for id in rivals.keys() {
+        let one = Opening { pin: Some(*id), ..*opening };
+        match open(&one, secret) {
+            Ok(_) if opened.is_some() => return Err(several(&rivals)),
+            Ok(repo) => opened = Some(repo),
+            Err(e) => failed = Some(e),
+        }
+    }
+    opened.ok_or_else(|| failed.unwrap_or_else(|| several(&rivals)))
+}
+
+/// A mark that is wrong is damage; one that is missing may be a disk that is not mounted.
+fn record_mark(regions: &Regions, ix: usize, e: &Error) {
+    if matches!(e.kind(), Kind::Damage | Kind::Foreign | Kind::Newer) {
+        regions.record(ix, &Key::Region.path(), e.what());
     }
 }
 
@@ -100,7 +149,10 @@ fn nothing_usable(regions: &Regions) -> Error {
 /// # Errors
 /// Nothing usable, wrong key, a key that was removed, a newer format, or damage in all copies.
 pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
-    let Marked { regions, id } = mark(opening)?;
+    let Marked { regions, id } = match mark(opening) {
+        Err(e) if e.kind() == Kind::Foreign && opening.pin.is_none() => return open_among(opening, secret),
+        marked => marked?,
+    };
     let (slot, keys, config) = unlock(&regions, &id, secret)?;
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
@@ -155,10 +207,16 @@ pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> 
 }
 
 fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
-    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| {
-        let slot = Slot::from_object(bytes, repo)?;
-        if slot.id == id { Ok(slot) } else { Err(FormatError::Malformed("key slot", "stands at another's key")) }
-    })
+    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| open_slot_object(bytes, repo, id))
+}
+
+/// Reads the slot `id`.
+///
+/// # Errors
+/// As [`Slot::from_object`], and another slot at this key.
+pub fn open_slot_object(bytes: &[u8], repo: &RepoId, id: SlotId) -> std::result::Result<Slot, FormatError> {
+    let slot = Slot::from_object(bytes, repo)?;
+    if slot.id == id { Ok(slot) } else { Err(FormatError::Malformed("key slot", "another slot stands at this key")) }
 }
 
 /// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
@@ -183,6 +241,7 @@ fn unlock(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, Sl
             Err(e) if e.kind() == Kind::WrongKey => return Err(e),
             // Somebody's slot with parameters out of bounds keeps nobody from using theirs.
             Err(e) => {
+                regions.healthy().iter().for_each(|ix| regions.record(ix, &Key::Slot(id).path(), e.what()));
                 unreadable = Some(e);
                 continue;
             }
@@ -287,7 +346,7 @@ fn read_config(
     places: &BTreeMap<(ConfigNo, u32), RegionSet>,
     repo: &RepoId,
     number: ConfigNo,
-    previous: &crate::base::Digest,
+    previous: &Digest,
     owner: &VerifyKey,
 ) -> Result<Option<Config>> {
     let mut newer = None;
@@ -296,6 +355,11 @@ fn read_config(
         for ix in at.and(regions.healthy()).iter() {
             let bytes = match regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
                 Ok(bytes) => bytes,
+                // Something else stands there; the rest of the region may be good.
+                Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
+                    regions.record(ix, &key.path(), e.what());
+                    continue;
+                }
                 Err(e) => {
                     regions.fail(ix, e);
                     continue;
@@ -314,4 +378,27 @@ fn read_config(
     }
     // A signed configuration that we cannot understand must not be passed over.
     newer.map_or(Ok(None), Err)
+}
+
+/// Digests of the configurations, by number.
+pub type Chain = BTreeMap<ConfigNo, Digest>;
+
+/// The chain backwards from the configuration in force, as far as any region shows it: each names the digest of
+/// the one before.
+pub fn chain(repo: &Repo) -> Chain {
+    let (mut number, mut digest) = repo.config();
+    let mut chain = Chain::from([(number, digest)]);
+    while let Some(before) = number.0.checked_sub(1).filter(|n| *n > 0) {
+        let Some(previous) = previous_of(repo, number, &digest) else { break };
+        (number, digest) = (ConfigNo(before), previous);
+        chain.insert(number, digest);
+    }
+    chain
+}
+
+fn previous_of(repo: &Repo, number: ConfigNo, digest: &Digest) -> Option<Digest> {
+    repo.usable().iter().flat_map(|ix| (0..16).map(move |suffix| (ix, suffix))).find_map(|(ix, suffix)| {
+        let bytes = repo.regions.get(ix, &Key::Config(number, suffix), SMALL_OBJECT_BYTES_MAX).ok()?;
+        Config::previous_of(&bytes, digest)
+    })
 }

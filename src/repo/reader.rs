@@ -13,6 +13,7 @@ use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
 use crate::format::pack;
 use crate::region::{self, RegionSet, lock};
 use crate::store::Key;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -61,7 +62,7 @@ pub struct Reader {
     pub repo: Arc<Repo>,
     /// Where chunks lie.
     pub index: Arc<Index>,
-    keys: Mutex<Cache<PackName, Arc<ObjectKeys>>>,
+    keys: Mutex<Cache<(PackName, usize), Arc<ObjectKeys>>>,
     bundles: Mutex<Cache<(PackName, u32), Bundle>>,
 }
 
@@ -95,12 +96,9 @@ impl Reader {
     }
 
     fn chunk_at(&self, at: &Located, coder: &mut Coder) -> Result<Vec<u8>> {
-        if let Some(inside) = at.place.inside {
+        if at.place.inside.is_some() {
             let bundle = self.bundle(at, coder)?;
-            return slice_of(&bundle, inside, at.place.len)
-                .map(<[u8]>::to_vec)
-                .filter(|bytes| self.repo.id_key().id(bytes) == at.place.id)
-                .ok_or_else(|| region::lift(FormatError::WrittenWrong("place of a chunk in its bundle")));
+            return self.part(at, &bundle).map(<[u8]>::to_vec).map_err(region::lift);
         }
         let mut out = Vec::new();
         self.record(at, |keys, bytes| {
@@ -151,10 +149,24 @@ impl Reader {
         if let Some(hit) = lock(&self.bundles).get(&cached) {
             return Ok(hit);
         }
-        let bundle = self.record(at, |keys, bytes| self.open_bundle(keys, at.place.number, bytes, coder))?;
+        let bundle = self.record(at, |keys, bytes| {
+            let bundle = self.open_bundle(keys, at.place.number, bytes, coder)?;
+            // A whole bundle of another pack opens as well: only the chunk's id tells them apart.
+            self.part(at, &bundle)?;
+            Ok(bundle)
+        })?;
         let bundle = Arc::new(bundle);
         lock(&self.bundles).put(cached, Arc::clone(&bundle));
         Ok(bundle)
+    }
+
+    /// The chunk in its bundle, its id computed again.
+    fn part<'b>(&self, at: &Located, bundle: &'b [u8]) -> std::result::Result<&'b [u8], FormatError> {
+        at.place
+            .inside
+            .and_then(|inside| slice_of(bundle, inside, at.place.len))
+            .filter(|bytes| self.repo.id_key().id(bytes) == at.place.id)
+            .ok_or(FormatError::WrittenWrong("place of a chunk in its bundle"))
     }
 
     /// Fetches a record from each region in turn until `open` accepts it.
@@ -165,9 +177,15 @@ impl Reader {
     ) -> Result<T> {
         let key = Key::Pack(at.pack.name);
         let regions = &self.repo.regions;
-        let fetch = |ix| regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len));
-        let keys = self.pack_keys(&at.pack.name, at.regions)?;
-        regions.read_among(self.order(at.regions), &key, fetch, |bytes| open(&keys, &mut bytes.to_vec()))
+        let keys = RefCell::new(None);
+        let fetch = |ix| {
+            *keys.borrow_mut() = Some(self.pack_keys(&at.pack.name, ix)?);
+            regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len))
+        };
+        regions.read_among(self.order(at.regions), &key, fetch, |bytes| match &*keys.borrow() {
+            Some(keys) => open(keys, &mut bytes.to_vec()),
+            None => Err(FormatError::WrongKey),
+        })
     }
 
     /// Usable regions: those that should have it first.
@@ -177,19 +195,18 @@ impl Reader {
         first.chain(usable.iter().filter(|ix| !listed.has(*ix))).collect()
     }
 
-    /// The keys of a pack, from the header of any good copy.
+    /// The keys of a region's copy of a pack, from its header. Each copy has its own say: the header of another
+    /// pack of this repository, put in this one's place, gives keys that open nothing elsewhere.
     ///
     /// # Errors
-    /// No region has a good header.
-    pub fn pack_keys(&self, name: &PackName, among: RegionSet) -> Result<Arc<ObjectKeys>> {
-        if let Some(hit) = lock(&self.keys).get(name) {
+    /// This region has no good header.
+    pub fn pack_keys(&self, name: &PackName, ix: usize) -> Result<Arc<ObjectKeys>> {
+        if let Some(hit) = lock(&self.keys).get(&(*name, ix)) {
             return Ok(hit);
         }
-        let key = Key::Pack(*name);
-        let fetch = |ix| self.repo.regions.get_range(ix, &key, 0, HEADER_BYTES as u64);
-        let keys = self.repo.regions.read_among(self.order(among), &key, fetch, |bytes| keys_of(&self.repo, &bytes))?;
-        let keys = Arc::new(keys);
-        lock(&self.keys).put(*name, Arc::clone(&keys));
+        let bytes = self.repo.regions.get_range(ix, &Key::Pack(*name), 0, HEADER_BYTES as u64)?;
+        let keys = Arc::new(keys_of(&self.repo, &bytes).map_err(region::lift)?);
+        lock(&self.keys).put((*name, ix), Arc::clone(&keys));
         Ok(keys)
     }
 }

@@ -225,6 +225,8 @@ pub struct DirReader<'r> {
     reader: &'r Reader,
     stack: Vec<(u8, VecDeque<Child>)>,
     entries: VecDeque<Entry>,
+    /// The last name that was read: names increase over all pages, so that no page comes twice and no name either.
+    last: Option<Vec<u8>>,
 }
 
 impl<'r> DirReader<'r> {
@@ -235,7 +237,7 @@ impl<'r> DirReader<'r> {
             start.push_back(Child { page, first: Vec::new().into(), entries: 0 });
         }
         // One above the highest level that a page can have.
-        DirReader { reader, stack: vec![(PAGE_DEPTH_MAX + 1, start)], entries: VecDeque::new() }
+        DirReader { reader, stack: vec![(PAGE_DEPTH_MAX + 1, start)], entries: VecDeque::new(), last: None }
     }
 
     /// The next entry.
@@ -245,6 +247,7 @@ impl<'r> DirReader<'r> {
     pub fn next(&mut self, coder: &mut Coder) -> Result<Option<Entry>> {
         loop {
             if let Some(entry) = self.entries.pop_front() {
+                self.last = Some(entry.name.to_vec());
                 return Ok(Some(entry));
             }
             let Some((above, children)) = self.stack.last_mut() else { return Ok(None) };
@@ -258,11 +261,28 @@ impl<'r> DirReader<'r> {
             if page.level >= above {
                 return Err(Error::new(Kind::Damage, "tree page of a wrong level"));
             }
+            self.check_first(&child, above, &page)?;
             match (page.entries, page.children) {
                 (Some(entries), _) => self.entries = entries.into(),
                 (None, Some(children)) => self.stack.push((page.level, children.into())),
                 (None, None) => {}
             }
+        }
+    }
+}
+
+impl DirReader<'_> {
+    /// A page begins with the name that its parent says, after everything that was read before.
+    fn check_first(&self, child: &Child, above: u8, page: &Page) -> Result<()> {
+        let entry = page.entries.iter().flatten().next().map(|e| &e.name);
+        let Some(first) = entry.or_else(|| page.children.iter().flatten().next().map(|c| &c.first)) else {
+            return Err(Error::new(Kind::Damage, "empty tree page"));
+        };
+        let named = above > PAGE_DEPTH_MAX || child.first == *first;
+        if named && self.last.as_deref().is_none_or(|last| last < &first[..]) {
+            Ok(())
+        } else {
+            Err(Error::new(Kind::Damage, "tree pages out of order"))
         }
     }
 }
@@ -280,7 +300,9 @@ impl<'r> ListReader<'r> {
     /// # Errors
     /// A malformed list.
     pub fn new(reader: &'r Reader, entry: &Entry) -> Result<Self> {
+        let two = entry.inline.is_some() && (entry.chunks.is_some() || entry.list.is_some());
         let stack = match (&entry.chunks, entry.list) {
+            _ if two => return Err(Error::new(Kind::Damage, "entry with content and a chunk list")),
             (Some(list), None) => vec![(0, items(list).map_err(crate::region::lift)?.collect())],
             (None, Some(list)) if list.level <= PAGE_DEPTH_MAX => {
                 vec![(list.level + 1, VecDeque::from([Item { id: list.page, len: entry.size() }]))]
@@ -308,6 +330,10 @@ impl<'r> ListReader<'r> {
                 self.stack.pop();
                 continue;
             };
+            if item.len == 0 {
+                // Also what keeps a page that names one page many times from going on for ever.
+                return Err(Error::new(Kind::Damage, "piece of no length in a chunk list"));
+            }
             if level == 0 {
                 return Ok(Some(item));
             }
@@ -316,7 +342,11 @@ impl<'r> ListReader<'r> {
             if page.level + 1 != level {
                 return Err(Error::new(Kind::Damage, "list page of a wrong level"));
             }
-            self.stack.push((page.level, items(&page.items).map_err(crate::region::lift)?.collect()));
+            let found: VecDeque<Item> = items(&page.items).map_err(crate::region::lift)?.collect();
+            if found.iter().try_fold(0u64, |sum, item| sum.checked_add(item.len)) != Some(item.len) {
+                return Err(Error::new(Kind::Damage, "list page that does not add up"));
+            }
+            self.stack.push((page.level, found));
         }
     }
 }

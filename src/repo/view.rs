@@ -1,9 +1,10 @@
 //! Which snapshots there are: manifests of all regions less what was forgotten, and whether anything
 //! that a manifest vouches for is missing.
 
-use super::Repo;
+use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{Digest, Generation, SessionId};
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
 use crate::format::ring::role;
@@ -61,6 +62,52 @@ fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, RegionSet> {
     found.into_iter().map(|(sid, at)| (sid, RegionSet::of(at))).collect()
 }
 
+/// Opens the marker of `sid`.
+///
+/// # Errors
+/// As [`Repo::open_object`], and what is no marker of this snapshot.
+pub fn open_marker(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    let opened = repo.open_object(key, bytes)?;
+    if opened.kind != ObjectKind::Forgotten || opened.decode::<Forgotten>("marker")?.sid != sid {
+        return Err(FormatError::Unsigned("not a marker of this snapshot"));
+    }
+    Ok(())
+}
+
+/// Opens what stands at `snapshots/<sid>`; `None` for the end of a session without a snapshot.
+fn open_outcome(
+    repo: &Repo,
+    key: &Key,
+    sid: SessionId,
+    bytes: &[u8],
+) -> std::result::Result<Option<Snapshot>, FormatError> {
+    let opened = repo.open_object(key, bytes)?;
+    match opened.kind {
+        ObjectKind::Manifest => {}
+        ObjectKind::Tombstone | ObjectKind::Repack => return Ok(None),
+        _ => return Err(FormatError::Unsigned("not an outcome of a session")),
+    }
+    let manifest: Manifest = opened.decode("manifest")?;
+    manifest.check()?;
+    let allowed = repo.ring.writer(&opened.writer).is_some_and(|w| {
+        w.roles & role::WRITE != 0 && (w.sources.is_empty() || w.sources.contains(&manifest.source.name))
+    });
+    if manifest.sid != sid || !allowed {
+        return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
+    }
+    Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: RegionSet::NONE }))
+}
+
+/// Names the regions that show an end where another shows a snapshot.
+fn record_ends(repo: &Repo, key: &Key, at: RegionSet, sid: SessionId) {
+    for ix in at.iter() {
+        let read = |bytes: &[u8]| open_outcome(repo, key, sid, bytes);
+        if let Ok(None) = repo.regions.read(RegionSet::of([ix]), key, SMALL_OBJECT_BYTES_MAX, read) {
+            repo.regions.record(ix, &key.path(), "says that the session ended, but another region has its snapshot");
+        }
+    }
+}
+
 impl View {
     /// Reads every outcome and marker once.
     ///
@@ -70,14 +117,9 @@ impl View {
         let mut view = View::default();
         for (sid, at) in sids(repo, Prefix::Forgotten) {
             let key = Key::Forgotten(sid);
-            let marker = repo.read_object(at, &key).and_then(|opened| {
-                if opened.kind != ObjectKind::Forgotten {
-                    return Err(Error::new(Kind::Damage, "not a marker"));
-                }
-                opened.decode::<Forgotten>("marker").map_err(crate::region::lift)
-            });
             // A marker that does not verify hides nothing; reading it has recorded why.
-            if marker.is_ok_and(|m| m.sid == sid) {
+            if repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
+            {
                 view.forgotten.insert(sid);
             }
         }
@@ -85,32 +127,32 @@ impl View {
             view.load_outcome(repo, sid, at);
         }
         view.check_config(repo)?;
-        view.check_vouched();
+        view.check_vouched(repo);
         Ok(view)
     }
 
     fn load_outcome(&mut self, repo: &Repo, sid: SessionId, at: RegionSet) {
         let key = Key::Snapshot(sid);
-        let read = repo.read_object(at, &key).and_then(|opened| {
-            if opened.kind != ObjectKind::Manifest {
-                return Ok(None);
+        let read =
+            |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
+        let mut found = read(at);
+        if matches!(found, Ok(None)) && at.count() > 1 {
+            // The end of a session stands in one region. Where another shows its manifest, that one was
+            // created first where it counts, and the end was put there by somebody else.
+            for ix in at.iter() {
+                if let Ok(Some(snapshot)) = read(RegionSet::of([ix])) {
+                    record_ends(repo, &key, at, sid);
+                    found = Ok(Some(snapshot));
+                    break;
+                }
             }
-            let manifest: Manifest = opened.decode("manifest").map_err(crate::region::lift)?;
-            manifest.check().map_err(crate::region::lift)?;
-            let allowed = repo.ring.writer(&opened.writer).is_some_and(|w| {
-                w.roles & role::WRITE != 0 && (w.sources.is_empty() || w.sources.contains(&manifest.source.name))
-            });
-            if manifest.sid != sid || !allowed {
-                return Err(Error::new(Kind::Damage, "manifest by a writer without right to this source"));
-            }
-            Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: at }))
-        });
-        if let Ok(Some(snapshot)) = &read {
+        }
+        if let Ok(Some(snapshot)) = &found {
             self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
         }
-        match read {
+        match found {
             Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
-                self.snapshots.insert(sid, snapshot);
+                self.snapshots.insert(sid, Snapshot { regions: at, ..snapshot });
             }
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -149,7 +191,7 @@ impl View {
         }
     }
 
-    fn check_vouched(&mut self) {
+    fn check_vouched(&mut self, repo: &Repo) {
         let known = |seen: &Seen| {
             self.snapshots.contains_key(&seen.sid)
                 || self.forgotten.contains(&seen.sid)
@@ -164,6 +206,11 @@ impl View {
                     snapshot.manifest.sid.short()
                 ));
             }
+        }
+        let newest = self.snapshots.values().map(|s| s.manifest.fresh.epoch).max();
+        if let Some(newest) = newest.filter(|newest| *newest > repo.epoch()) {
+            let (newest, found) = (newest.0, repo.epoch().0);
+            lost.insert(format!("snapshots vouch for epoch {newest}, but the newest to be found is {found}"));
         }
         self.lost = lost.into_iter().collect();
     }
@@ -203,21 +250,23 @@ impl View {
         let hits: Vec<&Snapshot> = all.into_iter().filter(|s| s.manifest.sid.hex().starts_with(text)).collect();
         match hits.as_slice() {
             [one] if !text.is_empty() => Ok(one),
-            [] => Err(self.no_snapshot(&self.why_not(text))),
+            [] => Err(self.why_not(text)),
             _ => Err(Error::new(Kind::Config, format!("`{text}` fits {} snapshots", hits.len()))
                 .advise("give more digits of the id")),
         }
     }
 
-    fn why_not(&self, text: &str) -> String {
+    fn why_not(&self, text: &str) -> Error {
         let starts = |sid: &&SessionId| !text.is_empty() && sid.hex().starts_with(text);
         if let Some((sid, why)) = self.damaged.iter().find(|(sid, _)| starts(sid)) {
-            return format!("snapshot {} is damaged in every region: {why}", sid.short());
+            let what = format!("snapshot {} is damaged in every region: {why}", sid.short());
+            return Error::new(Kind::Damage, what)
+                .advise("a region that was away may have it; see `holdfast snapshots`");
         }
         if let Some(sid) = self.forgotten.iter().find(starts) {
-            return format!("snapshot {} was forgotten", sid.short());
+            return self.no_snapshot(&format!("snapshot {} was forgotten", sid.short()));
         }
-        format!("no snapshot `{text}`")
+        self.no_snapshot(&format!("no snapshot `{text}`"))
     }
 
     fn no_snapshot(&self, what: &str) -> Error {

@@ -109,14 +109,14 @@ impl<'r> Writer<'r> {
         }
     }
 
-    /// Whether a chunk need not be stored: the repository has it.
+    /// Whether a chunk need not be stored: the repository has it, and no copy of its pack was found damaged.
     pub fn has(&self, id: &ChunkId) -> bool {
-        self.known.has(id)
+        self.known.has(id, |pack| self.repo.regions.is_damaged(pack))
     }
 
     /// Whether the caller is the first to ask for this chunk in this run, and must store it.
     fn claim(&self, id: ChunkId) -> bool {
-        if self.known.has(&id) {
+        if self.has(&id) {
             return false;
         }
         lock(&self.claimed[usize::from(id.bytes()[31]) % SHARDS]).insert(id)

@@ -16,6 +16,8 @@ pub enum StoreErrorKind {
     TooLong,
     /// Shorter than was asked for.
     Short,
+    /// Something that is no file stands there.
+    NoFile,
     /// Anything else; may work later.
     Failed,
 }
@@ -34,6 +36,10 @@ pub struct StoreError {
 impl StoreError {
     pub(super) fn too_long(object: &str) -> Self {
         Self::new(StoreErrorKind::TooLong, "read", object, "longer than any valid object of this kind")
+    }
+
+    pub(super) fn no_file(object: &str) -> Self {
+        Self::new(StoreErrorKind::NoFile, "read", object, "something that is no file stands there")
     }
 
     pub(super) fn short(object: &str) -> Self {
@@ -72,7 +78,7 @@ impl StoreError {
             StoreErrorKind::NotFound => (Kind::NotFound, None),
             StoreErrorKind::Denied => (Kind::Denied, Some("check permissions and that it is not mounted read-only")),
             StoreErrorKind::Full => (Kind::Full, Some("free or add space there, then run again: stored work is kept")),
-            StoreErrorKind::TooLong | StoreErrorKind::Short => (Kind::Damage, None),
+            StoreErrorKind::TooLong | StoreErrorKind::Short | StoreErrorKind::NoFile => (Kind::Damage, None),
             StoreErrorKind::Failed => (Kind::Retry, None),
         };
         let error = Error::new(kind, self.to_string());

@@ -126,6 +126,7 @@ impl Store {
         if len == 0 {
             return Ok(Bytes::new());
         }
+        self.check_file(key)?;
         let path = ObjectPath::from(key.path());
         let range = offset..offset.saturating_add(len);
         let bytes =
@@ -133,11 +134,21 @@ impl Store {
         if bytes.len() as u64 == len { Ok(bytes) } else { Err(StoreError::short(&key.path())) }
     }
 
+    /// Opening a pipe or a device that stands where an object should be would wait for ever, or worse.
+    fn check_file(&self, key: &Key) -> Result<(), StoreError> {
+        match std::fs::metadata(self.folder.join(key.path())) {
+            Ok(meta) if !meta.is_file() => Err(StoreError::no_file(&key.path())),
+            // Whatever else is wrong with it, the read itself says better.
+            _ => Ok(()),
+        }
+    }
+
     /// Size of an object, in bytes.
     ///
     /// # Errors
     /// Not there, or the store failed.
     pub async fn size(&self, key: &Key) -> Result<u64, StoreError> {
+        self.check_file(key)?;
         let path = ObjectPath::from(key.path());
         let meta = self.inner.head(&path).await.map_err(|e| StoreError::from_store("stat", &key.path(), e))?;
         Ok(meta.size)

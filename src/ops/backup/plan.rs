@@ -3,7 +3,7 @@
 use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::format::snapshot::{Manifest, Miss};
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::{Entry, EntryType, items};
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader};
 use crate::repo::writer::{Writer, ZSTD_LEVEL};
@@ -161,6 +161,7 @@ impl<'p> Planner<'p> {
             && !too_recent(&old, rule, ran)
             && old.flags.unwrap_or(0) == 0
             && self.is_stored(&old)
+            && resolves(self.reader, &old)
         {
             read = false;
             self.take_over(&mut entry, &dir, old, rule);
@@ -219,6 +220,21 @@ impl<'p> Planner<'p> {
             self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
         }
     }
+}
+
+/// Whether every region that is written says where the content lies. What was lost is read again while the source
+/// has it.
+fn resolves(reader: &Reader, old: &Entry) -> bool {
+    let used = reader.repo.writable();
+    let regions = &reader.repo.regions;
+    let known = |id: &ChunkId| {
+        let mut places = reader.index.locate(id);
+        *id == ChunkId::HOLE || places.any(|at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
+    };
+    let chunks = old.chunks.as_deref().map(|list| items(list).is_ok_and(|mut all| all.all(|item| known(&item.id))));
+    chunks.unwrap_or(true)
+        && old.list.is_none_or(|list| known(&list.page))
+        && old.xattrs_ref.is_none_or(|id| known(&id))
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

@@ -210,23 +210,29 @@ impl FileTask {
         }
     }
 
+    /// A new file that lacks bytes must not look like a restored one.
+    fn take_away(&self, shared: &Shared<'_>) {
+        let made = lock(&self.file).take().is_some() && !self.existed.load(Ordering::Relaxed);
+        if made && let Err(e) = self.dir.remove_all(&self.entry.name) {
+            shared.misses(&self.path, &[e]);
+        }
+    }
+
     /// One hand is done; the last one finishes the file.
     pub(super) fn settle(&self, shared: &Shared<'_>) {
         if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
         if self.failed.load(Ordering::Relaxed) {
-            // A new file that lacks bytes must not look like a restored one.
-            let made = lock(&self.file).take().is_some() && !self.existed.load(Ordering::Relaxed);
-            if made && let Err(e) = self.dir.remove_all(&self.entry.name) {
-                shared.misses(&self.path, &[e]);
-            }
-            return;
+            return self.take_away(shared);
         }
         let size = self.entry.size();
         let same = match self.complete() {
             Ok(same) => same,
-            Err(e) => return self.fail(shared, &e),
+            Err(e) => {
+                self.fail(shared, &e);
+                return self.take_away(shared);
+            }
         };
         let finished = match lock(&self.file).take() {
             Some(file) => file.finish(&self.entry),

@@ -146,7 +146,7 @@ pub fn run(
     }
     let shared = Shared { reader, progress, cancel, report: Mutex::default() };
     let target = if request.dry_run { None } else { Some(open_target(&request.target, request)?) };
-    let mut planner = Planner::new(&shared, request, target);
+    let mut planner = Planner::new(&shared, request, target, manifest.counts.entries());
     if root.kind == EntryType::Dir {
         planner.tree(root)?
     } else {

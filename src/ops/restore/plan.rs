@@ -5,7 +5,7 @@ use super::window::{ChunkRef, Link, Window};
 use super::{RestoreRequest, Shared};
 use crate::base::ChunkId;
 use crate::chunk::Coder;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crate::repo::writer::ZSTD_LEVEL;
@@ -24,6 +24,8 @@ struct Open<'r> {
     included: bool,
     /// Open once something in it is wanted.
     target: Option<Arc<TargetDir>>,
+    /// Whether a page of it was lost: then nobody knows which names do not belong there.
+    cut_short: bool,
     /// Names that belong there, when others are to be removed.
     names: BTreeSet<Vec<u8>>,
 }
@@ -45,10 +47,17 @@ pub(super) struct Planner<'s, 'r> {
     path: Vec<u8>,
     /// Only inodes with several names; an entry goes when its last name was met.
     links: HashMap<(u64, u64), FirstLink>,
+    /// Entries still allowed: directories that share pages could make any number of few.
+    entries_left: u64,
 }
 
 impl<'s, 'r> Planner<'s, 'r> {
-    pub(super) fn new(shared: &'s Shared<'r>, request: &'s RestoreRequest, target: Option<Target>) -> Self {
+    pub(super) fn new(
+        shared: &'s Shared<'r>,
+        request: &'s RestoreRequest,
+        target: Option<Target>,
+        entries_left: u64,
+    ) -> Self {
         Planner {
             shared,
             request,
@@ -58,6 +67,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             stack: Vec::new(),
             path: Vec::new(),
             links: HashMap::new(),
+            entries_left,
         }
     }
 
@@ -70,13 +80,20 @@ impl<'s, 'r> Planner<'s, 'r> {
             path_len: 0,
             included: !self.request.only_included,
             target,
+            cut_short: false,
             names: BTreeSet::new(),
         });
         while let Some(open) = self.stack.last_mut() {
             self.shared.cancel.check()?;
-            match open.reader.next(&mut self.coder)? {
-                Some(entry) => self.entry(entry)?,
-                None => self.leave()?,
+            match open.reader.next(&mut self.coder) {
+                Ok(Some(entry)) => self.entry(entry)?,
+                Ok(None) => self.leave()?,
+                // The rest of this directory is lost; everything else is not.
+                Err(e) => {
+                    open.cut_short = true;
+                    self.shared.lost(&self.path[..open.path_len.min(self.path.len())], &e);
+                    self.leave()?;
+                }
             }
         }
         self.flush()
@@ -91,6 +108,10 @@ impl<'s, 'r> Planner<'s, 'r> {
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
+        self.entries_left = self.entries_left.checked_sub(1).ok_or_else(|| {
+            Error::new(Kind::Damage, "the snapshot has more entries than its manifest says")
+                .advise("what was restored so far was left there")
+        })?;
         let Some(open) = self.stack.last_mut() else { return Ok(()) };
         self.path.truncate(open.path_len);
         if !self.path.is_empty() {
@@ -122,10 +143,14 @@ impl<'s, 'r> Planner<'s, 'r> {
     }
 
     fn enter(&mut self, entry: Entry, included: bool) -> Result<()> {
-        check_depth(self.stack.len())?;
+        if let Err(e) = check_depth(self.stack.len()) {
+            self.shared.miss(&self.path, "refused", e.what());
+            return Ok(());
+        }
         let reader = DirReader::new(self.shared.reader, entry.tree);
         let path_len = self.path.len();
-        self.stack.push(Open { entry, reader, path_len, included, target: None, names: BTreeSet::new() });
+        let names = BTreeSet::new();
+        self.stack.push(Open { entry, reader, path_len, included, target: None, cut_short: false, names });
         if included && self.open_dirs().is_none() {
             // Named already; nothing below it can be restored.
             self.stack.pop();
@@ -166,7 +191,7 @@ impl<'s, 'r> Planner<'s, 'r> {
         self.shared.progress.dirs.add(1);
         let Some(dir) = open.target else { return Ok(()) };
         let path = self.path[..open.path_len.min(self.path.len())].to_vec();
-        if self.request.delete {
+        if self.request.delete && !open.cut_short {
             self.delete_others(&dir, &open.names, &path);
         }
         let mut entry = open.entry;
@@ -273,6 +298,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             Ok(list) => list,
             Err(e) => {
                 task.give_up(self.shared, &e);
+                task.settle(self.shared);
                 return Ok(());
             }
         };
@@ -297,8 +323,8 @@ impl<'s, 'r> Planner<'s, 'r> {
                 self.window.run(self.shared, self.request.workers)?;
             }
         }
-        if offset != task.entry.size() && task.entry.inline.is_none() {
-            let e = crate::error::Error::new(crate::error::Kind::Damage, "chunks do not add up to the file's size");
+        if offset.saturating_add(task.entry.inline.as_ref().map_or(0, |i| i.len() as u64)) != task.entry.size() {
+            let e = Error::new(Kind::Damage, "chunks do not add up to the file's size");
             task.give_up(self.shared, &e);
         }
         self.window.files += 1;

@@ -4,7 +4,7 @@ use super::Shared;
 use super::file::FileTask;
 use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::tree::Entry;
 use crate::repo::index::Located;
 use crate::repo::reader::slice_of;
@@ -155,14 +155,15 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
     let ix = shared.reader.order(first.regions).first().copied();
     let fetched = ix.and_then(|ix| {
         let read = repo.regions.get_range(ix, &key, u64::from(range.from), u64::from(range.to - range.from));
-        let keys = shared.reader.pack_keys(&name, first.regions);
+        let keys = shared.reader.pack_keys(&name, ix);
         match (read, keys) {
             (Ok(bytes), Ok(keys)) => Some((bytes.to_vec(), keys)),
-            (Err(e), _) => {
+            // Read again alone, which names what is missing as such.
+            (Err(e), _) | (_, Err(e)) if e.kind() == Kind::NotFound => None,
+            (Err(e), _) | (_, Err(e)) => {
                 repo.regions.record(ix, &key.path(), e.what());
                 None
             }
-            (_, Err(_)) => None,
         }
     });
     let Some((mut bytes, keys)) = fetched else {

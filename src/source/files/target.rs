@@ -243,6 +243,7 @@ impl TargetDir {
         let made = match self.stands(entry) && self.is_ours(entry, &path) {
             true => Made::Same,
             false => {
+                self.check_device(entry, &path).map_err(|e| vec![e])?;
                 self.unlink(&entry.name, &path).map_err(|e| vec![e])?;
                 self.make(entry, &path).map_err(|e| vec![e])?;
                 Made::Created
@@ -275,6 +276,15 @@ impl TargetDir {
         }
     }
 
+    /// Before anything is removed for it: device nodes only with leave.
+    fn check_device(&self, entry: &Entry, path: &[u8]) -> Outcome<()> {
+        if self.options.devices || !matches!(entry.kind, EntryType::CharDevice | EntryType::BlockDevice) {
+            return Ok(());
+        }
+        let what = "device node not restored, as asked";
+        Err(SourceError::other(path, SourceErrorKind::Unsupported, what))
+    }
+
     fn make(&self, entry: &Entry, path: &[u8]) -> Outcome<()> {
         let name = &entry.name[..];
         let node = |kind, dev| rustix::fs::mknodat(self, name, kind, Mode::from_raw_mode(0o600), dev);
@@ -285,10 +295,6 @@ impl TargetDir {
             }
             EntryType::Fifo => node(FileType::Fifo, 0),
             EntryType::Socket => node(FileType::Socket, 0),
-            EntryType::CharDevice | EntryType::BlockDevice if !self.options.devices => {
-                let what = "device node not restored, as asked";
-                return Err(SourceError::other(path, SourceErrorKind::Unsupported, what));
-            }
             EntryType::CharDevice | EntryType::BlockDevice => {
                 let dev = rustix::fs::makedev(entry.rdev_major.unwrap_or(0), entry.rdev_minor.unwrap_or(0));
                 let char_device = entry.kind == EntryType::CharDevice;
