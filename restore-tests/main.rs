@@ -3,6 +3,7 @@
 
 mod basics;
 mod crash;
+mod full_disk;
 mod harness;
 mod house;
 mod key_files;
