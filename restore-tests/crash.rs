@@ -13,14 +13,14 @@ const SPREAD: usize = 8;
 const KILLED: i32 = 128 + 9;
 
 /// How a run ended that was interfered with.
-struct Ended {
-    code: i32,
-    steps: Vec<String>,
-    said: String,
+pub struct Ended {
+    pub code: i32,
+    pub steps: Vec<String>,
+    pub said: String,
 }
 
 /// Runs the program and does `what` as it enters step `at`.
-fn interfere(bench: &Bench, what: &str, at: usize, args: &[&str]) -> Ended {
+pub fn interfere(bench: &Bench, what: &str, at: usize, args: &[&str]) -> Ended {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/crash/step.py");
     let log = bench.path("steps");
     let program = bench.command(args);
@@ -50,7 +50,7 @@ fn instants(steps: &[String]) -> BTreeSet<(String, usize)> {
 }
 
 /// Numbers from 1 to `count`, evenly spread; all of them where the environment asks for it.
-fn spread(count: usize, share: usize) -> impl Iterator<Item = usize> {
+pub fn spread(count: usize, share: usize) -> impl Iterator<Item = usize> {
     let all = std::env::var_os("HOLDFAST_CRASH_EVERY_STEP").is_some();
     (1..=count).step_by(if all { 1 } else { count.div_ceil(SPREAD / share) })
 }
@@ -97,26 +97,26 @@ fn prepared() -> Prepared {
     Prepared { bench, earlier, sid, source }
 }
 
-fn fill(dir: &Path, seed: u64, count: u64, len: usize) {
+pub fn fill(dir: &Path, seed: u64, count: u64, len: usize) {
     std::fs::create_dir_all(dir).unwrap();
     for n in 0..count {
         std::fs::write(dir.join(format!("file-{n}")), noise(seed + n, len + n as usize)).unwrap();
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// Every region on its own resolves whatever it shows: visible means complete.
-fn complete_alone(case: &Bench, context: &str) {
+pub fn complete_alone(case: &Bench, context: &str) {
     for region in &case.regions {
         let (code, value) = case.json_at(&[*region], &["verify", "--level", "content"]);
         assert_eq!(code, 0, "{context}: region {region} alone: {value:#}");
     }
 }
 
-fn restores(case: &Bench, sid: &str, source: &Path, context: &str) {
+pub fn restores(case: &Bench, sid: &str, source: &Path, context: &str) {
     let target = case.path(&format!("target-{sid}"));
     let (code, value) = case.json(&["restore", sid, "--target", text(&target)]);
     assert_eq!(code, 0, "{context}: {value:#}");
@@ -124,7 +124,7 @@ fn restores(case: &Bench, sid: &str, source: &Path, context: &str) {
     std::fs::remove_dir_all(&target).unwrap();
 }
 
-fn sids(case: &Bench, context: &str) -> Vec<String> {
+pub fn sids(case: &Bench, context: &str) -> Vec<String> {
     let (code, value) = case.json(&["snapshots"]);
     assert_eq!(code, 0, "{context}: {value:#}");
     value["snapshots"].as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap().to_owned()).collect()
@@ -139,7 +139,7 @@ fn earlier_stands(case: &Bench, was: &Prepared, context: &str) {
 
 /// Both regions hold the same, but for sessions and for packs that no segment names (checked by
 /// [`complete_alone`]) and staged files of the dead.
-fn regions_agree(case: &Bench, context: &str) {
+pub fn regions_agree(case: &Bench, context: &str) {
     let named = |region: &str| -> Vec<String> {
         let apart = |o: &String| !o.starts_with("sessions/") && !o.starts_with("packs/") && *o != "region";
         case.objects(region).into_iter().filter(|o| apart(o) && !o.contains('#')).collect()

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The passphrase of every test repository.
@@ -87,12 +87,6 @@ impl Bench {
         command.args(args).env("HOLDFAST_PASSPHRASE", PASSPHRASE).current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command
-    }
-
-    /// Runs; returns exit code and output.
-    pub fn run(&self, args: &[&str]) -> (i32, Output) {
-        let output = self.command(args).output().expect("the program runs");
-        (output.status.code().unwrap_or(-1), output)
     }
 
     /// Runs with `--json`; the last line of the output as JSON, with the exit code.

@@ -8,4 +8,5 @@ mod harness;
 mod house;
 mod key_files;
 mod policies;
+mod regions;
 mod tidy;

@@ -3,7 +3,7 @@
     step.py LOG WHAT N COMMAND...
 
 WHAT is `count` (N is ignored), `kill` (the whole process dies as it enters step N, which does not happen),
-`kill:NAME` (the same, counting only steps of this name), or `once`/`from` with an errno, as in `once:28`:
+`kill:NAME` (the same, counting only steps of this name), `hook:COMMAND` (runs it as step N is entered), or `once`/`from` with an errno, as in `once:28`:
 step N (and all after it) fails with it. LOG gets the name of every step, one a line. Ends with the command's
 exit code, or 128 + the signal that ended it.
 
@@ -115,6 +115,8 @@ def main():
                     reached = steps.count(detail) if detail else reached
                     if reached == at and detail in ("", name):
                         os.kill(child, signal.SIGKILL)
+                elif what == "hook" and reached == at:
+                    os.system(detail)
                 elif what == "once" and reached == at or what == "from" and reached >= at:
                     fail_call(pid, int(detail))
             quiet = event or stop in (signal.SIGTRAP, signal.SIGSTOP)
