@@ -1,8 +1,13 @@
 //! What every test from outside needs: the shipped binary, a place of its own, regions, a tree to back up.
 
+use holdfast::base::Env;
+use holdfast::region::Address;
+use holdfast::repo::Repo;
+use holdfast::repo::open::{Opening, open};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// The passphrase of every test repository.
@@ -168,4 +173,31 @@ pub fn small_tree(root: &Path) {
 pub fn assert_same(left: &Path, right: &Path) {
     let out = Command::new("diff").arg("-r").arg("--no-dereference").arg(left).arg(right).output().expect("diff runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
+}
+
+/// A repository opened through the library, with the runtime that serves it.
+pub struct Opened {
+    repo: Arc<Repo>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl std::ops::Deref for Opened {
+    type Target = Arc<Repo>;
+
+    fn deref(&self) -> &Arc<Repo> {
+        &self.repo
+    }
+}
+
+/// Opens the bench's repository through the library.
+pub fn opened(bench: &Bench) -> Opened {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let address = |name: &&'static str| Address { name: (*name).into(), folder: bench.region(name) };
+    let addresses: Vec<Address> = bench.regions.iter().map(address).collect();
+    let env = Env::system();
+    let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };
+    let secret = holdfast::unlock::from_passphrase(String::from(PASSPHRASE).into()).expect("a passphrase");
+    let repo = Arc::new(open(&opening, &secret).unwrap_or_else(|e| panic!("{e}")));
+    Opened { repo, _runtime: runtime }
 }

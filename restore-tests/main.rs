@@ -9,4 +9,5 @@ mod house;
 mod key_files;
 mod policies;
 mod regions;
+mod sessions;
 mod tidy;

@@ -175,9 +175,11 @@ fn keys(files: &[File]) -> Vec<String> {
     found
 }
 
-/// Circles among rooms, and among the modules of one room (test code may look where it likes).
+/// Circles among rooms, among the modules of one room, and among the files of one folder; a module's root and what
+/// lies below it may name each other. Test code may look where it likes.
 fn circles(files: &[File]) -> Vec<String> {
     let names: BTreeSet<&[String]> = files.iter().map(|f| node(&f.module)).collect();
+    let whole: BTreeSet<&[String]> = files.iter().map(|f| &f.module[..]).collect();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut edge = |from: &[String], to: &[String]| {
         if from != to && !from.is_empty() && !to.is_empty() {
@@ -191,6 +193,11 @@ fn circles(files: &[File]) -> Vec<String> {
                 edge(&file.module[..1], &target[..target.len().min(1)]);
             } else if file.module.len() > 1 && target.len() > 1 && names.contains(node(target)) {
                 edge(node(&file.module), node(target));
+            }
+            // The file that defines what is named: the longest part of the path that is a module.
+            let file_of = (2..=target.len()).rev().map(|len| &target[..len]).find(|part| whole.contains(part));
+            if let Some(to) = file_of.filter(|to| !to.starts_with(&file.module) && !file.module.starts_with(to)) {
+                edge(&file.module, to);
             }
         }
     }

@@ -90,6 +90,12 @@ fn a_circle() {
         ("repo/c.rs", "use crate::repo::a::A;"),
     ];
     finds("circle of imports: repo::a -> repo::b -> repo::c -> repo::a", &three);
+    let deep = [
+        ("ops/backup/a.rs", "use super::b::B;"),
+        ("ops/backup/b.rs", "use super::a::A;"),
+        ("ops/backup/mod.rs", "mod a; mod b; use a::A;"),
+    ];
+    finds("circle of imports: ops::backup::a -> ops::backup::b -> ops::backup::a", &deep);
     let straight =
         [("repo/mod.rs", "pub use a::A; mod a;"), ("repo/a.rs", "use super::b;"), ("repo/b.rs", "use super::Common;")];
     finds_nothing(&straight);

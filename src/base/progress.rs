@@ -37,6 +37,8 @@ pub struct Progress {
     pub bytes_expected: Counter,
     /// Bytes read from the source or from packs.
     pub bytes_read: Counter,
+    /// Encoded bodies that did not decode to what they were made of, and were stored raw.
+    pub encoder_errors: Counter,
     /// Bytes of chunks not stored before.
     pub bytes_new: Counter,
     /// Bytes of packs, acknowledged or not, counted once.

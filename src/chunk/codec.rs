@@ -102,9 +102,10 @@ impl Coder {
         }
     }
 
-    /// How often an encoded body did not decode to what it was made of; each was stored raw instead.
-    pub fn rejected(&self) -> u64 {
-        self.rejected
+    /// How often, since this was asked last, an encoded body did not decode to what it was made of; each was
+    /// stored raw instead.
+    pub fn take_rejected(&mut self) -> u64 {
+        std::mem::take(&mut self.rejected)
     }
 
     /// Appends the body of a chunk in the codec that suits it.
@@ -282,7 +283,7 @@ mod tests {
         coder.decode(codec, &out[6..], plain.len(), &mut back).unwrap();
         assert_eq!(&back[..5], b"front");
         assert!(&back[5..] == plain);
-        assert_eq!(coder.rejected(), 0);
+        assert_eq!(coder.take_rejected(), 0);
         (codec, out.len() - 6)
     }
 

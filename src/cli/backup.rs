@@ -93,7 +93,7 @@ fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
         "regions": report.regions,
         "behind": report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect::<Vec<_>>(),
         "caught_up": {"objects": report.caught_up.objects, "bytes": report.caught_up.bytes, "snapshots": report.caught_up.snapshots},
-        "copies_min": report.copies_min,
+        "copies_min": report.copies_min, "encoder_errors": report.encoder_errors,
     })
 }
 
@@ -145,6 +145,12 @@ fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
         for path in report.changed.iter().take(SHOWN_MAX) {
             text.push_str(&format!("  {}\n", path_text(path)));
         }
+    }
+    if report.encoder_errors > 0 {
+        text.push_str(&format!(
+            "WARNING: {} chunks did not decode to what they were encoded from and were stored as they are; test this machine's memory\n",
+            report.encoder_errors
+        ));
     }
     if report.errors_total > 0 {
         text.push_str(&format!("{} could not be read:\n", units::count(report.errors_total)));

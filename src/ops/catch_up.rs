@@ -5,7 +5,8 @@ use crate::base::{Cancel, PackName, SegmentName, SessionId};
 use crate::error::Result;
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::{pack, signed};
-use crate::region::RegionSet;
+use crate::region::{self, RegionSet};
+use crate::repo::epochs::{Epochs, Lag};
 use crate::repo::index::{self, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
@@ -36,7 +37,7 @@ fn holders(repo: &Repo, prefix: Prefix) -> Holders {
     found.into_iter().map(|(key, at)| (key, RegionSet::of(at))).collect()
 }
 
-/// Brings every reachable region up to the union of all.
+/// Brings every region that may be written up to the union of all.
 ///
 /// # Errors
 /// Interrupted. A region that fails is marked as such; an object that no region has intact is recorded.
@@ -47,85 +48,106 @@ pub fn run(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
             repo.regions.fail(ix, e);
         }
     }
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds] {
+    let epochs = epochs(repo, &mut done);
+    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds] {
         for (key, at) in holders(repo, prefix) {
             cancel.check()?;
             copy(repo, &key, at, &mut done);
         }
     }
-    let incomplete = segments(repo, cancel, &mut done)?;
+    let incomplete = segments(repo, &epochs, cancel, &mut done)?;
     outcomes(repo, cancel, incomplete, &mut done)?;
     Ok(done)
 }
 
+/// Epochs first: they say which regions may be written. A damaged or squatted copy is passed over: the good
+/// one goes to the next suffix.
+fn epochs(repo: &Repo, done: &mut CaughtUp) -> Epochs {
+    let before = repo.epochs_since(repo.epochs());
+    for Lag { from, to, key } in before.lag(repo.usable()) {
+        let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
+        let Ok(bytes) = fetched.and_then(|b| repo.open_object(&key, &b).map(|_| b).map_err(region::lift)) else {
+            continue;
+        };
+        match region::put_numbered(&repo.regions, to, key, &bytes) {
+            Ok(Put::Created) => {
+                done.objects += 1;
+                done.bytes += bytes.len() as u64;
+            }
+            Ok(_) => {}
+            Err(e) => repo.regions.fail(to, e),
+        }
+    }
+    repo.epochs_since(&before)
+}
+
 /// Packs, then the segment that names them. Returns the regions in which something is still missing.
-fn segments(repo: &Repo, cancel: &Cancel, done: &mut CaughtUp) -> Result<BTreeSet<usize>> {
+fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) -> Result<RegionSet> {
     let mut packs: Option<Holders> = None;
-    let mut incomplete = BTreeSet::new();
+    let mut incomplete = RegionSet::NONE;
+    let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
     for (name, at) in index::listed(repo) {
-        let missing: Vec<usize> = repo.usable().iter().filter(|ix| !at.has(*ix)).collect();
+        let missing = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix)));
         if missing.is_empty() {
             continue;
         }
         let packs = packs.get_or_insert_with(|| holders(repo, Prefix::Packs));
-        let names = match segment_packs(repo, name, at) {
-            Ok(names) => names,
-            // Recorded by the read: no region has this segment intact.
-            Err(_) => continue,
-        };
-        let mut complete = true;
-        for pack in names {
+        // If no region has this segment intact, that was recorded by the read.
+        let names = segment_packs(repo, name, at).unwrap_or_default();
+        let mut complete = missing;
+        if names.is_empty() || names.iter().any(|pack| undecided.contains(pack)) {
+            complete = RegionSet::NONE;
+        }
+        for pack in names.iter().filter(|pack| !doomed.contains(*pack)) {
             cancel.check()?;
-            let key = Key::Pack(pack);
+            let key = Key::Pack(*pack);
             let has = packs.get(&key).copied().unwrap_or(RegionSet::NONE);
-            let now = copy(repo, &key, has, done);
-            complete &= now.covers(repo.usable());
+            let now = copy_to(repo, &key, has, complete, done);
+            complete = complete.and(now);
             packs.insert(key, now);
         }
-        if complete {
-            copy(repo, &Key::Index(name), at, done);
-        } else {
-            incomplete.extend(missing);
-        }
+        let now = copy_to(repo, &Key::Index(name), at, complete, done);
+        incomplete = incomplete.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
     }
     Ok(incomplete)
 }
 
 fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackName>> {
     let key = Key::Index(name);
-    let bad = repo.epochs().bad_packs()?;
     repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| {
         let lines = open_segment(repo, &key, bytes)?.pack_lines()?;
-        Ok(lines.into_iter().map(|line| line.name).filter(|name| !bad.contains(name)).collect())
+        Ok(lines.into_iter().map(|line| line.name).collect())
     })
 }
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.
-fn outcomes(repo: &Repo, cancel: &Cancel, incomplete: BTreeSet<usize>, done: &mut CaughtUp) -> Result<()> {
-    let forgotten: BTreeSet<SessionId> = holders(repo, Prefix::Forgotten)
-        .into_keys()
-        .filter_map(|key| match key {
-            Key::Forgotten(sid) => Some(sid),
-            _ => None,
-        })
-        .filter(|sid| repo.read_object(repo.usable(), &Key::Forgotten(*sid)).is_ok())
-        .collect();
+fn outcomes(repo: &Repo, cancel: &Cancel, incomplete: RegionSet, done: &mut CaughtUp) -> Result<()> {
+    let mut forgotten: Option<BTreeSet<SessionId>> = None;
     for (key, at) in holders(repo, Prefix::Snapshots) {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
-        let open = repo.usable().iter().any(|ix| !at.has(ix) && !incomplete.contains(&ix));
-        if open && !forgotten.contains(&sid) {
-            let targets = RegionSet::of(repo.usable().iter().filter(|ix| !incomplete.contains(ix)));
-            if copy_to(repo, &key, at, targets, done).count() > at.count() {
-                done.snapshots += 1;
-            }
+        let targets = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix) && !incomplete.has(*ix)));
+        if targets.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
+            continue;
+        }
+        if copy_to(repo, &key, at, targets, done).count() > at.count() {
+            done.snapshots += 1;
         }
     }
     Ok(())
 }
 
+/// Snapshots with a marker that verifies.
+fn all_forgotten(repo: &Repo) -> BTreeSet<SessionId> {
+    let sid_of = |(key, at)| match key {
+        Key::Forgotten(sid) => repo.read_object(at, &key).is_ok().then_some(sid),
+        _ => None,
+    };
+    holders(repo, Prefix::Forgotten).into_iter().filter_map(sid_of).collect()
+}
+
 fn copy(repo: &Repo, key: &Key, at: RegionSet, done: &mut CaughtUp) -> RegionSet {
-    copy_to(repo, key, at, repo.usable(), done)
+    copy_to(repo, key, at, repo.writable(), done)
 }
 
 /// Copies one object to those of `targets` that lack it; returns who has it now.

@@ -70,7 +70,7 @@ pub fn run(repo: &Repo, chosen: &[Snapshot], last: bool, reason: &str) -> Result
         };
         let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
         let mut stored = false;
-        for ix in repo.usable().iter() {
+        for ix in repo.writable().iter() {
             // A marker that is there already says the same in other bytes.
             match repo.regions.put(ix, &key, &bytes) {
                 Ok(_) => stored = true,

@@ -114,14 +114,11 @@ pub fn run(
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
         here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        let looked =
-            small_objects(&repo.regions, ix, &mut here, cancel, &mut |key, bytes| check_signed(repo, key, bytes))
-                .and_then(|()| check_packs(repo, ix, &packs, &mut here))
-                .and_then(|sound| match (&places, level) {
-                    (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
-                    (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
-                    _ => Ok(()),
-                });
+        // One that is away or no copy of this repository is not looked at: that is no damage in it.
+        let looked = match repo.regions.failure(ix).filter(|_| !repo.usable().has(ix)) {
+            Some(e) => Err(e),
+            None => one_region(repo, ix, &packs, places.as_ref(), workers, progress, cancel, &mut here),
+        };
         match looked {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
@@ -139,6 +136,25 @@ pub fn run(
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
     }
     Ok(report)
+}
+
+#[allow(clippy::too_many_arguments)] // one call, nothing to name apart
+fn one_region(
+    repo: &Repo,
+    ix: usize,
+    packs: &BTreeMap<PackName, (crate::format::index::PackLine, RegionSet)>,
+    places: Option<&Places>,
+    workers: usize,
+    progress: &Progress,
+    cancel: &Cancel,
+    here: &mut RegionReport,
+) -> Result<()> {
+    small_objects(&repo.regions, ix, here, cancel, &mut |key, bytes| check_signed(repo, key, bytes))?;
+    let sound = check_packs(repo, ix, packs, here)?;
+    match places {
+        Some(places) => contents(repo, ix, &sound, places, workers, progress, cancel, here),
+        None => Ok(()),
+    }
 }
 
 /// The level that needs no key: every object's bytes against its name or checksum.

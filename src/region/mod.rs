@@ -61,6 +61,21 @@ impl RegionSet {
         self.0 & other.0 == other.0
     }
 
+    /// With one more.
+    pub fn with(self, ix: usize) -> RegionSet {
+        if ix < REGIONS_MAX { RegionSet(self.0 | 1 << ix) } else { self }
+    }
+
+    /// Less one.
+    pub fn without(self, ix: usize) -> RegionSet {
+        if ix < REGIONS_MAX { RegionSet(self.0 & !(1 << ix)) } else { self }
+    }
+
+    /// What is in either.
+    pub fn or(self, other: RegionSet) -> RegionSet {
+        RegionSet(self.0 | other.0)
+    }
+
     /// What is in both.
     pub fn and(self, other: RegionSet) -> RegionSet {
         RegionSet(self.0 & other.0)
@@ -94,6 +109,7 @@ pub struct Region {
     pub id: Option<RegionId>,
     store: Option<Store>,
     failed: Mutex<Option<Error>>,
+    read_only: Mutex<Option<Error>>,
 }
 
 /// Something wrong with one copy.
@@ -164,14 +180,25 @@ impl Regions {
         lock(&self.all[ix].failed).get_or_insert(error);
     }
 
-    /// Failed regions with their reasons.
-    pub fn failures(&self) -> Vec<(String, Error)> {
-        self.all.iter().filter_map(|r| lock(&r.failed).clone().map(|e| (r.name.clone(), e))).collect()
+    /// Says why a region is read but not written, or that it may be written.
+    pub fn restrict(&self, ix: usize, why: Option<Error>) {
+        *lock(&self.all[ix].read_only) = why.map(|e| e.at(self.label(ix)));
     }
 
-    /// Why a region failed.
+    /// Healthy regions that may be written.
+    pub fn writable(&self) -> RegionSet {
+        RegionSet::of(self.healthy().iter().filter(|ix| lock(&self.all[*ix].read_only).is_none()))
+    }
+
+    /// Regions that failed or must not be written, with the reasons.
+    pub fn failures(&self) -> Vec<(String, Error)> {
+        (0..self.all.len()).filter_map(|ix| self.failure(ix).map(|e| (self.all[ix].name.clone(), e))).collect()
+    }
+
+    /// Why a region failed or must not be written.
     pub fn failure(&self, ix: usize) -> Option<Error> {
-        lock(&self.all[ix].failed).clone()
+        let failed = lock(&self.all[ix].failed).clone();
+        failed.or_else(|| lock(&self.all[ix].read_only).clone())
     }
 
     /// Records something wrong with one copy, once.
@@ -341,7 +368,7 @@ fn connect_one(address: &Address, create: bool) -> Region {
         Ok(store) => (Some(store), None),
         Err(e) => (None, Some(e)),
     };
-    Region { name: address.name.clone(), id: None, store, failed: Mutex::new(failed) }
+    Region { name: address.name.clone(), id: None, store, failed: Mutex::new(failed), read_only: Mutex::default() }
 }
 
 /// Reads a region's mark.
@@ -357,6 +384,30 @@ pub fn read_mark(regions: &Regions, ix: usize) -> Result<RegionMark> {
         _ => e,
     })?;
     RegionMark::from_object(&bytes).map_err(|why| lift(why).at(Key::Region).at(label))
+}
+
+/// Suffixes that are tried where a numbered key is squatted.
+pub const SUFFIXES: u32 = 16;
+
+/// Creates an object of a numbered series, at the next suffix where its key is taken by something else.
+/// [`Put::Other`]: at every suffix stands something else, or the key has none.
+///
+/// # Errors
+/// The store failed.
+pub fn put_numbered(regions: &Regions, ix: usize, key: Key, bytes: &Bytes) -> Result<Put> {
+    for suffix in 0..SUFFIXES {
+        let key = match key {
+            Key::Config(n, _) => Key::Config(n, suffix),
+            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
+            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
+            other => other,
+        };
+        let done = regions.put(ix, &key, bytes)?;
+        if done != Put::Other {
+            return Ok(done);
+        }
+    }
+    Ok(Put::Other)
 }
 
 /// A format error with the reaction that it asks for.

@@ -1,9 +1,12 @@
 //! Epochs of the retention protocol as each region shows them: members, condemned and doomed packs.
+//!
+//! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
 use super::SMALL_OBJECT_BYTES_MAX;
-use crate::base::{Digest, Epoch, PackName, RegionId};
+use crate::base::{Digest, Epoch, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
+use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, EpochEnd, Member, pack_list};
 use crate::format::ring::{Trust, role};
 use crate::format::signed::Opened;
@@ -16,7 +19,20 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 struct EpochState {
     begin: EpochBegin,
     digest: Digest,
-    end: Option<EpochEnd>,
+    condemned: Vec<PackName>,
+    /// Doomed packs, once it is decided.
+    doomed: Option<Vec<PackName>>,
+}
+
+/// A valid object of an epoch that a region lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// A region that has it.
+    pub from: usize,
+    /// The region that lacks it.
+    pub to: usize,
+    /// Where `from` has it.
+    pub key: Key,
 }
 
 /// What the regions say.
@@ -24,64 +40,76 @@ struct EpochState {
 pub struct Epochs {
     known: BTreeMap<Epoch, EpochState>,
     newest_in: BTreeMap<usize, Epoch>,
+    /// Where each region has a valid beginning and end.
+    at: BTreeMap<(usize, Epoch), (Key, Option<Key>)>,
+    listed: BTreeMap<usize, Vec<Key>>,
 }
 
 impl Epochs {
-    /// Reads every epoch of the regions in `among`; a region whose epochs cannot be read is marked as failed.
-    ///
-    /// # Errors
-    /// A record that verifies contradicts another.
-    pub fn load(regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Result<Epochs> {
-        let mut epochs = Epochs::default();
-        for ix in among.iter() {
-            if let Err(e) = epochs.load_region(regions, trust, ix) {
+    /// Reads every epoch of the regions in `among`. A region that cannot be listed is marked as failed.
+    pub fn load(regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
+        let mut epochs = Epochs { listed: list_all(regions, among), ..Epochs::default() };
+        for (ix, keys) in epochs.listed.clone() {
+            if let Err(e) = epochs.load_region(regions, trust, ix, &keys) {
                 regions.fail(ix, e);
             }
         }
-        epochs.drop_unchained();
-        Ok(epochs)
+        epochs
     }
 
-    fn load_region(&mut self, regions: &Regions, trust: Trust<'_>, ix: usize) -> Result<()> {
-        let keys: Vec<Key> = regions.list(ix, Prefix::Epochs)?.into_iter().map(|l| l.key).collect();
-        let numbers: BTreeSet<Epoch> = keys
-            .iter()
-            .filter_map(|k| match k {
-                Key::EpochBegin(n, _) => Some(*n),
-                _ => None,
-            })
-            .collect();
-        for number in numbers {
+    /// The same now: only listings are read where nothing was added.
+    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
+        let now = list_all(regions, among);
+        let same = now.iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
+        if same { self.clone() } else { Self::load(regions, trust, among) }
+    }
+
+    fn load_region(&mut self, regions: &Regions, trust: Trust<'_>, ix: usize, keys: &[Key]) -> Result<()> {
+        let numbers: BTreeSet<Epoch> = keys.iter().filter_map(number_of).collect();
+        // The series has no gaps: what stands behind one is not a continuation.
+        for (number, _) in numbers.into_iter().zip(1u32..).take_while(|(n, expected)| n.0 == *expected) {
             let begins = keys.iter().filter(|k| matches!(k, Key::EpochBegin(n, _) if *n == number));
-            let Some((begin, digest)) = first_valid(regions, ix, begins, |key, bytes| read_begin(key, bytes, trust))?
-            else {
-                continue;
-            };
+            let before = number.0.checked_sub(1).and_then(|n| self.known.get(&Epoch(n)));
+            let read = |key: &Key, bytes: &[u8]| read_begin(key, bytes, trust, before);
+            let Some((begin_key, (begin, digest))) = first_valid(regions, ix, begins, read)? else { break };
+            let condemned = pack_list(&begin.condemned).map_err(crate::region::lift)?;
             let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
-            let end = first_valid(regions, ix, ends, |key, bytes| {
-                let end: EpochEnd = open_as(key, bytes, trust)?;
-                pack_list(&end.doomed)?;
-                if end.number == number && end.begin == digest {
-                    Ok(end)
-                } else {
-                    Err(FormatError::Unsigned("end of another begin"))
-                }
-            })?;
-            self.newest_in.insert(ix, number);
-            let known = self.known.entry(number).or_insert(EpochState { begin, digest, end: None });
+            let end = first_valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number, &digest))?;
+            let (end_key, doomed) = end.unzip();
+            let known = self.known.entry(number).or_insert(EpochState { begin, digest, condemned, doomed: None });
             if known.digest != digest {
-                return Err(Error::new(Kind::Damage, format!("epoch {number} differs from that of another region")));
+                let what = format!("epoch {number} differs from that of another region");
+                return Err(Error::new(Kind::Damage, what).at(format!("region {}", regions.region(ix).name)));
             }
-            known.end = known.end.take().or(end);
+            known.doomed = known.doomed.take().or(doomed);
+            self.newest_in.insert(ix, number);
+            self.at.insert((ix, number), (begin_key, end_key));
         }
         Ok(())
     }
 
-    /// Members may change only on the owner's word, and the first epoch sets them.
-    fn drop_unchained(&mut self) {
-        if let Some(gap) = self.known.keys().zip(1u32..).find(|(n, expected)| n.0 != *expected).map(|(n, _)| *n) {
-            self.known.split_off(&gap);
+    /// Valid objects that a region lacks and another has: where to find each, by region and key. Only of a region
+    /// that lags by the newest epoch; one that lacks more was rolled back, and nothing is put there.
+    pub fn lag(&self, among: RegionSet) -> Vec<Lag> {
+        let newest = self.newest();
+        let mut lags = Vec::new();
+        for to in among.iter().filter(|ix| self.own(*ix).0.saturating_add(1) >= newest.0) {
+            for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+                let here = self.at.get(&(to, *number));
+                if here.is_none() {
+                    lags.push(Lag { from: *from, to, key: *begin });
+                }
+                if let (Some(end), None) = (end, here.and_then(|(_, end)| *end)) {
+                    lags.push(Lag { from: *from, to, key: *end });
+                }
+            }
         }
+        lags
+    }
+
+    /// The newest epoch of a region; 0 if it shows none.
+    fn own(&self, ix: usize) -> Epoch {
+        self.newest_in.get(&ix).copied().unwrap_or(Epoch(0))
     }
 
     /// The newest epoch anywhere; 0 while there is none.
@@ -89,9 +117,9 @@ impl Epochs {
         self.known.keys().next_back().copied().unwrap_or(Epoch(0))
     }
 
-    /// The newest epoch of a region.
-    pub fn newest_in(&self, ix: usize) -> Option<Epoch> {
-        self.newest_in.get(&ix).copied()
+    /// Whether these regions show what they showed when `self` was read: nobody began an epoch meanwhile.
+    pub fn same_in(&self, now: &Epochs, among: RegionSet) -> bool {
+        among.iter().all(|ix| self.newest_in.get(&ix) == now.newest_in.get(&ix))
     }
 
     /// Members by the newest epoch; the first is home.
@@ -99,43 +127,108 @@ impl Epochs {
         self.known.values().next_back().map_or(&[], |e| &e.begin.members)
     }
 
-    /// Whether a region is a member.
-    pub fn is_member(&self, id: &RegionId) -> bool {
-        self.members().iter().any(|m| m.id == *id)
+    /// Why a region must not be written: it is no member by the newest epoch read there, or it was rolled back.
+    pub fn unwritable(&self, ix: usize, id: Option<RegionId>) -> Option<Error> {
+        let own = self.own(ix);
+        if own == Epoch(0) {
+            let what = "shows no valid epoch, so nothing new goes there";
+            return Some(Error::new(Kind::Damage, what).advise("it is still read"));
+        }
+        // Lacking only the newest is lag: whoever finds it copies it.
+        if own.0.saturating_add(1) < self.newest().0 {
+            let what = format!("was rolled back: it shows epoch {own}, another region shows {}", self.newest());
+            return Some(Error::new(Kind::Damage, what).advise("it is still read; nothing new goes there"));
+        }
+        let member = self.known.get(&own).is_some_and(|e| e.begin.members.iter().any(|m| Some(m.id) == id));
+        (!member).then(|| {
+            Error::new(Kind::Refused, "is not a member of this repository by the newest epoch")
+                .advise("it is still read; nothing new goes there")
+        })
+    }
+
+    /// Packs that are dead for ever.
+    pub fn doomed(&self) -> HashSet<PackName> {
+        self.known.values().filter_map(|e| e.doomed.as_ref()).flatten().copied().collect()
+    }
+
+    /// Packs condemned by an epoch that is not decided yet.
+    pub fn undecided(&self) -> HashSet<PackName> {
+        self.known.values().filter(|e| e.doomed.is_none()).flat_map(|e| &e.condemned).copied().collect()
     }
 
     /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch.
-    pub fn bad_packs(&self) -> Result<HashSet<PackName>> {
-        let mut bad = HashSet::new();
-        for epoch in self.known.values() {
-            let list = match &epoch.end {
-                Some(end) => pack_list(&end.doomed),
-                None => pack_list(&epoch.begin.condemned),
-            };
-            bad.extend(list.map_err(crate::region::lift)?);
-        }
-        Ok(bad)
+    pub fn bad_packs(&self) -> HashSet<PackName> {
+        let mut bad = self.doomed();
+        bad.extend(self.undecided());
+        bad
+    }
+
+    /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
+    pub fn vouches_for(&self, parent: &SessionId) -> bool {
+        self.known.values().filter(|e| e.doomed.is_none()).all(|e| e.begin.roots.iter().any(|r| r.sid == *parent))
     }
 }
 
-fn open_as<T>(key: &Key, bytes: &[u8], trust: Trust<'_>) -> std::result::Result<T, FormatError>
-where
-    T: for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>,
-{
-    Opened::open(bytes, &key.canonical(), trust)?.decode("epoch")
+/// What each region lists under `epochs/`. A region that cannot be listed is marked as failed.
+fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
+    let mut all = BTreeMap::new();
+    for ix in among.iter() {
+        match regions.list(ix, Prefix::Epochs) {
+            Ok(listed) => {
+                all.insert(ix, listed.into_iter().map(|l| l.key).collect());
+            }
+            Err(e) => regions.fail(ix, e),
+        }
+    }
+    all
 }
 
-fn read_begin(key: &Key, bytes: &[u8], trust: Trust<'_>) -> std::result::Result<(EpochBegin, Digest), FormatError> {
-    let opened = Opened::open(bytes, &key.canonical(), trust)?;
+fn number_of(key: &Key) -> Option<Epoch> {
+    match key {
+        Key::EpochBegin(n, _) => Some(*n),
+        _ => None,
+    }
+}
+
+fn read_begin(
+    key: &Key,
+    bytes: &[u8],
+    trust: Trust<'_>,
+    before: Option<&EpochState>,
+) -> std::result::Result<(EpochBegin, Digest), FormatError> {
+    let opened = open_as(key, bytes, trust, ObjectKind::EpochBegin)?;
     let begin: EpochBegin = opened.decode("epoch")?;
     pack_list(&begin.condemned)?;
-    let fits = matches!(key, Key::EpochBegin(n, _) if *n == begin.number);
-    // The first epoch names members, so it needs the owner's word; so would any later change of members.
+    if !matches!(key, Key::EpochBegin(n, _) if *n == begin.number) {
+        return Err(FormatError::Unsigned("another epoch's beginning"));
+    }
+    // Members change on the owner's word only; the first epoch sets them.
+    let same_members = before.is_some_and(|before| before.begin.members == begin.members);
     let owner = trust.ring.writer(&opened.writer).is_some_and(|w| w.roles & role::OWNER != 0);
-    if !fits || (begin.number == Epoch(1) && !owner) {
+    if !same_members && !owner {
         return Err(FormatError::Unsigned("members not signed by an owner"));
     }
     Ok((begin, opened.digest))
+}
+
+/// The doomed packs; they must be a part of what was condemned, which the caller's digest pins.
+fn read_end(
+    key: &Key,
+    bytes: &[u8],
+    trust: Trust<'_>,
+    number: Epoch,
+    begin: &Digest,
+) -> std::result::Result<Vec<PackName>, FormatError> {
+    let end: EpochEnd = open_as(key, bytes, trust, ObjectKind::EpochEnd)?.decode("epoch")?;
+    if end.number != number || end.begin != *begin {
+        return Err(FormatError::Unsigned("end of another beginning"));
+    }
+    pack_list(&end.doomed)
+}
+
+fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::result::Result<Opened, FormatError> {
+    let opened = Opened::open(bytes, &key.canonical(), trust)?;
+    if opened.kind == kind { Ok(opened) } else { Err(FormatError::Malformed("epoch", "kind")) }
 }
 
 /// The first of `keys` (in order of suffix) that passes; the others are recorded as junk.
@@ -144,11 +237,18 @@ fn first_valid<'k, T>(
     ix: usize,
     keys: impl Iterator<Item = &'k Key>,
     check: impl Fn(&Key, &[u8]) -> std::result::Result<T, FormatError>,
-) -> Result<Option<T>> {
+) -> Result<Option<(Key, T)>> {
     for key in keys {
-        let bytes = regions.get(ix, key, SMALL_OBJECT_BYTES_MAX)?;
+        let bytes = match regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
+                regions.record(ix, &key.path(), e.what());
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
         match check(key, &bytes) {
-            Ok(value) => return Ok(Some(value)),
+            Ok(value) => return Ok(Some((*key, value))),
             Err(why) => regions.record(ix, &key.path(), why.to_string()),
         }
     }

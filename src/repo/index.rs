@@ -14,6 +14,7 @@ use crate::store::{Key, Prefix};
 use hashbrown::HashTable;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One loaded segment.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub struct LoadedSegment {
     /// Regions that list it.
     pub regions: RegionSet,
     first_entry: u32,
+    first_pack: u32,
 }
 
 /// A place with what surrounds it.
@@ -38,6 +40,8 @@ pub struct Located {
     pub place: Place,
     /// The pack.
     pub pack: PackLine,
+    /// Its number among all packs of the index.
+    pub pack_no: u32,
     /// Its generation.
     pub generation: Generation,
     /// Regions that list a segment which names it.
@@ -50,6 +54,7 @@ pub struct Index {
     segments: Vec<LoadedSegment>,
     entries: Vec<u8>,
     table: HashTable<u32>,
+    packs_total: u32,
 }
 
 /// Ids are keyed hashes: their first bytes are as good as any hash of them.
@@ -115,7 +120,9 @@ impl Index {
         let first_entry = (self.entries.len() / ENTRY_BYTES) as u32;
         self.entries.extend_from_slice(&segment.entries);
         let (sid, generation) = (segment.sid, segment.generation);
-        self.segments.push(LoadedSegment { name, sid, generation, packs, regions, first_entry });
+        let first_pack = self.packs_total;
+        self.packs_total += packs.len() as u32;
+        self.segments.push(LoadedSegment { name, sid, generation, packs, regions, first_entry, first_pack });
     }
 
     fn build(&mut self) {
@@ -158,7 +165,8 @@ impl Index {
         let at = self.segments.partition_point(|s| s.first_entry <= n).checked_sub(1)?;
         let segment = &self.segments[at];
         let pack = *segment.packs.get(place.pack as usize)?;
-        Some(Located { place, pack, generation: segment.generation, regions: segment.regions })
+        let pack_no = segment.first_pack + place.pack;
+        Some(Located { place, pack, pack_no, generation: segment.generation, regions: segment.regions })
     }
 
     /// All places in one pass.
@@ -172,7 +180,7 @@ impl Index {
         for segment in &self.segments {
             for line in &segment.packs {
                 let known = packs.entry(line.name).or_insert((*line, RegionSet::NONE));
-                known.1 = RegionSet::of(known.1.iter().chain(segment.regions.iter()).collect::<Vec<_>>());
+                known.1 = known.1.or(segment.regions);
             }
         }
         packs
@@ -181,9 +189,7 @@ impl Index {
 
 /// What a writer may re-use.
 #[derive(Debug)]
-pub struct Reusable {
-    /// The index.
-    pub index: Arc<Index>,
+pub struct Reuse {
     /// Regions that must have a chunk.
     pub regions: RegionSet,
     /// Packs that must not be re-used.
@@ -194,14 +200,44 @@ pub struct Reusable {
     pub present: Option<HashMap<PackName, u64>>,
 }
 
+/// The packs of an index that a writer may re-use, and those that it did.
+#[derive(Debug)]
+pub struct Reusable {
+    index: Arc<Index>,
+    /// By pack number: whether it may be re-used.
+    good: Vec<bool>,
+    /// By pack number: whether it was.
+    used: Vec<AtomicBool>,
+}
+
 impl Reusable {
-    /// Whether a chunk need not be stored again.
+    /// Judges every pack of the index.
+    pub fn new(index: Arc<Index>, rules: &Reuse) -> Reusable {
+        let mut good = Vec::with_capacity(index.packs_total as usize);
+        for segment in &index.segments {
+            let fits = segment.generation == rules.generation && segment.regions.covers(rules.regions);
+            good.extend(segment.packs.iter().map(|pack| {
+                let present = rules.present.as_ref().is_none_or(|p| p.get(&pack.name) == Some(&pack.size));
+                fits && present && !rules.bad.contains(&pack.name)
+            }));
+        }
+        let used = good.iter().map(|_| AtomicBool::new(false)).collect();
+        Reusable { index, good, used }
+    }
+
+    /// Whether a chunk need not be stored again. If so, its pack counts as used.
     pub fn has(&self, id: &ChunkId) -> bool {
-        self.index.locate(id).any(|at| {
-            at.generation == self.generation
-                && at.regions.covers(self.regions)
-                && !self.bad.contains(&at.pack.name)
-                && self.present.as_ref().is_none_or(|present| present.get(&at.pack.name) == Some(&at.pack.size))
-        })
+        let good = |at: &Located| self.good.get(at.pack_no as usize) == Some(&true);
+        let Some(at) = self.index.locate(id).find(good) else { return false };
+        if let Some(used) = self.used.get(at.pack_no as usize) {
+            used.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Packs that were re-used so far.
+    pub fn used(&self) -> HashSet<PackName> {
+        let packs = self.index.segments.iter().flat_map(|s| &s.packs);
+        packs.zip(&self.used).filter(|(_, used)| used.load(Ordering::Relaxed)).map(|(pack, _)| pack.name).collect()
     }
 }

@@ -121,7 +121,11 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
     objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
     for ix in 0..members.len() {
         for (key, bytes) in &objects {
-            put_numbered(regions, ix, *key, bytes)?;
+            if region::put_numbered(regions, ix, *key, bytes)? == Put::Other {
+                return Err(Error::new(Kind::Refused, "too many leftovers stand in the way")
+                    .at(key)
+                    .advise("use an empty place"));
+            }
         }
     }
     for (ix, member) in members.iter().enumerate() {
@@ -200,22 +204,6 @@ fn has_work(regions: &Regions, ix: usize) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// Creates an object of a numbered series, at the next suffix where the key is squatted.
-fn put_numbered(regions: &Regions, ix: usize, key: Key, bytes: &Bytes) -> Result<()> {
-    for suffix in 0..16 {
-        let key = match key {
-            Key::Config(n, _) => Key::Config(n, suffix),
-            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
-            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
-            other => other,
-        };
-        if regions.put(ix, &key, bytes)? != Put::Other {
-            return Ok(());
-        }
-    }
-    Err(Error::new(Kind::Refused, "too many leftovers stand in the way").at(key).advise("use an empty place"))
 }
 
 fn first_epoch(env: &Env, repo: RepoId, ring: &Keyring, fresh: Fresh, members: &[Member]) -> Result<[(Key, Bytes); 2]> {

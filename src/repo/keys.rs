@@ -56,7 +56,7 @@ pub fn add(repo: &Repo, label: &str, secret: &NewSecret) -> Result<SlotId> {
     let anchor = Anchor { owner: owner.verify_key(), number: repo.config, digest: repo.config_digest };
     let MadeSlot { entry, object } = make_slot(&repo.env, repo.id, label, secret, &anchor)?;
     let id = entry.id;
-    let stored = repo.regions.put_all(repo.usable(), &Key::Slot(id), &object);
+    let stored = repo.regions.put_all(repo.writable(), &Key::Slot(id), &object);
     enough(repo, stored)?;
     let mut ring = repo.ring.clone();
     ring.slots.push(entry);
@@ -117,7 +117,7 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
     .into();
     let home = home(repo)?;
     let suffix = put_at_home(repo, home, number, &object)?;
-    let others = RegionSet::of(repo.usable().iter().filter(|ix| *ix != home));
+    let others = repo.writable().without(home);
     let mut stored = vec![home];
     for ix in others.iter() {
         if (suffix..16)
@@ -136,8 +136,7 @@ fn home(repo: &Repo) -> Result<usize> {
             .advise("bring it back, then run again; nothing was changed")
     };
     let home = repo.epochs.members().first().ok_or_else(away)?;
-    let usable = repo.usable();
-    usable.iter().find(|ix| repo.regions.region(*ix).id == Some(home.id)).ok_or_else(away)
+    repo.writable().iter().find(|ix| repo.regions.region(*ix).id == Some(home.id)).ok_or_else(away)
 }
 
 fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<u32> {

@@ -70,7 +70,7 @@ impl Repo {
         (self.config, self.config_digest)
     }
 
-    /// Epochs as read in each region.
+    /// Epochs as read in each region when the repository was opened.
     pub fn epochs(&self) -> &Epochs {
         &self.epochs
     }
@@ -149,9 +149,22 @@ impl Repo {
         self.regions.read(among, key, SMALL_OBJECT_BYTES_MAX, |bytes| self.open_object(key, bytes))
     }
 
-    /// Regions that can be used: reachable, of this repository, members by the newest epoch read there.
+    /// Regions that can be read: reachable, and of this repository. A restore needs nothing else.
     pub fn usable(&self) -> RegionSet {
         self.regions.healthy()
+    }
+
+    /// Regions that may be written too: members by the newest epoch read there.
+    pub fn writable(&self) -> RegionSet {
+        self.regions.writable()
+    }
+
+    /// Epochs as the regions show them now, given what was read before; regions that these bar from writing are
+    /// marked so.
+    pub fn epochs_since(&self, before: &Epochs) -> Epochs {
+        let epochs = before.again(&self.regions, self.trust(), self.usable());
+        open::check_members(&self.regions, &epochs);
+        epochs
     }
 
     /// What was found wrong so far.

@@ -117,7 +117,7 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
     let domain = Domain(0);
     let key_epoch =
         ring.key_epoch(domain).ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
-    let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy())?;
+    let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy());
     check_members(&regions, &epochs);
     if regions.healthy().is_empty() {
         return Err(nothing_usable(&regions));
@@ -139,15 +139,10 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
     })
 }
 
-/// A region counts only if the newest epoch names it.
-fn check_members(regions: &Regions, epochs: &Epochs) {
+/// A region is written only if the newest epoch that it shows counts it as a member. It is read in any case.
+pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
     for ix in regions.healthy().iter() {
-        let region = regions.region(ix);
-        if !region.id.is_some_and(|id| epochs.is_member(&id)) {
-            let place = format!("region {}", region.name);
-            let what = "is not a member of this repository by the newest epoch";
-            regions.fail(ix, Error::new(Kind::Refused, what).at(place));
-        }
+        regions.restrict(ix, epochs.unwritable(ix, regions.region(ix).id));
     }
 }
 

@@ -1,18 +1,36 @@
 //! A writer's session by the retention protocol: announce in every region used, read the epoch again,
 //! commit by creating the outcome, in the decision region first.
+//!
+//! A session that was fenced (its outcome is a tombstone, or junk stands there) or that lost its decision
+//! region goes on under a new id, if everything that it re-used or stored is still good by what the
+//! regions say then. If not, its caller runs again; what was stored is found through the index.
 
 use super::Repo;
-use crate::base::{Epoch, Generation, RegionId, SessionId};
+use super::epochs::Epochs;
+use crate::base::{Generation, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{Session as SessionObject, Tombstone};
+use crate::format::signed::Fresh;
 use crate::format::snapshot::Manifest;
 use crate::region::RegionSet;
-use crate::store::{Key, Prefix, Put};
+use crate::store::{Key, Put};
 use bytes::Bytes;
+use std::collections::HashSet;
 
-/// How often a fenced session is refreshed before giving up.
-const REFRESHES_MAX: usize = 3;
+/// How often a session is announced or refreshed before giving up.
+const ATTEMPTS_MAX: usize = 5;
+
+/// Who writes what: the same for all sessions of a run.
+#[derive(Debug, Clone)]
+pub struct Errand {
+    /// Host.
+    pub host: String,
+    /// Name of the source.
+    pub source: String,
+    /// Generation that is written.
+    pub generation: Generation,
+}
 
 /// A session that was announced.
 #[derive(Debug, Clone)]
@@ -23,13 +41,33 @@ pub struct Session {
     pub regions: RegionSet,
     /// The region whose first creation decides.
     pub decision: usize,
-    /// Generation that it writes.
-    pub generation: Generation,
-    host: String,
-    source: String,
+    /// What it writes.
+    pub errand: Errand,
+    /// Epochs as they were when it was announced.
+    pub epochs: Epochs,
+}
+
+/// What a commit rests on.
+#[derive(Debug)]
+pub struct Work {
+    /// Regions that have everything.
+    pub complete: RegionSet,
+    /// Packs that were re-used or stored.
+    pub packs: HashSet<PackName>,
+    /// The parent, if files of it were taken over without looking their chunks up.
+    pub parent: Option<SessionId>,
 }
 
 /// How a commit ended.
+#[derive(Debug, Clone)]
+pub enum Ended {
+    /// The snapshot is there.
+    Committed(Box<Committed>),
+    /// Something that it rests on has gone or may go: run again, naming this session.
+    Fenced(SessionId),
+}
+
+/// A snapshot that was made.
 #[derive(Debug, Clone)]
 pub struct Committed {
     /// The snapshot.
@@ -40,78 +78,76 @@ pub struct Committed {
     pub regions: RegionSet,
 }
 
+/// What stands at a manifest's key after trying to create it.
+enum Stands {
+    Ours,
+    Another,
+}
+
 impl Session {
-    /// Announces a session in all usable regions and reads the epoch again in each.
+    /// Announces a session in all regions that may be written and reads the epochs again in each.
     ///
     /// # Errors
-    /// No region can be used.
-    pub fn announce(repo: &Repo, generation: Generation, host: &str, source: &str) -> Result<Session> {
-        Self::announce_among(repo, repo.usable(), generation, host, source, None)
+    /// No region can be used, or epochs begin faster than a session can be announced.
+    pub fn announce(repo: &Repo, errand: Errand, refreshes: Option<SessionId>) -> Result<Session> {
+        Self::announce_among(repo, repo.writable(), errand, refreshes)
     }
 
-    fn announce_among(
-        repo: &Repo,
-        among: RegionSet,
-        generation: Generation,
-        host: &str,
-        source: &str,
-        refreshes: Option<SessionId>,
-    ) -> Result<Session> {
-        for _ in 0..REFRESHES_MAX {
+    fn announce_among(repo: &Repo, among: RegionSet, errand: Errand, refreshes: Option<SessionId>) -> Result<Session> {
+        let mut epochs = repo.epochs_since(repo.epochs());
+        for _ in 0..ATTEMPTS_MAX {
+            let among = among.and(repo.writable());
+            let decision = among.iter().next().ok_or_else(|| no_region(repo))?;
             let sid = SessionId(repo.env.random()?);
-            let decision = among.and(repo.usable()).iter().next().ok_or_else(|| no_region(repo))?;
-            let object = SessionObject {
-                fresh: repo.fresh(),
-                sid,
-                decision: region_id(repo, decision)?,
-                created: repo.env.now().0,
-                host: host.to_owned(),
-                source: source.to_owned(),
-                generation,
-                regions: among.iter().filter_map(|ix| repo.regions.region(ix).id).collect(),
-                refreshes,
-            };
-            let key = Key::Session(sid);
-            let bytes = repo.seal(ObjectKind::Session, &key.canonical(), &object)?;
-            let regions = repo.regions.put_all(among, &key, &bytes);
-            let session = Session { sid, regions, decision, generation, host: host.into(), source: source.into() };
-            if !regions.has(decision) {
-                continue;
-            }
-            if session.epoch_stands(repo)? {
+            let mut session = Session { sid, regions: among, decision, errand: errand.clone(), epochs };
+            session.regions = session.publish(repo, refreshes)?;
+            let now = repo.epochs_since(&session.epochs);
+            if session.regions.has(decision) && session.epochs.same_in(&now, session.regions) {
                 return Ok(session);
             }
-            session.give_up(repo, "the epoch moved while the session was announced")?;
-            return Err(Error::new(Kind::Retry, "a prune began just now").advise("run again; nothing was lost"));
+            session.give_up(repo, "the announcement came too late")?;
+            epochs = now;
         }
-        Err(no_region(repo))
+        Err(Error::new(Kind::Retry, "epochs begin faster than a session can be announced").advise("run again"))
     }
 
-    /// Whether every region still shows the epoch that was read when the repository was opened.
-    ///
-    /// # Errors
-    /// A listing failed in every region.
-    pub fn epoch_stands(&self, repo: &Repo) -> Result<bool> {
-        for ix in self.regions.and(repo.usable()).iter() {
-            let newest = match repo.regions.list(ix, Prefix::Epochs) {
-                Ok(listed) => listed
-                    .iter()
-                    .filter_map(|l| match l.key {
-                        Key::EpochBegin(n, _) => Some(n),
-                        _ => None,
-                    })
-                    .max(),
-                Err(e) => {
-                    repo.regions.fail(ix, e);
-                    continue;
-                }
-            };
-            let known = repo.epochs().newest_in(ix).unwrap_or(Epoch(0));
-            if newest.is_some_and(|n| n > known) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Creates the session object; returns the regions that have it.
+    fn publish(&self, repo: &Repo, refreshes: Option<SessionId>) -> Result<RegionSet> {
+        let object = SessionObject {
+            fresh: self.fresh(repo),
+            sid: self.sid,
+            decision: self.decision_id(repo)?,
+            created: repo.env.now().0,
+            host: self.errand.host.clone(),
+            source: self.errand.source.clone(),
+            generation: self.errand.generation,
+            regions: self.regions.iter().filter_map(|ix| repo.regions.region(ix).id).collect(),
+            refreshes,
+        };
+        let key = Key::Session(self.sid);
+        let bytes = repo.seal(ObjectKind::Session, &key.canonical(), &object)?;
+        Ok(repo.regions.put_all(self.regions, &key, &bytes))
+    }
+
+    /// What objects of this session say that their writer knew.
+    pub fn fresh(&self, repo: &Repo) -> Fresh {
+        Fresh { epoch: self.epochs.newest(), ..repo.fresh() }
+    }
+
+    /// Whether a parent may be re-used without looking its chunks up: it is visible, now that the session is
+    /// announced, in every region used, and no undecided epoch leaves it out of its roots.
+    pub fn parent_stands(&self, repo: &Repo, parent: SessionId) -> bool {
+        let (snapshot, marker) = (Key::Snapshot(parent), Key::Forgotten(parent));
+        let forgotten = |ix| match repo.regions.get(ix, &marker, super::SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => repo.open_object(&marker, &bytes).is_ok(),
+            Err(e) => e.kind() != Kind::NotFound,
+        };
+        let shown = |ix| {
+            let bytes = repo.regions.get(ix, &snapshot, super::SMALL_OBJECT_BYTES_MAX);
+            let opened = bytes.ok().and_then(|bytes| repo.open_object(&snapshot, &bytes).ok());
+            opened.is_some_and(|opened| opened.kind == ObjectKind::Manifest)
+        };
+        self.epochs.vouches_for(&parent) && self.regions.iter().all(shown) && !repo.usable().iter().any(forgotten)
     }
 
     /// Ends the session without a snapshot.
@@ -120,67 +156,93 @@ impl Session {
     /// No random bytes or no signing key; a region that cannot take it is only marked as failed.
     pub fn give_up(&self, repo: &Repo, reason: &str) -> Result<()> {
         let key = Key::Snapshot(self.sid);
-        let tombstone =
-            Tombstone { fresh: repo.fresh(), sid: self.sid, created: repo.env.now().0, reason: reason.to_owned() };
+        let (fresh, created) = (self.fresh(repo), repo.env.now().0);
+        let tombstone = Tombstone { fresh, sid: self.sid, created, reason: reason.to_owned() };
         let bytes = repo.seal(ObjectKind::Tombstone, &key.canonical(), &tombstone)?;
-        repo.regions.put_all(self.regions.and(repo.usable()), &key, &bytes);
+        repo.regions.put_all(self.regions.and(repo.writable()), &key, &bytes);
         Ok(())
     }
 
     /// Creates the manifest in the decision region, then in every other region that is complete.
-    /// When the decision region is lost or the session was fenced, a new session takes over.
     ///
     /// # Errors
-    /// No complete region can take it, or the epoch moved.
-    pub fn commit(
-        mut self,
-        repo: &Repo,
-        complete: RegionSet,
-        make: impl Fn(&Session) -> Result<Manifest>,
-    ) -> Result<Committed> {
-        for _ in 0..REFRESHES_MAX {
-            if !complete.has(self.decision) || !repo.usable().has(self.decision) {
-                self = self.refresh(repo, complete)?;
+    /// No complete region can take it.
+    pub fn commit(mut self, repo: &Repo, work: &Work, make: impl Fn(&Session) -> Result<Manifest>) -> Result<Ended> {
+        for _ in 0..ATTEMPTS_MAX {
+            if work.complete.and(repo.writable()).has(self.decision) {
+                let manifest = make(&self)?;
+                let key = Key::Snapshot(self.sid);
+                let bytes = repo.seal(ObjectKind::Manifest, &key.canonical(), &manifest)?;
+                match self.decide(repo, &key, &bytes) {
+                    Ok(Stands::Ours) => {
+                        if let Some(regions) = self.spread(repo, work, &key, &bytes) {
+                            return Ok(self.confirm(repo, work, manifest, regions));
+                        }
+                    }
+                    Ok(Stands::Another) => {}
+                    Err(e) => repo.regions.fail(self.decision, e),
+                }
             }
-            let manifest = make(&self)?;
-            let key = Key::Snapshot(self.sid);
-            let bytes = repo.seal(ObjectKind::Manifest, &key.canonical(), &manifest)?;
-            match self.decide(repo, &key, &bytes) {
-                Ok(true) => {
-                    let others = RegionSet::of(complete.and(repo.usable()).iter().filter(|ix| *ix != self.decision));
-                    let stored = repo.regions.put_all(others, &key, &bytes);
-                    let regions = RegionSet::of(stored.iter().chain([self.decision]).collect::<Vec<_>>());
-                    return Ok(Committed { sid: self.sid, manifest, regions });
-                }
-                Ok(false) => self = self.refresh(repo, complete)?,
-                Err(e) => {
-                    repo.regions.fail(self.decision, e);
-                }
+            match self.refresh(repo, work)? {
+                Some(next) => self = next,
+                None => return Ok(Ended::Fenced(self.sid)),
             }
         }
         Err(no_region(repo))
     }
 
-    /// Whether this manifest is now the outcome of the session.
-    fn decide(&self, repo: &Repo, key: &Key, bytes: &Bytes) -> Result<bool> {
+    /// What is the outcome of the session now: this manifest, or something else.
+    fn decide(&self, repo: &Repo, key: &Key, bytes: &Bytes) -> Result<Stands> {
         match repo.regions.put(self.decision, key, bytes) {
-            Ok(Put::Created | Put::Same) => Ok(true),
-            Ok(Put::Other) => Ok(false),
+            Ok(Put::Created | Put::Same) => Ok(Stands::Ours),
+            Ok(Put::Other) => Ok(Stands::Another),
             // An answer that says nothing: look.
             Err(e) if e.kind() == Kind::Retry => {
                 let there = repo.regions.get(self.decision, key, bytes.len() as u64);
-                if there.is_ok_and(|there| there == bytes) { Ok(true) } else { Err(e) }
+                if there.is_ok_and(|there| there == bytes) { Ok(Stands::Ours) } else { Err(e) }
             }
             Err(e) => Err(e),
         }
     }
 
-    fn refresh(&self, repo: &Repo, complete: RegionSet) -> Result<Session> {
-        let among = complete.and(repo.usable());
+    /// Creates the manifest in the other complete regions; returns where it stands, or `None` where a
+    /// tombstone was met: the session was fenced.
+    fn spread(&self, repo: &Repo, work: &Work, key: &Key, bytes: &Bytes) -> Option<RegionSet> {
+        let others = work.complete.and(repo.writable()).without(self.decision);
+        let stored = repo.regions.put_all(others, key, bytes);
+        let fenced = |ix| {
+            let there = repo.regions.get(ix, key, super::SMALL_OBJECT_BYTES_MAX).ok();
+            let opened = there.and_then(|there| repo.open_object(key, &there).ok());
+            opened.is_some_and(|opened| opened.kind == ObjectKind::Tombstone)
+        };
+        if others.iter().any(|ix| !stored.has(ix) && fenced(ix)) { None } else { Some(stored.with(self.decision)) }
+    }
+
+    /// The epochs are read once more: a decision region that lies is found here.
+    fn confirm(self, repo: &Repo, work: &Work, manifest: Manifest, regions: RegionSet) -> Ended {
+        let doomed = repo.epochs_since(&self.epochs).doomed();
+        if let Some(gone) = work.packs.iter().find(|pack| doomed.contains(pack)) {
+            let what = format!("took a snapshot although its pack {gone} is doomed; stored once more");
+            repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
+            return Ended::Fenced(self.sid);
+        }
+        Ended::Committed(Box::new(Committed { sid: self.sid, manifest, regions }))
+    }
+
+    /// A new session that takes over the work; `None` where part of it is no longer good.
+    fn refresh(&self, repo: &Repo, work: &Work) -> Result<Option<Session>> {
+        let among = work.complete.and(repo.writable());
         if among.is_empty() {
             return Err(no_region(repo));
         }
-        Self::announce_among(repo, among, self.generation, &self.host, &self.source, Some(self.sid))
+        let next = Self::announce_among(repo, among, self.errand.clone(), Some(self.sid))?;
+        let bad = next.epochs.bad_packs();
+        let parent_good = work.parent.is_none_or(|parent| next.parent_stands(repo, parent));
+        if parent_good && work.packs.iter().all(|pack| !bad.contains(pack)) {
+            return Ok(Some(next));
+        }
+        next.give_up(repo, "what it took over may be gone")?;
+        Ok(None)
     }
 
     /// Id of the decision region.
@@ -188,12 +250,9 @@ impl Session {
     /// # Errors
     /// A region without an id: a mistake of this program.
     pub fn decision_id(&self, repo: &Repo) -> Result<RegionId> {
-        region_id(repo, self.decision)
+        let id = repo.regions.region(self.decision).id;
+        id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is in use"))
     }
-}
-
-fn region_id(repo: &Repo, ix: usize) -> Result<RegionId> {
-    repo.regions.region(ix).id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is in use"))
 }
 
 fn no_region(repo: &Repo) -> Error {

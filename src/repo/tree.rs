@@ -271,6 +271,7 @@ impl<'r> DirReader<'r> {
 pub struct ListReader<'r> {
     reader: &'r Reader,
     stack: Vec<(u8, VecDeque<Item>)>,
+    pages: Vec<ChunkId>,
 }
 
 impl<'r> ListReader<'r> {
@@ -287,7 +288,12 @@ impl<'r> ListReader<'r> {
             (None, None) => Vec::new(),
             _ => return Err(Error::new(Kind::Damage, "entry with two chunk lists")),
         };
-        Ok(ListReader { reader, stack })
+        Ok(ListReader { reader, stack, pages: Vec::new() })
+    }
+
+    /// Pages that were read since this was asked last.
+    pub fn take_pages(&mut self) -> Vec<ChunkId> {
+        std::mem::take(&mut self.pages)
     }
 
     /// The next item.
@@ -306,6 +312,7 @@ impl<'r> ListReader<'r> {
                 return Ok(Some(item));
             }
             let page = read_list_page(self.reader, &item, coder)?;
+            self.pages.push(item.id);
             if page.level + 1 != level {
                 return Err(Error::new(Kind::Damage, "list page of a wrong level"));
             }

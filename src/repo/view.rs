@@ -2,7 +2,7 @@
 //! that a manifest vouches for is missing.
 
 use super::Repo;
-use crate::base::{Digest, SessionId};
+use crate::base::{Digest, Generation, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
@@ -34,6 +34,8 @@ pub struct View {
     pub forgotten: BTreeSet<SessionId>,
     /// Sessions that ended without a snapshot.
     pub ended: BTreeSet<SessionId>,
+    /// The newest generation of any manifest, forgotten ones included.
+    pub generation_max: Option<Generation>,
     /// Outcomes that no region could show intact.
     pub damaged: BTreeMap<SessionId, String>,
     /// What newer objects vouch for and no region has: proof of loss or rollback.
@@ -101,6 +103,9 @@ impl View {
             }
             Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: at }))
         });
+        if let Ok(Some(snapshot)) = &read {
+            self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
+        }
         match read {
             Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
                 self.snapshots.insert(sid, snapshot);

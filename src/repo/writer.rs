@@ -7,6 +7,7 @@
 
 use super::Repo;
 use super::index::Reusable;
+use super::session::Session;
 use super::tree::PageSink;
 use crate::base::{ChunkId, Generation, PackName, Progress, SegmentName, SessionId};
 use crate::chunk::Coder;
@@ -14,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{Class, Kind as ObjectKind};
 use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
 use crate::format::pack::PackWriter;
+use crate::format::signed::Fresh;
 use crate::region::{RegionSet, Uploaded, Uploader, lock};
 use crate::store::Key;
 use bytes::Bytes;
@@ -48,6 +50,7 @@ struct Ledger {
     lines: Vec<PackLine>,
     places: Vec<Place>,
     confirmed_bytes: u64,
+    stored: Vec<PackName>,
 }
 
 /// Where workers store chunks.
@@ -55,6 +58,7 @@ pub struct Writer<'r> {
     repo: &'r Repo,
     known: Reusable,
     sid: SessionId,
+    fresh: Fresh,
     generation: Generation,
     used: RegionSet,
     complete: Mutex<RegionSet>,
@@ -66,14 +70,16 @@ pub struct Writer<'r> {
 }
 
 impl<'r> Writer<'r> {
-    /// A writer of the session `sid` into the regions of `known`.
-    pub fn new(repo: &'r Repo, sid: SessionId, known: Reusable, progress: &'r Progress) -> Writer<'r> {
+    /// A writer of a session, into the regions that the session uses.
+    pub fn new(repo: &'r Repo, session: &Session, known: Reusable, progress: &'r Progress) -> Writer<'r> {
+        let used = session.regions.and(repo.writable());
         Writer {
             repo,
-            sid,
-            generation: known.generation,
-            used: known.regions,
-            complete: Mutex::new(known.regions),
+            sid: session.sid,
+            fresh: session.fresh(repo),
+            generation: session.errand.generation,
+            used,
+            complete: Mutex::new(used),
             known,
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             ledger: Mutex::default(),
@@ -81,6 +87,13 @@ impl<'r> Writer<'r> {
             buffers: Mutex::default(),
             progress,
         }
+    }
+
+    /// Packs that were re-used or stored so far.
+    pub fn packs(&self) -> HashSet<PackName> {
+        let mut packs = self.known.used();
+        packs.extend(lock(&self.ledger).stored.iter().copied());
+        packs
     }
 
     /// A worker's own pack for data or trees.
@@ -148,6 +161,7 @@ impl<'r> Writer<'r> {
         ledger.lines.push(PackLine { name: done.name, size: done.size, tree: work.tree });
         ledger.places.extend(work.places.into_iter().map(|place| Place { pack, ..place }));
         ledger.confirmed_bytes += done.size;
+        ledger.stored.push(done.name);
         Ok(())
     }
 
@@ -165,7 +179,7 @@ impl<'r> Writer<'r> {
         };
         for part in places.chunks_mut(SEGMENT_ENTRIES_MAX) {
             let segment = Segment {
-                fresh: self.repo.fresh(),
+                fresh: self.fresh,
                 sid: self.sid,
                 generation: self.generation,
                 domain: self.repo.domain(),
@@ -175,7 +189,7 @@ impl<'r> Writer<'r> {
             let bytes: Bytes = self.repo.seal(ObjectKind::Index, "", &segment)?;
             self.progress.bytes_stored.add(bytes.len() as u64);
             let key = Key::Index(SegmentName(*blake3::hash(&bytes).as_bytes()));
-            let among = lock(&self.complete).and(self.repo.usable());
+            let among = lock(&self.complete).and(self.repo.writable());
             let stored = self.repo.regions.put_all(among, &key, &bytes);
             let left = {
                 let mut complete = lock(&self.complete);
@@ -202,7 +216,7 @@ impl<'r> Writer<'r> {
             }
         }
         self.checkpoint()?;
-        Ok(lock(&self.complete).and(self.repo.usable()))
+        Ok(lock(&self.complete).and(self.repo.writable()))
     }
 }
 
@@ -302,6 +316,7 @@ impl Packer<'_, '_> {
     /// No region takes packs any more.
     pub fn flush(&mut self) -> Result<()> {
         self.close_bundle()?;
+        self.writer.progress.encoder_errors.add(self.coder.take_rejected());
         self.close_pack()
     }
 }

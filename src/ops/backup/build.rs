@@ -1,7 +1,7 @@
 //! Puts entries together in order: directories become trees, chunk lists become pages.
 
 use super::plan::{Planned, Planner};
-use super::work::{Done, Piece};
+use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
@@ -46,17 +46,6 @@ impl Built {
             _ => counts.other += 1,
         }
     }
-}
-
-/// What the builder takes, in the order of the tree.
-pub(super) enum Step {
-    Enter(Box<Entry>),
-    Leave,
-    Ready(Vec<Entry>),
-    Batch(Receiver<Vec<Done>>),
-    Big(Receiver<Piece>),
-    Missed(Miss),
-    Excluded,
 }
 
 /// Builds the tree of one snapshot.

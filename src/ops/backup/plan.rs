@@ -1,11 +1,12 @@
 //! The walk, compared with the parent: what must be read, and what can be taken over.
 
+use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
-use crate::repo::tree::DirReader;
-use crate::repo::writer::ZSTD_LEVEL;
+use crate::repo::tree::{DirReader, ListReader};
+use crate::repo::writer::{Writer, ZSTD_LEVEL};
 use crate::source::files::{DirHandle, Event, ParentRule, SourceError, Walker, too_recent, unchanged};
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub(super) struct Planner<'p> {
     reader: &'p Reader,
     coder: Coder,
     parent: Option<(ParentRule, i64)>,
+    /// Where chunks of the parent must be known, if it is not trusted as a whole.
+    look_up: Option<&'p Writer<'p>>,
     root: Option<Entry>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
@@ -61,12 +64,18 @@ pub(super) struct Planner<'p> {
 }
 
 impl<'p> Planner<'p> {
-    pub(super) fn new(walker: Walker, reader: &'p Reader, parent: Option<(&Manifest, ParentRule)>) -> Self {
+    pub(super) fn new(
+        walker: Walker,
+        reader: &'p Reader,
+        parent: Option<(&Manifest, ParentRule)>,
+        look_up: Option<&'p Writer<'p>>,
+    ) -> Self {
         Planner {
             walker,
             reader,
             coder: Coder::new(ZSTD_LEVEL),
             parent: parent.map(|(m, rule)| (rule, m.start)),
+            look_up,
             root: parent.map(|(m, _)| m.root.clone()),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -150,6 +159,7 @@ impl<'p> Planner<'p> {
             && unchanged(&old, &entry, rule)
             && !too_recent(&old, start)
             && old.flags.unwrap_or(0) == 0
+            && self.is_stored(&old)
         {
             read = false;
             take_over(&mut entry, old);
@@ -166,6 +176,24 @@ impl<'p> Planner<'p> {
         self.batch_bytes += if read { entry.size() } else { 0 };
         self.batch_dir.get_or_insert(dir);
         self.batch.push(Work { entry, read });
+    }
+
+    /// Whether everything that an entry of the parent refers to may be re-used.
+    fn is_stored(&mut self, old: &Entry) -> bool {
+        let Some(writer) = self.look_up else { return true };
+        if old.xattrs_ref.is_some_and(|id| !writer.has(&id)) {
+            return false;
+        }
+        let Ok(mut items) = ListReader::new(self.reader, old) else { return false };
+        loop {
+            let item = items.next(&mut self.coder);
+            let pages_known = items.take_pages().iter().all(|page| writer.has(page));
+            match item {
+                Ok(Some(item)) if pages_known && (item.id == ChunkId::HOLE || writer.has(&item.id)) => {}
+                Ok(None) => return pages_known,
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
     }
 
     fn close_batch(&mut self) {

@@ -1,8 +1,9 @@
 //! Workers: read, cut, store. A job is a batch of small files or a turn at a big one; whoever holds a big
 //! file's token reads and cuts the next few chunks, then stores them while another holds the token.
 
-use super::build::{Builder, Built, Step};
+use super::build::{Builder, Built};
 use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
+use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, ChunkId, Progress};
 use crate::chunk::{CUT_BYTES_MAX, Cutter};
 use crate::error::{Error, Kind, Result};
@@ -26,30 +27,6 @@ const PIECES_AHEAD: usize = 64;
 const ATTEMPTS_MAX: u32 = 3;
 /// Files up to this are left to one worker.
 const SHARED_BYTES_MIN: u64 = 32 << 20;
-
-/// An entry with its content stored, or why not.
-pub(super) struct Done {
-    pub(super) result: std::result::Result<Entry, Miss>,
-    /// Its chunks, where the list is not in the entry yet.
-    pub(super) items: Option<Vec<Item>>,
-    /// Whether content was read.
-    pub(super) read: bool,
-    /// Attributes that could not be read.
-    pub(super) misses: Vec<Miss>,
-    /// The path, if the file changed each time it was read.
-    pub(super) changed: Option<Vec<u8>>,
-}
-
-/// A part of a big file.
-pub(super) enum Piece {
-    Items {
-        seq: u64,
-        items: Vec<Item>,
-    },
-    /// The file changed: forget what came so far.
-    Restart,
-    End(Box<Done>),
-}
 
 enum Job {
     Batch { dir: Arc<DirHandle>, work: Vec<Work>, results: Sender<Vec<Done>> },

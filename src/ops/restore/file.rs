@@ -55,7 +55,7 @@ impl FileTask {
         let there = self.dir.kind_of(&self.entry.name);
         let done = there.and_then(|there| {
             if there.is_some() {
-                let file = self.dir.file(&self.entry)?;
+                let file = TargetFile::open(&self.dir, &self.entry)?;
                 self.existed.store(file.existing().is_some(), Ordering::Relaxed);
                 *lock(&self.file) = Some(file);
             }
@@ -85,7 +85,7 @@ impl FileTask {
         let mut slot = lock(&self.file);
         let file = match slot.take() {
             Some(file) => file,
-            None => self.dir.file(&self.entry)?,
+            None => TargetFile::open(&self.dir, &self.entry)?,
         };
         act(slot.insert(file))
     }
@@ -97,7 +97,7 @@ impl FileTask {
         }
         let mut slot = lock(&self.file);
         if let Some(old) = slot.take_if(|file| file.is_shared()) {
-            let new = self.dir.replace(&self.entry)?;
+            let new = TargetFile::replace(&self.dir, &self.entry)?;
             copy(&old, &new, self.entry.size())?;
             *slot = Some(new);
         }

@@ -5,7 +5,6 @@
 
 use super::attrs::{self, At, proc_path, unsafe_name, write_xattrs};
 use super::error::{SourceError, SourceErrorKind};
-use super::target_file::TargetFile;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -212,24 +211,6 @@ impl TargetDir {
     /// Each thing that could not be applied.
     pub fn finish(&self, entry: &Entry) -> std::result::Result<(), Vec<SourceError>> {
         attrs::apply(self.fd.as_fd(), entry, &self.path, &self.options)
-    }
-
-    /// Opens the regular file of this name for writing, or makes it.
-    ///
-    /// # Errors
-    /// A directory stands in the way, or the kernel refused.
-    pub fn file(&self, entry: &Entry) -> Outcome<TargetFile> {
-        TargetFile::open(self, entry)
-    }
-
-    /// Replaces the file of this name by a new, empty one.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub fn replace(&self, entry: &Entry) -> Outcome<TargetFile> {
-        let path = self.check(&entry.name)?;
-        self.unlink(&entry.name, &path)?;
-        TargetFile::open(self, entry)
     }
 
     /// Gives `from_name` of `from` a further name here.

@@ -24,7 +24,11 @@ pub struct TargetFile {
 type Outcome<T> = Result<T, SourceError>;
 
 impl TargetFile {
-    pub(super) fn open(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
+    /// Opens the regular file of this name for writing, or makes it.
+    ///
+    /// # Errors
+    /// A directory stands in the way, or the kernel refused.
+    pub fn open(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
         let path = dir.check(&entry.name)?;
         let name = &entry.name[..];
         let rw = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -50,6 +54,16 @@ impl TargetFile {
         // Something else, or a file that may not be opened: a new one takes its place.
         dir.unlink(name, &path)?;
         create().map(made).map_err(|e| SourceError::new(&path, "create it", e))
+    }
+
+    /// Replaces the file of this name by a new, empty one.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn replace(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
+        let path = dir.check(&entry.name)?;
+        dir.unlink(&entry.name, &path)?;
+        TargetFile::open(dir, entry)
     }
 
     /// Size of the file that stood there, in bytes; `None` for a new one.

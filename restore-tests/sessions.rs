@@ -1,0 +1,331 @@
+//! A writer's part of the retention protocol: what it does when a prune works beside it, when it was
+//! fenced, and when its decision region is lost.
+
+use crate::harness::{Bench, assert_same, opened, small_tree};
+use holdfast::base::{Digest, Epoch, Generation, PackName, RegionId, SessionId};
+use holdfast::format::envelope::Kind as ObjectKind;
+use holdfast::format::objects::{EpochBegin, EpochEnd, Member, Root, Tombstone};
+use holdfast::format::signed;
+use holdfast::format::snapshot::Manifest;
+use holdfast::region::RegionSet;
+use holdfast::repo::Repo;
+use holdfast::repo::session::{Ended, Errand, Session, Work};
+use holdfast::repo::view::View;
+use holdfast::store::{Key, Prefix, Put};
+use std::collections::HashSet;
+
+/// Every pack that a region lists.
+fn packs(repo: &Repo) -> Vec<PackName> {
+    let listed = repo.regions.list(0, Prefix::Packs).unwrap();
+    let name = |key| match key {
+        Key::Pack(name) => name,
+        other => panic!("{other} among the packs"),
+    };
+    listed.into_iter().map(|line| name(line.key)).collect()
+}
+
+fn bytes_of(packs: &[PackName]) -> Vec<u8> {
+    packs.iter().flat_map(|p| p.bytes().to_vec()).collect()
+}
+
+/// Begins the next epoch in all regions, as a prune does; returns the digest of its beginning.
+fn begin_epoch(repo: &Repo, condemned: &[PackName], roots: &[SessionId]) -> (Epoch, Digest) {
+    let number = Epoch(repo.epochs_since(repo.epochs()).newest().0 + 1);
+    let key = Key::EpochBegin(number, 0);
+    let begin = EpochBegin {
+        fresh: repo.fresh(),
+        number,
+        members: repo.epochs().members().to_vec(),
+        condemned: bytes_of(condemned).into(),
+        roots: roots.iter().map(|sid| Root { sid: *sid, digest: Digest::ZERO, first_seen: 1 }).collect(),
+        created: 1,
+    };
+    let bytes = repo.seal(ObjectKind::EpochBegin, &key.canonical(), &begin).unwrap();
+    assert_eq!(repo.regions.put_all(repo.usable(), &key, &bytes), repo.usable());
+    (number, signed::check_sum(&bytes).unwrap().1)
+}
+
+/// Decides an epoch in all regions.
+fn end_epoch(repo: &Repo, (number, begin): (Epoch, Digest), doomed: &[PackName]) {
+    let key = Key::EpochEnd(number, 0);
+    let end = EpochEnd {
+        fresh: repo.fresh(),
+        number,
+        begin,
+        doomed: bytes_of(doomed).into(),
+        roots: Vec::new(),
+        created: 1,
+        forgotten: Vec::new().into(),
+        doomed_before: None,
+    };
+    let bytes = repo.seal(ObjectKind::EpochEnd, &key.canonical(), &end).unwrap();
+    assert_eq!(repo.regions.put_all(repo.usable(), &key, &bytes), repo.usable());
+}
+
+fn sid(value: &serde_json::Value) -> SessionId {
+    SessionId::parse(value["snapshot"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn condemned_packs_are_not_used_again_and_an_unlisted_parent_is_looked_up() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    let first = bench.ok(&["backup", "source"]);
+    let all = {
+        let repo = opened(&bench);
+        let all = packs(&repo);
+        // An undecided epoch that names the parent among its roots: whole files of it may be taken over.
+        begin_epoch(&repo, &all, &[sid(&first)]);
+        all
+    };
+    let trusted = bench.ok(&["backup", "source"]);
+    assert_eq!(trusted["bytes_read"], 0, "the epoch names the parent");
+    assert!(trusted["chunks_new"].as_u64() > Some(0), "tree pages lie in condemned packs: {trusted:#}");
+    {
+        let repo = opened(&bench);
+        let begun = repo.epochs().newest();
+        assert_eq!(begun, Epoch(2));
+        let begin = Key::EpochBegin(begun, 0);
+        let bytes = repo.regions.get(0, &begin, 1 << 20).unwrap();
+        end_epoch(&repo, (begun, signed::check_sum(&bytes).unwrap().1), &[]);
+        // Another one that does not name any parent.
+        begin_epoch(&repo, &all, &[]);
+    }
+    let looked_up = bench.ok(&["backup", "source"]);
+    let stored = |report: &serde_json::Value| report["chunks_new"].as_u64().unwrap();
+    let pages = stored(&trusted);
+    assert_eq!(stored(&looked_up), stored(&first) - pages, "all but the new tree pages lie in condemned packs");
+    let read = |report: &serde_json::Value| report["bytes_read"].as_u64().unwrap();
+    let inline = std::fs::metadata(bench.path("source/tiny")).unwrap().len();
+    assert_eq!(read(&looked_up), read(&first) - inline, "only a file without chunks was taken over");
+    // What is doomed is dead for ever; what was stored beside the epoch stands.
+    {
+        let repo = opened(&bench);
+        let bytes = repo.regions.get(0, &Key::EpochBegin(Epoch(3), 0), 1 << 20).unwrap();
+        end_epoch(&repo, (Epoch(3), signed::check_sum(&bytes).unwrap().1), &all);
+    }
+    let again = bench.ok(&["backup", "--full", "source"]);
+    assert_eq!(again["chunks_new"], 0);
+    for pack in &all {
+        for region in ["a", "b"] {
+            std::fs::remove_file(bench.region(region).join(Key::Pack(*pack).path())).unwrap();
+        }
+    }
+    let target = bench.path("target");
+    bench.ok(&["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_same(&bench.path("source"), &target);
+}
+
+/// A manifest like that of the snapshot that is there.
+fn manifest_of(repo: &Repo) -> Manifest {
+    View::load(repo).unwrap().newest_first()[0].manifest.clone()
+}
+
+struct Fenced {
+    repo: std::sync::Arc<Repo>,
+    session: Session,
+    manifest: Manifest,
+    packs: HashSet<PackName>,
+    _runtime: crate::harness::Opened,
+    _bench: Bench,
+}
+
+impl Fenced {
+    /// A session that is ready to commit, in three regions.
+    fn ready() -> Fenced {
+        let bench = Bench::new(&["a", "b", "c"]);
+        small_tree(&bench.path("source"));
+        bench.ok(&["backup", "source"]);
+        let opened = opened(&bench);
+        let repo = std::sync::Arc::clone(&opened);
+        let manifest = manifest_of(&repo);
+        let errand = Errand { host: "host".into(), source: manifest.source.name.clone(), generation: Generation(1) };
+        let session = Session::announce(&repo, errand, None).unwrap();
+        let packs = packs(&repo).into_iter().collect();
+        Fenced { repo, session, manifest, packs, _runtime: opened, _bench: bench }
+    }
+
+    fn commit(&self, parent: Option<SessionId>) -> Ended {
+        let work = Work { complete: RegionSet::of(0..3), packs: self.packs.clone(), parent };
+        let make = |session: &Session| Ok(Manifest { sid: session.sid, ..self.manifest.clone() });
+        self.session.clone().commit(&self.repo, &work, make).unwrap()
+    }
+
+    fn tombstone(&self, region: usize) {
+        let key = Key::Snapshot(self.session.sid);
+        let tombstone =
+            Tombstone { fresh: self.repo.fresh(), sid: self.session.sid, created: 1, reason: "patience ended".into() };
+        let bytes = self.repo.seal(ObjectKind::Tombstone, &key.canonical(), &tombstone).unwrap();
+        assert_eq!(self.repo.regions.put(region, &key, &bytes).unwrap(), Put::Created);
+    }
+
+    /// The snapshot of a commit that went on under a new id.
+    fn went_on(&self, ended: Ended) -> SessionId {
+        let Ended::Committed(done) = ended else { panic!("fenced") };
+        assert_ne!(done.sid, self.session.sid);
+        for ix in done.regions.iter() {
+            let key = Key::Session(done.sid);
+            let object = self.repo.regions.get(ix, &key, 1 << 20).unwrap();
+            let opened = self.repo.open_object(&key, &object).unwrap();
+            let session: holdfast::format::objects::Session = opened.decode("session").unwrap();
+            assert_eq!(session.refreshes, Some(self.session.sid));
+        }
+        assert!(View::load(&self.repo).unwrap().snapshots.contains_key(&done.sid));
+        done.sid
+    }
+}
+
+#[test]
+fn a_fenced_session_goes_on_under_a_new_id() {
+    let fenced = Fenced::ready();
+    fenced.tombstone(fenced.session.decision);
+    let ended = fenced.commit(Some(fenced.manifest.sid));
+    fenced.went_on(ended);
+    let view = View::load(&fenced.repo).unwrap();
+    assert!(view.ended.contains(&fenced.session.sid) && !view.snapshots.contains_key(&fenced.session.sid));
+}
+
+#[test]
+fn a_tombstone_met_in_another_member_fences_too() {
+    let fenced = Fenced::ready();
+    fenced.tombstone(2);
+    let ended = fenced.commit(None);
+    fenced.went_on(ended);
+}
+
+#[test]
+fn junk_where_the_outcome_belongs_counts_as_a_tombstone() {
+    let fenced = Fenced::ready();
+    let key = Key::Snapshot(fenced.session.sid);
+    fenced.repo.regions.put(fenced.session.decision, &key, &bytes::Bytes::from_static(b"junk")).unwrap();
+    let ended = fenced.commit(None);
+    fenced.went_on(ended);
+}
+
+#[test]
+fn a_session_whose_packs_were_condemned_does_not_commit() {
+    let fenced = Fenced::ready();
+    let condemned: Vec<PackName> = fenced.packs.iter().take(1).copied().collect();
+    begin_epoch(&fenced.repo, &condemned, &[fenced.manifest.sid]);
+    fenced.tombstone(fenced.session.decision);
+    assert!(matches!(fenced.commit(None), Ended::Fenced(_)));
+    assert_eq!(View::load(&fenced.repo).unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn a_session_whose_parent_was_forgotten_does_not_commit_after_a_fence() {
+    let fenced = Fenced::ready();
+    let view = View::load(&fenced.repo).unwrap();
+    let chosen: Vec<_> = view.newest_first().into_iter().cloned().collect();
+    holdfast::ops::forget::run(&fenced.repo, &chosen, true, "").unwrap();
+    fenced.tombstone(fenced.session.decision);
+    assert!(matches!(fenced.commit(Some(fenced.manifest.sid)), Ended::Fenced(_)));
+}
+
+#[test]
+fn a_decision_region_that_lies_is_found_out() {
+    let fenced = Fenced::ready();
+    let doomed: Vec<PackName> = fenced.packs.iter().take(1).copied().collect();
+    let begun = begin_epoch(&fenced.repo, &doomed, &[]);
+    end_epoch(&fenced.repo, begun, &doomed);
+    // It takes the manifest although the session was resolved: the epochs, read once more, tell.
+    assert!(matches!(fenced.commit(None), Ended::Fenced(_)));
+    let findings = fenced.repo.findings();
+    assert!(findings.iter().any(|f| f.what.contains("doomed")), "{findings:?}");
+}
+
+#[test]
+fn with_the_decision_region_lost_another_decides() {
+    let fenced = Fenced::ready();
+    let folder = fenced._bench.region("a");
+    assert_eq!(fenced.session.decision, 0);
+    std::fs::rename(&folder, fenced._bench.path("away")).unwrap();
+    std::fs::write(&folder, b"a file where the folder was").unwrap();
+    let Ended::Committed(done) = fenced.commit(None) else { panic!("fenced") };
+    assert_ne!(done.sid, fenced.session.sid);
+    assert_eq!(done.regions, RegionSet::of([1, 2]));
+}
+
+#[test]
+fn an_epoch_that_begins_during_the_announcement_makes_a_new_session() {
+    let bench = Bench::new(&["a", "b"]);
+    let opened = opened(&bench);
+    // Opened before the epoch began: what it knows is old.
+    begin_epoch(&opened, &[], &[]);
+    let errand = Errand { host: "host".into(), source: "source".into(), generation: Generation(1) };
+    let session = Session::announce(&opened, errand, None).unwrap();
+    assert_eq!(session.epochs.newest(), Epoch(2));
+    assert_eq!(session.fresh(&opened).epoch, Epoch(2));
+}
+
+#[test]
+fn members_change_on_the_owners_word_only_and_gaps_end_the_series() {
+    let bench = Bench::new(&["a", "b"]);
+    let opened = opened(&bench);
+    let (number, _) = begin_epoch(&opened, &[], &[]);
+    // The owner (here the only writer, with all roles) may change members; a region that is none is read only.
+    let key = Key::EpochBegin(Epoch(number.0 + 1), 0);
+    let home = opened.epochs().members()[0].clone();
+    let begin = EpochBegin {
+        fresh: opened.fresh(),
+        number: Epoch(number.0 + 1),
+        members: vec![home, Member { id: RegionId([7; 16]), name: "elsewhere".into() }],
+        condemned: Vec::new().into(),
+        roots: Vec::new(),
+        created: 1,
+    };
+    let bytes = opened.seal(ObjectKind::EpochBegin, &key.canonical(), &begin).unwrap();
+    opened.regions.put_all(opened.usable(), &key, &bytes);
+    let now = opened.epochs_since(opened.epochs());
+    assert_eq!(now.newest(), Epoch(3));
+    assert_eq!((opened.usable(), opened.writable()), (RegionSet::of([0, 1]), RegionSet::of([0])));
+    // An epoch behind a gap is no continuation.
+    let far = Key::EpochBegin(Epoch(9), 0);
+    let bytes =
+        opened.seal(ObjectKind::EpochBegin, &far.canonical(), &EpochBegin { number: Epoch(9), ..begin }).unwrap();
+    opened.regions.put_all(opened.usable(), &far, &bytes);
+    assert_eq!(opened.epochs_since(&now).newest(), Epoch(3));
+}
+
+#[test]
+fn a_squatted_or_damaged_copy_of_an_epoch_is_passed_over_and_healed() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    let begin = bench.region("b").join("epochs/00000001/begin");
+    let mut bytes = std::fs::read(&begin).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&begin, bytes).unwrap();
+    let (code, report) = bench.json(&["backup", "source"]);
+    assert_eq!(code, 0, "the good copy went to the next suffix: {report:#}");
+    assert!(bench.region("b").join("epochs/00000001/begin.1").exists());
+    assert_eq!(report["regions"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_rolled_back_region_is_read_but_not_written() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    {
+        let repo = opened(&bench);
+        let begun = begin_epoch(&repo, &[], &[]);
+        end_epoch(&repo, begun, &[]);
+        let begun = begin_epoch(&repo, &[], &[]);
+        end_epoch(&repo, begun, &[]);
+    }
+    for number in ["00000002", "00000003"] {
+        std::fs::remove_dir_all(bench.region("b").join("epochs").join(number)).unwrap();
+    }
+    let before = bench.objects("b");
+    let (code, report) = bench.json(&["--copies-min", "1", "backup", "source"]);
+    assert_eq!(code, 4, "{report:#}");
+    assert!(report["behind"][0]["why"].as_str().unwrap().contains("rolled back"), "{report:#}");
+    assert_eq!(bench.objects("b"), before);
+    // It is still a copy to restore from.
+    std::fs::remove_dir_all(bench.region("a").join("packs")).unwrap();
+    let target = bench.path("target");
+    let (code, report) = bench.json(&["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_same(&bench.path("source"), &target);
+}

@@ -1,0 +1,237 @@
+//! One run: sessions until a snapshot is made, its manifest, and the report.
+
+use super::build::{self, Built};
+use super::plan::Planner;
+use super::{BackupOptions, BackupReport, work};
+use crate::base::{Cancel, Generation, PackName, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
+use crate::format::tree::Entry;
+use crate::ops::catch_up::CaughtUp;
+use crate::region::RegionSet;
+use crate::repo::Repo;
+use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::reader::Reader;
+use crate::repo::session::{Committed, Ended, Errand, Session, Work};
+use crate::repo::view::{Snapshot, View};
+use crate::repo::writer::Writer;
+use crate::source::files::{ParentRule, Walker};
+use crate::store::{Key, Prefix};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How many sessions a run may need.
+const SESSIONS_MAX: usize = 4;
+
+pub(super) struct Run<'r> {
+    pub(super) repo: &'r Arc<Repo>,
+    pub(super) options: &'r BackupOptions,
+    pub(super) paths: &'r [PathBuf],
+    pub(super) source: Source,
+    pub(super) start: i64,
+    pub(super) generation: Generation,
+    pub(super) view: View,
+    pub(super) parent: Option<Snapshot>,
+    pub(super) fs_id: Option<u64>,
+    pub(super) progress: &'r Progress,
+    pub(super) cancel: &'r Cancel,
+}
+
+impl Run<'_> {
+    /// The rule by which files of the parent may be taken over; `None`: everything is read.
+    fn parent_rule(&self) -> Option<ParentRule> {
+        let parent = self.parent.as_ref()?;
+        match self.options.mode {
+            Mode::Incremental if self.options.clone => Some(ParentRule::Clone),
+            Mode::Incremental if parent.manifest.fs_id == self.fs_id => Some(ParentRule::SameFs),
+            _ => None,
+        }
+    }
+
+    /// With `look_up`, a file of the parent is taken over only if every chunk of it is known to the writer.
+    fn planner<'p>(&self, walker: Walker, reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Planner<'p> {
+        let parent = self.parent.as_ref().zip(self.parent_rule()).map(|(p, rule)| (&p.manifest, rule));
+        Planner::new(walker, reader, parent, look_up)
+    }
+
+    pub(super) fn dry(&self, walker: Walker) -> Result<BackupReport> {
+        let reader = Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
+        let mut planner = self.planner(walker, &reader, None);
+        let built = build::count_only(&mut planner, self.progress, self.cancel)?;
+        Ok(self.report(None, built, self.transfer(), CaughtUp::default()))
+    }
+
+    /// Runs until a snapshot is made: a session that was fenced is followed by another, which finds what was
+    /// stored through the index.
+    pub(super) fn store(&self, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
+        let (mut walker, mut refreshes) = (Some(walker), None);
+        for _ in 0..SESSIONS_MAX {
+            let errand = Errand {
+                host: self.options.host.clone(),
+                source: self.source.name.clone(),
+                generation: self.generation,
+            };
+            let session = Session::announce(self.repo, errand, refreshes)?;
+            let walker = match walker.take() {
+                Some(first) => first,
+                None => Walker::new(self.paths, self.options.walk.clone())?,
+            };
+            let (built, work) = self.write(&session, walker)?;
+            match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
+                Ended::Committed(done) => {
+                    return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up));
+                }
+                Ended::Fenced(sid) => refreshes = Some(sid),
+            }
+        }
+        Err(Error::new(Kind::Retry, "the session was fenced again and again").advise("run again: stored work is kept"))
+    }
+
+    /// Stores the source; the session is given up if that does not succeed.
+    fn write(&self, session: &Session, walker: Walker) -> Result<(Built, Work)> {
+        let repo = self.repo;
+        let whole = self.parent.as_ref().map(|p| p.manifest.sid).filter(|sid| session.parent_stands(repo, *sid));
+        let index = Arc::new(Index::load(repo)?);
+        let rules = Reuse {
+            regions: session.regions.and(repo.writable()),
+            bad: session.epochs.bad_packs(),
+            generation: self.generation,
+            present: self.present_packs(session.regions),
+        };
+        let known = Reusable::new(Arc::clone(&index), &rules);
+        let reader = Reader::new(Arc::clone(repo), index);
+        let writer = Writer::new(repo, session, known, self.progress);
+        let mut planner = self.planner(walker, &reader, (whole.is_none()).then_some(&writer));
+        let built = work::run(&writer, &mut planner, self.options.workers, self.progress, self.cancel, repo);
+        // Whatever happened: what was stored is named, so that the next run finds it.
+        let finished = writer.finish();
+        let built = built.and_then(|built| match built.root {
+            Some(_) => Ok(built),
+            None => {
+                let why = built.errors.first().map_or("nothing was found", |miss| &miss.message);
+                Err(Error::new(Kind::Source, why).at(self.source.name.clone()))
+            }
+        });
+        match (built, finished) {
+            (Ok(built), Ok(complete)) => {
+                let parent = whole.filter(|_| self.parent_rule().is_some());
+                Ok((built, Work { complete, packs: writer.packs(), parent }))
+            }
+            (Err(e), _) | (_, Err(e)) => {
+                session.give_up(repo, e.what())?;
+                Err(e)
+            }
+        }
+    }
+
+    /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
+    fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
+        if self.options.mode == Mode::Incremental {
+            return None;
+        }
+        let mut everywhere: Option<HashMap<PackName, u64>> = None;
+        for ix in used {
+            let listed = match self.repo.regions.list(ix, Prefix::Packs) {
+                Ok(listed) => listed,
+                Err(e) => {
+                    self.repo.regions.fail(ix, e);
+                    continue;
+                }
+            };
+            let here = listed.iter().filter_map(|l| match l.key {
+                Key::Pack(name) => Some((name, l.size)),
+                _ => None,
+            });
+            let here: HashMap<PackName, u64> = here.collect();
+            everywhere = Some(match everywhere {
+                None => here,
+                Some(mut before) => {
+                    before.retain(|name, size| here.get(name) == Some(size));
+                    before
+                }
+            });
+        }
+        everywhere
+    }
+
+    fn transfer(&self) -> Transfer {
+        Transfer {
+            bytes_read: self.progress.bytes_read.get(),
+            bytes_new: self.progress.bytes_new.get(),
+            bytes_stored: self.progress.bytes_stored.get(),
+            chunks_new: self.progress.chunks_new.get(),
+            chunks_used: self.progress.chunks_used.get(),
+        }
+    }
+
+    fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
+        let root: Entry = built.root.clone().ok_or_else(|| Error::new(Kind::Bug, "the walk ended without a root"))?;
+        let own = self.repo.ring().signer().map(|(id, _)| id);
+        let before = self
+            .view
+            .newest_first()
+            .into_iter()
+            .filter(|s| s.manifest.source.name == self.source.name && Some(s.writer) == own)
+            .max_by_key(|s| s.manifest.seq);
+        Ok(Manifest {
+            fresh: session.fresh(self.repo),
+            sid: session.sid,
+            source: self.source.clone(),
+            mode: self.options.mode,
+            parent: self.parent.as_ref().map(|p| p.manifest.sid),
+            start: self.start,
+            end: self.repo.env.now().0,
+            content: content_digest(&root),
+            root,
+            counts: built.counts,
+            transfer: self.transfer(),
+            errors: built.errors.clone(),
+            errors_total: built.errors_total,
+            consistency: 0,
+            policy: None,
+            site: None,
+            fencing_epoch: None,
+            generation: self.generation,
+            domain: self.repo.domain(),
+            seq: before.map_or(1, |s| s.manifest.seq.saturating_add(1)),
+            prev: before.map_or(crate::base::Digest::ZERO, |s| s.digest),
+            seen: self.view.heads(),
+            program: env!("CARGO_PKG_VERSION").into(),
+            tags: self.options.tags.clone(),
+            labels: Vec::new(),
+            fs_id: self.fs_id,
+            decision: session.decision_id(self.repo)?,
+        })
+    }
+
+    fn report(
+        &self,
+        committed: Option<&Committed>,
+        built: Built,
+        transfer: Transfer,
+        caught_up: CaughtUp,
+    ) -> BackupReport {
+        let regions = &self.repo.regions;
+        let visible = committed.map_or(RegionSet::NONE, |c| c.regions);
+        let behind = (0..regions.len()).filter(|ix| committed.is_some() && !visible.has(*ix)).map(|ix| {
+            let why = regions.failure(ix).map_or_else(|| "incomplete".to_owned(), |e| e.to_string());
+            (regions.region(ix).name.clone(), why)
+        });
+        BackupReport {
+            snapshot: committed.map(|c| c.sid),
+            parent: self.parent.as_ref().map(|p| p.manifest.sid),
+            source: self.source.name.clone(),
+            counts: built.counts,
+            transfer,
+            errors: built.errors,
+            errors_total: built.errors_total,
+            changed: built.changed,
+            regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
+            behind: behind.collect(),
+            caught_up,
+            copies_min: self.repo.copies_min,
+            encoder_errors: self.progress.encoder_errors.get(),
+        }
+    }
+}
