@@ -286,7 +286,7 @@ fn any_instant_crash_of_removing_a_key() {
 }
 
 /// No file that looks restored (right size and time) has other bytes.
-fn nothing_false(source: &Path, target: &Path, context: &str) {
+pub fn nothing_false(source: &Path, target: &Path, context: &str) {
     for file in crate::harness::files(target) {
         let origin = source.join(file.strip_prefix(target).unwrap());
         let (there, wanted) = (file.symlink_metadata().unwrap(), origin.symlink_metadata().unwrap());

@@ -6,6 +6,7 @@ mod crash;
 mod full_disk;
 mod harness;
 mod house;
+mod interrupts;
 mod key_files;
 mod policies;
 mod regions;

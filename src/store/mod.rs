@@ -79,7 +79,7 @@ impl Store {
     pub fn folder(path: &Path, create: bool) -> Result<Store, StoreError> {
         let fail = |e: std::io::Error| StoreError::io("open folder", &path.display().to_string(), &e);
         if create {
-            std::fs::create_dir_all(path).map_err(fail)?;
+            make_folder(path).map_err(fail)?;
         }
         let held = File::open(path).map_err(fail)?;
         if !held.metadata().map_err(fail)?.is_dir() {
@@ -196,6 +196,14 @@ impl Store {
     pub fn sweep_staged(&self) -> Result<u64, StoreError> {
         sweep(&self.folder.path())
     }
+}
+
+/// Makes a folder with its parents. What is stored in it later is on the disk only if its own name is.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing = path.ancestors().take_while(|dir| !dir.exists()).count();
+    std::fs::create_dir_all(&path)?;
+    path.ancestors().skip(1).take(missing).try_for_each(|parent| File::open(parent)?.sync_all())
 }
 
 fn sweep(folder: &Path) -> Result<u64, StoreError> {
