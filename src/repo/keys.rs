@@ -116,14 +116,14 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
     .map_err(region::lift)?
     .into();
     let home = home(repo)?;
-    let suffix = put_at_home(repo, home, number, &object)?;
-    let others = repo.writable().without(home);
+    put_at_home(repo, home, number, &object)?;
     let mut stored = vec![home];
-    for ix in others.iter() {
-        if (suffix..16)
-            .any(|s| matches!(repo.regions.put(ix, &Key::Config(number, s), &object), Ok(Put::Created | Put::Same)))
-        {
-            stored.push(ix);
+    for ix in repo.writable().without(home).iter() {
+        // The next suffix is for a key that is taken, not for a region that failed: readers stop at a gap.
+        match region::put_numbered(&repo.regions, ix, Key::Config(number, 0), &object) {
+            Ok(Put::Created | Put::Same) => stored.push(ix),
+            Ok(Put::Other) => repo.regions.fail(ix, Error::new(Kind::Damage, "junk stands at every key")),
+            Err(e) => repo.regions.fail(ix, e),
         }
     }
     enough(repo, RegionSet::of(stored))
@@ -131,20 +131,23 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
 
 /// The region whose creation of a number decides.
 fn home(repo: &Repo) -> Result<usize> {
-    let away = || {
-        Error::new(Kind::Retry, "the home region cannot be reached, and only it can take a new configuration")
-            .advise("bring it back, then run again; nothing was changed")
-    };
-    let home = repo.epochs.members().first().ok_or_else(away)?;
-    repo.writable().iter().find(|ix| repo.regions.region(*ix).id == Some(home.id)).ok_or_else(away)
+    let id = repo.epochs.members().first().map(|member| member.id);
+    let home = (0..repo.regions.len()).find(|ix| id.is_some() && repo.regions.region(*ix).id == id);
+    if let Some(ix) = home.filter(|ix| repo.writable().has(*ix)) {
+        return Ok(ix);
+    }
+    let why = home.and_then(|ix| repo.regions.failure(ix));
+    let why = why.map_or_else(|| "it cannot be reached".to_owned(), |e| e.to_string());
+    Err(Error::new(Kind::Retry, format!("only the home region can take a new configuration: {why}"))
+        .advise("the keys are as they were; bring it back, then run again"))
 }
 
-fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<u32> {
+fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<()> {
     use crate::format::config::Config;
     for suffix in 0..16 {
         let key = Key::Config(number, suffix);
         if repo.regions.put(home, &key, object)? != Put::Other {
-            return Ok(suffix);
+            return Ok(());
         }
         let there = repo.regions.get(home, &key, super::SMALL_OBJECT_BYTES_MAX)?;
         let owner = repo.ring.owner().verify_key();
