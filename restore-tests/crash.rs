@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// So many steps of a run are tried, evenly spread, beside the first and the last of each kind.
-const SPREAD: usize = 8;
+const SPREAD: usize = 6;
 /// What `step.py` ends with when the kernel killed the program.
 const KILLED: i32 = 128 + 9;
 
@@ -231,7 +231,7 @@ fn any_instant_crash_of_a_forget() {
 
 #[test]
 fn any_instant_crash_of_an_init() {
-    let mut empty = Bench::empty(&["a", "b"]);
+    let mut empty = Bench::in_memory(&["a", "b"]);
     empty.make_key();
     let source = empty.path("source");
     fill(&source, 1, 3, 1000);

@@ -127,13 +127,18 @@ fn one_full_region_is_behind_and_is_brought_up_later() {
 #[test]
 fn all_regions_full_fails_and_spares_what_was_there() {
     let case = case(&[6, 6]);
-    let (code, value) = case.bench.json(&["backup", text(&case.source)]);
-    assert_eq!(code, 1, "{value:#}");
-    assert_eq!(value["error"]["kind"], "full", "{value:#}");
-    let said = value.to_string();
-    assert!(said.contains("no space") && said.contains("region "), "{said}");
-    case.nothing_staged();
-    case.complete_alone();
+    let bigger = case.bench.path("bigger");
+    // Several packs one after another: the first failure comes while others are still being filled.
+    fill(&bigger, 500, 90);
+    for source in [&case.source, &bigger] {
+        let (code, value) = case.bench.json(&["backup", text(source)]);
+        assert_eq!(code, 1, "{value:#}");
+        assert_eq!(value["error"]["kind"], "full", "{value:#}");
+        let said = value.to_string();
+        assert!(said.contains("no space") && said.contains("region "), "{said}");
+        case.nothing_staged();
+        case.complete_alone();
+    }
     case.restores(&case.sid, &case.earlier);
     case.disks.iter().for_each(|disk| disk.grow(64));
     case.completes();

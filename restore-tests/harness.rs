@@ -29,7 +29,7 @@ impl Bench {
 
     /// With a repository that a key file opens.
     pub fn with_key(regions: &[&'static str]) -> Bench {
-        let mut bench = Bench::empty(regions);
+        let mut bench = Bench::in_memory(regions);
         bench.make_key();
         bench.ok(&["init", "--no-recovery-key"]);
         bench
@@ -46,7 +46,7 @@ impl Bench {
 
     /// Another bench with the same regions and key, to be spoiled.
     pub fn copy(&self) -> Bench {
-        let mut other = Bench::empty(&self.regions);
+        let mut other = Bench::in_memory(&self.regions);
         for entry in std::fs::read_dir(self.dir.path()).expect("bench").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name == "key" || name.starts_with("region-") {
@@ -56,6 +56,16 @@ impl Bench {
         }
         other.key = self.key.as_ref().map(|_| other.path("key"));
         other
+    }
+
+    /// The same in memory, where the machine has it: many small runs spend their time in fsync.
+    pub fn in_memory(regions: &[&'static str]) -> Bench {
+        let mut bench = Bench::empty(regions);
+        let free = rustix::fs::statvfs("/dev/shm").map_or(0, |s| s.f_bavail * s.f_frsize);
+        if free >= 2 << 30 {
+            bench.dir = TempDir::new_in("/dev/shm").expect("temporary directory");
+        }
+        bench
     }
 
     /// With a repository in these regions.
