@@ -6,7 +6,7 @@ use holdfast::repo::Repo;
 use holdfast::repo::open::{Opening, open};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -102,6 +102,12 @@ impl Bench {
         command.args(args).env("HOLDFAST_PASSPHRASE", PASSPHRASE).current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Runs; returns exit code and output.
+    pub fn run(&self, args: &[&str]) -> (i32, Output) {
+        let output = self.command(args).output().expect("the program runs");
+        (output.status.code().unwrap_or(-1), output)
     }
 
     /// Runs with `--json`; the last line of the output as JSON, with the exit code.

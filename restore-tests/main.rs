@@ -2,13 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod basics;
+mod command_line;
 mod crash;
 mod full_disk;
 mod harness;
 mod house;
 mod interrupts;
 mod key_files;
+mod keys;
 mod policies;
+mod properties;
+mod reader;
 mod regions;
 mod sessions;
 mod tidy;
+mod torture;
+mod vectors;

@@ -47,6 +47,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("ed25519_dalek", &["crypto"]),
     ("x_wing", &["crypto"]),
     ("bech32", &["crypto"]),
+    ("zxcvbn", &["crypto"]),
     ("serde_saphyr", &["policy"]),
     ("rusqlite", &["catalog"]),
     ("getrandom", &["base"]),

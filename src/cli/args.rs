@@ -1,6 +1,7 @@
 //! Arguments of every verb.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Encrypted, deduplicated backups, complete in several regions at once, and proven.
@@ -167,7 +168,7 @@ pub struct Filter {
 pub struct Ls {
     /// Digits of an id, or `latest`; `:PATH` for something in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub snapshot: String,
+    pub snapshot: OsString,
     /// Everything below, too
     #[arg(long, short = 'R')]
     pub recursive: bool,
@@ -182,7 +183,7 @@ pub struct Ls {
 pub struct Cat {
     /// Digits of an id, or `latest`, and the file's path
     #[arg(value_name = "SNAPSHOT:PATH")]
-    pub snapshot: String,
+    pub snapshot: OsString,
     #[command(flatten)]
     pub filter: Filter,
 }
@@ -191,7 +192,7 @@ pub struct Cat {
 pub struct Restore {
     /// Digits of an id, or `latest`; `:PATH` for a part of it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub snapshot: String,
+    pub snapshot: OsString,
     /// Directory to restore into; made if it is missing
     #[arg(long, short, value_name = "DIR")]
     pub target: PathBuf,
@@ -207,7 +208,7 @@ pub struct Restore {
     /// Only say what would be restored
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Do not restore owners [default: restored when run as root]
+    /// Do not restore owners
     #[arg(long)]
     pub no_owner: bool,
     /// Do not restore extended attributes and ACLs

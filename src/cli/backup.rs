@@ -2,7 +2,7 @@
 
 use super::args::{Backup, ModeArg};
 use super::common::Context;
-use super::output::{Outcome, path_text};
+use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
@@ -68,7 +68,7 @@ pub fn misses_json(misses: &[Miss]) -> Value {
 /// Misses for people.
 pub fn misses_text(misses: &[Miss], total: u64, text: &mut String) {
     for miss in misses.iter().take(SHOWN_MAX) {
-        text.push_str(&format!("  {}: {}\n", path_text(&miss.path), miss.message));
+        text.push_str(&format!("  {}: {}\n", path_text(&miss.path), plain(&miss.message)));
     }
     let more = total.saturating_sub(misses.len().min(SHOWN_MAX) as u64);
     if more > 0 {
@@ -108,8 +108,8 @@ fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
         ));
     }
     match report.snapshot {
-        Some(sid) => text.push_str(&format!("snapshot {} of {}\n", sid.short(), report.source)),
-        None if dry_run => text.push_str(&format!("dry run of {}\n", report.source)),
+        Some(sid) => text.push_str(&format!("snapshot {} of {}\n", sid.short(), plain(&report.source))),
+        None if dry_run => text.push_str(&format!("dry run of {}\n", plain(&report.source))),
         None => {}
     }
     text.push_str(&format!(

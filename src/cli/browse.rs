@@ -2,7 +2,7 @@
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
-use super::output::{Outcome, path_text};
+use super::output::{Outcome, path_text, plain};
 use crate::base::{TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
@@ -12,7 +12,9 @@ use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::view::{Snapshot, View};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// A reader over everything that the regions have.
@@ -21,9 +23,9 @@ pub fn reader(repo: &Arc<Repo>) -> Result<Reader> {
 }
 
 /// The snapshot that `SNAPSHOT[:PATH]` names, and the path.
-pub fn find<'v, 't>(view: &'v View, text: &'t str, filter: &Filter) -> Result<(&'v Snapshot, &'t str)> {
-    let (name, path) = browse::split_target(text);
-    Ok((view.find(name, |m| passes(filter, m))?, path))
+pub fn find<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Result<(&'v Snapshot, &'t [u8])> {
+    let (name, path) = browse::split_target(text.as_bytes());
+    Ok((view.find(&String::from_utf8_lossy(name), |m| passes(filter, m))?, path))
 }
 
 fn region_names(repo: &Repo, snapshot: &Snapshot) -> Vec<String> {
@@ -56,7 +58,7 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
             m.mode.name(),
             units::bytes(m.counts.bytes),
             units::count(m.counts.files),
-            m.source.name,
+            plain(&m.source.name),
             region_names(&repo, snapshot).join(" "),
         ));
         all.push(snapshot_json(&repo, snapshot));
@@ -121,7 +123,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
-    let root = browse::find(&reader, &snapshot.manifest, path.as_bytes())?;
+    let root = browse::find(&reader, &snapshot.manifest, path)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let closed = |_| Error::new(Kind::Cancelled, "the output was closed");
     let json = context.global.json;
@@ -149,7 +151,7 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
-    let entry = browse::find(&reader, &snapshot.manifest, path.as_bytes()).and_then(|entry| {
+    let entry = browse::find(&reader, &snapshot.manifest, path).and_then(|entry| {
         if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) }
     })?;
     let mut out = std::io::stdout().lock();

@@ -173,11 +173,12 @@ pub fn ask(question: &str) -> Result<Zeroizing<String>> {
     let before = termios::tcgetattr(&stdin).map_err(|e| failed(e.into()))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    let mut err = std::io::stderr();
-    err.write_all(question.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
+    // Silence comes before the question: whoever answers at once is neither shown nor thrown away.
     termios::tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(e.into()))?;
+    let mut err = std::io::stderr();
+    let asked = err.write_all(question.as_bytes()).and_then(|()| err.flush());
     let mut text = Zeroizing::new(String::new());
-    let read = stdin.lock().read_line(&mut text);
+    let read = asked.and_then(|()| stdin.lock().read_line(&mut text));
     termios::tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(|e| failed(e.into()))?;
     remark("");
     read.map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use super::args::Forget;
 use super::common::{Context, passes};
-use super::output::Outcome;
+use super::output::{Outcome, plain};
 use crate::error::{Exit, Result};
 use crate::ops::forget;
 use crate::repo::view::View;
@@ -21,7 +21,7 @@ pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
     let report = forget::run(&repo, &chosen, args.last, &args.reason)?;
     let mut text = String::new();
     for (sid, source) in &report.forgotten {
-        text.push_str(&format!("forgot {} of {source}\n", sid.short()));
+        text.push_str(&format!("forgot {} of {}\n", sid.short(), plain(source)));
     }
     for (region, why) in &report.behind {
         text.push_str(&format!("BEHIND: region {region}: {why}\n"));

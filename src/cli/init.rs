@@ -26,7 +26,17 @@ pub fn run(context: &Context, args: &Init) -> Result<Outcome> {
     if let Some(key) = &recovery {
         secrets.push(("recovery key".into(), NewSecret::Recovery(key.clone())));
     }
-    let id = make(context, &places, &secrets)?;
+    // Before the repository: nobody must be left with one whose recovery key went nowhere.
+    let printed = recovery.map(|key| Zeroizing::new(recovery_encode(&key)));
+    if let (Some(path), Some(printed)) = (&args.recovery_key_out, &printed) {
+        write_new(path, printed.as_bytes())?;
+    }
+    let id = make(context, &places, &secrets).inspect_err(|e| {
+        if let (Some(path), Kind::Refused) = (&args.recovery_key_out, e.kind()) {
+            // Nothing was made, so the key opens nothing; the error that is on its way says what matters.
+            let _ = std::fs::remove_file(path);
+        }
+    })?;
     let mut text = format!("created repository {id} in {} region(s)\n", places.addresses.len());
     for address in &places.addresses {
         text.push_str(&format!("  {:<12} {}\n", address.name, address.folder.display()));
@@ -37,13 +47,9 @@ pub fn run(context: &Context, args: &Init) -> Result<Outcome> {
         text.push_str(&format!("\npassphrase: {}\n", **words));
         shown["passphrase"] = json!(**words);
     }
-    if let Some(key) = recovery {
-        let printed = Zeroizing::new(recovery_encode(&key));
+    if let Some(printed) = printed {
         match &args.recovery_key_out {
-            Some(path) => {
-                write_new(path, printed.as_bytes())?;
-                text.push_str(&format!("\nrecovery key written to {}\n", path.display()));
-            }
+            Some(path) => text.push_str(&format!("\nrecovery key written to {}\n", path.display())),
             None => {
                 text.push_str(&format!("\nrecovery key, shown only now:\n  {}\n", *printed));
                 shown["recovery_key"] = json!(*printed);
@@ -109,7 +115,7 @@ fn first_secret(context: &Context, args: &Init, generated: &mut Option<Zeroizing
 }
 
 fn generate(context: &Context, generated: &mut Option<Zeroizing<String>>) -> Result<NewSecret> {
-    let words = Zeroizing::new(generate_passphrase(&Secret::from_bytes(context.env.random()?)));
+    let words = generate_passphrase(&Secret::from_bytes(context.env.random()?));
     *generated = Some(words.clone());
     Ok(NewSecret::Passphrase(words))
 }

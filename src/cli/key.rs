@@ -51,6 +51,34 @@ fn test(repo: &Repo) -> Outcome {
 }
 
 fn add(context: &Context, repo: &Repo, args: &KeyAdd) -> Result<Outcome> {
+    keys::ready(repo)?;
+    let (secret, shown) = new_secret(context, args)?;
+    let id = match keys::add(repo, &args.label, &secret) {
+        Ok(id) => id,
+        Err(e) => return Err(withdraw(args, e)),
+    };
+    let mut text = format!("added slot {} ({})\n", id.short(), secret.kind().name());
+    let mut value = json!({"verb": "key add", "slot": id.hex(), "kind": secret.kind().name()});
+    if let Some(key) = shown {
+        text.push_str(&format!("recovery key, shown only now:\n  {}\n", *key));
+        value["recovery_key"] = json!(*key);
+    }
+    Ok(finish(repo, text, value))
+}
+
+/// A file that was made for a slot that was refused opens nothing, and would stand in the way of the next try.
+fn withdraw(args: &KeyAdd, e: Error) -> Error {
+    let made = args.new_key_file.as_ref().or(args.new_recovery_key_file.as_ref());
+    // Only then: whatever else went wrong may have come after the slot was listed.
+    if let (Some(path), Kind::Refused) = (made, e.kind()) {
+        // If it stays, the next try says that it is there.
+        let _ = std::fs::remove_file(path);
+    }
+    e
+}
+
+/// The new secret, and the recovery key to be shown.
+fn new_secret(context: &Context, args: &KeyAdd) -> Result<(NewSecret, Option<Zeroizing<String>>)> {
     let mut shown = None;
     let secret = if let Some(path) = &args.new_passphrase_file {
         let found = unlock::from_passphrase_file(path)?;
@@ -78,14 +106,7 @@ fn add(context: &Context, repo: &Repo, args: &KeyAdd) -> Result<Outcome> {
         }
         judged(text, args.weak_passphrase)?
     };
-    let id = keys::add(repo, &args.label, &secret)?;
-    let mut text = format!("added slot {} ({})\n", id.short(), secret.kind().name());
-    let mut value = json!({"verb": "key add", "slot": id.hex(), "kind": secret.kind().name()});
-    if let Some(key) = shown {
-        text.push_str(&format!("recovery key, shown only now:\n  {}\n", *key));
-        value["recovery_key"] = json!(*key);
-    }
-    Ok(finish(repo, text, value))
+    Ok((secret, shown))
 }
 
 fn remove(repo: &Repo, digits: &str) -> Result<Outcome> {
@@ -96,6 +117,7 @@ fn remove(repo: &Repo, digits: &str) -> Result<Outcome> {
         let kind = if hits.is_empty() { Kind::NotFound } else { Kind::Config };
         return Err(Error::new(kind, what).advise("see `holdfast key list`"));
     };
+    keys::ready(repo)?;
     keys::remove(repo, slot.id)?;
     let text = format!(
         "removed slot {}; what is written from now on has new keys\nwhat its owner could read before stays readable to whoever kept the keys\n",

@@ -21,7 +21,9 @@ impl Outcome {
     pub fn print(self, json: bool) -> u8 {
         let text = if json { with_exit(self.json, self.exit).to_string() } else { self.text };
         if !text.is_empty() {
-            line(&mut std::io::stdout().lock(), text.trim_end());
+            // Lines are ours; what else controls a terminal came in a name.
+            let safe = text.trim_end().split('\n').map(plain).collect::<Vec<_>>().join("\n");
+            line(&mut std::io::stdout().lock(), &safe);
         }
         self.exit as u8
     }
@@ -53,15 +55,20 @@ pub fn print_error(e: &Error, json: bool) -> u8 {
         let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
         line(&mut std::io::stdout().lock(), &with_exit(json!({"error": error}), exit).to_string());
     } else {
-        remark(&format!("holdfast: {e}"));
+        remark(&plain(&format!("holdfast: {e}")));
     }
     exit as u8
+}
+
+/// Text that controls no terminal, on one line.
+pub fn plain(text: &str) -> String {
+    text.chars().flat_map(visible).collect()
 }
 
 /// Bytes of a path for JSON: text, or with escapes where it is none.
 pub fn path_text(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
-        Ok(text) => text.chars().flat_map(visible).collect(),
+        Ok(text) => plain(text),
         Err(_) => path.iter().flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect(),
     }
 }

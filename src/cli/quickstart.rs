@@ -21,7 +21,6 @@ use crate::unlock::Unlock;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// Removed when dropped, unless the user named the place.
 struct Place {
@@ -75,7 +74,7 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
         copies_min: 2,
         pin: None,
     };
-    let words = Zeroizing::new(generate_passphrase(&Secret::from_bytes(context.env.random()?)));
+    let words = generate_passphrase(&Secret::from_bytes(context.env.random()?));
     let id = init::make(context, &places, &[(String::new(), NewSecret::Passphrase(words.clone()))])?;
     step(context, &format!("1 created   repository {} in two regions below {}", id.short(), place.dir.display()));
     let repo = context.open_at(&places, &Unlock::Passphrase(words.clone()))?;

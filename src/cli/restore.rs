@@ -4,7 +4,7 @@ use super::args::Restore;
 use super::backup::{misses_json, misses_text};
 use super::browse::{find, reader};
 use super::common::Context;
-use super::output::Outcome;
+use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
 use crate::base::{Progress, units};
 use crate::error::Result;
@@ -13,6 +13,7 @@ use crate::ops::restore::{self, RestoreReport, RestoreRequest};
 use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
 use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Findings shown by name in text.
@@ -23,7 +24,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
-    let root = browse::find(&reader, &snapshot.manifest, path.as_bytes())?;
+    let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);
@@ -32,7 +33,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     drop(shown);
     let findings: Vec<String> = repo.findings().iter().map(ToString::to_string).collect();
     let value = json!({
-        "verb": "restore", "snapshot": snapshot.manifest.sid.hex(), "target": args.target.display().to_string(),
+        "verb": "restore", "snapshot": snapshot.manifest.sid.hex(), "target": path_text(args.target.as_os_str().as_bytes()),
         "dry_run": args.dry_run, "seconds": elapsed_ms as f64 / 1000.0,
         "files": report.files, "files_same": report.files_same, "directories": report.dirs, "other": report.others,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "deleted": report.deleted,
@@ -68,7 +69,7 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64, findings: &[
         units::count(report.dirs),
         units::count(report.others),
         units::bytes(report.bytes),
-        args.target.display(),
+        path_text(args.target.as_os_str().as_bytes()),
         units::duration_ms(elapsed_ms)
     );
     if !args.dry_run {
@@ -93,7 +94,7 @@ pub fn findings_text(findings: &[String], text: &mut String) {
         return;
     }
     text.push_str(&format!("{} damaged or missing objects found:\n", findings.len()));
-    findings.iter().take(SHOWN_MAX).for_each(|f| text.push_str(&format!("  {f}\n")));
+    findings.iter().take(SHOWN_MAX).for_each(|f| text.push_str(&format!("  {}\n", plain(f))));
     if findings.len() > SHOWN_MAX {
         text.push_str(&format!("  and {} more (see --json)\n", findings.len() - SHOWN_MAX));
     }

@@ -2,16 +2,15 @@
 
 mod aead;
 mod kem;
+mod passphrase;
 mod sign;
 mod slot;
-mod temp;
 
 pub use aead::Cipher;
 pub use kem::{decapsulate, encapsulate, public_key};
+pub use passphrase::{generate_passphrase, passphrase_bits};
 pub use sign::{SigningKey, VerifyKey};
 pub use slot::{Argon2Params, passphrase_seed, recovery_decode, recovery_encode};
-
-pub use temp::{generate_passphrase, passphrase_bits};
 
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};

@@ -2,7 +2,12 @@
 
 use super::{CryptoError, Secret};
 use argon2::{Algorithm, Argon2, Params, Version};
+use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
+use zeroize::Zeroizing;
+
+/// `hfkey`, the separator, 52 characters of five bits, six of checksum.
+const RECOVERY_CHARS: usize = 64;
 
 /// Parameters of Argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,17 +60,81 @@ pub fn recovery_encode(seed: &Secret<32>) -> String {
     bech32::encode_upper::<Bech32m>(hrp, seed.bytes()).unwrap_or_default()
 }
 
-/// Reads a recovery key.
+/// Reads a recovery key as people type it: in any case, with spaces and dashes anywhere.
 ///
 /// # Errors
 /// [`CryptoError::Secret`].
 pub fn recovery_decode(text: &str) -> Result<Secret<32>, CryptoError> {
-    let clean: String = text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
-    let checked = bech32::primitives::decode::CheckedHrpstring::new::<Bech32m>(&clean)
-        .map_err(|_| CryptoError::Secret("checksum differs"))?;
-    if checked.hrp().to_string().to_lowercase() != "hfkey" {
-        return Err(CryptoError::Secret("does not begin with hfkey"));
+    let typed = text.chars().filter(|c| !c.is_whitespace() && *c != '-');
+    let clean: Zeroizing<String> = Zeroizing::new(typed.map(|c| c.to_ascii_lowercase()).collect());
+    if !clean.starts_with("hfkey1") {
+        return Err(CryptoError::Secret("it does not begin with hfkey1"));
     }
-    let bytes: Vec<u8> = checked.byte_iter().collect();
-    Secret::from_slice(&bytes).ok_or(CryptoError::Secret("wrong length"))
+    if clean.chars().count() != RECOVERY_CHARS {
+        return Err(CryptoError::Secret("characters are missing, or there are too many"));
+    }
+    let checked = CheckedHrpstring::new::<Bech32m>(&clean)
+        .map_err(|_| CryptoError::Secret("it has a typing error (the checksum differs)"))?;
+    let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(checked.byte_iter().collect());
+    Secret::from_slice(&bytes).ok_or(CryptoError::Secret("it has the wrong length"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_key_is_read_as_it_is_typed() {
+        let seed = Secret::from_bytes(std::array::from_fn(|i| i as u8 * 7));
+        let printed = recovery_encode(&seed);
+        assert_eq!(printed.len(), RECOVERY_CHARS);
+        let mixed: String =
+            printed.chars().enumerate().map(|(i, c)| if i % 3 == 0 { c.to_ascii_lowercase() } else { c }).collect();
+        let spaced: Vec<&str> = printed.as_bytes().chunks(4).map(|c| std::str::from_utf8(c).unwrap()).collect();
+        for typed in
+            [printed.clone(), printed.to_lowercase(), mixed, spaced.join(" "), spaced.join("-"), spaced.join("\n")]
+        {
+            assert_eq!(recovery_decode(&typed).unwrap(), seed, "{typed}");
+        }
+    }
+
+    #[test]
+    fn every_single_wrong_character_is_found() {
+        let printed = recovery_encode(&Secret::from_bytes([0xa5; 32])).to_lowercase();
+        for at in 6..printed.len() {
+            for c in "qpzry9x8gf2tvdw0s3jn54khce6mua7lbio1é".chars() {
+                let typed: String = printed.chars().enumerate().map(|(i, old)| if i == at { c } else { old }).collect();
+                if typed != printed {
+                    let e = recovery_decode(&typed).unwrap_err();
+                    assert!(e.to_string().contains("checksum"), "{typed}: {e}");
+                }
+            }
+        }
+        for (text, why) in [("", "hfkey1"), ("hunter2", "hfkey1"), ("hfkey1qqqq", "missing"), (&printed[1..], "hfkey1")]
+        {
+            assert!(recovery_decode(text).unwrap_err().to_string().contains(why), "{text}");
+        }
+        assert!(recovery_decode(&format!("{printed}q")).unwrap_err().to_string().contains("too many"));
+    }
+
+    #[test]
+    fn parameters_that_would_exhaust_the_machine_are_refused_before_any_work() {
+        let bombs = [
+            (u32::MAX, 3, 4),
+            ((1 << 20) + 1, 3, 4),
+            (64 << 10, 1 << 31, 4),
+            (64 << 10, 17, 4),
+            (64 << 10, 3, u32::MAX),
+            (64 << 10, 0, 4),
+            (64 << 10, 3, 0),
+            (8, 3, 4),
+            (0, 0, 0),
+            (u32::MAX, u32::MAX, u32::MAX),
+        ];
+        for (m_kib, t, p) in bombs {
+            // Argon2 with these would take terabytes or days; the suite's time limit is the measure.
+            let refused = passphrase_seed(b"x", &[0; 32], Argon2Params { m_kib, t, p });
+            assert!(matches!(refused, Err(CryptoError::Parameters(_))), "{m_kib} {t} {p}");
+        }
+    }
 }

@@ -126,7 +126,7 @@ impl Opened {
             check_sum(bytes)?
         };
         let (header, commitment) = Header::parse(rest, &trust.repo)?;
-        if (header.kind == Kind::Index) != index || matches!(header.kind, Kind::Data | Kind::Tree) {
+        if !fits(header.kind, key) {
             return Err(FormatError::Malformed("object", "kind does not fit the key"));
         }
         let secret = trust
@@ -151,6 +151,23 @@ impl Opened {
     /// Not the canonical encoding of a `T`.
     pub fn decode<T: for<'b> Decode<'b, ()> + Encode<()>>(&self, what: &'static str) -> Result<T, FormatError> {
         cbor::decode(what, &self.body)
+    }
+}
+
+/// Whether an object of this kind may stand at this key. The role that a writer needs goes by the kind: a hold that
+/// counted as the begin of an epoch would be an epoch without the right to prune.
+fn fits(kind: Kind, key: &str) -> bool {
+    let (folder, name) = key.split_once('/').unwrap_or((key, ""));
+    match folder {
+        "index" => kind == Kind::Index,
+        "snapshots" => matches!(kind, Kind::Manifest | Kind::Tombstone | Kind::Repack),
+        "sessions" => kind == Kind::Session,
+        "forgotten" => kind == Kind::Forgotten,
+        "holds" if name.ends_with(".release") => kind == Kind::HoldRelease,
+        "holds" => kind == Kind::Hold,
+        "epochs" if name.ends_with("/begin") => kind == Kind::EpochBegin,
+        "epochs" => kind == Kind::EpochEnd,
+        _ => false,
     }
 }
 

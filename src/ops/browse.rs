@@ -14,8 +14,11 @@ use std::io::Write;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// `SNAPSHOT` or `SNAPSHOT:/path`, split.
-pub fn split_target(text: &str) -> (&str, &str) {
-    text.split_once(':').unwrap_or((text, ""))
+pub fn split_target(text: &[u8]) -> (&[u8], &[u8]) {
+    match text.iter().position(|b| *b == b':') {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
 }
 
 /// The components of a path inside a snapshot.
@@ -95,7 +98,10 @@ pub fn cat(reader: &Reader, entry: &Entry, out: &mut dyn Write, cancel: &Cancel)
     if entry.kind != EntryType::File {
         return Err(Error::new(Kind::Config, "not a regular file"));
     }
-    let refused = |e: std::io::Error| Error::new(Kind::Source, format!("cannot write the output: {e}"));
+    let refused = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::BrokenPipe => Error::new(Kind::Cancelled, "the output was closed"),
+        kind => Error::new(Kind::Source, format!("cannot write the output: {kind}")),
+    };
     if let Some(inline) = &entry.inline {
         return out.write_all(inline).map_err(refused);
     }

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 pub const REGIONS_MAX: usize = 32;
 
 /// A set of regions, by their place in [`Regions`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RegionSet(u32);
 
 impl RegionSet {

@@ -4,10 +4,11 @@
 use super::Repo;
 use super::init::{MadeSlot, NewSecret, make_slot, wrap_randomness};
 use super::open::slot_ids;
+use super::view::View;
 use crate::base::{ConfigNo, KeyEpoch, SlotId, TimeMs};
 use crate::crypto::Secret;
 use crate::error::{Error, Kind, Result};
-use crate::format::config::Next;
+use crate::format::config::{Config, Next};
 use crate::format::ring::{EpochKey, Keyring, SlotEntry};
 use crate::format::slot::{Anchor, SlotKind};
 use crate::region::{self, RegionSet};
@@ -47,11 +48,22 @@ pub fn removed(repo: &Repo) -> Vec<SlotId> {
     slot_ids(&repo.regions, repo.usable()).into_iter().filter(|id| !listed(id)).collect()
 }
 
+/// Whether the keys can be changed now: the home region can be written, and nothing shows that the
+/// configuration was rolled back. Asked before a new secret is made.
+///
+/// # Errors
+/// Why not; nothing was changed.
+pub fn ready(repo: &Repo) -> Result<()> {
+    View::load(repo)?;
+    home(repo).map(|_| ())
+}
+
 /// Adds a slot.
 ///
 /// # Errors
 /// No region could store it; somebody else changed the keys at the same time.
 pub fn add(repo: &Repo, label: &str, secret: &NewSecret) -> Result<SlotId> {
+    home(repo)?;
     let owner = repo.ring.owner();
     let anchor = Anchor { owner: owner.verify_key(), number: repo.config, digest: repo.config_digest };
     let MadeSlot { entry, object } = make_slot(&repo.env, repo.id, label, secret, &anchor)?;
@@ -117,16 +129,19 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
     .into();
     let home = home(repo)?;
     put_at_home(repo, home, number, &object)?;
-    let mut stored = vec![home];
-    for ix in repo.writable().without(home).iter() {
-        // The next suffix is for a key that is taken, not for a region that failed: readers stop at a gap.
-        match region::put_numbered(&repo.regions, ix, Key::Config(number, 0), &object) {
-            Ok(Put::Created | Put::Same) => stored.push(ix),
-            Ok(Put::Other) => repo.regions.fail(ix, Error::new(Kind::Damage, "junk stands at every key")),
+    // Decided. A region that does not take its copy is behind, and brought up by a later run.
+    for ix in repo.writable().without(home) {
+        let key = Key::Config(number, 0);
+        match region::put_numbered(&repo.regions, ix, key, &object) {
+            Ok(Put::Created | Put::Same) => {}
+            Ok(Put::Other) => {
+                let what = "junk stands at every key of the new configuration";
+                repo.regions.fail(ix, Error::new(Kind::Damage, what).at(key));
+            }
             Err(e) => repo.regions.fail(ix, e),
         }
     }
-    enough(repo, RegionSet::of(stored))
+    Ok(())
 }
 
 /// The region whose creation of a number decides.
@@ -143,8 +158,7 @@ fn home(repo: &Repo) -> Result<usize> {
 }
 
 fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<()> {
-    use crate::format::config::Config;
-    for suffix in 0..16 {
+    for suffix in 0..region::SUFFIXES {
         let key = Key::Config(number, suffix);
         if repo.regions.put(home, &key, object)? != Put::Other {
             return Ok(());

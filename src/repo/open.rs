@@ -8,12 +8,13 @@ use crate::base::{ConfigNo, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::config::{Config, Features};
 use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
 use crate::region::{self, Address, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use crate::unlock::Unlock;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 
@@ -100,15 +101,7 @@ fn nothing_usable(regions: &Regions) -> Error {
 /// Nothing usable, wrong key, a key that was removed, a newer format, or damage in all copies.
 pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
     let Marked { regions, id } = mark(opening)?;
-    let (slot, anchor, keys) = open_slot(&regions, &id, secret)?;
-    let config = walk_chain(&regions, &id, &anchor)?;
-    if !config.lists(&slot.id) {
-        return Err(Error::new(
-            Kind::WrongKey,
-            format!("this key was removed from the repository (before or in configuration {})", config.number()),
-        )
-        .advise("use another key"));
-    }
+    let (slot, keys, config) = unlock(&regions, &id, secret)?;
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
             .advise("install a newer holdfast; nothing was changed"));
@@ -162,15 +155,20 @@ pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> 
 }
 
 fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
-    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| Slot::from_object(bytes, repo))
+    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| {
+        let slot = Slot::from_object(bytes, repo)?;
+        if slot.id == id { Ok(slot) } else { Err(FormatError::Malformed("key slot", "stands at another's key")) }
+    })
 }
 
-fn open_slot(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, Anchor, SlotKeys)> {
+/// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
+/// removed, or never listed because another change was quicker, must not hide the one that counts.
+fn unlock(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, SlotKeys, Config)> {
     let ids = slot_ids(regions, regions.healthy());
     if ids.is_empty() {
         return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
     }
-    let (mut tried, mut unreadable) = (0, None);
+    let (mut tried, mut opened, mut unreadable) = (0, None, None);
     for id in ids {
         let slot = match read_slot(regions, repo, id) {
             Ok(slot) => slot,
@@ -179,20 +177,42 @@ fn open_slot(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot,
                 continue;
             }
         };
-        let Some(seed) = seed_for(&slot, secret)? else { continue };
+        let seed = match seed_for(&slot, secret) {
+            Ok(Some(seed)) => seed,
+            Ok(None) => continue,
+            Err(e) if e.kind() == Kind::WrongKey => return Err(e),
+            // Somebody's slot with parameters out of bounds keeps nobody from using theirs.
+            Err(e) => {
+                unreadable = Some(e);
+                continue;
+            }
+        };
         tried += 1;
         if let Ok((anchor, keys)) = slot.open(&seed) {
-            return Ok((slot, anchor, keys));
+            match walk_chain(regions, repo, &anchor) {
+                Ok(config) if config.lists(&slot.id) => return Ok((slot, keys, config)),
+                Ok(config) => opened = Some(removed_in(&config)),
+                Err(e) => opened = Some(e),
+            }
         }
     }
+    Err(opened.unwrap_or_else(|| no_slot(secret, tried, unreadable)))
+}
+
+fn removed_in(config: &Config) -> Error {
+    let what = format!("this key was removed from the repository (before or in configuration {})", config.number());
+    Error::new(Kind::WrongKey, what).advise("use another key")
+}
+
+fn no_slot(secret: &Unlock, tried: usize, unreadable: Option<Error>) -> Error {
     let kind = secret_kind(secret).name();
-    Err(match (tried, unreadable) {
+    match (tried, unreadable) {
         (_, Some(e)) => e.with_kind(Kind::WrongKey).advise("a key slot is unreadable in every region; try another key"),
         (0, None) => Error::new(Kind::WrongKey, format!("the repository has no {kind} slot"))
             .advise("`holdfast key list` with another key shows them"),
         (_, None) => Error::new(Kind::WrongKey, format!("wrong {kind}: it opens no key slot"))
             .advise("check for typing errors, or use another key"),
-    })
+    }
 }
 
 fn secret_kind(secret: &Unlock) -> SlotKind {
@@ -228,9 +248,12 @@ pub(super) fn seed_for(slot: &Slot, secret: &Unlock) -> Result<Option<Secret<32>
 
 /// Walks the chain from the anchor to the newest number that verifies.
 fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor) -> Result<Config> {
+    let places = config_places(regions);
     let (mut number, mut previous, mut owner) = (anchor.number, anchor.digest, anchor.owner);
     let mut found = None;
-    while let Some(config) = read_config(regions, repo, ConfigNo(number.0.saturating_add(1)), &previous, &owner)? {
+    while let Some(config) =
+        read_config(regions, &places, repo, ConfigNo(number.0.saturating_add(1)), &previous, &owner)?
+    {
         (number, previous, owner) = (config.number(), config.digest(), *config.next_owner());
         found = Some(config);
     }
@@ -251,40 +274,53 @@ fn nothing_lists(regions: &Regions, before: ConfigNo) -> Error {
         .advise("use another key, and add this one again; if it was in use before, a region was rolled back")
 }
 
+/// Where every number and suffix stands. Listed, not probed: a copy may have another suffix than its
+/// neighbour, and the suffixes before it may be free.
+fn config_places(regions: &Regions) -> BTreeMap<(ConfigNo, u32), RegionSet> {
+    let mut places: BTreeMap<(ConfigNo, u32), RegionSet> = BTreeMap::new();
+    for ix in regions.healthy().iter() {
+        match regions.list(ix, Prefix::Config) {
+            Ok(listed) => listed.iter().for_each(|line| {
+                if let Key::Config(number, suffix) = line.key {
+                    let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
+                    *at = at.with(ix);
+                }
+            }),
+            Err(e) => regions.fail(ix, e),
+        }
+    }
+    places
+}
+
 /// Configuration `number`, from any region and any suffix, if there is one that follows.
 fn read_config(
     regions: &Regions,
+    places: &BTreeMap<(ConfigNo, u32), RegionSet>,
     repo: &RepoId,
     number: ConfigNo,
     previous: &crate::base::Digest,
     owner: &VerifyKey,
 ) -> Result<Option<Config>> {
     let mut newer = None;
-    for suffix in 0..16 {
-        let key = Key::Config(number, suffix);
-        let mut anywhere = false;
-        for ix in regions.healthy().iter() {
+    for ((_, suffix), at) in places.range((number, 0)..=(number, u32::MAX)) {
+        let key = Key::Config(number, *suffix);
+        for ix in at.and(regions.healthy()).iter() {
             let bytes = match regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
                 Ok(bytes) => bytes,
-                Err(e) if e.kind() == Kind::NotFound => continue,
                 Err(e) => {
                     regions.fail(ix, e);
                     continue;
                 }
             };
-            anywhere = true;
             match Config::from_object(&bytes, repo, number, previous, owner) {
                 Ok(config) => return Ok(Some(config)),
                 Err(why) => {
                     regions.record(ix, &key.path(), why.to_string());
-                    if matches!(why, crate::format::FormatError::Newer(_)) {
+                    if matches!(why, FormatError::Newer(_)) {
                         newer = Some(region::lift(why).at(key));
                     }
                 }
             }
-        }
-        if !anywhere {
-            break;
         }
     }
     // A signed configuration that we cannot understand must not be passed over.

@@ -429,4 +429,77 @@ mod tests {
         let list = items(&page.items).unwrap();
         if level == 0 { list.count() as u64 } else { list.map(|item| count_items(memory, &item.id, level - 1)).sum() }
     }
+
+    fn list_items(memory: &Memory, id: &ChunkId, level: u8, out: &mut Vec<Item>) -> u64 {
+        let page = ListPage::decode(&memory.0[id]).unwrap();
+        assert_eq!(page.level, level);
+        let mut total = 0;
+        for item in items(&page.items).unwrap() {
+            if level == 0 {
+                out.push(item);
+            } else {
+                assert_eq!(list_items(memory, &item.id, level - 1, out), item.len);
+            }
+            total += item.len;
+        }
+        total
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            cases: 24, failure_persistence: None, ..proptest::test_runner::Config::default()
+        })]
+
+        #[test]
+        fn directories_of_any_width_list_what_was_pushed(
+            mut names in proptest::collection::vec(proptest::collection::vec(0..=255u8, 0..24), 0..3000), pad in 0..200usize,
+        ) {
+            names.iter_mut().for_each(|name| name.resize(name.len() + pad, b'.'));
+            names.sort();
+            names.dedup();
+            let mut memory = Memory::default();
+            let mut dir = DirWriter::default();
+            for name in &names {
+                dir.push(Entry::bare(name, EntryType::File), &mut memory).unwrap();
+            }
+            let mut found = Vec::new();
+            match dir.finish(&mut memory).unwrap() {
+                Some(root) => {
+                    walk(&memory, &root, &mut found);
+                }
+                None => assert!(names.is_empty()),
+            }
+            assert!(found == names);
+        }
+
+        #[test]
+        fn lists_of_any_length_hold_what_was_pushed(
+            count in 0..20_000u32, holes in 0..4u32, few_cuts: bool,
+        ) {
+            let mut memory = Memory::default();
+            let (mut list, mut wanted) = (ListWriter::default(), Vec::<Item>::new());
+            for n in 0..count {
+                let mut id = ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes());
+                id.0[31] |= u8::from(few_cuts);
+                let item = if holes > 0 && n % 5 < holes { Item { id: ChunkId::HOLE, len: 7 } } else { Item { id, len: n.into() } };
+                list.push(item, &mut memory).unwrap();
+                wanted.push(item);
+            }
+            let total = list.total();
+            let mut found = Vec::new();
+            match list.finish(&mut memory).unwrap() {
+                ChunkList::Inline(bytes) => found.extend(items(&bytes).unwrap()),
+                ChunkList::Pages(list) => assert_eq!(list_items(&memory, &list.page, list.level, &mut found), total),
+            }
+            // Neighbouring holes may have been joined, so what is compared is what covers each place.
+            let joined = |items: &[Item]| items.iter().fold(Vec::<Item>::new(), |mut all, item| {
+                match all.last_mut() {
+                    Some(last) if last.id == ChunkId::HOLE && item.id == ChunkId::HOLE => last.len += item.len,
+                    _ => all.push(*item),
+                }
+                all
+            });
+            assert!(joined(&found) == joined(&wanted));
+        }
+    }
 }

@@ -40,6 +40,8 @@ pub struct View {
     pub damaged: BTreeMap<SessionId, String>,
     /// What newer objects vouch for and no region has: proof of loss or rollback.
     pub lost: Vec<String>,
+    /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
+    sealed_otherwise: RegionSet,
 }
 
 fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, RegionSet> {
@@ -115,12 +117,24 @@ impl View {
                 self.ended.insert(sid);
             }
             Err(e) => {
+                if e.kind() == Kind::WrongKey {
+                    self.sealed_otherwise = self.sealed_otherwise.or(at);
+                }
                 self.damaged.insert(sid, e.to_string());
             }
         }
     }
 
     fn check_config(&self, repo: &Repo) -> Result<()> {
+        // One region could have forged it; not all of them, while one is honest.
+        if !repo.usable().is_empty() && self.sealed_otherwise.covers(repo.usable()) {
+            let what = format!(
+                "rolled back: every region has a snapshot that is sealed with a newer key than those of configuration {}",
+                repo.config().0
+            );
+            return Err(Error::new(Kind::Damage, what)
+                .advise("bring back a region that has the newest configuration; do not write with this one"));
+        }
         let newest = self.snapshots.values().map(|s| s.manifest.fresh.config).max();
         match newest {
             Some(n) if n > repo.config().0 => Err(Error::new(

@@ -52,7 +52,8 @@ pub(super) struct Planner<'p> {
     walker: Walker,
     reader: &'p Reader,
     coder: Coder,
-    parent: Option<(ParentRule, i64)>,
+    /// The rule, and when the parent's run began and ended.
+    parent: Option<(ParentRule, (i64, i64))>,
     /// Where chunks of the parent must be known, if it is not trusted as a whole.
     look_up: Option<&'p Writer<'p>>,
     root: Option<Entry>,
@@ -74,7 +75,7 @@ impl<'p> Planner<'p> {
             walker,
             reader,
             coder: Coder::new(ZSTD_LEVEL),
-            parent: parent.map(|(m, rule)| (rule, m.start)),
+            parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             look_up,
             root: parent.map(|(m, _)| m.root.clone()),
             cursors: Vec::new(),
@@ -155,14 +156,14 @@ impl<'p> Planner<'p> {
     fn item(&mut self, mut entry: Entry, dir: Arc<DirHandle>) {
         let old = self.counterpart(&entry.name);
         let mut read = entry.kind == EntryType::File;
-        if let (true, Some(old), Some((rule, start))) = (read, old, self.parent)
+        if let (true, Some(old), Some((rule, ran))) = (read, old, self.parent)
             && unchanged(&old, &entry, rule)
-            && !too_recent(&old, start)
+            && !too_recent(&old, rule, ran)
             && old.flags.unwrap_or(0) == 0
             && self.is_stored(&old)
         {
             read = false;
-            take_over(&mut entry, old);
+            self.take_over(&mut entry, &dir, old, rule);
         }
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
@@ -176,6 +177,21 @@ impl<'p> Planner<'p> {
         self.batch_bytes += if read { entry.size() } else { 0 };
         self.batch_dir.get_or_insert(dir);
         self.batch.push(Work { entry, read });
+    }
+
+    /// Content and attributes of an unchanged file come from the parent; but on a clone, where no time tells whether
+    /// attributes changed, these are read.
+    fn take_over(&mut self, entry: &mut Entry, dir: &DirHandle, old: Entry, rule: ParentRule) {
+        entry.take_content(&old);
+        if rule == ParentRule::SameFs || unchanged(&old, entry, ParentRule::SameFs) {
+            entry.xattrs = old.xattrs;
+            entry.xattrs_ref = old.xattrs_ref;
+            return;
+        }
+        match dir.xattrs(&entry.name) {
+            Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
+            Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
+        }
     }
 
     /// Whether everything that an entry of the parent refers to may be re-used.
@@ -203,13 +219,6 @@ impl<'p> Planner<'p> {
             self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
         }
     }
-}
-
-/// Content and attributes of an unchanged file come from the parent.
-fn take_over(entry: &mut Entry, old: Entry) {
-    entry.take_content(&old);
-    entry.xattrs = old.xattrs;
-    entry.xattrs_ref = old.xattrs_ref;
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

@@ -8,17 +8,25 @@ use crate::source::files::{SourceError, TargetDir, TargetFile};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What was found to be the same already must be in the replacement too.
+/// Bytes copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+/// What was found to be the same already must be in the replacement too; holes stay holes.
 fn copy(old: &TargetFile, new: &TargetFile, len_max: u64) -> Result<(), SourceError> {
-    let mut buf = vec![0; 1 << 20];
+    let mut buf = vec![0; COPY_BYTES];
     let mut at = 0;
-    while at < len_max {
-        let got = old.read_at(at, &mut buf)?;
-        if got == 0 {
-            break;
+    while let Some((start, end)) = old.data_from(at)?.filter(|(start, _)| *start < len_max) {
+        let end = end.min(len_max);
+        at = start;
+        while at < end {
+            let want = usize::try_from(end - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let got = old.read_at(at, &mut buf[..want])?;
+            if got == 0 {
+                return Ok(());
+            }
+            new.write_at(at, &buf[..got])?;
+            at += got as u64;
         }
-        new.write_at(at, &buf[..got])?;
-        at += got as u64;
     }
     Ok(())
 }
@@ -31,20 +39,21 @@ pub(super) struct FileTask {
     file: Mutex<Option<TargetFile>>,
     /// Chunks expected, and one for the planner.
     left: AtomicUsize,
-    failed: AtomicBool,
+    /// Shared with the further names of the inode: they fail with it.
+    failed: Arc<AtomicBool>,
     wrote: AtomicBool,
     existed: AtomicBool,
 }
 
 impl FileTask {
-    pub(super) fn new(entry: Entry, dir: Arc<TargetDir>, path: Vec<u8>) -> Self {
+    pub(super) fn new(entry: Entry, dir: Arc<TargetDir>, path: Vec<u8>, failed: Arc<AtomicBool>) -> Self {
         FileTask {
             entry,
             dir,
             path,
             file: Mutex::new(None),
             left: AtomicUsize::new(1),
-            failed: AtomicBool::new(false),
+            failed,
             wrote: AtomicBool::new(false),
             existed: AtomicBool::new(false),
         }
@@ -59,7 +68,7 @@ impl FileTask {
                 self.existed.store(file.existing().is_some(), Ordering::Relaxed);
                 *lock(&self.file) = Some(file);
             }
-            self.inline()
+            self.inline(shared)
         });
         if let Err(e) = done {
             self.fail(shared, &e);
@@ -68,7 +77,7 @@ impl FileTask {
         true
     }
 
-    fn inline(&self) -> Result<(), SourceError> {
+    fn inline(&self, shared: &Shared<'_>) -> Result<(), SourceError> {
         let Some(inline) = &self.entry.inline else { return Ok(()) };
         if self.existed.load(Ordering::Relaxed) {
             let mut there = vec![0; inline.len()];
@@ -77,7 +86,9 @@ impl FileTask {
                 return Ok(());
             }
         }
-        self.write(0, inline)
+        self.write(0, inline)?;
+        shared.note(|report| report.bytes_written += inline.len() as u64);
+        Ok(())
     }
 
     /// Runs `act` on the open file; opens or creates it first.
@@ -92,10 +103,11 @@ impl FileTask {
 
     /// Before the first change: a file with names outside must not be written in place.
     fn writable(&self) -> Result<(), SourceError> {
+        // The lock comes first: nobody may write before the one that came first has replaced the file.
+        let mut slot = lock(&self.file);
         if self.wrote.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let mut slot = lock(&self.file);
         if let Some(old) = slot.take_if(|file| file.is_shared()) {
             let new = TargetFile::replace(&self.dir, &self.entry)?;
             copy(&old, &new, self.entry.size())?;
@@ -130,12 +142,34 @@ impl FileTask {
     /// A hole: nothing to write in a new file.
     pub(super) fn hole(&self, shared: &Shared<'_>, offset: u64, len: u64) {
         shared.progress.bytes_done.add(len);
-        if self.existed.load(Ordering::Relaxed) {
-            let done = self.writable().and_then(|()| self.with(|file| file.make_hole(offset, len)));
-            if let Err(e) = done {
-                self.fail(shared, &e);
-            }
+        if self.existed.load(Ordering::Relaxed)
+            && let Err(e) = self.empty(offset, len)
+        {
+            self.fail(shared, &e);
         }
+    }
+
+    /// Makes a hole where data lies.
+    fn empty(&self, offset: u64, len: u64) -> Result<(), SourceError> {
+        let end = offset.saturating_add(len);
+        if self.with(|file| file.data_from(offset))?.is_none_or(|(start, _)| start >= end) {
+            return Ok(());
+        }
+        self.writable()?;
+        self.with(|file| file.make_hole(offset, len))
+    }
+
+    /// Gives the file its size; whether its content stood there. One with names outside that has to change, be
+    /// it only in its metadata, is replaced before.
+    fn complete(&self) -> Result<bool, SourceError> {
+        let size = self.entry.size();
+        let there = self.with(|file| Ok(file.existing() == Some(size)))?;
+        let same = there && !self.wrote.load(Ordering::Relaxed);
+        if !same || self.with(|file| Ok(file.is_shared() && !file.matches(&self.entry)))? {
+            self.writable()?;
+            self.with(|file| if file.existing() == Some(size) { Ok(()) } else { file.set_len(size) })?;
+        }
+        Ok(same)
     }
 
     /// One more chunk will come.
@@ -189,12 +223,11 @@ impl FileTask {
             }
             return;
         }
-        let same = self.existed.load(Ordering::Relaxed) && !self.wrote.load(Ordering::Relaxed);
         let size = self.entry.size();
-        let sized = self.with(|file| if file.existing() == Some(size) { Ok(()) } else { file.set_len(size) });
-        if let Err(e) = sized {
-            return self.fail(shared, &e);
-        }
+        let same = match self.complete() {
+            Ok(same) => same,
+            Err(e) => return self.fail(shared, &e),
+        };
         let finished = match lock(&self.file).take() {
             Some(file) => file.finish(&self.entry),
             None => Ok(()),

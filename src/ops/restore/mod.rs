@@ -68,6 +68,15 @@ pub struct RestoreReport {
 }
 
 impl RestoreReport {
+    /// Counts an entry other than a directory as being in place.
+    fn count(&mut self, entry: &Entry) {
+        match entry.kind {
+            EntryType::File => self.files += 1,
+            _ => self.others += 1,
+        }
+        self.bytes = self.bytes.saturating_add(entry.size());
+    }
+
     /// How it ended.
     pub fn exit(&self) -> Exit {
         if self.lost > 0 {

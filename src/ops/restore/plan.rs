@@ -9,9 +9,10 @@ use crate::error::Result;
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crate::repo::writer::ZSTD_LEVEL;
-use crate::source::files::{Target, TargetDir};
+use crate::source::files::{Target, TargetDir, descriptors};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A directory that is being restored.
 struct Open<'r> {
@@ -31,6 +32,7 @@ struct Open<'r> {
 struct FirstLink {
     path: Vec<u8>,
     left: u64,
+    failed: Arc<AtomicBool>,
 }
 
 pub(super) struct Planner<'s, 'r> {
@@ -52,7 +54,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             request,
             target,
             coder: Coder::new(ZSTD_LEVEL),
-            window: Window::default(),
+            window: Window::new(descriptors()),
             stack: Vec::new(),
             path: Vec::new(),
             links: HashMap::new(),
@@ -202,53 +204,68 @@ impl<'s, 'r> Planner<'s, 'r> {
             return Ok(());
         }
         let Some(dir) = dir else {
-            self.shared.note(|report| {
-                if entry.kind == EntryType::File {
-                    report.files += 1
-                } else {
-                    report.others += 1
-                }
-                report.bytes = report.bytes.saturating_add(entry.size());
-            });
+            self.shared.note(|report| report.count(&entry));
             return Ok(());
         };
-        self.load_xattrs(&mut entry, &path);
-        if self.link(&entry, dir, &path) {
+        if self.request.delete && !self.clear(dir, &entry.name, &path) {
             return Ok(());
         }
+        self.load_xattrs(&mut entry, &path);
+        let Some(failed) = self.link(&entry, dir, &path) else {
+            // Links keep directories open: they must not gather while no directory ends.
+            return if self.window.is_full() { self.flush() } else { Ok(()) };
+        };
         if entry.kind == EntryType::File {
-            return self.file(entry, dir, path);
+            return self.file(entry, dir, path, failed);
         }
         match dir.special(&entry) {
             Ok(_) => self.shared.note(|report| report.others += 1),
-            Err(errors) => self.shared.misses(&path, &errors),
+            Err(errors) => {
+                failed.store(!dir.stands(&entry), Ordering::Relaxed);
+                self.shared.misses(&path, &errors);
+            }
         }
         Ok(())
     }
 
-    /// Whether the entry is a further name of an inode that was restored before.
-    fn link(&mut self, entry: &Entry, dir: &Arc<TargetDir>, path: &[u8]) -> bool {
-        let Some(group) = entry.link_group() else { return false };
-        match self.links.get_mut(&group) {
-            None => {
-                let left = entry.nlink.unwrap_or(1).saturating_sub(1);
-                self.links.insert(group, FirstLink { path: path.to_vec(), left });
-                false
-            }
-            Some(first) => {
-                let (dir, path, first_path) = (Arc::clone(dir), path.to_vec(), first.path.clone());
-                self.window.links.push(Link { dir, entry: entry.clone(), path, first: first_path });
-                first.left = first.left.saturating_sub(1);
-                if first.left == 0 {
-                    self.links.remove(&group);
-                }
-                true
-            }
-        }
+    /// Removes a directory that stands in the way of something else. False if that fails.
+    fn clear(&self, dir: &Arc<TargetDir>, name: &[u8], path: &[u8]) -> bool {
+        let done = match dir.kind_of(name) {
+            Ok(Some(EntryType::Dir)) => dir.remove_all(name).map(|()| self.shared.note(|report| report.deleted += 1)),
+            other => other.map(drop),
+        };
+        done.map_err(|e| self.shared.misses(path, &[e])).is_ok()
     }
 
-    fn file(&mut self, entry: Entry, dir: &Arc<TargetDir>, path: Vec<u8>) -> Result<()> {
-        let task = Arc::new(FileTask::new(entry, Arc::clone(dir), path));
+    /// `None` if the entry is a further name of an inode whose first name was restored before: it is linked later.
+    /// Otherwise the entry must be restored, and says in the flag if it cannot.
+    fn link(&mut self, entry: &Entry, dir: &Arc<TargetDir>, path: &[u8]) -> Option<Arc<AtomicBool>> {
+        let failed = Arc::new(AtomicBool::new(false));
+        let Some(group) = entry.link_group() else { return Some(failed) };
+        let nlink = entry.nlink.unwrap_or(1);
+        let new = FirstLink { path: path.to_vec(), left: nlink, failed: Arc::clone(&failed) };
+        let first = self.links.entry(group).or_insert(new);
+        first.left = first.left.saturating_sub(1);
+        let last = first.left == 0;
+        if Arc::ptr_eq(&first.failed, &failed) {
+            return Some(failed);
+        }
+        let linked = !first.failed.load(Ordering::Relaxed);
+        if linked {
+            let (dir, path, failed) = (Arc::clone(dir), path.to_vec(), Arc::clone(&first.failed));
+            self.window.links.push(Link { dir, entry: entry.clone(), path, first: first.path.clone(), failed });
+        } else {
+            // Something was in the way of the first name: this one takes its place.
+            (first.path, first.failed) = (path.to_vec(), Arc::clone(&failed));
+        }
+        if last {
+            self.links.remove(&group);
+        }
+        (!linked).then_some(failed)
+    }
+
+    fn file(&mut self, entry: Entry, dir: &Arc<TargetDir>, path: Vec<u8>, failed: Arc<AtomicBool>) -> Result<()> {
+        let task = Arc::new(FileTask::new(entry, Arc::clone(dir), path, failed));
         if !task.prepare(self.shared) {
             return Ok(());
         }
@@ -292,14 +309,16 @@ impl<'s, 'r> Planner<'s, 'r> {
     /// Runs what is gathered; then names and metadata that depend on it.
     fn flush(&mut self) -> Result<()> {
         self.window.run(self.shared, self.request.workers)?;
-        for Link { dir, entry, path, first } in std::mem::take(&mut self.window.links) {
+        for Link { dir, entry, path, first, failed } in std::mem::take(&mut self.window.links) {
             let Some(target) = &self.target else { continue };
+            if failed.load(Ordering::Relaxed) {
+                let what = "not linked: its first name could not be restored";
+                self.shared.miss(&path, "link", what);
+                continue;
+            }
             let linked = split_last(&first, target).and_then(|(from, name)| dir.link(&entry.name, &from, &name));
             match linked {
-                Ok(()) => self.shared.note(|report| {
-                    report.files += 1;
-                    report.bytes = report.bytes.saturating_add(entry.size());
-                }),
+                Ok(()) => self.shared.note(|report| report.count(&entry)),
                 Err(e) => self.shared.misses(&path, &[e]),
             }
         }

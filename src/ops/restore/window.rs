@@ -13,7 +13,7 @@ use crate::source::files::TargetDir;
 use crate::store::Key;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Most chunks of a window.
 const REFS_MAX: usize = 32 << 10;
@@ -43,11 +43,14 @@ pub(super) struct Link {
     pub(super) path: Vec<u8>,
     /// Path of its first name in the target.
     pub(super) first: Vec<u8>,
+    /// Whether that one failed.
+    pub(super) failed: Arc<AtomicBool>,
 }
 
 /// What is gathered.
-#[derive(Default)]
 pub(super) struct Window {
+    /// How many files the process may have open.
+    descriptors: usize,
     pub(super) refs: Vec<ChunkRef>,
     pub(super) files: usize,
     /// Directories to be finished: open, entry, path.
@@ -63,11 +66,15 @@ struct Range {
 }
 
 impl Window {
+    pub(super) fn new(descriptors: usize) -> Self {
+        Window { descriptors, refs: Vec::new(), files: 0, dirs: Vec::new(), links: Vec::new() }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.refs.len() >= REFS_MAX
-            || self.files >= FILES_MAX
-            || self.dirs.len() >= DIRS_MAX
-            || self.links.len() >= LINKS_MAX
+            || self.files >= FILES_MAX.min(self.descriptors / 4)
+            || self.dirs.len() >= DIRS_MAX.min(self.descriptors / 8)
+            || self.links.len() >= LINKS_MAX.min(self.descriptors / 8)
     }
 
     /// Reads and writes everything that is gathered.

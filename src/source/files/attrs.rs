@@ -1,13 +1,18 @@
 //! Metadata of entries: from `stat` to [`Entry`] and back, extended attributes by descriptor.
 
+use super::RestoreOptions;
 use super::error::{SourceError, SourceErrorKind};
 use crate::format::tree::{Entry, EntryType, Xattr};
 use rustix::fd::{AsFd, AsRawFd};
-use rustix::fs::{FileType, Stat, XattrFlags};
+use rustix::fs::{FileType, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 /// An attribute of the security module belongs to the system, not to the file.
 const NEVER_REMOVED: &[u8] = b"security.selinux";
+/// The mode bits by which a program runs as its owner.
+const SET_ID: u32 = 0o6000;
+/// The longest list of names that the kernel has.
+const NAMES_BYTES_MAX: usize = 64 << 10;
 
 pub(super) fn kind_of(stat: &Stat) -> Option<EntryType> {
     Some(match FileType::from_raw_mode(stat.st_mode) {
@@ -58,12 +63,10 @@ impl At<'_> {
         [dir.as_bytes(), b"/", name].concat()
     }
 
-    fn list(&self, buf: &mut Vec<u8>) -> Result<usize, Errno> {
-        buf.clear();
-        buf.resize(64 << 10, 0);
+    fn list(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut buf[..]),
-            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut buf[..]),
+            At::Fd(fd) => rustix::fs::flistxattr(fd, buf),
+            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), buf),
         }
     }
 
@@ -90,25 +93,19 @@ impl At<'_> {
         }
     }
 
-    /// How many bytes the names take; asked first, because most files have none.
-    fn names_len(&self) -> Result<usize, Errno> {
-        match self {
-            At::Fd(fd) => rustix::fs::flistxattr(fd, &mut [0u8; 0][..]),
-            At::Link(dir, name) => rustix::fs::llistxattr(Self::path(dir, name), &mut [0u8; 0][..]),
-        }
-    }
-
     fn names(&self) -> Result<Vec<Vec<u8>>, Errno> {
-        if matches!(self.names_len(), Ok(0)) {
-            return Ok(Vec::new());
+        let split = |names: &[u8]| names.split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+        // Most files have none or few. A length of nothing is not asked for: an empty buffer is answered by "none".
+        let mut few = [0; 256];
+        match self.list(&mut few) {
+            Ok(len) => Ok(split(&few[..len])),
+            Err(Errno::RANGE) => {
+                let mut many = vec![0; NAMES_BYTES_MAX];
+                self.list(&mut many).map(|len| split(&many[..len]))
+            }
+            Err(Errno::OPNOTSUPP) => Ok(Vec::new()),
+            Err(e) => Err(e),
         }
-        let mut buf = Vec::new();
-        let len = match self.list(&mut buf) {
-            Ok(len) => len,
-            Err(Errno::OPNOTSUPP) => 0,
-            Err(e) => return Err(e),
-        };
-        Ok(buf[..len].split(|b| *b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect())
     }
 }
 
@@ -166,19 +163,15 @@ pub(super) fn apply(
     fd: rustix::fd::BorrowedFd<'_>,
     entry: &Entry,
     path: &[u8],
-    options: &super::RestoreOptions,
+    options: &RestoreOptions,
 ) -> Result<(), Vec<SourceError>> {
     let mut errors = Vec::new();
-    let mut check = |action: &str, done: Result<(), Errno>| {
-        if let Err(e) = done {
-            errors.push(SourceError::new(path, action, e));
-        }
-    };
-    if options.owners {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
-        check("set its owner", rustix::fs::fchown(fd, Some(uid), Some(gid)));
+    let set = |uid, gid| rustix::fs::fchown(fd, uid, gid);
+    let owned = own(rustix::fs::fstat(fd), entry, path, options, set, &mut errors);
+    let mode = mode_for(entry, owned, path, &mut errors);
+    if let Err(e) = rustix::fs::fchmod(fd, mode) {
+        errors.push(SourceError::new(path, "set its mode", e));
     }
-    check("set its mode", rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(entry.mode & 0o7777)));
     if options.xattrs {
         write_xattrs(&At::Fd(fd), entry, path, &mut errors);
     }
@@ -186,6 +179,55 @@ pub(super) fn apply(
         errors.push(SourceError::new(path, "set its times", e));
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Gives it to its owner, where that is asked for; whether it is its owner's then. What is right already is not
+/// touched, so that someone without privileges can restore what is his own.
+pub(super) fn own(
+    now: Result<Stat, Errno>,
+    entry: &Entry,
+    path: &[u8],
+    options: &RestoreOptions,
+    set: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
+    errors: &mut Vec<SourceError>,
+) -> bool {
+    if now.is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid)) {
+        return true;
+    }
+    if !options.owners {
+        return false;
+    }
+    // The largest number means "leave it" to the kernel, and belongs to nobody.
+    let done = match entry.uid == u32::MAX || entry.gid == u32::MAX {
+        true => Err(Errno::INVAL),
+        false => set(Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))),
+    };
+    if let Err(e) = done {
+        errors.push(SourceError::new(path, &format!("give it to {}:{}", entry.uid, entry.gid), e));
+    }
+    done.is_ok()
+}
+
+/// Its mode. A program that runs as its owner must not come to run as whoever restores it.
+pub(super) fn mode_for(entry: &Entry, owned: bool, path: &[u8], errors: &mut Vec<SourceError>) -> Mode {
+    let mode = entry.mode & 0o7777;
+    if owned || entry.kind == EntryType::Dir || mode & SET_ID == 0 {
+        return Mode::from_raw_mode(mode);
+    }
+    let what = "restored without set-user-id and set-group-id, because it is not its owner's";
+    errors.push(SourceError::other(path, SourceErrorKind::Unsupported, what));
+    Mode::from_raw_mode(mode & !SET_ID)
+}
+
+/// Whether nothing that a restore would apply differs.
+pub(super) fn matches(stat: &Stat, at: &At<'_>, entry: &Entry, path: &[u8], options: &RestoreOptions) -> bool {
+    let mut there = Entry::bare(&entry.name, entry.kind);
+    fill(&mut there, stat);
+    let xattrs = || read_xattrs(at, path).is_ok_and(|found| found[..] == *entry.xattrs.as_deref().unwrap_or_default());
+    (there.mode == entry.mode || entry.kind == EntryType::Symlink)
+        && (!options.owners || (there.uid, there.gid) == (entry.uid, entry.gid))
+        && (there.mtime_s, there.mtime_ns) == (entry.mtime_s, entry.mtime_ns)
+        && (!options.xattrs || xattrs())
 }
 
 pub(super) fn unsafe_name(path: &[u8]) -> SourceError {

@@ -42,12 +42,20 @@ pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
     content && (rule == ParentRule::Clone || metadata)
 }
 
-/// Whether an entry of the previous run (begun at `start_ms`) may have changed right after it was read
-/// without its times showing it.
-pub fn too_recent(entry: &Entry, start_ms: i64) -> bool {
+/// Whether an entry of the previous run (from `start_ms` to `end_ms`) may have changed right after it was read
+/// without the times that `rule` compares showing it.
+pub fn too_recent(entry: &Entry, rule: ParentRule, (start_ms, end_ms): (i64, i64)) -> bool {
     let ms = |s: i64, ns: u32| s.saturating_mul(1000).saturating_add(i64::from(ns) / 1_000_000);
-    let newest = ms(entry.mtime_s, entry.mtime_ns).max(ms(entry.ctime_s, entry.ctime_ns));
-    newest >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS)
+    let recent = |ms: i64| ms >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS);
+    match rule {
+        // Any change sets it, and nobody else can.
+        ParentRule::SameFs => recent(ms(entry.ctime_s, entry.ctime_ns)),
+        // One beyond the run's end was set by hand, and the next change would bring it back to the present.
+        ParentRule::Clone => {
+            let modified = ms(entry.mtime_s, entry.mtime_ns);
+            recent(modified) && modified <= end_ms.saturating_add(CLOCK_GRANULARITY_MS)
+        }
+    }
 }
 
 /// A number for the file system that a path is on: its `f_fsid`.
@@ -57,6 +65,12 @@ pub fn too_recent(entry: &Entry, start_ms: i64) -> bool {
 pub fn fs_id(path: &Path) -> Result<u64, SourceError> {
     let stat = rustix::fs::statvfs(path).map_err(|e| SourceError::at_path(path, e))?;
     Ok(stat.f_fsid)
+}
+
+/// How many files this process may have open.
+pub fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
 }
 
 /// The host's name.

@@ -143,8 +143,12 @@ impl SourceFile {
         match seek(SeekFrom::Data(offset)) {
             Ok(start) if start > offset => Ok(Extent::Hole { start: offset, end: start }),
             Ok(start) => {
-                let end = seek(SeekFrom::Hole(start)).map_err(fail)?;
-                Ok(Extent::Data { start, end })
+                match seek(SeekFrom::Hole(start)) {
+                    Ok(end) => Ok(Extent::Data { start, end }),
+                    // Cut off meanwhile: reading will show where it ends.
+                    Err(Errno::NXIO) => Ok(Extent::Data { start, end: u64::MAX }),
+                    Err(e) => Err(fail(e)),
+                }
             }
             Err(Errno::NXIO) => {
                 let size = u64::try_from(self.stat()?.st_size).unwrap_or(0);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// What is restored beside content, names, modes and times.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
-    /// Owners; needs privileges.
+    /// Owners; those of others need privileges.
     pub owners: bool,
     /// Device nodes; needs privileges.
     pub devices: bool,
@@ -28,8 +28,8 @@ pub struct RestoreOptions {
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        let root = rustix::process::geteuid().is_root();
-        RestoreOptions { owners: root, devices: root, xattrs: true }
+        // All of it is tried by everyone: what the kernel does not allow is named, not left out in silence.
+        RestoreOptions { owners: true, devices: true, xattrs: true }
     }
 }
 
@@ -239,7 +239,7 @@ impl TargetDir {
     /// Everything that could not be made or applied.
     pub fn special(&self, entry: &Entry) -> std::result::Result<Made, Vec<SourceError>> {
         let path = self.check(&entry.name).map_err(|e| vec![e])?;
-        let made = match self.stands(entry) {
+        let made = match self.stands(entry) && self.is_ours(entry, &path) {
             true => Made::Same,
             false => {
                 self.unlink(&entry.name, &path).map_err(|e| vec![e])?;
@@ -250,8 +250,15 @@ impl TargetDir {
         self.special_metadata(entry, &path).map(|()| made)
     }
 
+    /// Whether changing what stands there changes nothing outside: it has no other name, or nothing is to change.
+    fn is_ours(&self, entry: &Entry, path: &[u8]) -> bool {
+        let at = At::Link(proc_path(self), &entry.name);
+        rustix::fs::statat(self, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| stat.st_nlink < 2 || attrs::matches(&stat, &at, entry, path, &self.options))
+    }
+
     /// Whether the same thing stands there.
-    fn stands(&self, entry: &Entry) -> bool {
+    pub fn stands(&self, entry: &Entry) -> bool {
         let Ok(stat) = rustix::fs::statat(self, &entry.name[..], AtFlags::SYMLINK_NOFOLLOW) else { return false };
         if attrs::kind_of(&stat) != Some(entry.kind) {
             return false;
@@ -278,7 +285,7 @@ impl TargetDir {
             EntryType::Fifo => node(FileType::Fifo, 0),
             EntryType::Socket => node(FileType::Socket, 0),
             EntryType::CharDevice | EntryType::BlockDevice if !self.options.devices => {
-                let what = "device node not restored; it needs root and must not be switched off";
+                let what = "device node not restored, as asked";
                 return Err(SourceError::other(path, SourceErrorKind::Unsupported, what));
             }
             EntryType::CharDevice | EntryType::BlockDevice => {
@@ -295,21 +302,14 @@ impl TargetDir {
     fn special_metadata(&self, entry: &Entry, path: &[u8]) -> std::result::Result<(), Vec<SourceError>> {
         let mut errors = Vec::new();
         let name = &entry.name[..];
-        let mut check = |action: &str, done: std::result::Result<(), Errno>| {
-            if let Err(e) = done {
-                errors.push(SourceError::new(path, action, e));
-            }
-        };
-        if self.options.owners {
-            let (uid, gid) = (rustix::fs::Uid::from_raw(entry.uid), rustix::fs::Gid::from_raw(entry.gid));
-            let done = rustix::fs::chownat(self, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
-            check("set its owner", done);
-        }
+        let now = rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW);
+        let set = |uid, gid| rustix::fs::chownat(self, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        let owned = attrs::own(now, entry, path, &self.options, set, &mut errors);
         if entry.kind != EntryType::Symlink {
             // Between making it and this nobody else writes to the target; a link swapped in would be refused
             // by the kernel only with fchmodat2, so the mode is set through a descriptor that cannot be a link.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+            let mode = attrs::mode_for(entry, owned, path, &mut errors);
             let done = rustix::fs::openat(self, name, flags, Mode::empty()).and_then(|fd| {
                 let stat = rustix::fs::fstat(&fd)?;
                 if attrs::kind_of(&stat) == Some(EntryType::Symlink) {
@@ -317,7 +317,9 @@ impl TargetDir {
                 }
                 rustix::fs::chmod(proc_path(&fd), mode)
             });
-            check("set its mode", done);
+            if let Err(e) = done {
+                errors.push(SourceError::new(path, "set its mode", e));
+            }
         }
         if self.options.xattrs {
             write_xattrs(&At::Link(proc_path(self), name), entry, path, &mut errors);

@@ -5,7 +5,7 @@ use super::error::SourceError;
 use super::target::{RestoreOptions, TargetDir};
 use crate::format::tree::{Entry, EntryType};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 /// Zero bytes written at once where a hole cannot be punched.
@@ -107,6 +107,29 @@ impl TargetFile {
             }
         }
         Ok(got)
+    }
+
+    /// The next bytes that are stored at or behind `offset`: first, and behind the last; `None` if only holes follow.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn data_from(&self, offset: u64) -> Outcome<Option<(u64, u64)>> {
+        let end = |start| match rustix::fs::seek(&self.fd, SeekFrom::Hole(start)) {
+            Ok(end) => Ok(Some((start, end))),
+            Err(e) => Err(SourceError::new(&self.path, "look for holes in it", e)),
+        };
+        match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(start) => end(start),
+            Err(Errno::NXIO) => Ok(None),
+            // No such question on this file system: everything may be data.
+            Err(_) => Ok(Some((offset, u64::MAX))),
+        }
+    }
+
+    /// Whether its metadata are what the entry says.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        let at = attrs::At::Fd(self.fd.as_fd());
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| attrs::matches(&stat, &at, entry, &self.path, &self.options))
     }
 
     /// Cuts or extends; an extension is a hole.

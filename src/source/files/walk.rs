@@ -8,7 +8,7 @@ use super::attrs::{self, At, proc_path, read_xattrs};
 use super::error::{SourceError, SourceErrorKind};
 use super::exclude::Excludes;
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::{DIR_DEPTH_MAX, Entry, EntryType, Xattr};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -56,6 +56,14 @@ impl DirHandle {
             path.extend_from_slice(name);
         }
         path
+    }
+
+    /// Extended attributes of an entry in it, sorted; a link is not followed.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn xattrs(&self, name: &[u8]) -> std::result::Result<Vec<Xattr>, SourceError> {
+        read_xattrs(&At::Link(proc_path(self), name), &self.path_of(name))
     }
 
     /// A second descriptor of the same directory.
@@ -268,6 +276,11 @@ impl Walker {
             return self.queue.push_back(Event::Excluded { path });
         }
         match entry.kind {
+            EntryType::Dir if self.stack.len() > DIR_DEPTH_MAX => {
+                let what = format!("not read: directories are nested deeper than {DIR_DEPTH_MAX}");
+                let error = SourceError::other(&path, SourceErrorKind::Unsupported, what);
+                self.queue.push_back(Event::Failed { path, error });
+            }
             EntryType::Dir => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 match rustix::fs::openat(&*dir, name, flags, Mode::empty()) {
@@ -280,8 +293,13 @@ impl Walker {
             }
             EntryType::File => self.queue.push_back(Event::Item { entry, dir }),
             _ => {
-                if let Err(error) = complete_special(&mut entry, &dir, name, &path) {
-                    self.queue.push_back(Event::Failed { path, error });
+                // Gone or replaced meanwhile; without its target a link cannot be made again.
+                if let Err(error) = read_target(&mut entry, &dir, name, &path) {
+                    return self.queue.push_back(Event::Failed { path, error });
+                }
+                match dir.xattrs(name) {
+                    Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
+                    Err(error) => self.queue.push_back(Event::Failed { path, error }),
                 }
                 self.queue.push_back(Event::Item { entry, dir });
             }
@@ -305,12 +323,13 @@ impl Walker {
         }
         let dir = Arc::new(handle);
         self.queue.push_back(Event::Enter { entry, dir: Arc::clone(&dir), path: path.clone() });
+        // Each root that was asked for is on the file system that belongs to it.
+        if self.stack.is_empty() || asked.as_ref().is_some_and(|a| a.whole) {
+            self.dev = Some(stat.st_dev);
+        }
         let partly = asked.filter(|a| !a.whole);
         let whole = partly.is_none();
         let elsewhere = self.options.one_file_system && self.dev.is_some_and(|dev| dev != stat.st_dev);
-        if whole && self.dev.is_none() {
-            self.dev = Some(stat.st_dev);
-        }
         let names = match partly {
             Some(asked) => Names::Asked(asked.below.into_iter().collect()),
             None if elsewhere => {
@@ -372,20 +391,13 @@ fn stat(dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<Entry,
     Ok(entry)
 }
 
-/// Link target and attributes of what is neither file nor directory.
-fn complete_special(
-    entry: &mut Entry,
-    dir: &DirHandle,
-    name: &[u8],
-    path: &[u8],
-) -> std::result::Result<(), SourceError> {
+/// Where a symbolic link points.
+fn read_target(entry: &mut Entry, dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<(), SourceError> {
     if entry.kind == EntryType::Symlink {
         let target =
             rustix::fs::readlinkat(dir, name, Vec::new()).map_err(|e| SourceError::new(path, "read the link", e))?;
         entry.target = Some(target.into_bytes().into());
     }
-    let found = read_xattrs(&At::Link(proc_path(dir), name), path)?;
-    entry.xattrs = Some(found).filter(|x| !x.is_empty());
     Ok(())
 }
 
@@ -442,7 +454,10 @@ fn list(
             }
         }
     }
-    Ok((heap.into_sorted_vec().into(), more))
+    let mut names = heap.into_sorted_vec();
+    // A name that was removed and made again meanwhile may be listed twice.
+    names.dedup();
+    Ok((names.into(), more))
 }
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! What `--json` prints is what docs/json.md says, field by field, for every verb.
+
+use crate::harness::{Bench, files, noise, small_tree};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The page: fields and types by section.
+type Documented = BTreeMap<String, BTreeMap<String, String>>;
+
+fn documented() -> Documented {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
+    let text = std::fs::read_to_string(path).expect("docs/json.md");
+    let mut found = Documented::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.replace('`', "");
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let cells: Vec<&str> = row.split('|').map(|c| c.trim().trim_end_matches('`')).collect();
+            let known = found.entry(section.clone()).or_default().insert(cells[0].into(), cells[1].into());
+            assert!(known.is_none(), "{section}: {} is there twice", cells[0]);
+        }
+    }
+    found
+}
+
+/// Every field with the path that the page gives it, and its type.
+fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
+    let Value::Object(map) = value else { panic!("{prefix}: {value} is no object") };
+    for (name, value) in map {
+        let path = format!("{prefix}{name}");
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Object(_) => {
+                flatten(value, &format!("{path}."), found);
+                continue;
+            }
+            Value::Array(list) if list.is_empty() => "list",
+            Value::Array(list) if list.iter().all(Value::is_string) => "strings",
+            Value::Array(list) => {
+                list.iter().for_each(|item| flatten(item, &format!("{path}[]."), found));
+                "objects"
+            }
+        };
+        found.push((path, kind.into()));
+    }
+}
+
+fn fits(documented: &str, kind: &str) -> bool {
+    let (base, or_null) = documented.trim_end_matches(", optional").split_once(" or ").unwrap_or((documented, ""));
+    let base = base.trim_end_matches(", optional");
+    kind == base || (kind == "null" && or_null == "null") || (kind == "list" && ["strings", "objects"].contains(&base))
+}
+
+/// Gathers what was seen of each section.
+struct Checker {
+    documented: Documented,
+    seen: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Checker {
+    fn take(&mut self, section: &str, value: &Value) {
+        let sections: &[&str] = match section {
+            "ls, for each entry" => &[section],
+            "A verb that fails" => &[section, "Every verb"],
+            _ => &[section, "Every verb"],
+        };
+        let mut found = Vec::new();
+        flatten(value, "", &mut found);
+        for (path, kind) in &found {
+            let page = sections.iter().find_map(|s| self.documented.get(*s)?.get(path).map(|t| (*s, t)));
+            let (home, documented) = page.unwrap_or_else(|| panic!("{section}: `{path}` ({kind}) is not on the page"));
+            assert!(fits(documented, kind), "{section}: `{path}` is {kind}, the page says {documented}");
+            self.seen.entry(home.to_owned()).or_default().insert(path.clone());
+        }
+        // Nothing that is always there is missing in this one.
+        for (path, kind) in self.documented.get(section).into_iter().flatten() {
+            let nested = path.contains("[]");
+            let there = found.iter().any(|(p, _)| p == path);
+            assert!(there || nested || kind.contains("optional"), "{section}: `{path}` is missing in {value:#}");
+        }
+    }
+
+    /// Everything on the page was seen once.
+    fn finish(&self) {
+        for (section, fields) in &self.documented {
+            for path in fields.keys() {
+                let seen = self.seen.get(section).is_some_and(|s| s.contains(path));
+                assert!(seen, "{section}: `{path}` is on the page, but never came");
+            }
+        }
+    }
+}
+
+/// Runs a verb with `--json` and checks its fields; an object with an error is checked as one.
+fn run(bench: &Bench, checker: &mut Checker, section: &str, args: &[&str]) -> Value {
+    let (code, value) = bench.json(args);
+    assert_eq!(value["exit"]["code"], code, "{args:?}");
+    checker.take(section, &value);
+    value
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_comes() {
+    let bench = Bench::empty(&["a", "b"]);
+    let mut checker = Checker { documented: documented(), seen: BTreeMap::new() };
+    let c = &mut checker;
+    let source = bench.path("source");
+    small_tree(&source);
+    // Something that cannot be read, even by root: a pattern that makes no sense.
+    std::fs::write(source.join(".holdfastignore"), "[\n").expect("file");
+    let text = source.display().to_string();
+    let target = bench.path("target").display().to_string();
+    run(&bench, c, "A verb that fails", &["snapshots"]);
+    run(&bench, c, "init", &["init"]);
+    generated(c);
+    run(&bench, c, "snapshots", &["snapshots"]);
+    run(&bench, c, "backup", &["backup", "--dry-run", &text]);
+    run(&bench, c, "backup", &["backup", "--tag", "t", &text]);
+    run(&bench, c, "snapshots", &["snapshots"]);
+    run(&bench, c, "ls", &["ls", "latest"]);
+    entries(&bench, c);
+    std::fs::create_dir_all(bench.path("target/tiny/x")).expect("directory");
+    run(&bench, c, "restore", &["restore", "latest", "--target", &target]);
+    for level in ["presence", "ciphertext", "content"] {
+        run(&bench, c, "verify", &["verify", "--level", level]);
+    }
+    keys(&bench, c);
+    run(&bench, c, "A verb that fails", &["forget", "latest"]);
+    // A region that is away, and comes back.
+    std::fs::rename(bench.region("b"), bench.path("away")).expect("renamed");
+    let one = ["--copies-min", "1"];
+    let behind = run(&bench, c, "backup", &[&["backup", &text], &one[..]].concat());
+    assert_eq!(behind["behind"].as_array().map(Vec::len), Some(1), "{behind:#}");
+    run(&bench, c, "forget", &[&["forget", "latest"], &one[..]].concat());
+    let label = ["key", "add", "--new-recovery-key", "--label", "x"];
+    let slot = run(&bench, c, "key add", &[&label[..], &one].concat());
+    let id = slot["slot"].as_str().expect("an id");
+    run(&bench, c, "key remove", &[&["key", "remove", id], &one[..]].concat());
+    std::fs::rename(bench.path("away"), bench.region("b")).expect("renamed");
+    run(&bench, c, "backup", &["backup", &text]);
+    // Damage: every object of packs is cut.
+    for pack in files(&bench.region("a").join("packs")) {
+        std::fs::write(&pack, noise(1, 100)).expect("damaged");
+    }
+    let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
+    assert_eq!(damaged["exit"]["name"], "damage");
+    run(&bench, c, "quickstart", &["quickstart", &text]);
+    checker.finish();
+}
+
+/// A generated passphrase, and a recovery key in a file.
+fn generated(c: &mut Checker) {
+    let bench = Bench::empty(&["a"]);
+    let out = bench.path("recovery").display().to_string();
+    let mut command = bench.command(&["--json", "init", "--generate-passphrase", "--recovery-key-out", &out]);
+    let output = command.env_remove("HOLDFAST_PASSPHRASE").output().expect("the program runs");
+    let value: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(value["passphrase"].as_str().is_some_and(|words| words.len() > 20), "{value:#}");
+    assert!(value.get("recovery_key").is_none());
+    c.take("init", &value);
+}
+
+fn entries(bench: &Bench, c: &mut Checker) {
+    let output = bench.run(&["--json", "ls", "-R", "latest"]).1;
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (_, entries) = lines.split_last().expect("lines");
+    assert!(entries.len() > 40);
+    entries.iter().for_each(|entry| c.take("ls, for each entry", entry));
+    assert!(entries.iter().any(|e| e["target"] == "tiny" && e["type"] == "l"));
+}
+
+fn keys(bench: &Bench, c: &mut Checker) {
+    run(bench, c, "key list", &["key", "list"]);
+    run(bench, c, "key test", &["key", "test"]);
+    let file = bench.path("key").display().to_string();
+    let added = run(bench, c, "key add", &["key", "add", "--new-key-file", &file, "--label", "spare"]);
+    let id = added["slot"].as_str().expect("an id");
+    let tested = run(bench, c, "key test", &["key", "test", "--key-file", &file]);
+    assert_eq!((&tested["slot"]["id"], &tested["slot"]["label"]), (&added["slot"], &"spare".into()));
+    let shown = run(bench, c, "key add", &["key", "add", "--new-recovery-key"]);
+    let recovery = bench.path("recovery-key").display().to_string();
+    std::fs::write(&recovery, shown["recovery_key"].as_str().expect("a key")).expect("file");
+    run(bench, c, "key test", &["key", "test", "--recovery-key-file", &recovery]);
+    run(bench, c, "key remove", &["key", "remove", &id[..8]]);
+    let listed = run(bench, c, "key list", &["key", "list"]);
+    assert_eq!(listed["removed"][0], id);
+    let gone = run(bench, c, "A verb that fails", &["key", "test", "--key-file", &file]);
+    assert_eq!(gone["exit"]["code"], 12);
+}

@@ -1,0 +1,261 @@
+//! Further backups of the same source, and restores over what stands there.
+
+use super::tree::{self, attribute, stamp};
+use super::walk::{assert_equal, differences, look};
+use super::{Case, text};
+use rustix::fs::{self, CWD, FileType, Mode};
+use serde_json::Value;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+/// Waits until the clock of the file system has gone on so far that nothing is too recent to be trusted.
+fn settle(dir: &Path) {
+    let made = |path: &Path| {
+        std::fs::write(path, b"x").expect("file");
+        let meta = path.metadata().expect("stat");
+        let at = (meta.mtime(), meta.mtime_nsec());
+        std::fs::remove_file(path).expect("removed");
+        at.0 * 1000 + at.1 / 1_000_000
+    };
+    let probe = dir.join("clock-probe");
+    let start = made(&probe);
+    while made(&probe) < start + 200 {}
+}
+
+fn backup(case: &Case, more: &[&str]) -> Value {
+    let source = case.text("source");
+    case.bench.ok(&[&["backup", "--name", "s", &source], more].concat())
+}
+
+fn restore(case: &Case, more: &[&str]) -> Value {
+    let target = case.text("target");
+    case.bench.ok(&[&["restore", "latest", "--target", &target], more].concat())
+}
+
+#[test]
+fn every_mode_keeps_the_same() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    settle(case.place.path());
+    let before = look(&case.path("source"));
+    let first = backup(&case, &[]);
+    let second = backup(&case, &[]);
+    assert_eq!(second["bytes_read"], 0, "{second:#}");
+    assert_eq!(second["files_unchanged"], first["files"]);
+    assert_eq!(second["bytes_new"], 0);
+    let full = backup(&case, &["--mode", "full"]);
+    assert_eq!(full["files_read"], first["files"]);
+    assert_eq!(full["bytes_read"], first["bytes_read"]);
+    assert_eq!(full["chunks_new"], 0, "{full:#}");
+    let clone = backup(&case, &["--clone"]);
+    assert_eq!(clone["bytes_read"], 0, "{clone:#}");
+    let independent = backup(&case, &["--mode", "independent"]);
+    assert_eq!(independent["files_read"], first["files"]);
+    assert!(independent["chunks_new"].as_u64() > Some(20), "{independent:#}");
+    let all = case.bench.ok(&["snapshots"]);
+    for (n, snapshot) in all["snapshots"].as_array().expect("snapshots").iter().enumerate() {
+        let target = case.path(&format!("target-{n}"));
+        let id = snapshot["id"].as_str().expect("an id");
+        case.bench.ok(&["restore", id, "--target", &text(&target)]);
+        assert_equal(&before, &look(&target));
+        std::fs::remove_dir_all(target).expect("removed");
+    }
+    case.bench.ok(&["verify", "--level", "content"]);
+}
+
+#[test]
+fn only_what_differs_is_written_again() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    let before = look(&case.path("source"));
+    backup(&case, &[]);
+    let first = restore(&case, &[]);
+    assert_equal(&before, &look(&case.path("target")));
+    let same = restore(&case, &[]);
+    assert_eq!((&same["bytes_written"], &same["files"]), (&Value::from(0), &first["files"]), "{same:#}");
+    assert_equal(&before, &look(&case.path("target")));
+    let again = restore(&case, &["--delete"]);
+    assert_eq!((&again["bytes_written"], &again["deleted"]), (&Value::from(0), &Value::from(0)));
+    assert!(again["files_same"].as_u64() > Some(40), "{again:#}");
+    // One file is scribbled over, in the middle.
+    let victim = case.path("target/content/noise-9000001");
+    let mut bytes = std::fs::read(&victim).expect("read");
+    bytes[5_000_000] ^= 1;
+    std::fs::write(&victim, bytes).expect("write");
+    let repaired = restore(&case, &[]);
+    let written = repaired["bytes_written"].as_u64().expect("a number");
+    assert!((1..=4 << 20).contains(&written), "{written}");
+    assert_eq!(repaired["files_same"].as_u64().map(|n| n + 1), same["files_same"].as_u64());
+    assert_equal(&before, &look(&case.path("target")));
+}
+
+#[test]
+fn files_whose_content_stands_there_are_the_same_with_holes_too() {
+    let case = Case::new();
+    std::fs::create_dir(case.path("source")).expect("directory");
+    tree::holey(&case.path("source/holes"), 64 << 20, &[(1 << 20, 5000), (40 << 20, 5000)]);
+    std::fs::hard_link(case.path("source/holes"), case.path("source/holes-too")).expect("link");
+    tree::holey(&case.path("source/hole"), 64 << 20, &[]);
+    backup(&case, &[]);
+    restore(&case, &[]);
+    let inode = case.path("target/holes").metadata().expect("stat").ino();
+    let again = restore(&case, &[]);
+    assert_eq!(again["files_same"], 2, "{again:#}");
+    assert_eq!(case.path("target/holes").metadata().expect("stat").ino(), inode, "was replaced for nothing");
+    // Data where a hole belongs, in a file with other names: the replacement has the holes again.
+    let before = look(&case.path("source"));
+    std::fs::File::options()
+        .write(true)
+        .open(case.path("target/holes"))
+        .and_then(|f| std::os::unix::fs::FileExt::write_all_at(&f, b"scribble", 20 << 20))
+        .expect("written");
+    restore(&case, &[]);
+    assert_equal(&before, &look(&case.path("target")));
+}
+
+/// What stands in the target is of another type, at every name.
+#[test]
+fn other_types_in_the_way_are_replaced() {
+    let case = Case::new();
+    std::fs::create_dir_all(case.path("source")).expect("directory");
+    let kinds = ["file", "dir", "link", "fifo", "hard"];
+    let make = |path: &Path, kind: &str| match kind {
+        "file" => std::fs::write(path, b"a file").expect("file"),
+        "dir" => std::fs::create_dir(path).and_then(|()| std::fs::write(path.join("in"), b"in")).expect("directory"),
+        "link" => symlink("/", path).expect("link"),
+        "hard" => std::fs::hard_link(path.parent().expect("a parent").join("first"), path).expect("hard link"),
+        _ => fs::mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).expect("fifo"),
+    };
+    for side in ["source", "target"] {
+        std::fs::create_dir_all(case.path(side)).expect("directory");
+        std::fs::write(case.path(&format!("{side}/first")), side).expect("file");
+        for was in kinds {
+            for is in kinds {
+                let kind = if side == "source" { is } else { was };
+                make(&case.path(&format!("{side}/{was}-{is}")), kind);
+            }
+        }
+    }
+    let before = look(&case.path("source"));
+    backup(&case, &[]);
+    let target = case.text("target");
+    // Without leave to delete, only a directory that may hold something is in the way.
+    let (code, report) = case.bench.json(&["restore", "latest", "--target", &target]);
+    assert_eq!((code, &report["errors_total"]), (3, &Value::from(4)), "{report:#}");
+    for error in report["errors"].as_array().expect("errors") {
+        assert!(error["path"].as_str().is_some_and(|p| p.starts_with("dir-")), "{error}");
+        assert!(error["message"].as_str().is_some_and(|m| m.contains("--delete")), "{error}");
+    }
+    restore(&case, &["--delete"]);
+    assert_equal(&before, &look(&case.path("target")));
+}
+
+#[test]
+fn delete_removes_what_the_snapshot_does_not_have() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    let before = look(&case.path("source"));
+    backup(&case, &[]);
+    restore(&case, &[]);
+    for name in tree::hard_names() {
+        let dir = tree::below(&case.path("target/times"), &[&name[..name.len().min(200)], b"+"].concat());
+        std::fs::create_dir_all(dir.join("deeper/and/deeper")).expect("directory");
+        symlink("/etc", dir.join("deeper/link")).expect("link");
+    }
+    tree::deep(&case.path("target/deep-too"), 30, 250);
+    std::fs::write(case.path("target/extra"), b"extra").expect("file");
+    let report = restore(&case, &["--delete"]);
+    assert_eq!(report["deleted"].as_u64(), Some(tree::hard_names().len() as u64 + 2));
+    assert_equal(&before, &look(&case.path("target")));
+    for (option, value) in [("--include", "*"), ("--exclude", "x")] {
+        let target = case.text("target");
+        let (code, _) = case.bench.json(&["restore", "latest", "--target", &target, "--delete", option, value]);
+        assert_eq!(code, 2);
+    }
+}
+
+#[test]
+fn a_dry_run_creates_nothing() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    backup(&case, &[]);
+    let dry = restore(&case, &["--dry-run"]);
+    assert!(!case.path("target").exists());
+    let real = restore(&case, &[]);
+    for field in ["files", "directories", "other", "bytes"] {
+        assert_eq!(dry[field], real[field], "{field}");
+    }
+}
+
+/// Each way in which a file can change without its size and modification time showing it.
+#[test]
+fn every_change_is_noticed() {
+    let case = Case::new();
+    let source = case.path("source");
+    std::fs::create_dir(&source).expect("directory");
+    let names = ["same-size", "touched-back", "replaced", "renamed", "mode", "attribute", "acl", "owner", "untouched"];
+    for name in names {
+        std::fs::write(source.join(name), [b'0'; 1000]).expect("file");
+        stamp(&source.join(name), (1_600_000_000, 5));
+    }
+    settle(case.place.path());
+    backup(&case, &[]);
+    let rewrite = |name: &str| {
+        std::fs::write(source.join(name), [b'1'; 1000]).expect("file");
+        stamp(&source.join(name), (1_600_000_000, 5));
+    };
+    std::fs::write(source.join("same-size"), [b'1'; 1000]).expect("file");
+    rewrite("touched-back");
+    rewrite("replaced-new");
+    std::fs::rename(source.join("replaced-new"), source.join("replaced")).expect("rename");
+    std::fs::rename(source.join("renamed"), source.join("renamed-now")).expect("rename");
+    std::fs::set_permissions(source.join("mode"), std::fs::Permissions::from_mode(0o600)).expect("mode");
+    attribute(&source.join("attribute"), "user.new", b"1");
+    attribute(&source.join("acl"), "system.posix_acl_access", &tree::acl(4));
+    std::os::unix::fs::chown(source.join("owner"), Some(77), None).expect("owner");
+    let second = backup(&case, &[]);
+    assert_eq!(second["files_unchanged"], 1, "{second:#}");
+    let before = look(&source);
+    restore(&case, &[]);
+    assert_equal(&before, &look(&case.path("target")));
+}
+
+/// On a clone, change times and inodes say nothing: attributes are compared for themselves.
+#[test]
+fn a_clone_shows_changed_metadata_without_reading_content() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    settle(case.place.path());
+    backup(&case, &[]);
+    case.bench.ok(&["restore", "latest", "--target", &case.text("clone")]);
+    attribute(&case.path("clone/attributes/some"), "user.text", b"another");
+    attribute(&case.path("clone/content/noise-1"), "system.posix_acl_access", &tree::acl(4));
+    std::os::unix::fs::chown(case.path("clone/content/noise-511"), Some(78), None).expect("owner");
+    settle(case.place.path());
+    let before = look(&case.path("clone"));
+    assert!(differences(&look(&case.path("source")), &before).len() >= 3);
+    std::fs::remove_dir_all(case.path("source")).expect("removed");
+    std::fs::rename(case.path("clone"), case.path("source")).expect("renamed");
+    let report = backup(&case, &["--clone"]);
+    assert_eq!((&report["files_read"], &report["bytes_read"]), (&Value::from(0), &Value::from(0)), "{report:#}");
+    restore(&case, &[]);
+    assert_equal(&before, &look(&case.path("target")));
+}
+
+/// A file that changes right after it was read, within one tick of the clock and with the same size.
+#[test]
+fn a_change_within_the_clocks_grain_is_read_again() {
+    let case = Case::new();
+    let source = case.path("source");
+    std::fs::create_dir(&source).expect("directory");
+    for round in 0..5u8 {
+        std::fs::write(source.join("busy"), [round; 2000]).expect("file");
+        backup(&case, &[]);
+        let meta = source.join("busy").metadata().expect("stat");
+        std::fs::write(source.join("busy"), [round + 100; 2000]).expect("file");
+        stamp(&source.join("busy"), (meta.mtime(), meta.mtime_nsec()));
+        backup(&case, &[]);
+        restore(&case, &[]);
+        assert_eq!(std::fs::read(case.path("target/busy")).expect("read"), [round + 100; 2000]);
+    }
+}
