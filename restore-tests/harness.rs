@@ -17,12 +17,55 @@ pub const PASSPHRASE: &str = "correct-tests-need-no-strong-passphrase-9431";
 pub struct Bench {
     pub dir: TempDir,
     pub regions: Vec<&'static str>,
+    /// The key file, where one is used instead of the passphrase: it costs no time.
+    pub key: Option<PathBuf>,
 }
 
 impl Bench {
     /// Without a repository yet.
     pub fn empty(regions: &[&'static str]) -> Bench {
-        Bench { dir: TempDir::new().expect("temporary directory"), regions: regions.to_vec() }
+        Bench { dir: TempDir::new().expect("temporary directory"), regions: regions.to_vec(), key: None }
+    }
+
+    /// With a repository that a key file opens.
+    pub fn with_key(regions: &[&'static str]) -> Bench {
+        let mut bench = Bench::in_memory(regions);
+        bench.make_key();
+        bench.ok(&["init", "--no-recovery-key"]);
+        bench
+    }
+
+    /// Makes a key file and uses it from now on.
+    pub fn make_key(&mut self) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path("key");
+        std::fs::write(&path, noise(0x6b65_7900, 32)).expect("key file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        self.key = Some(path);
+    }
+
+    /// Another bench with the same regions and key, to be spoiled.
+    pub fn copy(&self) -> Bench {
+        let mut other = Bench::in_memory(&self.regions);
+        for entry in std::fs::read_dir(self.dir.path()).expect("bench").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == "key" || name.starts_with("region-") {
+                let done = Command::new("cp").arg("-a").arg(entry.path()).arg(other.path(&name)).status();
+                assert!(done.is_ok_and(|s| s.success()), "cp {name}");
+            }
+        }
+        other.key = self.key.as_ref().map(|_| other.path("key"));
+        other
+    }
+
+    /// The same in memory, where the machine has it: many small runs spend their time in fsync.
+    pub fn in_memory(regions: &[&'static str]) -> Bench {
+        let mut bench = Bench::empty(regions);
+        let free = rustix::fs::statvfs("/dev/shm").map_or(0, |s| s.f_bavail * s.f_frsize);
+        if free >= 2 << 30 {
+            bench.dir = TempDir::new_in("/dev/shm").expect("temporary directory");
+        }
+        bench
     }
 
     /// With a repository in these regions.
@@ -44,8 +87,16 @@ impl Bench {
 
     /// The program with the bench's regions and passphrase.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.command_at(&self.regions, args)
+    }
+
+    /// The same with some of the regions only.
+    pub fn command_at(&self, regions: &[&str], args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        for name in &self.regions {
+        if let Some(key) = &self.key {
+            command.arg("--key-file").arg(key);
+        }
+        for name in regions {
             command.arg("--region").arg(format!("{name}={}", self.region(name).display()));
         }
         command.args(args).env("HOLDFAST_PASSPHRASE", PASSPHRASE).current_dir(self.dir.path());
@@ -61,7 +112,13 @@ impl Bench {
 
     /// Runs with `--json`; the last line of the output as JSON, with the exit code.
     pub fn json(&self, args: &[&str]) -> (i32, Value) {
-        let (code, output) = self.run(&[&["--json", "--quiet"], args].concat());
+        self.json_at(&self.regions, args)
+    }
+
+    /// The same with some of the regions only.
+    pub fn json_at(&self, regions: &[&str], args: &[&str]) -> (i32, Value) {
+        let output = self.command_at(regions, &[&["--json", "--quiet"], args].concat()).output().expect("it runs");
+        let code = output.status.code().unwrap_or(-1);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let last = text.lines().last().unwrap_or_default();
         let value = serde_json::from_str(last).unwrap_or_else(|e| {

@@ -3,17 +3,21 @@
 
 mod basics;
 mod command_line;
+mod crash;
 mod damage;
 mod forged;
+mod full_disk;
 mod harness;
 mod hostile;
 mod house;
 mod inside;
+mod interrupts;
 mod key_files;
 mod keys;
 mod policies;
 mod properties;
 mod reader;
+mod regions;
 mod sessions;
 mod tidy;
 mod torture;

@@ -74,7 +74,10 @@ fn refuse_strangers(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     let ours = ["region", "keys", "config", "packs", "index", "snapshots", "sessions", "forgotten", "holds", "epochs"];
     for entry in entries.flatten() {
-        if !ours.iter().any(|name| entry.file_name() == *name) {
+        let name = entry.file_name();
+        // A staged mark, `region#1`, is what an `init` left that was killed at its last step.
+        let stem = name.to_str().and_then(|name| name.split('#').next()).unwrap_or_default();
+        if !ours.contains(&stem) {
             let what = format!("the folder is not empty: it holds {}", entry.file_name().display());
             return Err(Error::new(Kind::Refused, what).at(folder.display()).advise("use an empty folder"));
         }

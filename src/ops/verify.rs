@@ -109,26 +109,18 @@ pub fn run(
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
     let packs = index.packs();
-    let chain = open::chain(repo);
     progress.bytes_expected.set(packs.values().map(|(line, on)| line.size * on.count() as u64).sum());
     let places = (level == Level::Content).then(|| places_by_pack(&index));
+    let looking = Looking { repo, chain: open::chain(repo), level, packs, places, workers, progress, cancel };
     for ix in 0..repo.regions.len() {
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
         here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        let reachable = match repo.regions.failure(ix) {
-            Some(e) if !repo.usable().has(ix) => Err(e),
-            _ => Ok(()),
+        // One that is away or no copy of this repository is not looked at: that is no damage in it.
+        let looked = match repo.regions.failure(ix).filter(|_| !repo.usable().has(ix)) {
+            Some(e) => Err(e),
+            None => looking.region(ix, &mut here),
         };
-        let mut check = |key: &Key, bytes: &[u8]| check_signed(repo, &chain, key, bytes);
-        let looked = reachable
-            .and_then(|()| small_objects(&repo.regions, ix, &mut here, cancel, &mut check))
-            .and_then(|()| check_packs(repo, ix, &packs, &mut here))
-            .and_then(|sound| match (&places, level) {
-                (Some(places), _) => contents(repo, ix, &sound, places, workers, progress, cancel, &mut here),
-                (None, Level::Ciphertext) => ciphertexts(&repo.regions, ix, workers, progress, cancel, &mut here),
-                _ => Ok(()),
-            });
         match looked {
             Ok(()) => {}
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
@@ -147,6 +139,59 @@ pub fn run(
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
     }
     Ok(report)
+}
+
+/// What every region is judged by.
+struct Looking<'l> {
+    repo: &'l Repo,
+    chain: Chain,
+    level: Level,
+    packs: Packs,
+    /// At level `content`.
+    places: Option<Places>,
+    workers: usize,
+    progress: &'l Progress,
+    cancel: &'l Cancel,
+}
+
+impl Looking<'_> {
+    fn region(&self, ix: usize, here: &mut RegionReport) -> Result<()> {
+        let regions = &self.repo.regions;
+        let mut check = |key: &Key, bytes: &[u8]| check_signed(self.repo, &self.chain, key, bytes);
+        small_objects(regions, ix, here, self.cancel, &mut check)?;
+        let sound = check_packs(self.repo, ix, &self.packs, here)?;
+        match (&self.places, self.level) {
+            (Some(places), _) => self.contents(ix, &sound, places, here),
+            (None, Level::Ciphertext) => ciphertexts(regions, ix, self.workers, self.progress, self.cancel, here),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Every sound pack, record by record.
+    fn contents(&self, ix: usize, packs: &[PackName], places: &Places, here: &mut RegionReport) -> Result<()> {
+        let (regions, progress) = (&self.repo.regions, self.progress);
+        let totals = Mutex::new((0u64, 0u64));
+        parallel(packs, self.workers, self.cancel, |name| {
+            let Some(bytes) = fetch_pack(regions, ix, name)? else { return Ok(()) };
+            let size = bytes.len() as u64;
+            progress.bytes_read.add(size);
+            progress.bytes_done.add(size);
+            let expected = places.get(name).map_or(&[][..], |all| all);
+            match check_pack(self.repo, name, bytes.into(), expected) {
+                Ok(chunks) => {
+                    let mut totals = lock(&totals);
+                    totals.0 += size;
+                    totals.1 += chunks;
+                }
+                Err(why) => regions.record(ix, &Key::Pack(*name).path(), why.to_string()),
+            }
+            Ok(())
+        })?;
+        let (bytes, chunks) = totals.into_inner().unwrap_or_default();
+        here.bytes += bytes;
+        here.chunks += chunks;
+        Ok(())
+    }
 }
 
 /// The level that needs no key: every object's bytes against its name or checksum.
@@ -245,12 +290,7 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
 }
 
 /// Packs of the index against the listing; returns those that are there with their size.
-fn check_packs(
-    repo: &Repo,
-    ix: usize,
-    packs: &BTreeMap<PackName, (crate::format::index::PackLine, RegionSet)>,
-    here: &mut RegionReport,
-) -> Result<Vec<PackName>> {
+fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -> Result<Vec<PackName>> {
     let listed: HashMap<Key, u64> =
         repo.regions.list(ix, Prefix::Packs)?.into_iter().map(|l: Listed| (l.key, l.size)).collect();
     let mut sound = Vec::new();
@@ -340,6 +380,9 @@ fn fetch_pack(regions: &Regions, ix: usize, name: &PackName) -> Result<Option<by
     }
 }
 
+/// Every pack that is named, with the regions whose segments name it.
+type Packs = BTreeMap<PackName, (crate::format::index::PackLine, RegionSet)>;
+
 /// What the index says of each pack.
 type Places = HashMap<PackName, Vec<Located>>;
 
@@ -350,40 +393,6 @@ fn places_by_pack(index: &Index) -> Places {
     }
     places.values_mut().for_each(|all| all.sort_by_key(|at| (at.place.offset, at.place.inside)));
     places
-}
-
-#[allow(clippy::too_many_arguments)] // one call, nothing to name apart
-fn contents(
-    repo: &Repo,
-    ix: usize,
-    packs: &[PackName],
-    places: &Places,
-    workers: usize,
-    progress: &Progress,
-    cancel: &Cancel,
-    here: &mut RegionReport,
-) -> Result<()> {
-    let totals = Mutex::new((0u64, 0u64));
-    parallel(packs, workers, cancel, |name| {
-        let Some(bytes) = fetch_pack(&repo.regions, ix, name)? else { return Ok(()) };
-        progress.bytes_read.add(bytes.len() as u64);
-        progress.bytes_done.add(bytes.len() as u64);
-        let expected = places.get(name).map_or(&[][..], |all| all);
-        let size = bytes.len() as u64;
-        match check_pack(repo, name, bytes.to_vec(), expected) {
-            Ok(chunks) => {
-                let mut totals = lock(&totals);
-                totals.0 += size;
-                totals.1 += chunks;
-            }
-            Err(why) => repo.regions.record(ix, &Key::Pack(*name).path(), why.to_string()),
-        }
-        Ok(())
-    })?;
-    let (bytes, chunks) = totals.into_inner().unwrap_or_default();
-    here.bytes += bytes;
-    here.chunks += chunks;
-    Ok(())
 }
 
 /// Opens every record of a pack by its own table and compares with the index. Returns the number of chunks.

@@ -1,8 +1,8 @@
 //! Creating a repository in empty regions.
 //!
-//! Order in each region: slots, configuration 1, epoch 1, and last the region's mark. A crash in between
-//! leaves a place without a mark, in which `init` can be repeated: what stands there is passed over by
-//! the rule for squatted keys.
+//! Order: slots, configuration 1, epoch 1 in each region, and last the marks. A crash in between leaves
+//! objects that no secret may open any more; nothing is deleted here, so the next `init` says which regions
+//! are to be emptied.
 
 use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RegionId, RepoId, SlotId};
 use crate::crypto::{Argon2Params, Secret, SigningKey, passphrase_seed, public_key};
@@ -85,11 +85,9 @@ pub fn wrap_randomness(env: &Env, slots: usize) -> Result<Vec<Secret<64>>> {
 /// Creates the repository in all regions.
 ///
 /// # Errors
-/// A region is not empty, not reachable, or not writable; no mark is left behind in that case.
+/// A region is not empty, not reachable, or not writable.
 pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> Result<RepoId> {
-    for ix in 0..regions.len() {
-        check_empty(regions, ix)?;
-    }
+    check_empty(regions)?;
     let repo = RepoId(env.random()?);
     let random = [env.random()?, env.random()?, env.random()?, env.random()?];
     let mut ring = Keyring::new(&random, env.now());
@@ -121,7 +119,7 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
         .collect::<Result<_>>()?;
     let fresh = Fresh { config: ConfigNo(1), digest, epoch: Epoch(1) };
     objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
-    for (ix, member) in members.iter().enumerate() {
+    for ix in 0..members.len() {
         for (key, bytes) in &objects {
             if region::put_numbered(regions, ix, *key, bytes)? == Put::Other {
                 return Err(Error::new(Kind::Refused, "too many leftovers stand in the way")
@@ -129,6 +127,8 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
                     .advise("use an empty place"));
             }
         }
+    }
+    for (ix, member) in members.iter().enumerate() {
         let mark = RegionMark { version: FORMAT_VERSION, repo, region: member.id, created: env.now().0 };
         if regions.put(ix, &Key::Region, &mark.to_object().into())? == Put::Other {
             return Err(Error::new(Kind::Refused, "somebody else created a repository here just now")
@@ -138,31 +138,72 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
     Ok(repo)
 }
 
-fn check_empty(regions: &Regions, ix: usize) -> Result<()> {
+/// What stands in a region before `init`.
+enum Before {
+    Nothing,
+    /// Objects of an `init` that did not come to its end, with a mark or without.
+    Unfinished,
+    /// A repository.
+    Marked(RepoId),
+}
+
+fn check_empty(regions: &Regions) -> Result<()> {
+    let before = (0..regions.len()).map(|ix| look(regions, ix)).collect::<Result<Vec<_>>>()?;
+    let marked = before.iter().filter(|b| matches!(b, Before::Marked(_))).count();
+    let mut unfinished = Vec::new();
+    for (ix, found) in before.iter().enumerate() {
+        let name = &regions.region(ix).name;
+        match found {
+            Before::Nothing => {}
+            Before::Unfinished => unfinished.push(name.as_str()),
+            // Marks come last and together: one that is alone, with no work in it, is of the same kind.
+            Before::Marked(_) if marked < before.len() && !has_work(regions, ix)? => unfinished.push(name),
+            Before::Marked(id) => {
+                return Err(Error::new(Kind::Refused, format!("a repository is here already (id {id})"))
+                    .at(format!("region {name}"))
+                    .advise("use another place, or open this one"));
+            }
+        }
+    }
+    if unfinished.is_empty() {
+        return Ok(());
+    }
+    let names = unfinished.join(", ");
+    Err(Error::new(Kind::Refused, "an `init` before this one did not finish; nothing was backed up there yet")
+        .at(format!("region {names}"))
+        .advise(format!("empty the folder of region {names}, then run `holdfast init` again")))
+}
+
+fn look(regions: &Regions, ix: usize) -> Result<Before> {
     if let Some(e) = regions.failure(ix) {
         return Err(e);
     }
-    let place = format!("region {}", regions.region(ix).name);
     match region::read_mark(regions, ix) {
-        Ok(mark) => {
-            return Err(Error::new(Kind::Refused, format!("a repository is here already (id {})", mark.repo))
-                .at(place)
-                .advise("use another place, or open this one"));
-        }
+        Ok(mark) => return Ok(Before::Marked(mark.repo)),
         Err(e) if e.kind() == Kind::NoRepository => {}
         Err(e) => return Err(e),
     }
-    for prefix in [Prefix::Packs, Prefix::Index, Prefix::Snapshots] {
+    if has_work(regions, ix)? {
+        return Err(Error::new(Kind::Refused, "backed up objects are here although there is no repository")
+            .at(format!("region {}", regions.region(ix).name))
+            .advise("use an empty place"));
+    }
+    for prefix in Prefix::ALL {
         if !regions.list(ix, prefix)?.is_empty() {
-            return Err(Error::new(
-                Kind::Refused,
-                format!("{}/ holds objects although there is no repository", prefix.path()),
-            )
-            .at(place)
-            .advise("use an empty place; a lost `region` object can be copied back from another region"));
+            return Ok(Before::Unfinished);
         }
     }
-    Ok(())
+    Ok(Before::Nothing)
+}
+
+/// Whether anything was ever backed up there.
+fn has_work(regions: &Regions, ix: usize) -> Result<bool> {
+    for prefix in [Prefix::Packs, Prefix::Index, Prefix::Snapshots] {
+        if !regions.list(ix, prefix)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn first_epoch(env: &Env, repo: RepoId, ring: &Keyring, fresh: Fresh, members: &[Member]) -> Result<[(Key, Bytes); 2]> {

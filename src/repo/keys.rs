@@ -146,12 +146,15 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
 
 /// The region whose creation of a number decides.
 fn home(repo: &Repo) -> Result<usize> {
-    let away = || {
-        Error::new(Kind::Retry, "the home region cannot be reached, and only it can take a new configuration")
-            .advise("bring it back, then run again; nothing was changed")
-    };
-    let home = repo.epochs.members().first().ok_or_else(away)?;
-    repo.writable().iter().find(|ix| repo.regions.region(*ix).id == Some(home.id)).ok_or_else(away)
+    let id = repo.epochs.members().first().map(|member| member.id);
+    let home = (0..repo.regions.len()).find(|ix| id.is_some() && repo.regions.region(*ix).id == id);
+    if let Some(ix) = home.filter(|ix| repo.writable().has(*ix)) {
+        return Ok(ix);
+    }
+    let why = home.and_then(|ix| repo.regions.failure(ix));
+    let why = why.map_or_else(|| "it cannot be reached".to_owned(), |e| e.to_string());
+    Err(Error::new(Kind::Retry, format!("only the home region can take a new configuration: {why}"))
+        .advise("the keys are as they were; bring it back, then run again"))
 }
 
 fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<()> {

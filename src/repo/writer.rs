@@ -145,8 +145,11 @@ impl<'r> Writer<'r> {
         if due { self.checkpoint() } else { Ok(()) }
     }
 
+    /// Takes note of one pack that every region answered for. It is off the list in any case: `finish` waits
+    /// for what is on it.
     fn confirm(&self, done: Uploaded) -> Result<()> {
         lock(&self.buffers).push(done.buffer);
+        let work = lock(&self.ledger).sent.remove(&done.name);
         let left = {
             let mut complete = lock(&self.complete);
             *complete = complete.and(done.acks);
@@ -155,8 +158,8 @@ impl<'r> Writer<'r> {
         if left.is_empty() {
             return Err(self.lost());
         }
+        let Some(work) = work else { return Ok(()) };
         let mut ledger = lock(&self.ledger);
-        let Some(work) = ledger.sent.remove(&done.name) else { return Ok(()) };
         let pack = ledger.lines.len() as u32;
         ledger.lines.push(PackLine { name: done.name, size: done.size, tree: work.tree });
         ledger.places.extend(work.places.into_iter().map(|place| Place { pack, ..place }));
@@ -209,12 +212,16 @@ impl<'r> Writer<'r> {
     /// # Errors
     /// No region has everything.
     pub fn finish(&self) -> Result<RegionSet> {
+        // To the last one even when all regions have failed: a put that is cut off leaves its staged file, and
+        // the disk may be full.
+        let mut confirmed = Ok(());
         while !lock(&self.ledger).sent.is_empty() {
             match self.uploader.done.recv() {
-                Ok(done) => self.confirm(done)?,
+                Ok(done) => confirmed = confirmed.and(self.confirm(done)),
                 Err(_) => return Err(Error::new(Kind::Bug, "uploads ended early")),
             }
         }
+        confirmed?;
         self.checkpoint()?;
         Ok(lock(&self.complete).and(self.repo.writable()))
     }

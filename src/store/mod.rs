@@ -14,7 +14,10 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +54,21 @@ pub struct Listed {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    folder: PathBuf,
+    folder: Arc<Folder>,
+}
+
+/// A folder that is held open. Everything goes through the descriptor, never again through the path: a disk
+/// that is unmounted under a run leaves an empty folder of the same name, into which nothing must be written.
+#[derive(Debug)]
+struct Folder {
+    held: File,
+}
+
+impl Folder {
+    /// A path to it that follows it wherever it is moved.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.held.as_raw_fd()))
+    }
 }
 
 impl Store {
@@ -62,16 +79,17 @@ impl Store {
     pub fn folder(path: &Path, create: bool) -> Result<Store, StoreError> {
         let fail = |e: std::io::Error| StoreError::io("open folder", &path.display().to_string(), &e);
         if create {
-            std::fs::create_dir_all(path).map_err(fail)?;
+            make_folder(path).map_err(fail)?;
         }
-        let meta = std::fs::metadata(path).map_err(fail)?;
-        if !meta.is_dir() {
+        let held = File::open(path).map_err(fail)?;
+        if !held.metadata().map_err(fail)?.is_dir() {
             return Err(fail(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
         }
-        let inner = LocalFileSystem::new_with_prefix(path)
-            .map_err(|e| StoreError::from_store("open folder", "", e))?
-            .with_fsync(true);
-        Ok(Store { inner: Arc::new(inner), folder: path.to_path_buf() })
+        let folder = Folder { held };
+        let prefix = ObjectPath::from_absolute_path(folder.path())
+            .map_err(|e| StoreError::from_store("open folder", "", e.into()))?;
+        let inner = PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix);
+        Ok(Store { inner: Arc::new(inner), folder: Arc::new(folder) })
     }
 
     /// Creates an object if there is none of that key.
@@ -187,8 +205,16 @@ impl Store {
     /// # Errors
     /// The folder cannot be read.
     pub fn sweep_staged(&self) -> Result<u64, StoreError> {
-        sweep(&self.folder)
+        sweep(&self.folder.path())
     }
+}
+
+/// Makes a folder with its parents. What is stored in it later is on the disk only if its own name is.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing = path.ancestors().take_while(|dir| !dir.exists()).count();
+    std::fs::create_dir_all(&path)?;
+    path.ancestors().skip(1).take(missing).try_for_each(|parent| File::open(parent)?.sync_all())
 }
 
 fn sweep(folder: &Path) -> Result<u64, StoreError> {
