@@ -154,7 +154,7 @@ impl Store {
 
     /// Opening a pipe or a device that stands where an object should be would wait for ever, or worse.
     fn check_file(&self, key: &Key) -> Result<(), StoreError> {
-        match std::fs::metadata(self.folder.join(key.path())) {
+        match std::fs::metadata(self.folder.path().join(key.path())) {
             Ok(meta) if !meta.is_file() => Err(StoreError::no_file(&key.path())),
             // Whatever else is wrong with it, the read itself says better.
             _ => Ok(()),
