@@ -6,7 +6,7 @@ use crate::harness::{assert_same, files};
 use crate::inside::{Inside, plant};
 use holdfast::base::{ConfigNo, Domain, Epoch, Generation, HoldId, RegionId, SessionId};
 use holdfast::crypto::{Secret, SigningKey};
-use holdfast::format::config::Next;
+use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::index::Segment;
 use holdfast::format::objects::{EpochBegin, Forgotten, HoldRelease, Member, Session, Tombstone};
@@ -49,6 +49,7 @@ fn config(inside: &Inside, number: u32, owner: &SigningKey, ring: &holdfast::for
         number: ConfigNo(number),
         previous: repo.config().1,
         owner,
+        features: Features::ours(),
         ring,
         g: Secret::from_bytes([1; 32]),
         randomness: wrap_randomness(&repo.env, ring.slots.len()).expect("random"),

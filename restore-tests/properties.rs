@@ -317,6 +317,7 @@ proptest! {
         let mark = RegionMark { version: 1, repo: REPO, region: RegionId([1; 16]), created: 1 }.to_object();
         let ring = ring();
         let config = config::Next {
+            features: config::Features::ours(),
             repo: REPO, number: ConfigNo(1), previous: Digest::ZERO, owner: &ring.owner(), ring: &ring,
             g: Secret::from_bytes([5; 32]), randomness: vec![Secret::from_bytes([6; 64])], created: TimeMs(1),
         }.to_object().unwrap();

@@ -6,7 +6,7 @@ mod walk;
 use crate::harness::{Bench, PASSPHRASE, noise, opened, small_tree};
 use holdfast::base::{ConfigNo, HoldId, PackName, SessionId, TimeMs};
 use holdfast::crypto::Secret;
-use holdfast::format::config::Next;
+use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind;
 use holdfast::format::objects::{Forgotten, Hold, HoldRelease, Moved, Repack, Tombstone};
 use holdfast::format::ring::role;
@@ -351,7 +351,18 @@ fn next_config(bench: &Bench, repo: &Repo, change: impl FnOnce(&mut holdfast::fo
     let randomness = (0..ring.slots.len()).map(|_| Secret::from_bytes([8; 64])).collect();
     let g = Secret::from_bytes([7; 32]);
     let owner = repo.ring().owner();
-    let next = Next { repo: repo.id, number, previous, owner: &owner, ring: &ring, g, randomness, created: TimeMs(5) };
+    let features = Features::ours();
+    let next = Next {
+        repo: repo.id,
+        number,
+        previous,
+        owner: &owner,
+        features,
+        ring: &ring,
+        g,
+        randomness,
+        created: TimeMs(5),
+    };
     let path = bench.region("a").join(Key::Config(number, 0).path());
     std::fs::write(path, next.to_object().unwrap()).unwrap();
 }

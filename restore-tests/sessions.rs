@@ -2,13 +2,16 @@
 //! fenced, and when its decision region is lost.
 
 use crate::harness::{Bench, assert_same, opened, small_tree};
-use holdfast::base::{Digest, Epoch, Generation, PackName, RegionId, SessionId};
+use holdfast::base::{ConfigNo, Digest, Epoch, Generation, PackName, RegionId, SessionId};
+use holdfast::crypto::Secret;
+use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::objects::{EpochBegin, EpochEnd, Member, Root, Tombstone};
 use holdfast::format::signed;
 use holdfast::format::snapshot::Manifest;
 use holdfast::region::RegionSet;
 use holdfast::repo::Repo;
+use holdfast::repo::init::wrap_randomness;
 use holdfast::repo::session::{Ended, Errand, Session, Work};
 use holdfast::repo::view::View;
 use holdfast::store::{Key, Prefix, Put};
@@ -329,4 +332,54 @@ fn a_rolled_back_region_is_read_but_not_written() {
     let (code, report) = bench.json(&["restore", "latest", "--target", target.to_str().unwrap()]);
     assert_eq!(code, 0, "{report:#}");
     assert_same(&bench.path("source"), &target);
+}
+
+/// The next configuration, asking for features beside those that this program knows.
+fn ask_for(bench: &Bench, read: &[&str], write: &[&str]) {
+    let repo = opened(bench);
+    let mut features = Features::ours();
+    features.read.extend(read.iter().map(|f| (*f).to_owned()));
+    features.write.extend(write.iter().map(|f| (*f).to_owned()));
+    let number = ConfigNo(repo.config().0.0 + 1);
+    let object = Next {
+        repo: repo.id,
+        number,
+        previous: repo.config().1,
+        owner: &repo.ring().owner(),
+        features,
+        ring: repo.ring(),
+        g: Secret::from_bytes([1; 32]),
+        randomness: wrap_randomness(&repo.env, repo.ring().slots.len()).unwrap(),
+        created: repo.env.now(),
+    };
+    let bytes = object.to_object().unwrap().into();
+    assert_eq!(repo.regions.put_all(repo.usable(), &Key::Config(number, 0), &bytes), repo.usable());
+}
+
+#[test]
+fn features_that_are_not_known_stop_what_they_are_for_by_name() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    let first = bench.ok(&["backup", "source"]);
+    ask_for(&bench, &[], &["tensors9"]);
+    let before = (bench.objects("a"), bench.objects("b"));
+    let snapshot = first["snapshot"].as_str().unwrap();
+    let writers: [&[&str]; 3] =
+        [&["backup", "source"], &["forget", "--last", snapshot], &["key", "add", "--new-recovery-key"]];
+    for args in writers {
+        let (code, report) = bench.json(args);
+        assert_eq!(code, 1, "{args:?}: {report:#}");
+        assert_eq!(report["error"]["kind"], "newer", "{args:?}: {report:#}");
+        assert!(report["error"]["what"].as_str().unwrap().contains("`tensors9`"), "{report:#}");
+    }
+    assert_eq!((bench.objects("a"), bench.objects("b")), before, "something was written");
+    let target = bench.path("target");
+    bench.ok(&["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_same(&bench.path("source"), &target);
+    ask_for(&bench, &["codec9"], &[]);
+    for args in [&["snapshots"][..], &["restore", "latest", "--target", "elsewhere"], &["backup", "source"]] {
+        let (code, report) = bench.json(args);
+        assert_eq!((code, &report["error"]["kind"]), (1, &"newer".into()), "{args:?}: {report:#}");
+        assert!(report["error"]["what"].as_str().unwrap().contains("`codec9`"), "{report:#}");
+    }
 }

@@ -5,7 +5,7 @@ use crate::reader::python;
 use holdfast::base::{ChunkId, ConfigNo, Digest, Domain, KeyEpoch, RepoId, SlotId, TimeMs, hex, unhex};
 use holdfast::chunk::{Codec, Coder, Cutter, IdKey, gear_seed};
 use holdfast::crypto::{self, Argon2Params, Secret, SigningKey, VerifyKey};
-use holdfast::format::config::{Config, Next};
+use holdfast::format::config::{Config, Features, Next};
 use holdfast::format::envelope::{Class, Filled, Header, Kind, ObjectKeys, RecordKind, Sealer, class_secret};
 use holdfast::format::objects::HoldRelease;
 use holdfast::format::pack::{self, PackWriter};
@@ -231,6 +231,7 @@ fn slots_and_configurations_are_made_alike() {
     assert_eq!(hex(&cbor::encode(&ring)), all["keyring"]);
     let v = &all["config"];
     let next = Next {
+        features: Features::ours(),
         repo,
         number: ConfigNo(1),
         previous: Digest::ZERO,

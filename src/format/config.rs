@@ -176,6 +176,8 @@ pub struct Next<'a> {
     pub previous: Digest,
     /// The owner's key that the one before named (or the anchor's).
     pub owner: &'a SigningKey,
+    /// What a program must understand: carried over, for what it does not know it must not drop.
+    pub features: Features,
     /// The keyring; its slots get a wrap each, its owner seed signs the number after.
     pub ring: &'a Keyring,
     /// Fresh key of this number.
@@ -209,7 +211,7 @@ impl Next<'_> {
             number: self.number,
             previous: self.previous,
             next_owner: self.ring.owner().verify_key(),
-            features: Features::ours(),
+            features: self.features.clone(),
             suite: SUITE,
             profiles: vec![Profile::files()],
             slots,

@@ -88,6 +88,7 @@ fn open_release(repo: &Repo, key: &Key, id: HoldId, bytes: &[u8]) -> std::result
 /// # Errors
 /// A rule forbids it, or no region took a marker.
 pub fn run(repo: &Repo, chosen: &[Snapshot], last: bool, reason: &str) -> Result<ForgetReport> {
+    repo.may_write()?;
     let view = View::load(repo)?;
     check(repo, &view, chosen, last)?;
     let mut forgotten = Vec::new();

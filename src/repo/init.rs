@@ -7,7 +7,7 @@
 use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RegionId, RepoId, SlotId};
 use crate::crypto::{Argon2Params, Secret, SigningKey, passphrase_seed, public_key};
 use crate::error::{Error, Kind, Result};
-use crate::format::config::Next;
+use crate::format::config::{Features, Next};
 use crate::format::envelope::{Header, Kind as ObjectKind};
 use crate::format::objects::{EpochBegin, EpochEnd, Member};
 use crate::format::region::{FORMAT_VERSION, RegionMark};
@@ -105,6 +105,7 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
         number: ConfigNo(1),
         previous: Digest::ZERO,
         owner: &first_owner,
+        features: Features::ours(),
         ring: &ring,
         g: Secret::from_bytes(env.random()?),
         randomness: wrap_randomness(env, ring.slots.len())?,

@@ -63,6 +63,7 @@ pub fn ready(repo: &Repo) -> Result<()> {
 /// # Errors
 /// No region could store it; somebody else changed the keys at the same time.
 pub fn add(repo: &Repo, label: &str, secret: &NewSecret) -> Result<SlotId> {
+    repo.may_write()?;
     home(repo)?;
     let owner = repo.ring.owner();
     let anchor = Anchor { owner: owner.verify_key(), number: repo.config, digest: repo.config_digest };
@@ -82,6 +83,7 @@ pub fn add(repo: &Repo, label: &str, secret: &NewSecret) -> Result<SlotId> {
 /// # Errors
 /// Unknown slot, the last one, or somebody else changed the keys at the same time.
 pub fn remove(repo: &Repo, id: SlotId) -> Result<()> {
+    repo.may_write()?;
     let mut ring = repo.ring.clone();
     let before = ring.slots.len();
     ring.slots.retain(|s| s.id != id);
@@ -119,6 +121,7 @@ fn publish(repo: &Repo, ring: &Keyring) -> Result<()> {
         number,
         previous: repo.config_digest,
         owner: &repo.ring.owner(),
+        features: repo.features.clone(),
         ring,
         g: Secret::from_bytes(repo.env.random()?),
         randomness: wrap_randomness(&repo.env, ring.slots.len())?,

@@ -20,6 +20,7 @@ use crate::chunk::{IdKey, gear_seed};
 use crate::crypto::Secret;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
+use crate::format::config::Features;
 use crate::format::envelope::{Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::ring::{Keyring, Trust};
 use crate::format::signed::{self, Fresh, Opened, Signer};
@@ -48,6 +49,7 @@ pub struct Repo {
     ring: Keyring,
     config: ConfigNo,
     config_digest: Digest,
+    features: Features,
     epochs: Epochs,
     id_key: IdKey,
     domain: Domain,
@@ -78,6 +80,18 @@ impl Repo {
     /// The trust domain that is written.
     pub fn domain(&self) -> Domain {
         self.domain
+    }
+
+    /// Whether this program understands all that a writer must. Asked before anything is written.
+    ///
+    /// # Errors
+    /// [`Kind::Newer`], naming the feature.
+    pub fn may_write(&self) -> Result<()> {
+        match Features::unknown(&self.features.write, &Features::ours().write) {
+            None => Ok(()),
+            Some(name) => Err(Error::new(Kind::Newer, format!("writing to the repository needs the feature `{name}`"))
+                .advise("install a newer holdfast; nothing was changed, and reading works")),
+        }
     }
 
     /// Makes chunk ids.

@@ -176,6 +176,7 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
         slot: slot.id,
         config: config.number(),
         config_digest: config.digest(),
+        features: config.features().clone(),
         ring,
         epochs,
         id_key,

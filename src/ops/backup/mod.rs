@@ -123,6 +123,7 @@ fn escaped(path: &[u8]) -> String {
 /// The source is not there, nothing can be stored anywhere, or the run was interrupted; work stored so far
 /// is kept for the next run.
 pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
+    repo.may_write()?;
     let paths = absolute(&options.paths)?;
     let source = Source {
         kind: "files".into(),
