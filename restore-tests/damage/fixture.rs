@@ -91,8 +91,10 @@ impl Fixture {
     /// `key` are the 32 bytes of the key file that opens it.
     pub fn new(key: [u8; 32], passphrase: &str) -> Fixture {
         let bench = Bench::empty(&["a", "b"]);
-        let made =
-            bench.command(&["--quiet", "init", "--no-recovery-key"]).env("HOLDFAST_PASSPHRASE", passphrase).status();
+        let made = bench
+            .command(&["--quiet", "init", "--no-recovery-key", "--weak-passphrase"])
+            .env("HOLDFAST_PASSPHRASE", passphrase)
+            .status();
         assert!(made.expect("init runs").success());
         std::fs::write(bench.path("key"), key).expect("key file");
         let slot = {

@@ -17,7 +17,7 @@ fn check_without_a(ours: &Fixture, dir: &Path, what: &str, verify: i32, why: &st
     let (code, list) = run(dir, &ours.key(), &["snapshots"]);
     assert_eq!((code, list["snapshots"].as_array().map(Vec::len)), (0, Some(4)), "{what}: {list:#}");
     let failed = list["failed"].to_string();
-    assert!(failed.contains("\"a\"") && failed.contains(why), "{what}: {failed}");
+    assert!(failed.contains("region a") && failed.contains(why), "{what}: {failed}");
     let (code, report) = run_restore(dir, &ours.key(), &ours.second, &ours.tree);
     assert_eq!(code, 0, "{what}: {report:#}");
     let (code, report) = run(dir, &ours.key(), &["verify"]);
@@ -146,7 +146,9 @@ fn lengths_that_lie_and_things_that_are_no_files_stop_nobody() {
             let (code, report) = run_restore(copy.path(), &ours.key(), &ours.second, &ours.tree);
             assert_eq!(code, 0, "{what}: {report:#}");
             let (code, report) = run(copy.path(), &ours.key(), &["verify", "--level", "content"]);
-            assert!(matches!(code, 4 | 5), "{what}: {report:#}");
+            // Nobody can tell that a session, or its end, is missing.
+            let unknown = fifo && matches!(kind, Kind::Session | Kind::Tombstone);
+            assert!(matches!(code, 4 | 5) || (unknown && code == 0), "{what}: {report:#}");
             assert!(fifo || report["findings"].to_string().contains(object), "{what}: {report:#}");
             let (code, done) = run(copy.path(), &ours.key(), &["backup", &ours.tree.display().to_string()]);
             assert!(matches!(code, 0 | 4), "{what}: {done:#}");

@@ -92,6 +92,7 @@ fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
         "chunks_new": t.chunks_new, "chunks_used": t.chunks_used,
         "errors": misses_json(&report.errors), "errors_total": report.errors_total,
         "changed": report.changed.iter().map(|p| path_text(p)).collect::<Vec<_>>(),
+        "changed_total": report.changed_total,
         "regions": report.regions,
         "behind": report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect::<Vec<_>>(),
         "caught_up": {"objects": report.caught_up.objects, "bytes": report.caught_up.bytes, "snapshots": report.caught_up.snapshots},
@@ -142,7 +143,7 @@ fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
     if !report.changed.is_empty() {
         text.push_str(&format!(
             "{} files changed while they were read; stored as they were last seen:\n",
-            report.changed.len()
+            units::count(report.changed_total)
         ));
         for path in report.changed.iter().take(SHOWN_MAX) {
             text.push_str(&format!("  {}\n", path_text(path)));

@@ -15,7 +15,7 @@ pub fn add(repo: &Repo, value: &mut Value, text: &mut String) {
     }
     findings_text(&findings, text);
     value["findings"] = json!(findings);
-    value["failed"] = failures.iter().map(|(r, e)| json!({"region": r, "why": e.to_string()})).collect();
+    value["failed"] = failures.iter().map(|(region, e)| format!("region {region}: {e}")).collect();
 }
 
 /// Damage found on the way, for people.

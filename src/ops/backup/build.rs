@@ -22,6 +22,7 @@ pub(super) struct Built {
     pub(super) errors: Vec<Miss>,
     pub(super) errors_total: u64,
     pub(super) changed: Vec<Vec<u8>>,
+    pub(super) changed_total: u64,
 }
 
 impl Built {
@@ -134,6 +135,7 @@ impl<'b> Builder<'b> {
     }
 
     fn note_changed(&mut self, path: Vec<u8>) {
+        self.built.changed_total += 1;
         if self.built.changed.len() < CHANGED_MAX {
             self.built.changed.push(path);
         }

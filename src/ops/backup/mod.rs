@@ -61,8 +61,10 @@ pub struct BackupReport {
     pub errors: Vec<Miss>,
     /// How many there were.
     pub errors_total: u64,
-    /// Files that changed while they were read.
+    /// The first files that changed each time they were read.
     pub changed: Vec<Vec<u8>>,
+    /// How many there were.
+    pub changed_total: u64,
     /// Regions in which the snapshot is visible.
     pub regions: Vec<String>,
     /// Regions that are behind, and why.
@@ -92,11 +94,27 @@ impl BackupReport {
     }
 }
 
-/// The name of a source that was given none.
+/// The name of a source that was given none: `files:host:paths`, sorted. Bytes that are no text, and those that
+/// would make two lists of paths look alike, are escaped.
 pub fn default_name(host: &str, paths: &[PathBuf]) -> String {
-    let mut texts: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    let mut texts: Vec<String> = paths.iter().map(|p| escaped(p.as_os_str().as_bytes())).collect();
     texts.sort();
+    texts.dedup();
     format!("files:{host}:{}", texts.join(":"))
+}
+
+fn escaped(path: &[u8]) -> String {
+    let mut text = String::new();
+    for part in path.utf8_chunks() {
+        for c in part.valid().chars() {
+            match c {
+                ':' | '\\' => text.extend(['\\', c]),
+                c => text.push(c),
+            }
+        }
+        part.invalid().iter().for_each(|b| text.push_str(&format!("\\x{b:02x}")));
+    }
+    text
 }
 
 /// Runs a backup.
@@ -118,7 +136,7 @@ pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel
     let view = View::load(repo)?;
     let generation = generation_of(&view, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
-    let fs_id = paths.first().and_then(|p| crate::source::files::fs_id(p).ok());
+    let fs_id = fs_id(&paths);
     if let Some(parent) = &parent {
         progress.bytes_expected.set(parent.manifest.counts.bytes);
     }
@@ -127,11 +145,27 @@ pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel
     if options.dry_run { run.dry(walker) } else { run.store(walker, caught_up) }
 }
 
+/// Absolute paths, without what changes nothing: `src`, `src/` and `./src/.` are one source.
 fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let one = |path: &PathBuf| {
-        std::path::absolute(path).map_err(|e| Error::new(Kind::Config, format!("not a path: {e}")).at(path.display()))
+        let whole = std::path::absolute(path);
+        let whole = whole.map_err(|e| Error::new(Kind::Config, format!("not a path: {e}")).at(path.display()))?;
+        Ok(whole.components().collect())
     };
     paths.iter().map(one).collect()
+}
+
+/// A number for the file systems that the paths are on; `None` if one of them cannot say.
+fn fs_id(paths: &[PathBuf]) -> Option<u64> {
+    let ids: Vec<u64> = paths.iter().map(|p| crate::source::files::fs_id(p).ok()).collect::<Option<_>>()?;
+    match ids.as_slice() {
+        [] => None,
+        [only] => Some(*only),
+        several => {
+            let bytes: Vec<u8> = several.iter().flat_map(|id| id.to_le_bytes()).collect();
+            blake3::hash(&bytes).as_bytes().first_chunk().map(|first| u64::from_le_bytes(*first))
+        }
+    }
 }
 
 /// Snapshots of a generation share chunks only with each other. A source stays in its own; `independent`
@@ -144,4 +178,23 @@ fn generation_of(view: &View, source: &str, mode: Mode) -> Result<Generation> {
     }
     let own = view.latest_of(source).map(|s| s.manifest.generation);
     Ok(own.unwrap_or(Generation(newest.0.max(1))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn names_of_sources_tell_paths_apart_and_nothing_else() {
+        let name = |paths: &[&[u8]]| {
+            let paths: Vec<PathBuf> = paths.iter().map(|p| PathBuf::from(OsStr::from_bytes(p))).collect();
+            default_name("h", &absolute(&paths).unwrap())
+        };
+        assert_eq!(name(&[b"/b", b"/a/./c/"]), "files:h:/a/c:/b");
+        assert_eq!(name(&[b"/a"]), name(&[b"//a/."]));
+        assert_ne!(name(&[b"/a:/b"]), name(&[b"/a", b"/b"]));
+        assert_ne!(name(&[b"/\xff"]), name(&[b"/\xfe"]));
+        assert_ne!(name(&[b"/\xff"]), name(&[b"/\\xff"]));
+    }
 }

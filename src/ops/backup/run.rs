@@ -227,6 +227,7 @@ impl Run<'_> {
             errors: built.errors,
             errors_total: built.errors_total,
             changed: built.changed,
+            changed_total: built.changed_total,
             regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
             behind: behind.collect(),
             caught_up,
