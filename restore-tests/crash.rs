@@ -279,7 +279,9 @@ fn opens(case: &Bench, key: &Path) -> bool {
     );
     let out = command.output().unwrap();
     let code = out.status.code();
-    assert!(matches!(code, Some(0 | 12)), "{out:?}");
+    // 5: its slot is there, and the configuration that would list it is not yet; it says what to do.
+    let cut_short = code == Some(5) && String::from_utf8_lossy(&out.stdout).contains("adding this key was cut short");
+    assert!(cut_short || matches!(code, Some(0 | 12)), "{out:?}");
     code == Some(0)
 }
 

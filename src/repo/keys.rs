@@ -154,10 +154,13 @@ fn home(repo: &Repo) -> Result<usize> {
     if let Some(ix) = home.filter(|ix| repo.writable().has(*ix)) {
         return Ok(ix);
     }
-    let why = home.and_then(|ix| repo.regions.failure(ix));
-    let why = why.map_or_else(|| "it cannot be reached".to_owned(), |e| e.to_string());
-    Err(Error::new(Kind::Retry, format!("only the home region can take a new configuration: {why}"))
-        .advise("the keys are as they were; bring it back, then run again"))
+    let away = "the home region cannot be reached, and only it can take a new configuration";
+    let advice = "bring it back, then run again; nothing was changed";
+    let what = match home.and_then(|ix| repo.regions.failure(ix)) {
+        Some(e) => format!("{away}: {}", e.what()),
+        None => away.to_owned(),
+    };
+    Err(Error::new(Kind::Retry, what).advise(advice))
 }
 
 fn put_at_home(repo: &Repo, home: usize, number: ConfigNo, object: &Bytes) -> Result<()> {

@@ -317,21 +317,15 @@ fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor) -> Result<Confi
         (number, previous, owner) = (config.number(), config.digest(), *config.next_owner());
         found = Some(config);
     }
-    found.ok_or_else(|| nothing_lists(regions, number))
+    found.ok_or_else(|| nothing_lists(number))
 }
 
-/// No configuration follows the one before a slot. `key add` stores the slot first: killed in between, it leaves
-/// one that was never in force. A copy that is damaged or cannot be asked for is another matter.
-fn nothing_lists(regions: &Regions, before: ConfigNo) -> Error {
-    let next = ConfigNo(before.0.saturating_add(1));
-    let mine = |object: &str| (0..16).any(|suffix| Key::Config(next, suffix).path() == object);
-    let seen = regions.findings().iter().any(|finding| mine(&finding.object));
-    if before.0 == 0 || seen || !regions.failures().is_empty() {
-        return Error::new(Kind::Damage, format!("configuration {} is missing or damaged in every region", next.0))
-            .advise("bring back a region that has it");
-    }
-    Error::new(Kind::WrongKey, format!("adding this key did not finish: no region has configuration {}", next.0))
-        .advise("use another key, and add this one again; if it was in use before, a region was rolled back")
+/// No configuration follows the one before a slot: the regions were rolled back, or `key add`, which stores the
+/// slot first, was cut short. The key alone cannot tell these apart, so the worse is assumed.
+fn nothing_lists(before: ConfigNo) -> Error {
+    let next = before.0.saturating_add(1);
+    Error::new(Kind::Damage, format!("configuration {next} is missing or damaged in every region"))
+        .advise("bring back a region that has it; if adding this key was cut short, use another and add it again")
 }
 
 /// Where every number and suffix stands. Listed, not probed: a copy may have another suffix than its
