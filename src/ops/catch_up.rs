@@ -55,8 +55,11 @@ pub fn run(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
             copy(repo, &key, at, &mut done);
         }
     }
+    // Outcomes are listed before segments: a snapshot that another writer makes meanwhile may need segments that
+    // were not seen, and is left to the next run.
+    let snapshots = holders(repo, Prefix::Snapshots);
     let incomplete = segments(repo, &epochs, cancel, &mut done)?;
-    outcomes(repo, cancel, incomplete, &mut done)?;
+    outcomes(repo, snapshots, cancel, incomplete, &mut done)?;
     Ok(done)
 }
 
@@ -121,9 +124,15 @@ fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<Pa
 }
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.
-fn outcomes(repo: &Repo, cancel: &Cancel, incomplete: RegionSet, done: &mut CaughtUp) -> Result<()> {
+fn outcomes(
+    repo: &Repo,
+    snapshots: Holders,
+    cancel: &Cancel,
+    incomplete: RegionSet,
+    done: &mut CaughtUp,
+) -> Result<()> {
     let mut forgotten: Option<BTreeSet<SessionId>> = None;
-    for (key, at) in holders(repo, Prefix::Snapshots) {
+    for (key, at) in snapshots {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
         let targets = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix) && !incomplete.has(*ix)));
