@@ -48,6 +48,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("x_wing", &["crypto"]),
     ("bech32", &["crypto"]),
     ("serde_saphyr", &["policy"]),
+    ("cron", &["policy"]),
+    ("chrono", &["policy"]),
+    ("chrono_tz", &["policy"]),
     ("rusqlite", &["catalog"]),
     ("getrandom", &["base"]),
 ];
