@@ -9,10 +9,12 @@ mod cron;
 mod name;
 mod region;
 mod repository;
+mod retention;
 mod yaml;
 
 pub use cron::Cron;
 pub use name::Name;
 pub use region::RegionSpec;
 pub use repository::{API_VERSION, FILE_NAME, REGIONS_MAX, Repository, parse};
+pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use yaml::TEXT_BYTES_MAX;
