@@ -299,7 +299,7 @@ mod tests {
         let hourly = calendar("0 * * * *", "0 9 * * *", &[("0 8 * * *", 3)]);
         assert_eq!(shown(&runs(&hourly, 10)), "i@0 i@1 i@2 i@3 i@4 i@5 i@6 i@7 f@11 i@12");
         let after = &hourly.coming(REFERENCE, TimeMs(i64::MAX / 2), 9)[7];
-        assert_eq!((after.task, after.instead_of.len()), (Task::Full, 3));
+        assert_eq!((after.task, after.instead_of.len()), (Task::Full, 4));
         // The same although the window ends inside the blackout.
         let cut = hourly.coming(REFERENCE, TimeMs(REFERENCE.0 + 8 * HOUR), 100);
         assert_eq!(cut.last().map(|run| run.task), Some(Task::Full));

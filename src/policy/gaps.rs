@@ -4,7 +4,7 @@ use super::cron::Cron;
 use chrono::NaiveDate;
 
 /// Days that are looked at: they hold two leap days.
-const DAYS: usize = 5 * 366;
+const DAYS: usize = 6 * 366;
 
 /// Minutes between neighbouring times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(super) struct Gaps {
     pub largest: u32,
 }
 
-/// The gaps between the times of all `crons` together; `None` where two times are more than five years apart.
+/// The gaps between the times of all `crons` together; `None` where two times are more than six years apart.
 pub(super) fn gaps(crons: &[&Cron]) -> Option<Gaps> {
     let mut days: Vec<(Vec<bool>, Day)> = Vec::new();
     let mut found: Option<Gaps> = None;
