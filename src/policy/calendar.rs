@@ -6,7 +6,7 @@
 //! full that is due at the same time, and after a blackout one run does what several would have done.
 
 use super::cron::Cron;
-use super::gaps::{Gaps, gaps};
+use super::gaps::{Gaps, gaps, never_longer};
 use crate::base::TimeMs;
 use chrono_tz::Tz;
 
@@ -53,7 +53,7 @@ pub struct Blackout {
 
 impl Blackout {
     pub(super) fn new(start: Cron, duration_ms: i64) -> Blackout {
-        let endless = gaps(&[&start]).is_some_and(|g| i64::from(g.largest) * MINUTE_MS <= duration_ms);
+        let endless = never_longer(&start, duration_ms / MINUTE_MS);
         Blackout { start, duration_ms, endless }
     }
 
