@@ -3,11 +3,12 @@
 
 use crate::base::{Cancel, PackName, SegmentName, SessionId};
 use crate::error::Result;
-use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::snapshot::Manifest;
 use crate::format::{pack, signed};
 use crate::region::{self, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
-use crate::repo::index::{self, open_segment};
+use crate::repo::index::{self, Index, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ pub struct CaughtUp {
     pub bytes: u64,
     /// Snapshots that became visible in a further region.
     pub snapshots: u64,
+    /// Regions that may be written and still lack a snapshot that another one shows.
+    pub lacking: RegionSet,
 }
 
 /// Which regions have what.
@@ -132,15 +135,33 @@ fn outcomes(
     done: &mut CaughtUp,
 ) -> Result<()> {
     let mut forgotten: Option<BTreeSet<SessionId>> = None;
+    let mut index: Option<Index> = None;
     for (key, at) in snapshots {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
-        let targets = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix) && !incomplete.has(*ix)));
-        if targets.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
+        // A region that failed since vouches for nothing: its segments may not have been seen.
+        let at = at.and(repo.usable());
+        let missing = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix)));
+        let wanted = !at.is_empty() && !missing.is_empty();
+        if !wanted || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
             continue;
         }
-        if copy_to(repo, &key, at, targets, done).count() > at.count() {
-            done.snapshots += 1;
+        let Ok(opened) = repo.read_object(at, &key) else { continue };
+        let shows = opened.kind == ObjectKind::Manifest;
+        let root = if shows { opened.decode::<Manifest>("manifest").map_or(None, |m| m.root.tree) } else { None };
+        if root.is_some() && index.is_none() {
+            index = Some(Index::load(repo)?);
+        }
+        // A region that has lost its index lists nothing, and that is no error.
+        let resolves = |ix| match (&root, &index) {
+            (Some(root), Some(index)) => index.locate(root).any(|at| at.regions.has(ix)),
+            _ => true,
+        };
+        let targets = RegionSet::of(missing.iter().filter(|ix| !incomplete.has(*ix) && resolves(*ix)));
+        let now = copy_to(repo, &key, at, targets, done);
+        if shows {
+            done.snapshots += u64::from(now.count() > at.count());
+            done.lacking = done.lacking.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
         }
     }
     Ok(())

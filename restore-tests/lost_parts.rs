@@ -1,0 +1,91 @@
+//! Parts that are lost or cannot be listed at the wrong moment: nothing that is incomplete becomes visible, and
+//! nothing is taken over that is no longer there.
+
+use crate::harness::{Bench, assert_same, noise, opened};
+use holdfast::base::{HoldId, SessionId};
+use holdfast::format::envelope::Kind;
+use holdfast::format::objects::Hold;
+use holdfast::store::Key;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+fn backup(bench: &Bench, more: &[&str]) -> (i32, Value) {
+    bench.json(&[&["--copies-min", "1", "backup", "--name", "s", "source"], more].concat())
+}
+
+fn good(bench: &Bench, more: &[&str]) -> Value {
+    let (code, value) = backup(bench, more);
+    assert_eq!(code, 0, "{value:#}");
+    value
+}
+
+fn id_of(value: &Value) -> String {
+    value["snapshot"].as_str().unwrap_or_else(|| panic!("no snapshot: {value:#}")).to_owned()
+}
+
+fn ids(bench: &Bench, region: &'static str) -> Vec<String> {
+    let (_, value) = bench.json_at(&[region], &["snapshots"]);
+    let all = value["snapshots"].as_array().unwrap_or_else(|| panic!("{value:#}"));
+    all.iter().map(|s| s["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn segments(bench: &Bench, region: &str) -> BTreeSet<String> {
+    bench.objects(region).into_iter().filter(|o| o.starts_with("index/")).collect()
+}
+
+/// Waits until nothing written so far is too recent to be trusted.
+fn settle(dir: &Path) {
+    let made = || {
+        std::fs::write(dir.join("probe"), b"x").unwrap();
+        dir.join("probe").metadata().unwrap().modified().unwrap()
+    };
+    let start = made();
+    while made().duration_since(start).unwrap_or_default().as_millis() < 200 {}
+}
+
+fn with_source(regions: &[&'static str]) -> Bench {
+    let bench = Bench::with_key(regions);
+    let source = bench.path("source");
+    std::fs::create_dir(&source).unwrap();
+    for n in 0..5 {
+        std::fs::write(source.join(format!("file-{n}")), noise(n, 90_000)).unwrap();
+    }
+    bench
+}
+
+/// Region b misses a snapshot, and comes back.
+fn b_is_behind() -> (Bench, String) {
+    let bench = with_source(&["a", "b"]);
+    let away = bench.path("away");
+    std::fs::rename(bench.region("b"), &away).unwrap();
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!(code, 4, "{value:#}");
+    std::fs::rename(&away, bench.region("b")).unwrap();
+    (bench, id_of(&value))
+}
+
+#[test]
+fn visible_means_complete_although_the_index_of_the_other_region_cannot_be_listed() {
+    let (bench, first) = b_is_behind();
+    // Listing fails from here on; single objects can still be read.
+    symlink("loop", bench.region("a").join("index/loop")).unwrap();
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!((code, &value["regions"]), (4, &json!(["b"])), "{value:#}");
+    assert!(!ids(&bench, "b").contains(&first), "shown in b, which has nothing of it");
+    let (code, value) = bench.json_at(&["b"], &["verify", "--level", "content"]);
+    assert_eq!(code, 0, "{value:#}");
+}
+
+#[test]
+fn a_region_that_cannot_be_brought_up_is_named_and_not_passed_over() {
+    let (bench, first) = b_is_behind();
+    for pack in bench.objects("a").iter().filter(|o| o.starts_with("packs/")) {
+        std::fs::remove_file(bench.region("a").join(pack)).unwrap();
+    }
+    let (code, value) = backup(&bench, &[]);
+    assert!(!ids(&bench, "b").contains(&first));
+    assert_eq!(code, 4, "{value:#}");
+    assert_eq!(value["behind"][0]["region"], "b", "{value:#}");
+}
