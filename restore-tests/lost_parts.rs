@@ -89,3 +89,16 @@ fn a_region_that_cannot_be_brought_up_is_named_and_not_passed_over() {
     assert_eq!(code, 4, "{value:#}");
     assert_eq!(value["behind"][0]["region"], "b", "{value:#}");
 }
+
+#[test]
+fn an_independent_snapshot_shares_nothing_with_one_whose_manifest_is_damaged() {
+    let bench = with_source(&["a"]);
+    good(&bench, &[]);
+    let second = good(&bench, &["--mode", "independent"]);
+    let manifest = bench.region("a").join("snapshots").join(id_of(&second));
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&manifest, bytes).unwrap();
+    let third = good(&bench, &["--mode", "independent"]);
+    assert_eq!(third["chunks_new"], second["chunks_new"], "{third:#}");
+}
