@@ -102,3 +102,27 @@ fn an_independent_snapshot_shares_nothing_with_one_whose_manifest_is_damaged() {
     let third = good(&bench, &["--mode", "independent"]);
     assert_eq!(third["chunks_new"], second["chunks_new"], "{third:#}");
 }
+
+#[test]
+fn a_long_file_is_read_again_when_some_of_its_chunks_are_in_no_index() {
+    use std::os::unix::fs::FileExt;
+    let bench = Bench::with_key(&["a"]);
+    let source = bench.path("source");
+    std::fs::create_dir(&source).unwrap();
+    let file = std::fs::File::create(source.join("long")).unwrap();
+    let write = |n: u64| file.write_all_at(&noise(n, 4096), n * 65536).unwrap();
+    (0..100).for_each(write);
+    good(&bench, &[]);
+    let old = segments(&bench, "a");
+    // The list of its chunks is written anew, with the second segment; most of the chunks are named by the first.
+    write(100);
+    settle(bench.dir.path());
+    good(&bench, &[]);
+    for segment in &old {
+        std::fs::remove_file(bench.region("a").join(segment)).unwrap();
+    }
+    let third = good(&bench, &[]);
+    let (code, value) = bench.json(&["restore", &id_of(&third), "--target", "target"]);
+    assert_eq!(code, 0, "{value:#}");
+    assert_same(&source, &bench.path("target"));
+}
