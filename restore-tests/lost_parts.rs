@@ -126,3 +126,28 @@ fn a_long_file_is_read_again_when_some_of_its_chunks_are_in_no_index() {
     assert_eq!(code, 0, "{value:#}");
     assert_same(&source, &bench.path("target"));
 }
+
+#[test]
+fn verify_names_attributes_that_are_in_no_index() {
+    let bench = Bench::with_key(&["a"]);
+    let source = bench.path("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), b"").unwrap();
+    for n in 0..10u64 {
+        let value = noise(n, 1000);
+        let name = format!("user.large-{n}");
+        rustix::fs::setxattr(source.join("file"), name.as_str(), &value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    let first = good(&bench, &[]);
+    let old = segments(&bench, "a");
+    std::fs::write(source.join("more"), b"more").unwrap();
+    good(&bench, &[]);
+    bench.ok(&["forget", &id_of(&first)]);
+    bench.ok(&["verify"]);
+    for segment in &old {
+        std::fs::remove_file(bench.region("a").join(segment)).unwrap();
+    }
+    let (code, value) = bench.json(&["verify"]);
+    assert_eq!(code, 5, "{value:#}");
+    assert!(value["broken"].to_string().contains("/file"), "{value:#}");
+}
