@@ -151,3 +151,26 @@ fn verify_names_attributes_that_are_in_no_index() {
     assert_eq!(code, 5, "{value:#}");
     assert!(value["broken"].to_string().contains("/file"), "{value:#}");
 }
+
+#[test]
+fn what_a_damaged_hold_may_hold_is_not_forgotten() {
+    let bench = Bench::new(&["a"]);
+    std::fs::create_dir(bench.path("source")).unwrap();
+    let (first, _) = (id_of(&good(&bench, &[])), good(&bench, &[]));
+    let repo = opened(&bench);
+    let id = HoldId([1; 16]);
+    let key = Key::Hold(id);
+    let sid = SessionId::parse(&first).unwrap();
+    let hold = Hold { fresh: repo.fresh(), hold: id, sid, created: 0, reason: "a drill".into() };
+    let sealed = repo.seal(Kind::Hold, &key.canonical(), &hold).unwrap();
+    let path = bench.region("a").join(key.path());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, &sealed).unwrap();
+    assert_eq!(bench.json(&["forget", &first]).0, 11);
+    let mut torn = sealed.to_vec();
+    torn[300] ^= 1;
+    std::fs::write(&path, torn).unwrap();
+    let (code, value) = bench.json(&["forget", &first]);
+    assert_eq!(code, 11, "{value:#}");
+    assert!(value.to_string().contains(&key.path()), "{value:#}");
+}
