@@ -91,6 +91,20 @@ fn a_region_that_cannot_be_brought_up_is_named_and_not_passed_over() {
 }
 
 #[test]
+fn half_a_pack_in_the_region_is_no_copy() {
+    let (bench, first) = b_is_behind();
+    for pack in bench.objects("a").iter().filter(|o| o.starts_with("packs/")) {
+        let bytes = std::fs::read(bench.region("a").join(pack)).unwrap();
+        let there = bench.region("b").join(pack);
+        std::fs::create_dir_all(there.parent().unwrap()).unwrap();
+        std::fs::write(there, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!((code, &value["behind"][0]["region"]), (4, &json!("b")), "{value:#}");
+    assert!(!ids(&bench, "b").contains(&first), "shown in b, which has half of it");
+}
+
+#[test]
 fn an_independent_snapshot_shares_nothing_with_one_whose_manifest_is_damaged() {
     let bench = with_source(&["a"]);
     good(&bench, &[]);
