@@ -49,6 +49,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("bech32", &["crypto"]),
     ("zxcvbn", &["crypto"]),
     ("serde_saphyr", &["policy"]),
+    ("cron", &["policy"]),
+    ("chrono", &["policy"]),
+    ("chrono_tz", &["policy"]),
     ("rusqlite", &["catalog"]),
     ("getrandom", &["base"]),
 ];

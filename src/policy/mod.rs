@@ -5,12 +5,16 @@
 //! ignored: a misspelt field that silently does nothing is how backups go missing. Anchors, aliases, merge
 //! keys and unknown tags are refused too, and with them the documents that grow without bound when read.
 
+mod cron;
 mod name;
 mod region;
 mod repository;
+mod retention;
 mod yaml;
 
+pub use cron::Cron;
 pub use name::Name;
 pub use region::RegionSpec;
 pub use repository::{API_VERSION, FILE_NAME, REGIONS_MAX, Repository, parse};
+pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use yaml::TEXT_BYTES_MAX;
