@@ -4,7 +4,7 @@ use super::args::Forget;
 use super::common::{Context, passes};
 use super::found;
 use super::output::{Outcome, plain};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Kind, Result};
 use crate::ops::forget;
 use crate::repo::view::View;
 use serde_json::json;
@@ -14,6 +14,9 @@ pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let mut chosen = Vec::new();
     for text in &args.snapshot {
+        if let Some(why) = view.doubt(text) {
+            return Err(Error::new(Kind::Refused, why).advise("name what to forget by its id"));
+        }
         let snapshot = view.find(text, |m| passes(&args.filter, m))?;
         if !chosen.iter().any(|s: &crate::repo::view::Snapshot| s.manifest.sid == snapshot.manifest.sid) {
             chosen.push(snapshot.clone());

@@ -43,6 +43,8 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
+    /// The damaged ones that may be snapshots of ours; what is whole and sealed with a key of nobody is not.
+    unsure: BTreeSet<SessionId>,
 }
 
 fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, RegionSet> {
@@ -161,6 +163,8 @@ impl View {
             Err(e) => {
                 if e.kind() == Kind::WrongKey {
                     self.sealed_otherwise = self.sealed_otherwise.or(at);
+                } else {
+                    self.unsure.insert(sid);
                 }
                 self.damaged.insert(sid, e.to_string());
             }
@@ -254,6 +258,13 @@ impl View {
             _ => Err(Error::new(Kind::Config, format!("`{text}` fits {} snapshots", hits.len()))
                 .advise("give more digits of the id")),
         }
+    }
+
+    /// What makes it unsure that `text` means what it says: a snapshot that nobody can read may be the latest.
+    pub fn doubt(&self, text: &str) -> Option<String> {
+        let first = self.unsure.first().filter(|_| text == "latest")?;
+        let more = if self.unsure.len() > 1 { " (and others)" } else { "" };
+        Some(format!("snapshot {}{more} is damaged in every region, and may be a later one", first.short()))
     }
 
     fn why_not(&self, text: &str) -> Error {

@@ -171,10 +171,14 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
         return;
     };
     shared.progress.bytes_read.add(bytes.len() as u64);
-    let mut open: Option<(u32, std::result::Result<Vec<u8>, crate::format::FormatError>)> = None;
+    // What is open: number, and of a chunk's own record the id that was checked. An index may name one record for
+    // several chunks; it is at most one of them.
+    type What = (u32, Option<ChunkId>);
+    let mut open: Option<(What, std::result::Result<Vec<u8>, crate::format::FormatError>)> = None;
     for (at, chunk) in range.refs {
         let number = at.place.number;
-        if open.as_ref().is_none_or(|(n, _)| *n != number) {
+        let what = (number, at.place.inside.is_none().then_some(at.place.id));
+        if open.as_ref().is_none_or(|(opened, _)| *opened != what) {
             let start = (at.place.offset - range.from) as usize;
             let record = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
             let plain = if at.place.inside.is_some() {
@@ -186,7 +190,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
             if let (Err(why), Some(ix)) = (&plain, ix) {
                 repo.regions.record(ix, &key.path(), why.to_string());
             }
-            open = Some((number, plain));
+            open = Some((what, plain));
         }
         let plain = open.as_ref().and_then(|(_, plain)| plain.as_ref().ok());
         let part = plain.and_then(|plain| match at.place.inside {
