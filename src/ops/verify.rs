@@ -406,11 +406,10 @@ fn check_pack(
     let keys = keys_of(repo, &bytes)?;
     let mut coder = Coder::new(ZSTD_LEVEL);
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
-    let mut plain = Vec::new();
+    let mut scratch = Vec::new();
     for at in pack::records(&keys, &bytes)? {
         let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        plain.clear();
-        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut plain)? {
+        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut scratch)?.0 {
             Content::Chunk(id, len) => {
                 found.insert((id, at.offset, at.len, at.number, None, len));
             }
