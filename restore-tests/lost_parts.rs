@@ -188,3 +188,27 @@ fn what_a_damaged_hold_may_hold_is_not_forgotten() {
     assert_eq!(code, 11, "{value:#}");
     assert!(value.to_string().contains(&key.path()), "{value:#}");
 }
+
+#[test]
+fn a_snapshot_of_which_a_part_of_the_index_is_lost_is_not_brought_to_another_region() {
+    let (bench, first) = b_is_behind();
+    let away = bench.path("away");
+    std::fs::rename(bench.region("b"), &away).unwrap();
+    let of_the_first = segments(&bench, "a");
+    std::fs::write(bench.path("source/later"), noise(77, 90_000)).unwrap();
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!(code, 4, "{value:#}");
+    let second = id_of(&value);
+    for segment in of_the_first {
+        std::fs::remove_file(bench.region("a").join(segment)).unwrap();
+    }
+    std::fs::rename(&away, bench.region("b")).unwrap();
+    // The root page of the second snapshot is indexed, what it shares with the first is not.
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!((code, &value["behind"][0]["region"]), (4, &json!("b")), "{value:#}");
+    let shown = ids(&bench, "b");
+    assert!(!shown.contains(&first) && !shown.contains(&second), "{shown:?}");
+    // What b shows is whole; that it lacks what the newest vouches for is another matter, and is said.
+    let (_, value) = bench.json_at(&["b"], &["verify", "--level", "content"]);
+    assert_eq!((&value["broken"], &value["findings"]), (&json!([]), &json!([])), "{value:#}");
+}

@@ -1,6 +1,7 @@
 //! Brings up regions that are behind: what a region lacks is copied from one that has it, what is needed
 //! before what needs it. Copies are verified before they are written; a bad copy is recorded and passed over.
 
+use super::complete::{self, Known};
 use crate::base::{Cancel, SegmentName, SessionId};
 use crate::error::Result;
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
@@ -10,9 +11,11 @@ use crate::format::{pack, signed};
 use crate::region::{self, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
 use crate::repo::index::{self, Index, open_segment};
+use crate::repo::reader::Reader;
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +61,7 @@ fn holders_by_size(repo: &Repo, prefix: Prefix) -> BTreeMap<(Key, u64), RegionSe
 ///
 /// # Errors
 /// Interrupted. A region that fails is marked as such; an object that no region has intact is recorded.
-pub fn run(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
+pub fn run(repo: &Arc<Repo>, cancel: &Cancel) -> Result<CaughtUp> {
     let mut done = CaughtUp::default();
     for ix in repo.usable() {
         if let Err(e) = repo.regions.sweep(ix) {
@@ -140,14 +143,14 @@ fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<Pa
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.
 fn outcomes(
-    repo: &Repo,
+    repo: &Arc<Repo>,
     snapshots: Holders,
     cancel: &Cancel,
     incomplete: RegionSet,
     done: &mut CaughtUp,
 ) -> Result<()> {
     let mut forgotten: Option<BTreeSet<SessionId>> = None;
-    let mut index: Option<Index> = None;
+    let (mut reader, mut known) = (None, Known::default());
     for (key, at) in snapshots {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
@@ -158,18 +161,25 @@ fn outcomes(
         if !wanted || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
             continue;
         }
+        // A tombstone beside a manifest hides nothing: the manifest is what is brought.
+        let manifest_in = |ix: &usize| {
+            repo.read_object(RegionSet::of([*ix]), &key).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
+        };
+        let showing = RegionSet::of(at.iter().filter(manifest_in));
+        let at = if showing.is_empty() { at } else { showing };
         let Ok(opened) = repo.read_object(at, &key) else { continue };
         let shows = opened.kind == ObjectKind::Manifest;
-        let root = if shows { opened.decode::<Manifest>("manifest").map_or(None, |m| m.root.tree) } else { None };
-        if root.is_some() && index.is_none() {
-            index = Some(Index::load(repo)?);
+        let mut targets = RegionSet::of(missing.iter().filter(|ix| !incomplete.has(*ix)));
+        if shows && !targets.is_empty() {
+            let Ok(manifest) = opened.decode::<Manifest>("manifest") else { continue };
+            if reader.is_none() {
+                reader = Some(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)));
+            }
+            // A region may have lost a part of its index, and lists the rest without an error.
+            if let Some(reader) = &reader {
+                targets = complete::regions(reader, &mut known, &manifest.root, targets, cancel)?;
+            }
         }
-        // A region that has lost its index lists nothing, and that is no error.
-        let resolves = |ix| match (&root, &index) {
-            (Some(root), Some(index)) => index.locate(root).any(|at| at.regions.has(ix)),
-            _ => true,
-        };
-        let targets = RegionSet::of(missing.iter().filter(|ix| !incomplete.has(*ix) && resolves(*ix)));
         let now = copy_to(repo, &key, at, targets, done);
         if shows {
             done.snapshots += u64::from(now.count() > at.count());
