@@ -1,13 +1,15 @@
 //! Brings up regions that are behind: what a region lacks is copied from one that has it, what is needed
 //! before what needs it. Copies are verified before they are written; a bad copy is recorded and passed over.
 
-use crate::base::{Cancel, PackName, SegmentName, SessionId};
+use crate::base::{Cancel, SegmentName, SessionId};
 use crate::error::Result;
-use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::index::PackLine;
+use crate::format::snapshot::Manifest;
 use crate::format::{pack, signed};
 use crate::region::{self, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
-use crate::repo::index::{self, open_segment};
+use crate::repo::index::{self, Index, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,20 +23,35 @@ pub struct CaughtUp {
     pub bytes: u64,
     /// Snapshots that became visible in a further region.
     pub snapshots: u64,
+    /// Regions that may be written and still lack a snapshot that another one shows.
+    pub lacking: RegionSet,
 }
 
 /// Which regions have what.
 type Holders = BTreeMap<Key, RegionSet>;
 
 fn holders(repo: &Repo, prefix: Prefix) -> Holders {
-    let mut found: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    let mut found = Holders::new();
+    for ((key, _), at) in holders_by_size(repo, prefix) {
+        let all = found.entry(key).or_default();
+        *all = all.or(at);
+    }
+    found
+}
+
+/// The same, told apart by the size that is listed.
+fn holders_by_size(repo: &Repo, prefix: Prefix) -> BTreeMap<(Key, u64), RegionSet> {
+    let mut found: BTreeMap<(Key, u64), RegionSet> = BTreeMap::new();
     for ix in repo.usable().iter() {
         match repo.regions.list(ix, prefix) {
-            Ok(listed) => listed.into_iter().for_each(|l| found.entry(l.key).or_default().push(ix)),
+            Ok(listed) => listed.into_iter().for_each(|l| {
+                let at = found.entry((l.key, l.size)).or_default();
+                *at = at.with(ix);
+            }),
             Err(e) => repo.regions.fail(ix, e),
         }
     }
-    found.into_iter().map(|(key, at)| (key, RegionSet::of(at))).collect()
+    found
 }
 
 /// Brings every region that may be written up to the union of all.
@@ -86,7 +103,8 @@ fn epochs(repo: &Repo, done: &mut CaughtUp) -> Epochs {
 
 /// Packs, then the segment that names them. Returns the regions in which something is still missing.
 fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) -> Result<RegionSet> {
-    let mut packs: Option<Holders> = None;
+    // A pack of another size than its segment says is no copy of it.
+    let mut packs: Option<BTreeMap<(Key, u64), RegionSet>> = None;
     let mut incomplete = RegionSet::NONE;
     let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
     for (name, at) in index::listed(repo) {
@@ -94,20 +112,20 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
         if missing.is_empty() {
             continue;
         }
-        let packs = packs.get_or_insert_with(|| holders(repo, Prefix::Packs));
+        let packs = packs.get_or_insert_with(|| holders_by_size(repo, Prefix::Packs));
         // If no region has this segment intact, that was recorded by the read.
-        let names = segment_packs(repo, name, at).unwrap_or_default();
+        let lines = segment_packs(repo, name, at).unwrap_or_default();
         let mut complete = missing;
-        if names.is_empty() || names.iter().any(|pack| undecided.contains(pack)) {
+        if lines.is_empty() || lines.iter().any(|pack| undecided.contains(&pack.name)) {
             complete = RegionSet::NONE;
         }
-        for pack in names.iter().filter(|pack| !doomed.contains(*pack)) {
+        for pack in lines.iter().filter(|pack| !doomed.contains(&pack.name)) {
             cancel.check()?;
-            let key = Key::Pack(*pack);
-            let has = packs.get(&key).copied().unwrap_or(RegionSet::NONE);
+            let key = Key::Pack(pack.name);
+            let has = packs.get(&(key, pack.size)).copied().unwrap_or(RegionSet::NONE);
             let now = copy_to(repo, &key, has, complete, done);
             complete = complete.and(now);
-            packs.insert(key, now);
+            packs.insert((key, pack.size), now);
         }
         let now = copy_to(repo, &Key::Index(name), at, complete, done);
         incomplete = incomplete.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
@@ -115,12 +133,9 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
     Ok(incomplete)
 }
 
-fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackName>> {
+fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackLine>> {
     let key = Key::Index(name);
-    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| {
-        let lines = open_segment(repo, &key, bytes)?.pack_lines()?;
-        Ok(lines.into_iter().map(|line| line.name).collect())
-    })
+    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes)?.pack_lines())
 }
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.
@@ -132,15 +147,33 @@ fn outcomes(
     done: &mut CaughtUp,
 ) -> Result<()> {
     let mut forgotten: Option<BTreeSet<SessionId>> = None;
+    let mut index: Option<Index> = None;
     for (key, at) in snapshots {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
-        let targets = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix) && !incomplete.has(*ix)));
-        if targets.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
+        // A region that failed since vouches for nothing: its segments may not have been seen.
+        let at = at.and(repo.usable());
+        let missing = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix)));
+        let wanted = !at.is_empty() && !missing.is_empty();
+        if !wanted || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
             continue;
         }
-        if copy_to(repo, &key, at, targets, done).count() > at.count() {
-            done.snapshots += 1;
+        let Ok(opened) = repo.read_object(at, &key) else { continue };
+        let shows = opened.kind == ObjectKind::Manifest;
+        let root = if shows { opened.decode::<Manifest>("manifest").map_or(None, |m| m.root.tree) } else { None };
+        if root.is_some() && index.is_none() {
+            index = Some(Index::load(repo)?);
+        }
+        // A region that has lost its index lists nothing, and that is no error.
+        let resolves = |ix| match (&root, &index) {
+            (Some(root), Some(index)) => index.locate(root).any(|at| at.regions.has(ix)),
+            _ => true,
+        };
+        let targets = RegionSet::of(missing.iter().filter(|ix| !incomplete.has(*ix) && resolves(*ix)));
+        let now = copy_to(repo, &key, at, targets, done);
+        if shows {
+            done.snapshots += u64::from(now.count() > at.count());
+            done.lacking = done.lacking.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
         }
     }
     Ok(())

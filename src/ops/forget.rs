@@ -56,15 +56,24 @@ fn holds(repo: &Repo) -> Result<Vec<(SessionId, String)>> {
     for (key, at) in &listed {
         let Key::Hold(id) = *key else { continue };
         let at = RegionSet::of(at.iter().copied());
-        let hold = repo.regions.read(at, key, SMALL_OBJECT_BYTES_MAX, |bytes| open_hold(repo, key, id, bytes));
+        // Torn or rotten: what a hold holds cannot be told any more. Somebody else's object holds nothing.
+        let mut torn = false;
+        let hold = repo.regions.read(at, key, SMALL_OBJECT_BYTES_MAX, |bytes| {
+            open_hold(repo, key, id, bytes).inspect_err(|why| torn |= matches!(why, FormatError::Damaged(_)))
+        });
         let release = Key::HoldRelease(id);
         let released = listed.get(&release).is_some_and(|at| {
             let at = RegionSet::of(at.iter().copied());
             let check = |bytes: &[u8]| open_release(repo, &release, id, bytes);
             repo.regions.read(at, &release, SMALL_OBJECT_BYTES_MAX, check).is_ok()
         });
-        if let (Ok(hold), false) = (hold, released) {
-            held.push((hold.sid, hold.reason));
+        match hold {
+            _ if released => {}
+            Ok(hold) => held.push((hold.sid, hold.reason)),
+            Err(e) if torn || matches!(e.kind(), Kind::Retry | Kind::Denied | Kind::Newer) => {
+                return Err(e.with_kind(Kind::Refused).advise("it may hold any snapshot: put a good copy back first"));
+            }
+            Err(_) => {}
         }
     }
     Ok(held)
