@@ -8,6 +8,7 @@ use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
 use crate::format::ring::role;
+use crate::format::signed::check_sum;
 use crate::format::snapshot::{Manifest, Seen};
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
@@ -43,7 +44,7 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
-    /// The damaged ones that may be snapshots of ours; what is whole and sealed with a key of nobody is not.
+    /// The damaged ones that may be snapshots of ours. What is whole, and yet does not verify, was never one.
     unsure: BTreeSet<SessionId>,
 }
 
@@ -98,6 +99,11 @@ fn open_outcome(
         return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
     }
     Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: RegionSet::NONE }))
+}
+
+/// Whether a region's copy fits its checksum.
+fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
+    repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX).is_ok_and(|bytes| check_sum(&bytes).is_ok())
 }
 
 /// Names the regions that show an end where another shows a snapshot.
@@ -163,7 +169,8 @@ impl View {
             Err(e) => {
                 if e.kind() == Kind::WrongKey {
                     self.sealed_otherwise = self.sealed_otherwise.or(at);
-                } else {
+                }
+                if at.iter().any(|ix| !is_whole(repo, &key, ix)) {
                     self.unsure.insert(sid);
                 }
                 self.damaged.insert(sid, e.to_string());
