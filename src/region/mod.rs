@@ -252,6 +252,11 @@ impl Regions {
         self.store(ix)?.sweep_staged().map_err(|e| e.lift().at(self.label(ix)))
     }
 
+    /// Device and inode of each folder.
+    pub fn identities(&self) -> Vec<(u64, u64)> {
+        self.all.iter().filter_map(|r| r.store.as_ref()?.identity()).collect()
+    }
+
     /// The runtime.
     pub fn handle(&self) -> &Handle {
         &self.handle

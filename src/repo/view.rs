@@ -188,7 +188,14 @@ impl View {
             return Err(Error::new(Kind::Damage, what)
                 .advise("bring back a region that has the newest configuration; do not write with this one"));
         }
-        let newest = self.snapshots.values().map(|s| s.manifest.fresh.config).max();
+        let (number, digest) = repo.config();
+        let fresh = || self.snapshots.values().map(|s| s.manifest.fresh);
+        if fresh().any(|known| known.config == number && known.digest != digest) {
+            let what = format!("configuration {number} is not the one that snapshots vouch for");
+            return Err(Error::new(Kind::Damage, what)
+                .advise("bring back a region that has the right one; do not trust the keys shown here"));
+        }
+        let newest = fresh().map(|known| known.config).max();
         match newest {
             Some(n) if n > repo.config().0 => Err(Error::new(
                 Kind::Damage,

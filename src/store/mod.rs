@@ -18,6 +18,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,6 +191,11 @@ impl Store {
 }
 
 impl Store {
+    /// Device and inode of the folder.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.folder.held.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+    }
+
     /// Removes staged files that dead writers left. Live writers' files are young.
     ///
     /// # Errors

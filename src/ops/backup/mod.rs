@@ -123,7 +123,7 @@ fn escaped(path: &[u8]) -> String {
 /// # Errors
 /// The source is not there, nothing can be stored anywhere, or the run was interrupted; work stored so far
 /// is kept for the next run.
-pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
+pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
     let source = Source {
@@ -133,6 +133,8 @@ pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
     let start = repo.env.now().0;
+    // A repository inside of its own source would grow with every run.
+    options.walk.skip = repo.regions.identities();
     let walker = Walker::new(&paths, options.walk.clone())?;
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
     let view = View::load(repo)?;

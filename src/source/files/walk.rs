@@ -35,6 +35,8 @@ pub struct WalkOptions {
     pub one_file_system: bool,
     /// Leave out what is below a directory tagged as a cache, but for the tag.
     pub caches: bool,
+    /// Directories whose content is left out, by device and inode: a repository does not hold itself.
+    pub skip: Vec<(u64, u64)>,
     /// Name of files with further patterns for their directory.
     pub ignore_file: Option<Vec<u8>>,
 }
@@ -326,7 +328,7 @@ impl Walker {
         let elsewhere = self.options.one_file_system && self.dev.is_some_and(|dev| dev != stat.st_dev);
         let names = match partly {
             Some(asked) => Names::Asked(asked.below.into_iter().collect()),
-            None if elsewhere => {
+            None if elsewhere || self.options.skip.contains(&(stat.st_dev, stat.st_ino)) => {
                 self.queue.push_back(Event::Excluded { path });
                 Names::Asked(VecDeque::new())
             }
