@@ -27,14 +27,7 @@ pub struct CaughtUp {
 type Holders = BTreeMap<Key, RegionSet>;
 
 fn holders(repo: &Repo, prefix: Prefix) -> Holders {
-    let mut found: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for ix in repo.usable().iter() {
-        match repo.regions.list(ix, prefix) {
-            Ok(listed) => listed.into_iter().for_each(|l| found.entry(l.key).or_default().push(ix)),
-            Err(e) => repo.regions.fail(ix, e),
-        }
-    }
-    found.into_iter().map(|(key, at)| (key, RegionSet::of(at))).collect()
+    repo.regions.listed(repo.usable(), prefix)
 }
 
 /// Brings every region that may be written up to the union of all.

@@ -6,5 +6,7 @@ pub mod browse;
 pub mod catch_up;
 pub mod compare;
 pub mod forget;
+pub mod hold;
 pub mod restore;
+pub mod retain;
 pub mod verify;
