@@ -14,6 +14,7 @@ mod inside;
 mod interrupts;
 mod key_files;
 mod keys;
+mod lost_parts;
 mod policies;
 mod properties;
 mod reader;

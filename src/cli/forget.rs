@@ -4,7 +4,7 @@ use super::args::{Forget, Rules};
 use super::common::{Context, passes};
 use super::found;
 use super::output::{Outcome, plain};
-use crate::error::{Exit, Result};
+use crate::error::{Error, Exit, Kind, Result};
 use crate::ops::forget::{self, ForgetReport, Target};
 use crate::ops::retain::{Line, Plan, SourcePlan, Wish};
 use crate::policy::{self, Retention};
@@ -21,6 +21,9 @@ fn by_id(context: &Context, args: &Forget) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let mut chosen: Vec<Target> = Vec::new();
     for text in &args.snapshot {
+        if let Some(why) = view.doubt(text) {
+            return Err(Error::new(Kind::Refused, why).advise("name what to forget by its id"));
+        }
         let target = Target::of(view.find(text, |m| passes(&args.filter, m))?);
         if !chosen.contains(&target) {
             chosen.push(target);

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod browse;
 pub mod catch_up;
 pub mod compare;
+pub mod complete;
 pub mod forget;
 pub mod hold;
 pub mod restore;

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// Most regions of a repository.
@@ -120,7 +120,7 @@ pub struct Region {
 }
 
 /// Something wrong with one copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// Region.
     pub region: String,
@@ -136,12 +136,19 @@ impl std::fmt::Display for Finding {
     }
 }
 
+/// In the order in which they were found, each once. There may be as many as a region has objects.
+#[derive(Debug, Default)]
+struct Findings {
+    all: Vec<Arc<Finding>>,
+    known: HashSet<Arc<Finding>>,
+}
+
 /// All regions of one repository.
 #[derive(Debug)]
 pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
-    findings: Mutex<Vec<Finding>>,
+    findings: Mutex<Findings>,
     /// Packs with a finding.
     damaged: Mutex<HashSet<PackName>>,
     any_damaged: AtomicBool,
@@ -220,10 +227,12 @@ impl Regions {
     /// Records something wrong with one copy, once.
     pub fn record(&self, ix: usize, object: &str, what: impl Into<String>) {
         let finding = Finding { region: self.all[ix].name.clone(), object: object.to_owned(), what: what.into() };
-        let mut all = lock(&self.findings);
-        if !all.contains(&finding) {
-            all.push(finding);
+        let finding = Arc::new(finding);
+        let mut findings = lock(&self.findings);
+        if findings.known.insert(Arc::clone(&finding)) {
+            findings.all.push(finding);
         }
+        drop(findings);
         if let Some(Key::Pack(name)) = Key::parse(object) {
             lock(&self.damaged).insert(name);
             self.any_damaged.store(true, Ordering::Release);
@@ -237,7 +246,7 @@ impl Regions {
 
     /// Everything recorded so far.
     pub fn findings(&self) -> Vec<Finding> {
-        lock(&self.findings).clone()
+        lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
     }
 
     /// Removes what dead writers left half-written.

@@ -8,6 +8,7 @@ use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
 use crate::format::ring::role;
+use crate::format::signed::check_sum;
 use crate::format::snapshot::{Manifest, Seen};
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
@@ -45,6 +46,8 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
+    /// The damaged ones that may be snapshots of ours. What is whole, and yet does not verify, was never one.
+    unsure: BTreeSet<SessionId>,
 }
 
 /// Where something is listed, and the earliest time that a store gives it.
@@ -114,6 +117,11 @@ fn open_outcome(
     }))
 }
 
+/// Whether a region's copy fits its checksum.
+fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
+    repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX).is_ok_and(|bytes| check_sum(&bytes).is_ok())
+}
+
 /// Names the regions that show an end where another shows a snapshot.
 fn record_ends(repo: &Repo, key: &Key, at: RegionSet, sid: SessionId) {
     for ix in at.iter() {
@@ -177,6 +185,9 @@ impl View {
             Err(e) => {
                 if e.kind() == Kind::WrongKey {
                     self.sealed_otherwise = self.sealed_otherwise.or(at);
+                }
+                if at.iter().any(|ix| !is_whole(repo, &key, ix)) {
+                    self.unsure.insert(sid);
                 }
                 self.damaged.insert(sid, e.to_string());
             }
@@ -270,6 +281,13 @@ impl View {
             _ => Err(Error::new(Kind::Config, format!("`{text}` fits {} snapshots", hits.len()))
                 .advise("give more digits of the id")),
         }
+    }
+
+    /// What makes it unsure that `text` means what it says: a snapshot that nobody can read may be the latest.
+    pub fn doubt(&self, text: &str) -> Option<String> {
+        let first = self.unsure.first().filter(|_| text == "latest")?;
+        let more = if self.unsure.len() > 1 { " (and others)" } else { "" };
+        Some(format!("snapshot {}{more} is damaged in every region, and may be a later one", first.short()))
     }
 
     fn why_not(&self, text: &str) -> Error {
