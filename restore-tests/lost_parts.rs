@@ -175,7 +175,7 @@ fn what_a_damaged_hold_may_hold_is_not_forgotten() {
     let id = HoldId([1; 16]);
     let key = Key::Hold(id);
     let sid = SessionId::parse(&first).unwrap();
-    let hold = Hold { fresh: repo.fresh(), hold: id, sid, created: 0, reason: "a drill".into() };
+    let hold = Hold { fresh: repo.fresh(), hold: id, sid, created: 0, reason: "a drill".into(), until: None };
     let sealed = repo.seal(Kind::Hold, &key.canonical(), &hold).unwrap();
     let path = bench.region("a").join(key.path());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

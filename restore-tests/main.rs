@@ -19,6 +19,7 @@ mod policies;
 mod properties;
 mod reader;
 mod regions;
+mod retention;
 mod sessions;
 mod tidy;
 mod torture;

@@ -6,6 +6,7 @@ mod browse;
 mod common;
 mod forget;
 mod found;
+mod hold;
 mod init;
 mod key;
 mod output;
@@ -51,6 +52,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Key(args) => key::run(context, &args.verb),
     }
 }

@@ -34,15 +34,10 @@ pub struct CaughtUp {
 type Holders = BTreeMap<Key, RegionSet>;
 
 fn holders(repo: &Repo, prefix: Prefix) -> Holders {
-    let mut found = Holders::new();
-    for ((key, _), at) in holders_by_size(repo, prefix) {
-        let all = found.entry(key).or_default();
-        *all = all.or(at);
-    }
-    found
+    repo.regions.listed(repo.usable(), prefix)
 }
 
-/// The same, told apart by the size that is listed.
+/// Which regions list what, told apart by the size.
 fn holders_by_size(repo: &Repo, prefix: Prefix) -> BTreeMap<(Key, u64), RegionSet> {
     let mut found: BTreeMap<(Key, u64), RegionSet> = BTreeMap::new();
     for ix in repo.usable().iter() {

@@ -7,5 +7,7 @@ pub mod catch_up;
 pub mod compare;
 pub mod complete;
 pub mod forget;
+pub mod hold;
 pub mod restore;
+pub mod retain;
 pub mod verify;

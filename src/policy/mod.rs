@@ -10,6 +10,8 @@ mod name;
 mod region;
 mod repository;
 mod retention;
+mod shrink;
+mod when;
 mod yaml;
 
 pub use cron::Cron;
@@ -17,4 +19,6 @@ pub use name::Name;
 pub use region::RegionSpec;
 pub use repository::{API_VERSION, FILE_NAME, REGIONS_MAX, Repository, parse};
 pub use retention::{Candidate, Reason, Retention, Verdict, judge};
+pub use shrink::{Extent, Small, brake, small};
+pub use when::{Zone, length_ms, until, zone};
 pub use yaml::TEXT_BYTES_MAX;

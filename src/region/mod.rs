@@ -16,7 +16,7 @@ use crate::format::region::RegionMark;
 use crate::store::{Key, Listed, Prefix, Put, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,6 +41,11 @@ impl RegionSet {
     /// Whether it has this one.
     pub fn has(self, ix: usize) -> bool {
         ix < REGIONS_MAX && self.0 & (1 << ix) != 0
+    }
+
+    /// A bit for each region.
+    pub fn bits(self) -> u32 {
+        self.0
     }
 
     /// Its members, in order.
@@ -348,6 +353,23 @@ impl Regions {
             self.record(ix, &name, "not an object of this format; ignored");
         }
         Ok(known)
+    }
+
+    /// What several regions list, with those that list it. A region that cannot be listed is marked as failed.
+    pub fn listed(&self, among: RegionSet, prefix: Prefix) -> BTreeMap<Key, RegionSet> {
+        let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
+        for ix in among.iter() {
+            match self.list(ix, prefix) {
+                Ok(lines) => {
+                    for line in lines {
+                        let at = found.entry(line.key).or_default();
+                        *at = at.with(ix);
+                    }
+                }
+                Err(e) => self.fail(ix, e),
+            }
+        }
+        found
     }
 
     /// Creates an object in one region.

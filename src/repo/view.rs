@@ -2,7 +2,7 @@
 //! that a manifest vouches for is missing.
 
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::base::{Digest, Generation, SessionId};
+use crate::base::{Digest, Generation, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub writer: crate::base::WriterId,
     /// Regions that list it.
     pub regions: RegionSet,
+    /// The earliest time that a region's store gives its manifest.
+    pub stored: TimeMs,
 }
 
 /// All snapshots.
@@ -48,21 +50,29 @@ pub struct View {
     unsure: BTreeSet<SessionId>,
 }
 
-fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, RegionSet> {
-    let mut found: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
+/// Where something is listed, and the earliest time that a store gives it.
+struct Places {
+    at: RegionSet,
+    earliest: TimeMs,
+}
+
+fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, Places> {
+    let mut found: BTreeMap<SessionId, Places> = BTreeMap::new();
     for ix in repo.usable().iter() {
         match repo.regions.list(ix, prefix) {
             Ok(listed) => {
                 for line in listed {
                     if let Key::Snapshot(sid) | Key::Forgotten(sid) = line.key {
-                        found.entry(sid).or_default().push(ix);
+                        let time = TimeMs(line.modified);
+                        let places = found.entry(sid).or_insert(Places { at: RegionSet::NONE, earliest: time });
+                        *places = Places { at: places.at.with(ix), earliest: places.earliest.min(time) };
                     }
                 }
             }
             Err(e) => repo.regions.fail(ix, e),
         }
     }
-    found.into_iter().map(|(sid, at)| (sid, RegionSet::of(at))).collect()
+    found
 }
 
 /// Opens the marker of `sid`.
@@ -98,7 +108,13 @@ fn open_outcome(
     if manifest.sid != sid || !allowed {
         return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
     }
-    Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: RegionSet::NONE }))
+    Ok(Some(Snapshot {
+        manifest,
+        digest: opened.digest,
+        writer: opened.writer,
+        regions: RegionSet::NONE,
+        stored: TimeMs(0),
+    }))
 }
 
 /// Whether a region's copy fits its checksum.
@@ -123,7 +139,7 @@ impl View {
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
         let mut view = View::default();
-        for (sid, at) in sids(repo, Prefix::Forgotten) {
+        for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
             let key = Key::Forgotten(sid);
             // A marker that does not verify hides nothing; reading it has recorded why.
             if repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
@@ -131,16 +147,16 @@ impl View {
                 view.forgotten.insert(sid);
             }
         }
-        for (sid, at) in sids(repo, Prefix::Snapshots) {
-            view.load_outcome(repo, sid, at);
+        for (sid, places) in sids(repo, Prefix::Snapshots) {
+            view.load_outcome(repo, sid, &places);
         }
         view.check_config(repo)?;
         view.check_vouched(repo);
         Ok(view)
     }
 
-    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, at: RegionSet) {
-        let key = Key::Snapshot(sid);
+    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places) {
+        let (key, at) = (Key::Snapshot(sid), places.at);
         let read =
             |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
         let mut found = read(at);
@@ -160,7 +176,7 @@ impl View {
         }
         match found {
             Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
-                self.snapshots.insert(sid, Snapshot { regions: at, ..snapshot });
+                self.snapshots.insert(sid, Snapshot { regions: at, stored: places.earliest, ..snapshot });
             }
             Ok(Some(_)) => {}
             Ok(None) => {
