@@ -19,3 +19,18 @@ fn what_went_in_comes_out() {
     bench.ok(&["restore", "latest", "--target", &target.display().to_string()]);
     assert_same(&source, &target);
 }
+
+#[test]
+fn a_repository_below_its_own_source_does_not_hold_itself() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    let all = bench.dir.path().display().to_string();
+    let first = bench.ok(&["backup", "--name", "all", &all]);
+    assert_eq!(first["excluded"], 2, "the two regions: {first:#}");
+    let again = bench.ok(&["backup", "--name", "all", &all]);
+    assert_eq!(again["files"], first["files"], "nothing of the repository was read: {again:#}");
+    let target = bench.path("target");
+    bench.ok(&["restore", "latest", "--target", target.to_str().unwrap()]);
+    assert_same(&bench.path("source"), &target.join("source"));
+    assert_eq!(std::fs::read_dir(target.join("region-a")).unwrap().count(), 0);
+}

@@ -80,6 +80,34 @@ fn snapshots_are_chosen_by_filters_prefixes_and_latest() {
     all.iter().for_each(|id| assert!(text.contains(&id[..8])));
 }
 
+/// The newest snapshot cannot be read: `latest` is an older one then, and nobody must take it for the newest.
+#[test]
+fn latest_is_unsure_where_a_snapshot_is_damaged() {
+    let bench = Bench::with_key(&["a"]);
+    let (source, target) = (bench.path("source"), bench.path("target").display().to_string());
+    std::fs::create_dir(&source).expect("directory");
+    let backup = |content: &str| {
+        std::fs::write(source.join("file"), content).expect("file");
+        bench.ok(&["backup", &source.display().to_string()])["snapshot"].as_str().expect("an id").to_owned()
+    };
+    let (first, second) = (backup("old"), backup("new"));
+    let object = bench.region("a").join("snapshots").join(&second);
+    let mut bytes = std::fs::read(&object).expect("the manifest");
+    bytes[300] ^= 1;
+    std::fs::remove_file(&object).expect("removed");
+    std::fs::write(&object, bytes).expect("damaged");
+    let doubted: [&[&str]; 3] =
+        [&["restore", "latest", "--target", &target], &["ls", "latest"], &["cat", "latest:/file"]];
+    for args in doubted {
+        let (code, text) = told(&bench.run(&[&["--quiet"], args].concat()).1);
+        assert_eq!(code, 5, "{args:?}: {text}");
+        names_all(&text, &["warning", &first[..8], &second[..8]]);
+    }
+    names_all(&error(&bench, 11, &["forget", "latest", "--last"]), &[&second[..8], "by its id"]);
+    bench.ok(&["restore", &first, "--target", &target]);
+    bench.ok(&["forget", &first, "--last"]);
+}
+
 #[test]
 fn an_empty_repository_has_no_snapshots() {
     let bench = Bench::new(&["a"]);

@@ -3,6 +3,7 @@
 
 mod craft;
 
+use crate::harness::noise;
 use craft::{Villain, file, list, named, symlink};
 use holdfast::base::ChunkId;
 use holdfast::format::snapshot::Counts;
@@ -68,6 +69,28 @@ fn names_that_come_twice_are_refused() {
         let (code, report) = villain.run(&["verify"]);
         assert!(code == 5 && report["broken"].to_string().contains(&sid[..8]), "{report:#}");
     }
+}
+
+#[test]
+fn a_record_that_an_index_names_for_two_chunks_is_one_of_them() {
+    let villain = Villain::new();
+    let [real, said] = [1, 2].map(|seed| noise(seed, 100_000));
+    let of = |name: &str, id| Entry {
+        size: Some(100_000),
+        chunks: Some(list(&[item(id, 100_000)]).into()),
+        ..named(name.as_bytes(), EntryType::File, 0o644)
+    };
+    let (first, second) = (villain.id_of(&real), villain.id_of(&said));
+    let sid = villain.snapshot(|craft| {
+        craft.chunk(&real);
+        craft.dir(b"", vec![of("a", first), of("b", second), of("c", first)])
+    });
+    villain.mislead(&real, &said);
+    let target = villain.target();
+    let (code, report) = villain.restore(&sid, &[]);
+    assert!(!target.join("b").exists(), "other bytes than the snapshot's: {report:#}");
+    assert_eq!((code, report["lost"].as_u64(), report["files"].as_u64()), (5, Some(1), Some(2)), "{report:#}");
+    assert!(["a", "c"].iter().all(|name| std::fs::read(target.join(name)).unwrap() == real));
 }
 
 #[test]

@@ -26,11 +26,15 @@ impl Inside {
 
     /// Opens the bench's repository.
     pub fn open(bench: &Bench, secret: &Unlock) -> Inside {
+        Self::at(bench, secret, &Env::system())
+    }
+
+    /// The same with another clock.
+    pub fn at(bench: &Bench, secret: &Unlock, env: &Env) -> Inside {
         let runtime = Runtime::new().expect("runtime");
         let addresses: Vec<Address> =
             bench.regions.iter().map(|name| Address { name: (*name).into(), folder: bench.region(name) }).collect();
-        let opening =
-            Opening { addresses: &addresses, copies_min: 1, pin: None, env: &Env::system(), handle: runtime.handle() };
+        let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env, handle: runtime.handle() };
         let repo = Arc::new(open(&opening, secret).expect("the repository opens"));
         Inside { repo, _runtime: runtime }
     }

@@ -302,7 +302,7 @@ fn the_rarer_kinds_are_understood() {
     let old = PackName([4; 32]);
     let repack = Repack { fresh, sid: moved, created, moved: vec![Moved { old, new: vec![PackName([5; 32])] }] };
     put(&bench, &repo, Kind::Repack, &Key::Snapshot(moved), &repack);
-    put(&bench, &repo, Kind::Hold, &Key::Hold(hold), &Hold { fresh, hold, sid: dead, created, reason });
+    put(&bench, &repo, Kind::Hold, &Key::Hold(hold), &Hold { fresh, hold, sid: dead, created, reason, until: Some(1) });
     put(&bench, &repo, Kind::HoldRelease, &Key::HoldRelease(hold), &HoldRelease { fresh, hold, created });
     let report = Reader::new(&bench).check();
     assert_eq!(report["problems"], json!([]));

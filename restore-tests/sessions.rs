@@ -2,13 +2,14 @@
 //! fenced, and when its decision region is lost.
 
 use crate::harness::{Bench, assert_same, opened, small_tree};
-use holdfast::base::{ConfigNo, Digest, Epoch, Generation, PackName, RegionId, SessionId};
+use holdfast::base::{Cancel, ConfigNo, Digest, Epoch, Generation, PackName, RegionId, SessionId};
 use holdfast::crypto::Secret;
 use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::objects::{EpochBegin, EpochEnd, Member, Root, Tombstone};
 use holdfast::format::signed;
 use holdfast::format::snapshot::Manifest;
+use holdfast::ops::forget::Target;
 use holdfast::region::RegionSet;
 use holdfast::repo::Repo;
 use holdfast::repo::init::wrap_randomness;
@@ -219,8 +220,8 @@ fn a_session_whose_packs_were_condemned_does_not_commit() {
 fn a_session_whose_parent_was_forgotten_does_not_commit_after_a_fence() {
     let fenced = Fenced::ready();
     let view = View::load(&fenced.repo).unwrap();
-    let chosen: Vec<_> = view.newest_first().into_iter().cloned().collect();
-    holdfast::ops::forget::run(&fenced.repo, &chosen, true, "").unwrap();
+    let chosen: Vec<_> = view.newest_first().into_iter().map(Target::of).collect();
+    holdfast::ops::forget::run(&fenced.repo, &view, &chosen, true, "", &Cancel::new()).unwrap();
     fenced.tombstone(fenced.session.decision);
     assert!(matches!(fenced.commit(Some(fenced.manifest.sid)), Ended::Fenced(_)));
 }

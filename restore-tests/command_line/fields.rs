@@ -142,12 +142,20 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     }
     keys(&bench, c);
     run(&bench, c, "A verb that fails", &["forget", "latest"]);
+    let held = run(&bench, c, "hold add", &["hold", "add", "latest", "--reason", "r", "--until", "2d"]);
+    run(&bench, c, "snapshots", &["snapshots"]);
+    run(&bench, c, "hold list", &["hold", "list"]);
+    run(&bench, c, "forget", &["forget", "--keep-last", "1", "--dry-run"]);
+    run(&bench, c, "forget", &["forget", "--keep-last", "1"]);
     // A region that is away, and comes back.
     std::fs::rename(bench.region("b"), bench.path("away")).expect("renamed");
     let one = ["--copies-min", "1"];
     let behind = run(&bench, c, "backup", &[&["backup", &text], &one[..]].concat());
     assert_eq!(behind["behind"].as_array().map(Vec::len), Some(1), "{behind:#}");
     run(&bench, c, "forget", &[&["forget", "latest"], &one[..]].concat());
+    run(&bench, c, "hold add", &[&["hold", "add", "latest", "--reason", "r"], &one[..]].concat());
+    let hold = held["hold"].as_str().expect("an id");
+    run(&bench, c, "hold remove", &[&["hold", "remove", hold], &one[..]].concat());
     let label = ["key", "add", "--new-recovery-key", "--label", "x"];
     let slot = run(&bench, c, "key add", &[&label[..], &one].concat());
     let id = slot["slot"].as_str().expect("an id");
@@ -162,6 +170,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
+    braked(c);
     checker.finish();
 }
 
@@ -201,6 +210,18 @@ fn policies(c: &mut Checker) {
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
+}
+
+/// A source that is suddenly empty.
+fn braked(c: &mut Checker) {
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    std::fs::write(bench.path("source/file"), b"full").expect("file");
+    (0..5).for_each(|_| drop(bench.ok(&["backup", "source"])));
+    std::fs::remove_file(bench.path("source/file")).expect("removed");
+    bench.ok(&["backup", "source"]);
+    let plan = run(&bench, c, "forget", &["forget", "--keep-last", "1", "--dry-run"]);
+    assert_eq!(plan["brakes"].as_array().map(Vec::len), Some(1), "{plan:#}");
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

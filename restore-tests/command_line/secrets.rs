@@ -48,6 +48,42 @@ fn by_environment_and_by_file() {
     assert_ne!(run(None, &["--passphrase-file", "none", "snapshots"]).0, 0);
 }
 
+/// Interrupted at the question, on a terminal: whoever goes on there must see what he types.
+const AT_THE_QUESTION: &str = "
+import os, pty, sys, termios
+fd, tty = pty.openpty()
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    os.open(os.ttyname(tty), os.O_RDWR)
+    for n in 0, 1, 2: os.dup2(tty, n)
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b''
+shown = lambda: bool(termios.tcgetattr(tty)[3] & termios.ECHO)
+while b'passphrase: ' not in seen: seen += os.read(fd, 100)
+before = shown()
+os.write(fd, b'hunter2' + bytes.fromhex(sys.stdin.read()))
+code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+print(code, before, shown(), b'hunter2' in seen + os.read(fd, 1000))
+";
+
+#[test]
+fn the_terminal_is_given_back() {
+    let bench = Bench::new(&["a"]);
+    let region = format!("a={}", bench.region("a").display());
+    // Ctrl-C, and a wrong passphrase.
+    for (key, code) in [("03", 130), ("0a", 12)] {
+        let mut command = Command::new("python3");
+        command.args(["-c", AT_THE_QUESTION, env!("CARGO_BIN_EXE_holdfast"), "--region", &region, "snapshots"]);
+        command.env_remove("HOLDFAST_PASSPHRASE").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 is needed");
+        child.stdin.take().expect("piped").write_all(key.as_bytes()).expect("written");
+        let output = child.wait_with_output().expect("it ends");
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(out.trim(), format!("{code} False True False"), "{key}");
+    }
+}
+
 /// There is no option that takes the secret itself.
 #[test]
 fn never_by_argument() {

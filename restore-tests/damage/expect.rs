@@ -92,6 +92,8 @@ pub fn in_both(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
         (K::Manifest, D::Swapped, A::Forget) => &[5],
         (K::Tombstone, D::Missing, _) => &[0],
         (K::Tombstone, _, A::Snapshots) => &[5],
+        // What it held cannot be told any more, so nothing is forgotten.
+        (K::Hold, D::FlipMiddle, A::Forget) => &[11],
         (_, _, A::Snapshots | A::Forget) => &[0],
         (K::Index, _, A::Restore) => &[5],
         (K::Data | K::Tree, _, A::Restore) => unread(kind, damage),

@@ -215,7 +215,8 @@ fn second_epoch(inside: &Inside) {
 
 fn hold(inside: &Inside, n: u8, sid: &str) -> String {
     let (id, sid) = (HoldId([n; 16]), SessionId::parse(sid).expect("an id"));
-    let hold = Hold { fresh: inside.repo.fresh(), hold: id, sid, created: 0, reason: "wanted by a court".into() };
+    let hold =
+        Hold { fresh: inside.repo.fresh(), hold: id, sid, created: 0, reason: "wanted by a court".into(), until: None };
     let key = Key::Hold(id);
     inside.put(key, inside.repo.seal(ObjectKind::Hold, &key.canonical(), &hold).expect("sealed"));
     key.path()

@@ -3,10 +3,11 @@
 use crate::damage::fixture::run;
 use crate::harness::{Bench, files};
 use crate::inside::Inside;
-use holdfast::base::{ChunkId, Generation, Progress, SessionId};
+use holdfast::base::{ChunkId, Generation, Progress, SegmentName, SessionId};
 use holdfast::crypto::Secret;
 use holdfast::format::cbor;
 use holdfast::format::envelope::{Class, Kind as ObjectKind};
+use holdfast::format::index::{Place, Segment, encode_packs, encode_places};
 use holdfast::format::snapshot::{Counts, Manifest, content_digest};
 use holdfast::format::tree::{Child, Entry, EntryType, Item, ListPage, Page, push_item};
 use holdfast::repo::index::{Index, Reusable, Reuse};
@@ -113,6 +114,28 @@ impl Villain {
         std::fs::create_dir(&outside).expect("directory");
         std::fs::write(outside.join("canary"), b"alive").expect("canary");
         Villain { bench, inside, base }
+    }
+
+    pub fn id_of(&self, bytes: &[u8]) -> ChunkId {
+        self.inside.repo.id_key().id(bytes)
+    }
+
+    /// An index segment by which the bytes `said`, of the same length, are where `real` is.
+    pub fn mislead(&self, real: &[u8], said: &[u8]) {
+        let repo = &self.inside.repo;
+        let index = Index::load(repo).expect("index");
+        let at = index.locate(&self.id_of(real)).next().expect("it is stored");
+        let place = Place { id: self.id_of(said), pack: 0, ..at.place };
+        let segment = Segment {
+            fresh: repo.fresh(),
+            sid: SessionId([9; 16]),
+            generation: Generation(1),
+            domain: repo.domain(),
+            packs: encode_packs(&[at.pack]).into(),
+            entries: encode_places(&mut [place]).into(),
+        };
+        let bytes = repo.seal(ObjectKind::Index, "", &segment).expect("sealed");
+        self.inside.put(Key::Index(SegmentName(*blake3::hash(&bytes).as_bytes())), bytes);
     }
 
     /// A directory that must never change.

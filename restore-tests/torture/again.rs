@@ -174,6 +174,47 @@ fn delete_removes_what_the_snapshot_does_not_have() {
     }
 }
 
+/// `--delete` on a directory in which the backups themselves lie, or another disk is mounted.
+#[test]
+fn delete_keeps_repositories_and_other_file_systems() {
+    let case = Case::new();
+    let write = |path: &std::path::Path| {
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
+        std::fs::write(path, path.as_os_str().as_encoded_bytes()).expect("file");
+    };
+    write(&case.path("source/home/file"));
+    std::fs::create_dir(case.path("source/mnt")).expect("directory");
+    backup(&case, &[]);
+    let target = super::place();
+    let regions = ["aside", "home/deep/region", "in/between/region"].map(|place| target.path().join(place));
+    for copy in &regions {
+        std::fs::create_dir_all(copy.parent().expect("a parent")).expect("directory");
+        let done = std::process::Command::new("cp").arg("-a").arg(case.bench.region("a")).arg(copy).status();
+        assert!(done.is_ok_and(|done| done.success()), "cp");
+    }
+    // Damage to the mark takes no protection away.
+    std::fs::write(regions[0].join("region"), b"rot").expect("written");
+    let disks = ["mnt", "disk/mounted"].map(|name| target.path().join(name));
+    let _mounted = disks.each_ref().map(|disk| super::parts::Mounted::new(disk));
+    disks.iter().for_each(|disk| write(&disk.join("precious")));
+    write(&target.path().join("home/extra"));
+    let count = |dir: &std::path::Path| crate::harness::files(dir).len();
+    let before = count(&case.bench.region("a"));
+    let text = target.path().display().to_string();
+    let (code, report) = case.bench.json(&["restore", "latest", "--target", &text, "--delete"]);
+    assert_eq!((code, report["errors_total"].as_u64()), (3, Some(5)), "{report:#}");
+    for copy in &regions {
+        assert_eq!(count(copy), before, "{}", copy.display());
+    }
+    assert!(disks.iter().all(|disk| disk.join("precious").is_file()), "{report:#}");
+    assert!(!target.path().join("home/extra").exists() && target.path().join("home/file").is_file());
+    let region = case.bench.region("a").display().to_string();
+    for more in [&["--delete"][..], &[]] {
+        let (code, report) = case.bench.json(&[&["restore", "latest", "--target", &region], more].concat());
+        assert_eq!((code, count(&case.bench.region("a"))), (11, before), "{report:#}");
+    }
+}
+
 #[test]
 fn a_dry_run_creates_nothing() {
     let case = Case::new();

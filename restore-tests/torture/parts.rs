@@ -136,10 +136,10 @@ fn a_tagged_cache_keeps_only_its_tag() {
 }
 
 /// Unmounts when dropped.
-struct Mounted<'m>(&'m Path);
+pub struct Mounted<'m>(&'m Path);
 
 impl<'m> Mounted<'m> {
-    fn new(at: &'m Path) -> Mounted<'m> {
+    pub fn new(at: &'m Path) -> Mounted<'m> {
         std::fs::create_dir_all(at).expect("directory");
         let done = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(at).status().expect("mount runs");
         assert!(done.success());

@@ -70,6 +70,8 @@ pub enum Verb {
     Verify(Verify),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
+    /// Holds: snapshots that must not be forgotten
+    Hold(Hold),
     /// Keys that open the repository
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
@@ -246,15 +248,101 @@ pub struct Verify {
 
 #[derive(Debug, ClapArgs)]
 pub struct Forget {
-    /// Digits of ids, or `latest`
-    #[arg(required = true)]
+    /// Digits of ids, or `latest`; without rules
+    #[arg(required_unless_present = "rules")]
     pub snapshot: Vec<String>,
     /// Also the last snapshot of a source
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rules")]
     pub last: bool,
     /// Why, for the record
     #[arg(long, default_value = "")]
     pub reason: String,
+    #[command(flatten)]
+    pub rules: Rules,
+    #[command(flatten)]
+    pub applying: Applying,
+    #[command(flatten)]
+    pub filter: Filter,
+}
+
+/// What is kept of each source; what no rule keeps is forgotten.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[group(id = "rules", multiple = true, conflicts_with = "snapshot")]
+pub struct Rules {
+    /// Keep the newest N of each source
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_last: Option<u32>,
+    /// Keep the newest of each of N hours that have one
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_hourly: Option<u32>,
+    /// … of N days
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_daily: Option<u32>,
+    /// … of N weeks, from Monday on
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_weekly: Option<u32>,
+    /// … of N months
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_monthly: Option<u32>,
+    /// … of N years
+    #[arg(long, value_name = "N", help_heading = "Rules", value_parser = count())]
+    pub keep_yearly: Option<u32>,
+    /// Keep all that are at most this much older than the newest: 12h, 30d, 2w, 1y
+    #[arg(long, value_name = "DURATION", help_heading = "Rules")]
+    pub keep_within: Option<String>,
+}
+
+/// How the rules are applied.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Applying {
+    /// Whose hours, days and weeks count [default: UTC]
+    #[arg(long, value_name = "ZONE", help_heading = "Rules", requires = "rules")]
+    pub time_zone: Option<String>,
+    /// Only say what would be forgotten, and why the others stay
+    #[arg(long, short = 'n', help_heading = "Rules", requires = "rules")]
+    pub dry_run: bool,
+    /// Sources that became empty or a tenth of what they were are right as they are
+    #[arg(long, help_heading = "Rules", requires = "rules")]
+    pub accept_shrunk: bool,
+    /// Forget even if most of a source would go and something about it is strange
+    #[arg(long, help_heading = "Rules", requires = "rules")]
+    pub release_brake: bool,
+}
+
+fn count() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Hold {
+    #[command(subcommand)]
+    pub verb: HoldVerb,
+}
+
+/// What to do with holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldVerb {
+    /// Hold a snapshot: it cannot be forgotten
+    Add(HoldAdd),
+    /// Show the holds
+    List,
+    /// End a hold
+    Remove {
+        /// Digits of the hold's id
+        hold: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct HoldAdd {
+    /// Digits of an id, or `latest`
+    pub snapshot: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// The last day, a time, or how long: 2027-03-01, 2027-03-01T12:00:00Z, 90d [default: until it is removed]
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
     #[command(flatten)]
     pub filter: Filter,
 }

@@ -53,6 +53,7 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         walk: WalkOptions {
             excludes: Excludes::parse(&patterns)?,
             one_file_system: args.one_file_system,
+            skip: Vec::new(),
             caches: args.exclude_caches,
             ignore_file: Some(args.ignore_file.as_bytes().to_vec()),
         },

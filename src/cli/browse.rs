@@ -3,12 +3,14 @@
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
 use super::found;
-use super::output::{Outcome, path_text, plain};
+use super::hold;
+use super::output::{Outcome, path_text, plain, remark};
 use crate::base::{TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use crate::ops::browse;
 use crate::repo::Repo;
+use crate::repo::holds::Holds;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::view::{Snapshot, View};
@@ -23,37 +25,55 @@ pub fn reader(repo: &Arc<Repo>) -> Result<Reader> {
     Ok(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)))
 }
 
-/// The snapshot that `SNAPSHOT[:PATH]` names, and the path.
-pub fn find<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Result<(&'v Snapshot, &'t [u8])> {
+/// What `SNAPSHOT[:PATH]` names.
+pub struct Named<'v, 't> {
+    pub snapshot: &'v Snapshot,
+    pub path: &'t [u8],
+    /// How to end at best: with damage, if the snapshot may not be the one that was meant.
+    pub exit: Exit,
+}
+
+/// The snapshot that `SNAPSHOT[:PATH]` names, and the path. Says aloud what makes it unsure.
+pub fn find<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Result<Named<'v, 't>> {
     let (name, path) = browse::split_target(text.as_bytes());
-    Ok((view.find(&String::from_utf8_lossy(name), |m| passes(filter, m))?, path))
+    let name = String::from_utf8_lossy(name);
+    let snapshot = view.find(&name, |m| passes(filter, m))?;
+    let doubt = view.doubt(&name);
+    if let Some(why) = &doubt {
+        remark(&format!("warning: this is {}, but {why}", snapshot.manifest.sid.short()));
+    }
+    Ok(Named { snapshot, path, exit: if doubt.is_some() { Exit::Damage } else { Exit::Done } })
 }
 
 fn region_names(repo: &Repo, snapshot: &Snapshot) -> Vec<String> {
     snapshot.regions.iter().map(|ix| repo.regions.region(ix).name.clone()).collect()
 }
 
-fn snapshot_json(repo: &Repo, snapshot: &Snapshot) -> Value {
+fn snapshot_json(repo: &Repo, snapshot: &Snapshot, holds: &Holds) -> Value {
     let m = &snapshot.manifest;
+    let held: Vec<Value> = holds.of(m.sid).map(|held| hold::held_json(&held.hold)).collect();
     json!({
         "id": m.sid.hex(), "digest": snapshot.digest.hex(), "time": TimeMs(m.start).rfc3339(), "start_ms": m.start, "end_ms": m.end,
         "source": m.source.name, "host": m.source.host, "paths": m.source.paths.iter().map(|p| path_text(p)).collect::<Vec<_>>(),
         "mode": m.mode.name(), "parent": m.parent.map(|p| p.hex()), "generation": m.generation.0,
         "files": m.counts.files, "bytes": m.counts.bytes, "bytes_stored": m.transfer.bytes_stored,
         "errors_total": m.errors_total, "tags": m.tags, "regions": region_names(repo, snapshot), "program": m.program,
+        "stored_ms": snapshot.stored.0, "holds": held,
     })
 }
 
 pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
     let repo = context.open()?;
     let view = View::load(&repo)?;
+    let holds = Holds::load(&repo);
     let mut text = String::new();
     let mut all = Vec::new();
     for snapshot in view.newest_first().into_iter().rev().filter(|s| passes(filter, &s.manifest)) {
         let m = &snapshot.manifest;
         let wrong = if m.errors_total > 0 { format!("  {} errors", m.errors_total) } else { String::new() };
+        let held = if holds.of(m.sid).next().is_some() { "  HELD" } else { "" };
         text.push_str(&format!(
-            "{}  {}  {:<11}  {:>9}  {:>9} files  {}  [{}]{wrong}\n",
+            "{}  {}  {:<11}  {:>9}  {:>9} files  {}  [{}]{wrong}{held}\n",
             m.sid.short(),
             TimeMs(m.start).rfc3339(),
             m.mode.name(),
@@ -62,7 +82,7 @@ pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
             plain(&m.source.name),
             region_names(&repo, snapshot).join(" "),
         ));
-        all.push(snapshot_json(&repo, snapshot));
+        all.push(snapshot_json(&repo, snapshot, &holds));
     }
     if all.is_empty() {
         text.push_str("no snapshots\n");
@@ -123,7 +143,7 @@ fn entry_json(path: &[u8], entry: &Entry) -> Value {
 pub fn ls(context: &Context, args: &Ls) -> Result<Outcome> {
     let repo = context.open()?;
     let view = View::load(&repo)?;
-    let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
+    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -142,7 +162,7 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Outcome> {
     browse::list(&reader, &root, args.recursive, &context.cancel, &mut show)?;
     out.flush().map_err(closed)?;
     drop(out);
-    Ok(Outcome::new(Exit::Done, "", json!({"verb": "ls", "snapshot": snapshot.manifest.sid.hex()})))
+    Ok(Outcome::new(exit, "", json!({"verb": "ls", "snapshot": snapshot.manifest.sid.hex()})))
 }
 
 pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
@@ -151,7 +171,7 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     }
     let repo = context.open()?;
     let view = View::load(&repo)?;
-    let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
+    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
     let entry = browse::find(&reader, &snapshot.manifest, path).and_then(|entry| {
         if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) }
@@ -159,5 +179,5 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     let mut out = std::io::stdout().lock();
     browse::cat(&reader, &entry, &mut out, &context.cancel)?;
     out.flush().map_err(|_| Error::new(Kind::Cancelled, "the output was closed"))?;
-    Ok(Outcome::new(Exit::Done, "", json!({})))
+    Ok(Outcome::new(exit, "", json!({})))
 }

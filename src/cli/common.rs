@@ -7,14 +7,15 @@ use crate::base::{Cancel, Env};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::policy::{self, Configuration, RegionSpec, Repository};
-use crate::region::Address;
+use crate::region::{Address, lock};
 use crate::repo::Repo;
 use crate::repo::open::{self, Opening};
 use crate::unlock::{self, Unlock};
-use rustix::termios::{self, LocalModes, OptionalActions};
+use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
 /// Environment variable with the passphrase.
@@ -44,16 +45,7 @@ impl Context {
             .build()
             .map_err(|e| Error::new(Kind::Bug, format!("cannot start: {e}")))?;
         let cancel = Cancel::new();
-        let flag = cancel.clone();
-        runtime.spawn(async move {
-            while interrupted().await {
-                if flag.raised() {
-                    std::process::exit(130);
-                }
-                flag.raise();
-                remark("stopping; stored work is kept (once more: stop at once)");
-            }
-        });
+        listen(&runtime, cancel.clone())?;
         Ok(Context { global, env: Env::system(), cancel, runtime })
     }
 
@@ -145,13 +137,35 @@ impl Context {
     }
 }
 
-async fn interrupted() -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return tokio::signal::ctrl_c().await.is_ok() };
-    tokio::select! {
-        done = tokio::signal::ctrl_c() => done.is_ok(),
-        done = term.recv() => done.is_some(),
-    }
+/// What the terminal was like before a question silenced it.
+static SILENCED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Raises the flag on the first interrupt, ends on the second. Listens from the moment that it returns.
+fn listen(runtime: &Runtime, flag: Cancel) -> Result<()> {
+    let _inside = runtime.enter();
+    let on = |kind| signal(kind).map_err(|e| Error::new(Kind::Bug, format!("cannot listen for interrupts: {e}")));
+    let (mut int, mut term) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    runtime.spawn(async move {
+        loop {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            // Nothing is begun while a secret is asked for; and nobody would see what he types afterwards.
+            if unsilence() || flag.raised() {
+                std::process::exit(130);
+            }
+            flag.raise();
+            remark("stopping; stored work is kept (once more: stop at once)");
+        }
+    });
+    Ok(())
+}
+
+/// Makes a terminal that a question silenced what it was; whether there was one.
+fn unsilence() -> bool {
+    let Some(before) = lock(&SILENCED).take() else { return false };
+    // It ends in any case.
+    let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Flush, &before);
+    remark("");
+    true
 }
 
 /// Asks on the terminal without showing what is typed.
@@ -166,12 +180,14 @@ pub fn ask(question: &str) -> Result<Zeroizing<String>> {
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     // Silence comes before the question: whoever answers at once is neither shown nor thrown away.
+    *lock(&SILENCED) = Some(before.clone());
     termios::tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|e| failed(e.into()))?;
     let mut err = std::io::stderr();
     let asked = err.write_all(question.as_bytes()).and_then(|()| err.flush());
     let mut text = Zeroizing::new(String::new());
     let read = asked.and_then(|()| stdin.lock().read_line(&mut text));
     termios::tcsetattr(&stdin, OptionalActions::Flush, &before).map_err(|e| failed(e.into()))?;
+    *lock(&SILENCED) = None;
     remark("");
     read.map_err(failed)?;
     let len = text.trim_end_matches(['\n', '\r']).len();

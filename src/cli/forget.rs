@@ -1,36 +1,130 @@
-//! `holdfast forget`.
+//! `holdfast forget`: by id, or by rules.
 
-use super::args::Forget;
+use super::args::{Forget, Rules};
 use super::common::{Context, passes};
 use super::found;
 use super::output::{Outcome, plain};
-use crate::error::{Exit, Result};
-use crate::ops::forget;
+use crate::error::{Error, Exit, Kind, Result};
+use crate::ops::forget::{self, ForgetReport, Target};
+use crate::ops::retain::{Line, Plan, SourcePlan, Wish};
+use crate::policy::{self, Retention};
+use crate::repo::Repo;
 use crate::repo::view::View;
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
+    if args.snapshot.is_empty() { by_rules(context, args) } else { by_id(context, args) }
+}
+
+fn by_id(context: &Context, args: &Forget) -> Result<Outcome> {
     let repo = context.open()?;
     let view = View::load(&repo)?;
-    let mut chosen = Vec::new();
+    let mut chosen: Vec<Target> = Vec::new();
     for text in &args.snapshot {
-        let snapshot = view.find(text, |m| passes(&args.filter, m))?;
-        if !chosen.iter().any(|s: &crate::repo::view::Snapshot| s.manifest.sid == snapshot.manifest.sid) {
-            chosen.push(snapshot.clone());
+        if let Some(why) = view.doubt(text) {
+            return Err(Error::new(Kind::Refused, why).advise("name what to forget by its id"));
+        }
+        let target = Target::of(view.find(text, |m| passes(&args.filter, m))?);
+        if !chosen.contains(&target) {
+            chosen.push(target);
         }
     }
-    let report = forget::run(&repo, &chosen, args.last, &args.reason)?;
-    let mut text = String::new();
-    for (sid, source) in &report.forgotten {
-        text.push_str(&format!("forgot {} of {}\n", sid.short(), plain(source)));
+    let report = forget::run(&repo, &view, &chosen, args.last, &args.reason, &context.cancel)?;
+    Ok(told(&repo, &report, String::new(), json!({"verb": "forget", "dry_run": false})))
+}
+
+fn wish(args: &Forget) -> Result<Wish> {
+    let Rules { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within } = &args.rules;
+    let within_ms = keep_within.as_deref().map(policy::length_ms).transpose()?.unwrap_or_default();
+    let [last, hourly, daily, weekly, monthly, yearly] =
+        [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly].map(|n| n.unwrap_or_default());
+    Ok(Wish {
+        rules: Retention { last, hourly, daily, weekly, monthly, yearly, within_ms },
+        zone: policy::zone(args.applying.time_zone.as_deref().unwrap_or("UTC"))?,
+        accept_small: args.applying.accept_shrunk,
+    })
+}
+
+fn by_rules(context: &Context, args: &Forget) -> Result<Outcome> {
+    let wish = wish(args)?;
+    let repo = context.open()?;
+    let view = View::load(&repo)?;
+    let plan = Plan::make(&repo, &view, &wish, |m| passes(&args.filter, m))?;
+    let dry_run = args.applying.dry_run;
+    let brakes: Vec<Value> =
+        plan.sources.iter().filter_map(|s| s.brake.map(|why| json!({"source": s.source, "why": why}))).collect();
+    let lines = || plan.sources.iter().flat_map(|s| &s.lines);
+    let value = json!({
+        "verb": "forget", "dry_run": dry_run, "time_zone": wish.zone.name(), "brakes": brakes,
+        "plan": lines().map(line_json).collect::<Vec<_>>(),
+    });
+    if dry_run {
+        let text: String = plan.sources.iter().map(source_text).collect();
+        return Ok(told(&repo, &ForgetReport::default(), text, value));
+    }
+    if !args.applying.release_brake {
+        plan.check_brakes()?;
+    }
+    let report = forget::run(&repo, &view, &plan.targets(), false, &args.reason, &context.cancel)?;
+    let stay = lines().filter(|line| line.stays()).count();
+    Ok(told(&repo, &report, format!("{} forgotten, {stay} stay\n", report.forgotten.len()), value))
+}
+
+/// What was done, added to what is known already.
+fn told(repo: &Repo, report: &ForgetReport, mut text: String, mut value: Value) -> Outcome {
+    for target in &report.forgotten {
+        text.push_str(&format!("forgot {} of {}\n", target.sid.short(), plain(&target.source)));
     }
     for (region, why) in &report.behind {
         text.push_str(&format!("BEHIND: region {region}: {why}\n"));
     }
+    for warning in &report.warnings {
+        text.push_str(&format!("WARNING: {}\n", plain(warning)));
+    }
+    if text.is_empty() {
+        text.push_str("nothing to forget\n");
+    }
+    value["forgotten"] = report.forgotten.iter().map(|target| json!(target.sid.hex())).collect();
+    value["behind"] = report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect();
+    value["warnings"] = json!(report.warnings);
+    found::add(repo, &mut value, &mut text);
     let exit = if report.behind.is_empty() { Exit::Done } else { Exit::Behind };
-    let forgotten: Vec<_> = report.forgotten.iter().map(|(sid, _)| sid.hex()).collect();
-    let behind: Vec<_> = report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect();
-    let mut value = json!({"verb": "forget", "forgotten": forgotten, "behind": behind});
-    found::add(&repo, &mut value, &mut text);
-    Ok(Outcome::new(exit, text, value))
+    Outcome::new(exit, text, value)
+}
+
+fn reasons(line: &Line) -> Vec<&'static str> {
+    line.reasons.iter().map(|reason| reason.name()).collect()
+}
+
+fn line_json(line: &Line) -> Value {
+    json!({
+        "id": line.target.sid.hex(), "source": line.target.source, "host": line.host,
+        "time": line.time.rfc3339(), "time_ms": line.time.0, "start_ms": line.start.0,
+        "files": line.extent.files, "bytes": line.extent.bytes, "errors_total": line.errors_total,
+        "keep": line.stays(), "reasons": reasons(line), "doubt": line.doubt,
+    })
+}
+
+fn source_text(plan: &SourcePlan) -> String {
+    let stay = plan.lines.iter().filter(|line| line.stays()).count();
+    let (source, go) = (plain(&plan.source), plan.lines.len() - stay);
+    let mut text = format!("{source}: {stay} stay, {go} go\n");
+    for line in &plan.lines {
+        let (word, why) = match line.stays() {
+            true => ("keep", reasons(line).join(", ")),
+            false => ("forget", "no rule keeps it".to_owned()),
+        };
+        let doubt = line.doubt.as_ref().map_or(String::new(), |doubt| format!(" ({doubt})"));
+        let errors = if line.errors_total > 0 { format!("  {} errors", line.errors_total) } else { String::new() };
+        text.push_str(&format!(
+            "  {word:<6}  {}  {}  {}  {why}{doubt}{errors}\n",
+            line.target.sid.short(),
+            line.time.rfc3339(),
+            plain(&line.host),
+        ));
+    }
+    if let Some(why) = plan.brake {
+        text.push_str(&format!("  BRAKE: {why}; --release-brake if they may go\n"));
+    }
+    text
 }

@@ -141,5 +141,12 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     let fail =
         |e: std::io::Error| Error::new(Kind::Config, format!("cannot write the file: {}", e.kind())).at(path.display());
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(fail)
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sync = || std::fs::File::open(folder)?.sync_all();
+    let written = file.write_all(bytes).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all());
+    written.and_then(|()| sync()).map_err(|e| {
+        // Half a key opens nothing, and would stand in the way of the next try.
+        let _ = std::fs::remove_file(path);
+        fail(e)
+    })
 }

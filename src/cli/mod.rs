@@ -7,6 +7,7 @@ mod common;
 mod configuration;
 mod forget;
 mod found;
+mod hold;
 mod init;
 mod key;
 mod output;
@@ -53,6 +54,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
     }

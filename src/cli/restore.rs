@@ -2,7 +2,7 @@
 
 use super::args::Restore;
 use super::backup::{misses_json, misses_text};
-use super::browse::{find, reader};
+use super::browse::{Named, find, reader};
 use super::common::Context;
 use super::found;
 use super::output::{Outcome, path_text};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
     let view = View::load(&repo)?;
-    let (snapshot, path) = find(&view, &args.snapshot, &args.filter)?;
+    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
@@ -38,7 +38,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     });
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
-    Ok(Outcome::new(report.exit(), text, value))
+    Ok(Outcome::new(report.exit().worse(exit), text, value))
 }
 
 fn request(context: &Context, args: &Restore) -> Result<RestoreRequest> {
@@ -77,6 +77,9 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64) -> String {
             units::count(report.files_same),
             units::count(report.deleted)
         ));
+    }
+    if args.dry_run && args.delete {
+        text.push_str("  what --delete would remove is not looked for in a dry run\n");
     }
     if report.misses_total > 0 {
         text.push_str(&format!("{} could not be restored:\n", units::count(report.misses_total)));

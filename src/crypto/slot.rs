@@ -47,11 +47,11 @@ pub fn passphrase_seed(pass: &[u8], salt: &[u8; 32], params: Argon2Params) -> Re
     params.check_open()?;
     let params =
         Params::new(params.m_kib, params.t, params.p, Some(32)).map_err(|_| CryptoError::Parameters("argon2"))?;
-    let mut out = [0; 32];
+    let mut out = zeroize::Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(pass, salt, &mut out)
+        .hash_password_into(pass, salt, &mut *out)
         .map_err(|_| CryptoError::Parameters("argon2"))?;
-    Ok(Secret::from_bytes(out))
+    Ok(Secret::from_bytes(*out))
 }
 
 /// Prints a recovery key.

@@ -101,6 +101,9 @@ pub struct Hold {
     /// Why.
     #[n(4)]
     pub reason: String,
+    /// When it ends by itself, ms; without it, when it is released.
+    #[n(5)]
+    pub until: Option<i64>,
 }
 
 /// A hold ends.

@@ -96,7 +96,7 @@ pub fn list(
 /// Not a file, a chunk that no region has intact, or the output refused.
 pub fn cat(reader: &Reader, entry: &Entry, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
     if entry.kind != EntryType::File {
-        return Err(Error::new(Kind::Config, "not a regular file"));
+        return Err(Error::new(Kind::Config, "not a regular file").at(String::from_utf8_lossy(&entry.name)));
     }
     let refused = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::BrokenPipe => Error::new(Kind::Cancelled, "the output was closed"),

@@ -1,16 +1,21 @@
 //! Brings up regions that are behind: what a region lacks is copied from one that has it, what is needed
 //! before what needs it. Copies are verified before they are written; a bad copy is recorded and passed over.
 
-use crate::base::{Cancel, PackName, SegmentName, SessionId};
+use super::complete::{self, Known};
+use crate::base::{Cancel, SegmentName, SessionId};
 use crate::error::Result;
-use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::index::PackLine;
+use crate::format::snapshot::Manifest;
 use crate::format::{pack, signed};
 use crate::region::{self, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
-use crate::repo::index::{self, open_segment};
+use crate::repo::index::{self, Index, open_segment};
+use crate::repo::reader::Reader;
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,27 +26,37 @@ pub struct CaughtUp {
     pub bytes: u64,
     /// Snapshots that became visible in a further region.
     pub snapshots: u64,
+    /// Regions that may be written and still lack a snapshot that another one shows.
+    pub lacking: RegionSet,
 }
 
 /// Which regions have what.
 type Holders = BTreeMap<Key, RegionSet>;
 
 fn holders(repo: &Repo, prefix: Prefix) -> Holders {
-    let mut found: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    repo.regions.listed(repo.usable(), prefix)
+}
+
+/// Which regions list what, told apart by the size.
+fn holders_by_size(repo: &Repo, prefix: Prefix) -> BTreeMap<(Key, u64), RegionSet> {
+    let mut found: BTreeMap<(Key, u64), RegionSet> = BTreeMap::new();
     for ix in repo.usable().iter() {
         match repo.regions.list(ix, prefix) {
-            Ok(listed) => listed.into_iter().for_each(|l| found.entry(l.key).or_default().push(ix)),
+            Ok(listed) => listed.into_iter().for_each(|l| {
+                let at = found.entry((l.key, l.size)).or_default();
+                *at = at.with(ix);
+            }),
             Err(e) => repo.regions.fail(ix, e),
         }
     }
-    found.into_iter().map(|(key, at)| (key, RegionSet::of(at))).collect()
+    found
 }
 
 /// Brings every region that may be written up to the union of all.
 ///
 /// # Errors
 /// Interrupted. A region that fails is marked as such; an object that no region has intact is recorded.
-pub fn run(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
+pub fn run(repo: &Arc<Repo>, cancel: &Cancel) -> Result<CaughtUp> {
     let mut done = CaughtUp::default();
     for ix in repo.usable() {
         if let Err(e) = repo.regions.sweep(ix) {
@@ -86,7 +101,8 @@ fn epochs(repo: &Repo, done: &mut CaughtUp) -> Epochs {
 
 /// Packs, then the segment that names them. Returns the regions in which something is still missing.
 fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) -> Result<RegionSet> {
-    let mut packs: Option<Holders> = None;
+    // A pack of another size than its segment says is no copy of it.
+    let mut packs: Option<BTreeMap<(Key, u64), RegionSet>> = None;
     let mut incomplete = RegionSet::NONE;
     let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
     for (name, at) in index::listed(repo) {
@@ -94,20 +110,20 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
         if missing.is_empty() {
             continue;
         }
-        let packs = packs.get_or_insert_with(|| holders(repo, Prefix::Packs));
+        let packs = packs.get_or_insert_with(|| holders_by_size(repo, Prefix::Packs));
         // If no region has this segment intact, that was recorded by the read.
-        let names = segment_packs(repo, name, at).unwrap_or_default();
+        let lines = segment_packs(repo, name, at).unwrap_or_default();
         let mut complete = missing;
-        if names.is_empty() || names.iter().any(|pack| undecided.contains(pack)) {
+        if lines.is_empty() || lines.iter().any(|pack| undecided.contains(&pack.name)) {
             complete = RegionSet::NONE;
         }
-        for pack in names.iter().filter(|pack| !doomed.contains(*pack)) {
+        for pack in lines.iter().filter(|pack| !doomed.contains(&pack.name)) {
             cancel.check()?;
-            let key = Key::Pack(*pack);
-            let has = packs.get(&key).copied().unwrap_or(RegionSet::NONE);
+            let key = Key::Pack(pack.name);
+            let has = packs.get(&(key, pack.size)).copied().unwrap_or(RegionSet::NONE);
             let now = copy_to(repo, &key, has, complete, done);
             complete = complete.and(now);
-            packs.insert(key, now);
+            packs.insert((key, pack.size), now);
         }
         let now = copy_to(repo, &Key::Index(name), at, complete, done);
         incomplete = incomplete.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
@@ -115,32 +131,54 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
     Ok(incomplete)
 }
 
-fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackName>> {
+fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackLine>> {
     let key = Key::Index(name);
-    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| {
-        let lines = open_segment(repo, &key, bytes)?.pack_lines()?;
-        Ok(lines.into_iter().map(|line| line.name).collect())
-    })
+    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes)?.pack_lines())
 }
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.
 fn outcomes(
-    repo: &Repo,
+    repo: &Arc<Repo>,
     snapshots: Holders,
     cancel: &Cancel,
     incomplete: RegionSet,
     done: &mut CaughtUp,
 ) -> Result<()> {
     let mut forgotten: Option<BTreeSet<SessionId>> = None;
+    let (mut reader, mut known) = (None, Known::default());
     for (key, at) in snapshots {
         cancel.check()?;
         let Key::Snapshot(sid) = key else { continue };
-        let targets = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix) && !incomplete.has(*ix)));
-        if targets.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
+        // A region that failed since vouches for nothing: its segments may not have been seen.
+        let at = at.and(repo.usable());
+        let missing = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix)));
+        let wanted = !at.is_empty() && !missing.is_empty();
+        if !wanted || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
             continue;
         }
-        if copy_to(repo, &key, at, targets, done).count() > at.count() {
-            done.snapshots += 1;
+        // A tombstone beside a manifest hides nothing: the manifest is what is brought.
+        let manifest_in = |ix: &usize| {
+            repo.read_object(RegionSet::of([*ix]), &key).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
+        };
+        let showing = RegionSet::of(at.iter().filter(manifest_in));
+        let at = if showing.is_empty() { at } else { showing };
+        let Ok(opened) = repo.read_object(at, &key) else { continue };
+        let shows = opened.kind == ObjectKind::Manifest;
+        let mut targets = RegionSet::of(missing.iter().filter(|ix| !incomplete.has(*ix)));
+        if shows && !targets.is_empty() {
+            let Ok(manifest) = opened.decode::<Manifest>("manifest") else { continue };
+            if reader.is_none() {
+                reader = Some(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)));
+            }
+            // A region may have lost a part of its index, and lists the rest without an error.
+            if let Some(reader) = &reader {
+                targets = complete::regions(reader, &mut known, &manifest.root, targets, cancel)?;
+            }
+        }
+        let now = copy_to(repo, &key, at, targets, done);
+        if shows {
+            done.snapshots += u64::from(now.count() > at.count());
+            done.lacking = done.lacking.or(RegionSet::of(missing.iter().filter(|ix| !now.has(*ix))));
         }
     }
     Ok(())

@@ -1,129 +1,159 @@
 //! Forgetting: a permanent signed marker in every region. Nothing is deleted.
 
-use crate::base::{HoldId, SessionId};
+use crate::base::{Cancel, Digest, SessionId};
 use crate::error::{Error, Kind, Result};
-use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::{Forgotten, Hold, HoldRelease};
+use crate::format::objects::Forgotten;
 use crate::region::RegionSet;
+use crate::repo::holds::Holds;
 use crate::repo::view::{Snapshot, View, open_marker};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+/// A snapshot to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Snapshot.
+    pub sid: SessionId,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Name of its source.
+    pub source: String,
+}
+
+impl Target {
+    /// This snapshot.
+    pub fn of(snapshot: &Snapshot) -> Target {
+        let source = snapshot.manifest.source.name.clone();
+        Target { sid: snapshot.manifest.sid, digest: snapshot.digest, source }
+    }
+}
 
 /// What was done.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ForgetReport {
-    /// Snapshots now forgotten, with their sources.
-    pub forgotten: Vec<(SessionId, String)>,
+    /// Snapshots now forgotten.
+    pub forgotten: Vec<Target>,
     /// Regions that have no marker yet, and why.
     pub behind: Vec<(String, String)>,
+    /// What somebody else did meanwhile, that a person should know.
+    pub warnings: Vec<String>,
 }
 
 /// Refuses what a rule forbids: the last snapshot of a source (without `last`), and held ones.
 ///
 /// # Errors
 /// [`Kind::Refused`], naming the snapshot.
-pub fn check(repo: &Repo, view: &View, chosen: &[Snapshot], last: bool) -> Result<()> {
-    let goes = |sid: &SessionId| chosen.iter().any(|s| s.manifest.sid == *sid);
-    for snapshot in chosen {
-        let source = &snapshot.manifest.source.name;
-        let stays = view.snapshots.values().any(|s| s.manifest.source.name == *source && !goes(&s.manifest.sid));
-        if !stays && !last {
-            let what = format!("{} is the last snapshot of {source}", snapshot.manifest.sid.short());
-            return Err(Error::new(Kind::Refused, what).advise("use --last if it may go"));
+pub fn check(repo: &Repo, view: &View, chosen: &[Target], last: bool) -> Result<()> {
+    let going: BTreeSet<SessionId> = chosen.iter().map(|t| t.sid).collect();
+    let staying = staying(view, &going);
+    if let Some(target) = chosen.iter().find(|t| !last && !staying.contains(t.source.as_str())) {
+        let what = format!("{} is the last snapshot of {}", target.sid.short(), target.source);
+        return Err(Error::new(Kind::Refused, what).advise("use --last if it may go"));
+    }
+    let holds = Holds::certain(repo)?;
+    let held = |target: &Target| holds.of(target.sid).next();
+    match chosen.iter().find_map(held) {
+        None => Ok(()),
+        Some(held) => {
+            let what = format!("{} is held: {}", held.hold.sid.short(), held.hold.reason);
+            let advice = format!("release the hold first: holdfast hold remove {}", held.hold.hold.short());
+            Err(Error::new(Kind::Refused, what).advise(advice))
         }
     }
-    for (hold, reason) in holds(repo)? {
-        if goes(&hold) {
-            return Err(Error::new(Kind::Refused, format!("{} is held: {reason}", hold.short()))
-                .advise("release the hold first"));
-        }
-    }
-    Ok(())
 }
 
-/// What is held, and why: holds of any region without a release in any. What does not verify says nothing;
-/// reading it records it.
-fn holds(repo: &Repo) -> Result<Vec<(SessionId, String)>> {
-    let mut listed: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for ix in repo.usable().iter() {
-        for line in repo.regions.list(ix, Prefix::Holds)? {
-            listed.entry(line.key).or_default().push(ix);
-        }
-    }
-    let mut held = Vec::new();
-    for (key, at) in &listed {
-        let Key::Hold(id) = *key else { continue };
-        let at = RegionSet::of(at.iter().copied());
-        let hold = repo.regions.read(at, key, SMALL_OBJECT_BYTES_MAX, |bytes| open_hold(repo, key, id, bytes));
-        let release = Key::HoldRelease(id);
-        let released = listed.get(&release).is_some_and(|at| {
-            let at = RegionSet::of(at.iter().copied());
-            let check = |bytes: &[u8]| open_release(repo, &release, id, bytes);
-            repo.regions.read(at, &release, SMALL_OBJECT_BYTES_MAX, check).is_ok()
-        });
-        if let (Ok(hold), false) = (hold, released) {
-            held.push((hold.sid, hold.reason));
-        }
-    }
-    Ok(held)
+/// Sources with a snapshot that is not among those that go.
+fn staying<'v>(view: &'v View, going: &BTreeSet<SessionId>) -> BTreeSet<&'v str> {
+    let stays = view.snapshots.values().filter(|s| !going.contains(&s.manifest.sid));
+    stays.map(|s| s.manifest.source.name.as_str()).collect()
 }
 
-fn open_hold(repo: &Repo, key: &Key, id: HoldId, bytes: &[u8]) -> std::result::Result<Hold, FormatError> {
-    let opened = repo.open_object(key, bytes)?;
-    let hold: Hold = opened.decode("hold")?;
-    let fits = opened.kind == ObjectKind::Hold && hold.hold == id;
-    if fits { Ok(hold) } else { Err(FormatError::Unsigned("not this hold")) }
-}
-
-fn open_release(repo: &Repo, key: &Key, id: HoldId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
-    let opened = repo.open_object(key, bytes)?;
-    let fits = opened.kind == ObjectKind::HoldRelease && opened.decode::<HoldRelease>("hold release")?.hold == id;
-    if fits { Ok(()) } else { Err(FormatError::Unsigned("not the release of this hold")) }
-}
-
-/// Writes the markers.
+/// Writes the markers of snapshots of `view`, and looks again afterwards: two that forget at once may each find the
+/// other's snapshot left, and a hold may have been made meanwhile.
 ///
 /// # Errors
-/// A rule forbids it, or no region took a marker.
-pub fn run(repo: &Repo, chosen: &[Snapshot], last: bool, reason: &str) -> Result<ForgetReport> {
+/// A rule forbids it, no region took a marker, or interrupted.
+pub fn run(
+    repo: &Repo,
+    view: &View,
+    chosen: &[Target],
+    last: bool,
+    reason: &str,
+    cancel: &Cancel,
+) -> Result<ForgetReport> {
     repo.may_write()?;
-    let view = View::load(repo)?;
-    check(repo, &view, chosen, last)?;
-    let mut forgotten = Vec::new();
-    for snapshot in chosen {
-        let sid = snapshot.manifest.sid;
-        let key = Key::Forgotten(sid);
-        let marker = Forgotten {
-            fresh: repo.fresh(),
-            sid,
-            manifest: snapshot.digest,
-            created: repo.env.now().0,
-            reason: reason.to_owned(),
-        };
-        let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
-        let mut stored = false;
-        for ix in repo.writable().iter() {
-            match repo.regions.put(ix, &key, &bytes) {
-                Ok(Put::Created | Put::Same) => stored = true,
-                // A marker that is there already says the same in other bytes; junk says nothing.
-                Ok(Put::Other) => {
-                    let read = |bytes: &[u8]| open_marker(repo, &key, sid, bytes);
-                    match repo.regions.read(RegionSet::of([ix]), &key, SMALL_OBJECT_BYTES_MAX, read) {
-                        Ok(()) => stored = true,
-                        Err(e) => repo.regions.fail(ix, e),
-                    }
-                }
-                Err(e) => repo.regions.fail(ix, e),
-            }
-        }
-        if !stored {
-            let why = repo.regions.failures().pop().map(|(_, e)| e);
-            return Err(why.unwrap_or_else(|| Error::new(Kind::Retry, "no region took the marker")));
-        }
-        forgotten.push((sid, snapshot.manifest.source.name.clone()));
+    check(repo, view, chosen, last)?;
+    for target in chosen {
+        cancel.check()?;
+        mark(repo, target, reason)?;
     }
+    let warnings = look_again(repo, view, chosen, last);
     let behind = repo.regions.failures().into_iter().map(|(name, e)| (name, e.to_string())).collect();
-    Ok(ForgetReport { forgotten, behind })
+    Ok(ForgetReport { forgotten: chosen.to_vec(), behind, warnings })
+}
+
+fn mark(repo: &Repo, target: &Target, reason: &str) -> Result<()> {
+    let sid = target.sid;
+    let key = Key::Forgotten(sid);
+    let (fresh, created) = (repo.fresh(), repo.env.now().0);
+    let marker = Forgotten { fresh, sid, manifest: target.digest, created, reason: reason.to_owned() };
+    let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
+    let mut stored = false;
+    for ix in repo.writable().iter() {
+        match repo.regions.put(ix, &key, &bytes) {
+            Ok(Put::Created | Put::Same) => stored = true,
+            // A marker that is there already says the same in other bytes; junk says nothing.
+            Ok(Put::Other) => {
+                let read = |bytes: &[u8]| open_marker(repo, &key, sid, bytes);
+                match repo.regions.read(RegionSet::of([ix]), &key, SMALL_OBJECT_BYTES_MAX, read) {
+                    Ok(()) => stored = true,
+                    Err(e) => repo.regions.fail(ix, e),
+                }
+            }
+            Err(e) => repo.regions.fail(ix, e),
+        }
+    }
+    if stored {
+        return Ok(());
+    }
+    let why = repo.regions.failures().pop().map(|(_, e)| e);
+    Err(why.unwrap_or_else(|| Error::new(Kind::Retry, "no region took the marker")))
+}
+
+/// Sources that have lost their last snapshot to several that forgot at once, and holds that came too late.
+fn look_again(repo: &Repo, view: &View, chosen: &[Target], last: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let sources: BTreeSet<&str> = chosen.iter().map(|t| t.source.as_str()).collect();
+    if !last && !sources.is_empty() {
+        let gone = marked(repo, view);
+        let staying = staying(view, &gone);
+        for source in sources.difference(&staying) {
+            warnings.push(format!(
+                "{source} has no snapshot left: another run forgot the others meanwhile; \
+                 their bytes are kept until `forget --last` says that they may go"
+            ));
+        }
+    }
+    let held = Holds::load(repo).held();
+    for target in chosen.iter().filter(|t| held.contains(&t.sid)) {
+        warnings.push(format!("{} was held meanwhile: it is hidden, but its bytes are kept", target.sid.short()));
+    }
+    warnings
+}
+
+/// Snapshots of the view with a marker now. Only new markers of what the view shows are read.
+fn marked(repo: &Repo, view: &View) -> BTreeSet<SessionId> {
+    let shown = |key: &Key| match key {
+        Key::Forgotten(sid) if view.snapshots.contains_key(sid) => Some(*sid),
+        _ => None,
+    };
+    let listed = repo.regions.listed(repo.usable(), Prefix::Forgotten);
+    let verified = |(key, at): (Key, RegionSet)| {
+        let sid = shown(&key)?;
+        let read = |bytes: &[u8]| open_marker(repo, &key, sid, bytes);
+        repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, read).ok().map(|()| sid)
+    };
+    listed.into_iter().filter_map(verified).collect()
 }

@@ -8,7 +8,7 @@ use crate::base::{Cancel, ChunkId, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::tree::EntryType;
+use crate::format::tree::{Entry, EntryType};
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, RegionSet, Regions, lock};
 use crate::repo::Repo;
@@ -406,11 +406,10 @@ fn check_pack(
     let keys = keys_of(repo, &bytes)?;
     let mut coder = Coder::new(ZSTD_LEVEL);
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
-    let mut plain = Vec::new();
+    let mut scratch = Vec::new();
     for at in pack::records(&keys, &bytes)? {
         let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        plain.clear();
-        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut plain)? {
+        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut scratch)?.0 {
             Content::Chunk(id, len) => {
                 found.insert((id, at.offset, at.len, at.number, None, len));
             }
@@ -441,6 +440,9 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
         let sid = snapshot.manifest.sid.short();
         // One path for all: in a deep tree those of the open directories would add up to gigabytes.
         let mut path = Vec::new();
+        if let Err(why) = attributes_resolve(reader, &snapshot.manifest.root, &gone) {
+            report.broken.push(format!("snapshot {sid}: /: {why}"));
+        }
         let mut stack = vec![(0, DirReader::new(reader, snapshot.manifest.root.tree))];
         while let Some((prefix, dir)) = stack.last_mut() {
             cancel.check()?;
@@ -459,6 +461,9 @@ fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cance
             };
             path.truncate(*prefix);
             path.extend_from_slice(&entry.name);
+            if let Err(why) = attributes_resolve(reader, &entry, &gone) {
+                report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
+            }
             match entry.kind {
                 EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => match check_depth(stack.len()) {
                     Ok(()) => {
@@ -496,15 +501,26 @@ fn gone_everywhere(reader: &Reader) -> HashSet<PackName> {
     reader.index.packs().into_keys().filter(gone).collect()
 }
 
-fn file_resolves(
-    reader: &Reader,
-    entry: &crate::format::tree::Entry,
-    gone: &HashSet<PackName>,
-    coder: &mut Coder,
-) -> Result<()> {
+/// Whether a chunk is named by the index and not only in packs known to be gone.
+fn chunk_resolves(reader: &Reader, id: &ChunkId, gone: &HashSet<PackName>) -> bool {
+    reader.index.locate(id).any(|at| !gone.contains(&at.pack.name))
+}
+
+/// Attributes that are kept out of line.
+fn attributes_resolve(reader: &Reader, entry: &Entry, gone: &HashSet<PackName>) -> Result<()> {
+    match entry.xattrs_ref {
+        Some(id) if !chunk_resolves(reader, &id, gone) => {
+            let what = format!("extended attributes: chunk {} is nowhere intact", id.short());
+            Err(Error::new(Kind::Damage, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn file_resolves(reader: &Reader, entry: &Entry, gone: &HashSet<PackName>, coder: &mut Coder) -> Result<()> {
     let mut list = ListReader::new(reader, entry)?;
     while let Some(item) = list.next(coder)? {
-        if item.id != ChunkId::HOLE && !reader.index.locate(&item.id).any(|at| !gone.contains(&at.pack.name)) {
+        if item.id != ChunkId::HOLE && !chunk_resolves(reader, &item.id, gone) {
             let what = format!("chunk {} is nowhere intact", item.id.short());
             return Err(Error::new(Kind::Damage, what));
         }

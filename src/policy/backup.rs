@@ -12,6 +12,7 @@ use super::types::{
     BackupPolicySpec, BlackoutSpec, Concurrency, Copies, Document, Level, Metadata, ObjectivesSpec, RetentionSpec,
     RetriesSpec, ScheduleSpec, SourceSpec, VerifySpec,
 };
+use super::when;
 use super::{API_VERSION, DocumentKind};
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
@@ -401,7 +402,7 @@ fn judge_calendar(sheet: &mut Sheet<'_>, spec: &BackupPolicySpec) -> Calendar {
     let before = sheet.found.len();
     let none = ScheduleSpec { time_zone: None, incremental: None, full: None, jitter: None, blackouts: Vec::new() };
     let schedule = spec.schedule.as_ref().unwrap_or(&none);
-    let zone = schedule.time_zone.as_deref().map(zone);
+    let zone = schedule.time_zone.as_deref().map(when::zone);
     let mut cron = |path: &str, text: Option<&String>| sheet.take(path, Cron::parse(text?));
     let incremental = cron("spec.schedule.incremental", schedule.incremental.as_ref());
     let full = cron("spec.schedule.full", schedule.full.as_ref());
@@ -465,17 +466,6 @@ fn judge_times(sheet: &mut Sheet<'_>, calendar: &Calendar) {
             sheet.refuse("spec.schedule.blackouts", what, "shorten them, or use a longer startingDeadline");
         }
     }
-}
-
-fn zone(text: &str) -> Result<Tz> {
-    text.parse().map_err(|_| {
-        let known: Vec<&str> = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()).collect();
-        let advice = match guess(text, &known) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => "use an IANA name, like `Europe/Berlin` or `UTC`".into(),
-        };
-        config(format!("the time zone {} is not known", quoted(text)), advice)
-    })
 }
 
 fn judge_retries(sheet: &mut Sheet<'_>, spec: Option<&RetriesSpec>) -> Retries {

@@ -4,6 +4,7 @@ use super::backup::BackupPolicy;
 use super::calendar::{Start, Task};
 use super::configuration::Configuration;
 use super::retention::{Candidate, Retention, judge};
+use super::shrink::Small;
 use crate::base::{SessionId, TimeMs};
 use chrono_tz::Tz;
 use serde_json::Value;
@@ -118,7 +119,15 @@ fn imagined(policy: &BackupPolicy, from: TimeMs, now: TimeMs) -> Vec<Candidate> 
         .map(|(n, run)| {
             let mut sid = [0; 16];
             sid[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            Candidate { sid: SessionId(sid), time: run.at(), good: true, held: false, suspect: false }
+            Candidate {
+                sid: SessionId(sid),
+                time: run.at(),
+                good: true,
+                held: false,
+                suspect: false,
+                small: Small::No,
+                places: 1,
+            }
         })
         .collect()
 }

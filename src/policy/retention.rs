@@ -3,12 +3,16 @@
 //! Grandfather, father, son: of each hour, day, ISO week, month and year of the policy's time zone the newest
 //! snapshot counts, for as many of these periods as the rule says and that have one. In each period a snapshot
 //! without errors is preferred to a newer one with errors. What no rule keeps may be forgotten, except the last
-//! good snapshot of the source, held ones, and those whose time cannot be believed.
+//! good snapshot of the source in each place, held ones, and those whose time cannot be believed.
+//!
+//! Snapshots of a source that was suddenly small never push out others: the rules are applied to the others alone,
+//! and a small one is kept where they would keep it if it counted.
 
+use super::shrink::Small;
 use crate::base::{SessionId, TimeMs};
 use chrono::{DateTime, Datelike, Timelike};
 use chrono_tz::Tz;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many are kept of each period. All zero: everything is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +53,10 @@ pub struct Candidate {
     pub held: bool,
     /// Whether its claimed time and the stores' time differ too much.
     pub suspect: bool,
+    /// Whether the source was suddenly small.
+    pub small: Small,
+    /// Where it is complete, a bit for each place.
+    pub places: u32,
 }
 
 /// Why a snapshot is kept.
@@ -70,8 +78,10 @@ pub enum Reason {
     Monthly,
     /// Of its year.
     Yearly,
-    /// The last good one of its source.
+    /// The last good one of its source, in one of the places at least.
     LastGood,
+    /// The source was suddenly small, and nothing confirms it yet.
+    Shrunk,
     /// Held.
     Held,
     /// Its time cannot be believed: a person decides.
@@ -91,6 +101,7 @@ impl Reason {
             Reason::Monthly => "monthly",
             Reason::Yearly => "yearly",
             Reason::LastGood => "last-good",
+            Reason::Shrunk => "shrunk",
             Reason::Held => "held",
             Reason::TimeSuspect => "time-suspect",
         }
@@ -110,7 +121,33 @@ pub struct Verdict {
 pub fn judge(candidates: &[Candidate], rules: &Retention, zone: Tz) -> Vec<Verdict> {
     let mut sorted = candidates.to_vec();
     sorted.sort_by_key(|c| std::cmp::Reverse((c.time, c.sid)));
-    let counted: Vec<usize> = (0..sorted.len()).filter(|n| !sorted[*n].suspect).collect();
+    let believed: Vec<usize> = (0..sorted.len()).filter(|n| !sorted[*n].suspect).collect();
+    let usual: Vec<usize> = believed.iter().copied().filter(|n| sorted[*n].small == Small::No).collect();
+    let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); sorted.len()];
+    for (n, reason) in kept_by_rules(&sorted, &usual, rules, zone) {
+        reasons[n].push(reason);
+    }
+    for (n, reason) in kept_by_rules(&sorted, &believed, rules, zone) {
+        if sorted[n].small != Small::No {
+            reasons[n].push(reason);
+        }
+    }
+    for n in last_good(&sorted, &usual, &believed) {
+        reasons[n].push(Reason::LastGood);
+    }
+    for (n, c) in sorted.iter().enumerate() {
+        let more = [
+            (c.small == Small::Waiting && !c.suspect, Reason::Shrunk),
+            (c.held, Reason::Held),
+            (c.suspect, Reason::TimeSuspect),
+        ];
+        reasons[n].extend(more.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason));
+    }
+    sorted.into_iter().zip(reasons).map(|(candidate, reasons)| Verdict { candidate, reasons }).collect()
+}
+
+/// What the rules keep of `counted`, newest first.
+fn kept_by_rules(sorted: &[Candidate], counted: &[usize], rules: &Retention, zone: Tz) -> Vec<(usize, Reason)> {
     let mut kept: Vec<(usize, Reason)> = Vec::new();
     if rules.keeps_all() {
         kept.extend(counted.iter().map(|n| (*n, Reason::NoRule)));
@@ -127,15 +164,25 @@ pub fn judge(candidates: &[Candidate], rules: &Retention, zone: Tz) -> Vec<Verdi
         (Reason::Monthly, rules.monthly),
         (Reason::Yearly, rules.yearly),
     ] {
-        kept.extend(best_of_periods(&sorted, &counted, reason, count, zone).map(|n| (n, reason)));
+        if count > 0 {
+            kept.extend(best_of_periods(sorted, counted, reason, count, zone).map(|n| (n, reason)));
+        }
     }
-    // Better one with errors than none.
-    let last_good = counted.iter().find(|n| sorted[**n].good).or(counted.first());
-    kept.extend(last_good.map(|n| (*n, Reason::LastGood)));
-    kept.extend((0..sorted.len()).filter(|n| sorted[*n].held).map(|n| (n, Reason::Held)));
-    kept.extend((0..sorted.len()).filter(|n| sorted[*n].suspect).map(|n| (n, Reason::TimeSuspect)));
-    let reasons = |n: usize| kept.iter().filter(|(kept, _)| *kept == n).map(|(_, reason)| *reason).collect();
-    sorted.iter().enumerate().map(|(n, c)| Verdict { candidate: *c, reasons: reasons(n) }).collect()
+    kept
+}
+
+/// The last good one, and the last good one of each place: a place that is behind must not be left with nothing.
+/// Better one with errors than none, better a small one than none.
+fn last_good(sorted: &[Candidate], usual: &[usize], believed: &[usize]) -> BTreeSet<usize> {
+    let newest = |there: &dyn Fn(&Candidate) -> bool| {
+        let first = |among: &[usize], good: bool| {
+            among.iter().copied().find(|n| there(&sorted[*n]) && (sorted[*n].good || !good))
+        };
+        first(usual, true).or_else(|| first(usual, false)).or_else(|| first(believed, false))
+    };
+    let places = sorted.iter().fold(0, |all, c| all | c.places);
+    let of_places = (0..u32::BITS).map(|bit| 1 << bit).filter(|bit| places & bit != 0);
+    of_places.filter_map(|bit| newest(&|c| c.places & bit != 0)).chain(newest(&|_| true)).collect()
 }
 
 /// The best snapshot of each of the newest `count` periods that have one.
@@ -183,7 +230,7 @@ mod tests {
         let time = TimeMs(DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis());
         let mut sid = [0; 16];
         sid[..8].copy_from_slice(&time.0.to_be_bytes());
-        Candidate { sid: SessionId(sid), time, good: true, held: false, suspect: false }
+        Candidate { sid: SessionId(sid), time, good: true, held: false, suspect: false, small: Small::No, places: 0 }
     }
 
     fn kept(candidates: &[Candidate], rules: Retention, zone: Tz) -> Vec<String> {
@@ -239,6 +286,8 @@ mod tests {
         ) {
             let candidates: Vec<Candidate> = hours.iter().enumerate().map(|(n, (hour, good, odd))| Candidate {
                 sid: SessionId([n as u8; 16]), time: TimeMs(hour * HOUR), good: *good, held: *odd == 0, suspect: *odd == 1,
+                small: match odd { 2 => Small::Once, 3 => Small::Waiting, _ => Small::No },
+                places: u32::from(*odd).wrapping_mul(7) & 3,
             }).collect();
             let [last, hourly, daily, weekly, monthly, yearly] = counts;
             let rules = Retention { last, hourly, daily, weekly, monthly, yearly, within_ms: within * HOUR };
@@ -246,10 +295,12 @@ mod tests {
             prop_assert_eq!(verdicts.len(), candidates.len());
             for (reason, count) in [(Reason::Last, last), (Reason::Hourly, hourly), (Reason::Daily, daily),
                 (Reason::Weekly, weekly), (Reason::Monthly, monthly), (Reason::Yearly, yearly)] {
-                let found = verdicts.iter().filter(|v| v.reasons.contains(&reason)).count();
-                prop_assert!(found <= count as usize);
+                for usual in [true, false] {
+                    let of = verdicts.iter().filter(|v| (v.candidate.small == Small::No) == usual);
+                    prop_assert!(of.filter(|v| v.reasons.contains(&reason)).count() <= count as usize);
+                }
             }
-            let good = |v: &&Verdict| v.candidate.good && !v.candidate.suspect;
+            let good = |v: &&Verdict| v.candidate.good && !v.candidate.suspect && v.candidate.small == Small::No;
             if let Some(newest_good) = verdicts.iter().find(good) {
                 prop_assert!(!newest_good.reasons.is_empty());
             }

@@ -16,10 +16,10 @@ use crate::format::region::RegionMark;
 use crate::store::{Key, Listed, Prefix, Put, Store};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// Most regions of a repository.
@@ -41,6 +41,11 @@ impl RegionSet {
     /// Whether it has this one.
     pub fn has(self, ix: usize) -> bool {
         ix < REGIONS_MAX && self.0 & (1 << ix) != 0
+    }
+
+    /// A bit for each region.
+    pub fn bits(self) -> u32 {
+        self.0
     }
 
     /// Its members, in order.
@@ -115,7 +120,7 @@ pub struct Region {
 }
 
 /// Something wrong with one copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// Region.
     pub region: String,
@@ -131,12 +136,19 @@ impl std::fmt::Display for Finding {
     }
 }
 
+/// In the order in which they were found, each once. There may be as many as a region has objects.
+#[derive(Debug, Default)]
+struct Findings {
+    all: Vec<Arc<Finding>>,
+    known: HashSet<Arc<Finding>>,
+}
+
 /// All regions of one repository.
 #[derive(Debug)]
 pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
-    findings: Mutex<Vec<Finding>>,
+    findings: Mutex<Findings>,
     /// Packs with a finding.
     damaged: Mutex<HashSet<PackName>>,
     any_damaged: AtomicBool,
@@ -215,10 +227,12 @@ impl Regions {
     /// Records something wrong with one copy, once.
     pub fn record(&self, ix: usize, object: &str, what: impl Into<String>) {
         let finding = Finding { region: self.all[ix].name.clone(), object: object.to_owned(), what: what.into() };
-        let mut all = lock(&self.findings);
-        if !all.contains(&finding) {
-            all.push(finding);
+        let finding = Arc::new(finding);
+        let mut findings = lock(&self.findings);
+        if findings.known.insert(Arc::clone(&finding)) {
+            findings.all.push(finding);
         }
+        drop(findings);
         if let Some(Key::Pack(name)) = Key::parse(object) {
             lock(&self.damaged).insert(name);
             self.any_damaged.store(true, Ordering::Release);
@@ -232,7 +246,7 @@ impl Regions {
 
     /// Everything recorded so far.
     pub fn findings(&self) -> Vec<Finding> {
-        lock(&self.findings).clone()
+        lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
     }
 
     /// Removes what dead writers left half-written.
@@ -241,6 +255,11 @@ impl Regions {
     /// The store failed.
     pub fn sweep(&self, ix: usize) -> Result<u64> {
         self.store(ix)?.sweep_staged().map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// Device and inode of each folder.
+    pub fn identities(&self) -> Vec<(u64, u64)> {
+        self.all.iter().filter_map(|r| r.store.as_ref()?.identity()).collect()
     }
 
     /// The runtime.
@@ -334,6 +353,23 @@ impl Regions {
             self.record(ix, &name, "not an object of this format; ignored");
         }
         Ok(known)
+    }
+
+    /// What several regions list, with those that list it. A region that cannot be listed is marked as failed.
+    pub fn listed(&self, among: RegionSet, prefix: Prefix) -> BTreeMap<Key, RegionSet> {
+        let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
+        for ix in among.iter() {
+            match self.list(ix, prefix) {
+                Ok(lines) => {
+                    for line in lines {
+                        let at = found.entry(line.key).or_default();
+                        *at = at.with(ix);
+                    }
+                }
+                Err(e) => self.fail(ix, e),
+            }
+        }
+        found
     }
 
     /// Creates an object in one region.

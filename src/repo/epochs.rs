@@ -3,11 +3,11 @@
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
 use super::SMALL_OBJECT_BYTES_MAX;
-use crate::base::{Digest, Epoch, PackName, RegionId, SessionId};
+use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::{EpochBegin, EpochEnd, Member, pack_list};
+use crate::format::objects::{EpochBegin, EpochEnd, Member, Root, pack_list};
 use crate::format::ring::{Trust, role};
 use crate::format::signed::Opened;
 use crate::region::{RegionSet, Regions};
@@ -22,6 +22,8 @@ struct EpochState {
     condemned: Vec<PackName>,
     /// Doomed packs, once it is decided.
     doomed: Option<Vec<PackName>>,
+    /// Roots that its end names.
+    roots: Vec<Root>,
 }
 
 /// A valid object of an epoch that a region lacks.
@@ -75,13 +77,21 @@ impl Epochs {
             let condemned = pack_list(&begin.condemned).map_err(crate::region::lift)?;
             let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
             let end = first_valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number, &digest))?;
-            let (end_key, doomed) = end.unzip();
-            let known = self.known.entry(number).or_insert(EpochState { begin, digest, condemned, doomed: None });
+            let (end_key, end) = end.unzip();
+            let (doomed, roots) = end.unzip();
+            let known = self.known.entry(number).or_insert(EpochState {
+                begin,
+                digest,
+                condemned,
+                doomed: None,
+                roots: Vec::new(),
+            });
             if known.digest != digest {
                 let what = format!("epoch {number} differs from that of another region");
                 return Err(Error::new(Kind::Damage, what).at(format!("region {}", regions.region(ix).name)));
             }
             known.doomed = known.doomed.take().or(doomed);
+            known.roots.extend(roots.unwrap_or_default());
             self.newest_in.insert(ix, number);
             self.at.insert((ix, number), (begin_key, end_key));
         }
@@ -163,6 +173,16 @@ impl Epochs {
         bad
     }
 
+    /// When each root was first seen by the stores' time, as epochs recorded it.
+    pub fn first_seen(&self) -> BTreeMap<SessionId, TimeMs> {
+        let mut seen: BTreeMap<SessionId, TimeMs> = BTreeMap::new();
+        for root in self.known.values().flat_map(|e| e.begin.roots.iter().chain(&e.roots)) {
+            let time = TimeMs(root.first_seen);
+            seen.entry(root.sid).and_modify(|first| *first = time.min(*first)).or_insert(time);
+        }
+        seen
+    }
+
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
         self.known.values().filter(|e| e.doomed.is_none()).all(|e| e.begin.roots.iter().any(|r| r.sid == *parent))
@@ -211,19 +231,19 @@ fn read_begin(
     Ok((begin, opened.digest))
 }
 
-/// The doomed packs; they must be a part of what was condemned, which the caller's digest pins.
+/// The doomed packs and the roots seen; the packs must be a part of what was condemned, which the caller's digest pins.
 fn read_end(
     key: &Key,
     bytes: &[u8],
     trust: Trust<'_>,
     number: Epoch,
     begin: &Digest,
-) -> std::result::Result<Vec<PackName>, FormatError> {
+) -> std::result::Result<(Vec<PackName>, Vec<Root>), FormatError> {
     let end: EpochEnd = open_as(key, bytes, trust, ObjectKind::EpochEnd)?.decode("epoch")?;
     if end.number != number || end.begin != *begin {
         return Err(FormatError::Unsigned("end of another beginning"));
     }
-    pack_list(&end.doomed)
+    Ok((pack_list(&end.doomed)?, end.roots))
 }
 
 fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::result::Result<Opened, FormatError> {

@@ -145,6 +145,11 @@ impl Index {
         self.entries.is_empty()
     }
 
+    /// The newest generation of any segment.
+    pub fn generation_max(&self) -> Option<Generation> {
+        self.segments.iter().map(|s| s.generation).max()
+    }
+
     /// The segments.
     pub fn segments(&self) -> &[LoadedSegment] {
         &self.segments

@@ -5,6 +5,7 @@
 //! re-uses (those in published segments) or that nobody refers to.
 
 pub mod epochs;
+pub mod holds;
 pub mod index;
 pub mod init;
 pub mod keys;
@@ -21,7 +22,7 @@ use crate::crypto::Secret;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::config::Features;
-use crate::format::envelope::{Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::ring::{Keyring, Trust};
 use crate::format::signed::{self, Fresh, Opened, Signer};
 use crate::region::{Finding, RegionSet, Regions};
@@ -136,7 +137,7 @@ impl Repo {
     /// Seals and signs a small object.
     ///
     /// # Errors
-    /// No signing key, or no random bytes.
+    /// No signing key, no random bytes, or larger than any reader takes.
     pub fn seal<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
         let (id, signing) = self
             .ring
@@ -144,7 +145,12 @@ impl Repo {
             .ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))?;
         let header = self.header(kind)?;
         let secret = self.secret(kind.class())?;
-        Ok(signed::seal(value, key, &header, &secret, &Signer { id, key: signing }).into())
+        let sealed = signed::seal(value, key, &header, &secret, &Signer { id, key: signing });
+        // No reader takes a longer body: better no object than one that is there and cannot be read.
+        if sealed.len() > BODY_BYTES_MAX {
+            return Err(Error::new(Kind::Bug, format!("an object of {} bytes is too large", sealed.len())).at(key));
+        }
+        Ok(sealed.into())
     }
 
     /// Opens a small object and checks its signature.

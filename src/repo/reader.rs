@@ -13,6 +13,7 @@ use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
 use crate::format::pack;
 use crate::region::{self, RegionSet, lock};
 use crate::store::Key;
+use bytes::BytesMut;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -100,48 +101,28 @@ impl Reader {
             let bundle = self.bundle(at, coder)?;
             return self.part(at, &bundle).map(<[u8]>::to_vec).map_err(region::lift);
         }
-        let mut out = Vec::new();
-        self.record(at, |keys, bytes| {
-            out.clear();
-            self.open_chunk(keys, at, bytes, coder, &mut out)
-        })?;
-        Ok(out)
+        let mut scratch = Vec::new();
+        self.record(at, |keys, bytes| self.open_at(keys, at, bytes, coder, &mut scratch).map(<[u8]>::to_vec))
     }
 
-    /// Opens a chunk record and appends its plaintext to `out`, checked.
+    /// Opens the record at a place and returns the plaintext of all of it, every chunk's id checked.
     ///
     /// # Errors
-    /// Written wrong.
-    pub fn open_chunk(
+    /// Written wrong, or not what the index says.
+    pub fn open_at<'r>(
         &self,
         keys: &ObjectKeys,
         at: &Located,
-        record: &mut [u8],
+        record: &'r mut [u8],
         coder: &mut Coder,
-        out: &mut Vec<u8>,
-    ) -> std::result::Result<(), FormatError> {
-        match open_record(self.repo.id_key(), keys, at.place.number, record, coder, out)? {
-            Content::Chunk(id, len) if id == at.place.id && len == at.place.len => Ok(()),
-            _ => Err(FormatError::WrittenWrong("record is not the chunk that the index names")),
-        }
-    }
-
-    /// Opens a bundle record: its decoded payload, every chunk's id checked.
-    ///
-    /// # Errors
-    /// Written wrong.
-    pub fn open_bundle(
-        &self,
-        keys: &ObjectKeys,
-        number: u32,
-        record: &mut [u8],
-        coder: &mut Coder,
-    ) -> std::result::Result<Vec<u8>, FormatError> {
-        let mut out = Vec::new();
-        match open_record(self.repo.id_key(), keys, number, record, coder, &mut out)? {
-            Content::Bundle(_) => Ok(out),
-            Content::Chunk(..) => Err(FormatError::WrittenWrong("record is not the bundle that the index names")),
-        }
+        scratch: &'r mut Vec<u8>,
+    ) -> std::result::Result<&'r [u8], FormatError> {
+        let (content, plain) = open_record(self.repo.id_key(), keys, at.place.number, record, coder, scratch)?;
+        let fits = match content {
+            Content::Chunk(id, len) => at.place.inside.is_none() && id == at.place.id && len == at.place.len,
+            Content::Bundle(_) => at.place.inside.is_some(),
+        };
+        if fits { Ok(plain) } else { Err(FormatError::WrittenWrong("record is not what the index names")) }
     }
 
     fn bundle(&self, at: &Located, coder: &mut Coder) -> Result<Bundle> {
@@ -149,11 +130,12 @@ impl Reader {
         if let Some(hit) = lock(&self.bundles).get(&cached) {
             return Ok(hit);
         }
+        let mut scratch = Vec::new();
         let bundle = self.record(at, |keys, bytes| {
-            let bundle = self.open_bundle(keys, at.place.number, bytes, coder)?;
+            let bundle = self.open_at(keys, at, bytes, coder, &mut scratch)?;
             // A whole bundle of another pack opens as well: only the chunk's id tells them apart.
-            self.part(at, &bundle)?;
-            Ok(bundle)
+            self.part(at, bundle)?;
+            Ok(bundle.to_vec())
         })?;
         let bundle = Arc::new(bundle);
         lock(&self.bundles).put(cached, Arc::clone(&bundle));
@@ -183,7 +165,7 @@ impl Reader {
             regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len))
         };
         regions.read_among(self.order(at.regions), &key, fetch, |bytes| match &*keys.borrow() {
-            Some(keys) => open(keys, &mut bytes.to_vec()),
+            Some(keys) => open(keys, &mut BytesMut::from(bytes)),
             None => Err(FormatError::WrongKey),
         })
     }
@@ -220,45 +202,61 @@ pub enum Content {
     Bundle(Vec<(ChunkId, usize, usize)>),
 }
 
-/// Opens a chunk or bundle record, appends its plaintext to `out`, and computes the id of every chunk.
+/// Opens a chunk or bundle record and computes the id of every chunk. The plaintext stands in the record itself
+/// where it was stored raw, else in `scratch`, which is cleared first: no chunk is copied that need not be.
 ///
 /// # Errors
 /// Written wrong, or a codec that is not known.
-pub fn open_record(
+pub fn open_record<'r>(
     id_key: &IdKey,
     keys: &ObjectKeys,
     number: u32,
-    record: &mut [u8],
+    record: &'r mut [u8],
     coder: &mut Coder,
-    out: &mut Vec<u8>,
-) -> std::result::Result<Content, FormatError> {
+    scratch: &'r mut Vec<u8>,
+) -> std::result::Result<(Content, &'r [u8]), FormatError> {
     const NEWER: FormatError = FormatError::Newer("codec");
-    let encoded = |_| FormatError::WrittenWrong("encoded body");
     let (head, body) = keys.record(number, record)?;
-    let (start, plain_len) = (out.len(), head.plain_len as usize);
+    let plain_len = head.plain_len as usize;
     match head.kind {
         RecordKind::Chunk => {
             let codec = Codec::from_id(head.codec).ok_or(NEWER)?;
-            coder.decode(codec, body, plain_len, out).map_err(encoded)?;
-            if id_key.id(&out[start..]) != head.id {
+            let plain = decoded(codec, body, plain_len, coder, scratch)?;
+            if id_key.id(plain) != head.id {
                 return Err(FormatError::WrittenWrong("id of a chunk"));
             }
-            Ok(Content::Chunk(head.id, head.plain_len))
+            Ok((Content::Chunk(head.id, head.plain_len), plain))
         }
         RecordKind::Bundle => {
             let bundle = pack::bundle(body, plain_len)?;
             let codec = Codec::of_bundle(head.codec).ok_or(NEWER)?;
-            coder.decode(codec, bundle.payload, plain_len, out).map_err(encoded)?;
+            let plain = decoded(codec, bundle.payload, plain_len, coder, scratch)?;
             for (id, offset, len) in &bundle.chunks {
-                let chunk = out[start..].get(*offset..offset.saturating_add(*len));
+                let chunk = plain.get(*offset..offset.saturating_add(*len));
                 if chunk.is_none_or(|chunk| id_key.id(chunk) != *id) {
                     return Err(FormatError::WrittenWrong("id of a chunk in a bundle"));
                 }
             }
-            Ok(Content::Bundle(bundle.chunks))
+            Ok((Content::Bundle(bundle.chunks), plain))
         }
         _ => Err(FormatError::WrittenWrong("type of a record")),
     }
+}
+
+fn decoded<'r>(
+    codec: Codec,
+    body: &'r [u8],
+    plain_len: usize,
+    coder: &mut Coder,
+    scratch: &'r mut Vec<u8>,
+) -> std::result::Result<&'r [u8], FormatError> {
+    const WRONG: FormatError = FormatError::WrittenWrong("encoded body");
+    if codec == Codec::Raw {
+        return if body.len() == plain_len { Ok(body) } else { Err(WRONG) };
+    }
+    scratch.clear();
+    coder.decode(codec, body, plain_len, scratch).map_err(|_| WRONG)?;
+    Ok(scratch)
 }
 
 /// The part of a decoded bundle that is one chunk.

@@ -225,6 +225,7 @@ pub struct DirReader<'r> {
     reader: &'r Reader,
     stack: Vec<(u8, VecDeque<Child>)>,
     entries: VecDeque<Entry>,
+    pages: Vec<ChunkId>,
     /// The last name that was read: names increase over all pages, so that no page comes twice and no name either.
     last: Option<Vec<u8>>,
 }
@@ -237,7 +238,13 @@ impl<'r> DirReader<'r> {
             start.push_back(Child { page, first: Vec::new().into(), entries: 0 });
         }
         // One above the highest level that a page can have.
-        DirReader { reader, stack: vec![(PAGE_DEPTH_MAX + 1, start)], entries: VecDeque::new(), last: None }
+        DirReader {
+            reader,
+            stack: vec![(PAGE_DEPTH_MAX + 1, start)],
+            entries: VecDeque::new(),
+            pages: Vec::new(),
+            last: None,
+        }
     }
 
     /// The next entry.
@@ -257,6 +264,7 @@ impl<'r> DirReader<'r> {
                 continue;
             };
             let bytes = self.reader.chunk(&child.page, coder)?;
+            self.pages.push(child.page);
             let page = Page::decode(&bytes).map_err(crate::region::lift)?;
             if page.level >= above {
                 return Err(Error::new(Kind::Damage, "tree page of a wrong level"));
@@ -272,6 +280,11 @@ impl<'r> DirReader<'r> {
 }
 
 impl DirReader<'_> {
+    /// Pages that were read since this was asked last.
+    pub fn take_pages(&mut self) -> Vec<ChunkId> {
+        std::mem::take(&mut self.pages)
+    }
+
     /// A page begins with the name that its parent says, after everything that was read before.
     fn check_first(&self, child: &Child, above: u8, page: &Page) -> Result<()> {
         let entry = page.entries.iter().flatten().next().map(|e| &e.name);

@@ -2,12 +2,13 @@
 //! that a manifest vouches for is missing.
 
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::base::{Digest, Generation, SessionId};
+use crate::base::{Digest, Generation, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
 use crate::format::ring::role;
+use crate::format::signed::check_sum;
 use crate::format::snapshot::{Manifest, Seen};
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub writer: crate::base::WriterId,
     /// Regions that list it.
     pub regions: RegionSet,
+    /// The earliest time that a region's store gives its manifest.
+    pub stored: TimeMs,
 }
 
 /// All snapshots.
@@ -43,23 +46,33 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
+    /// The damaged ones that may be snapshots of ours. What is whole, and yet does not verify, was never one.
+    unsure: BTreeSet<SessionId>,
 }
 
-fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, RegionSet> {
-    let mut found: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
+/// Where something is listed, and the earliest time that a store gives it.
+struct Places {
+    at: RegionSet,
+    earliest: TimeMs,
+}
+
+fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, Places> {
+    let mut found: BTreeMap<SessionId, Places> = BTreeMap::new();
     for ix in repo.usable().iter() {
         match repo.regions.list(ix, prefix) {
             Ok(listed) => {
                 for line in listed {
                     if let Key::Snapshot(sid) | Key::Forgotten(sid) = line.key {
-                        found.entry(sid).or_default().push(ix);
+                        let time = TimeMs(line.modified);
+                        let places = found.entry(sid).or_insert(Places { at: RegionSet::NONE, earliest: time });
+                        *places = Places { at: places.at.with(ix), earliest: places.earliest.min(time) };
                     }
                 }
             }
             Err(e) => repo.regions.fail(ix, e),
         }
     }
-    found.into_iter().map(|(sid, at)| (sid, RegionSet::of(at))).collect()
+    found
 }
 
 /// Opens the marker of `sid`.
@@ -95,7 +108,18 @@ fn open_outcome(
     if manifest.sid != sid || !allowed {
         return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
     }
-    Ok(Some(Snapshot { manifest, digest: opened.digest, writer: opened.writer, regions: RegionSet::NONE }))
+    Ok(Some(Snapshot {
+        manifest,
+        digest: opened.digest,
+        writer: opened.writer,
+        regions: RegionSet::NONE,
+        stored: TimeMs(0),
+    }))
+}
+
+/// Whether a region's copy fits its checksum.
+fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
+    repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX).is_ok_and(|bytes| check_sum(&bytes).is_ok())
 }
 
 /// Names the regions that show an end where another shows a snapshot.
@@ -115,7 +139,7 @@ impl View {
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
         let mut view = View::default();
-        for (sid, at) in sids(repo, Prefix::Forgotten) {
+        for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
             let key = Key::Forgotten(sid);
             // A marker that does not verify hides nothing; reading it has recorded why.
             if repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
@@ -123,16 +147,16 @@ impl View {
                 view.forgotten.insert(sid);
             }
         }
-        for (sid, at) in sids(repo, Prefix::Snapshots) {
-            view.load_outcome(repo, sid, at);
+        for (sid, places) in sids(repo, Prefix::Snapshots) {
+            view.load_outcome(repo, sid, &places);
         }
         view.check_config(repo)?;
         view.check_vouched(repo);
         Ok(view)
     }
 
-    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, at: RegionSet) {
-        let key = Key::Snapshot(sid);
+    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places) {
+        let (key, at) = (Key::Snapshot(sid), places.at);
         let read =
             |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
         let mut found = read(at);
@@ -152,7 +176,7 @@ impl View {
         }
         match found {
             Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
-                self.snapshots.insert(sid, Snapshot { regions: at, ..snapshot });
+                self.snapshots.insert(sid, Snapshot { regions: at, stored: places.earliest, ..snapshot });
             }
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -161,6 +185,9 @@ impl View {
             Err(e) => {
                 if e.kind() == Kind::WrongKey {
                     self.sealed_otherwise = self.sealed_otherwise.or(at);
+                }
+                if at.iter().any(|ix| !is_whole(repo, &key, ix)) {
+                    self.unsure.insert(sid);
                 }
                 self.damaged.insert(sid, e.to_string());
             }
@@ -177,7 +204,14 @@ impl View {
             return Err(Error::new(Kind::Damage, what)
                 .advise("bring back a region that has the newest configuration; do not write with this one"));
         }
-        let newest = self.snapshots.values().map(|s| s.manifest.fresh.config).max();
+        let (number, digest) = repo.config();
+        let fresh = || self.snapshots.values().map(|s| s.manifest.fresh);
+        if fresh().any(|known| known.config == number && known.digest != digest) {
+            let what = format!("configuration {number} is not the one that snapshots vouch for");
+            return Err(Error::new(Kind::Damage, what)
+                .advise("bring back a region that has the right one; do not trust the keys shown here"));
+        }
+        let newest = fresh().map(|known| known.config).max();
         match newest {
             Some(n) if n > repo.config().0 => Err(Error::new(
                 Kind::Damage,
@@ -254,6 +288,13 @@ impl View {
             _ => Err(Error::new(Kind::Config, format!("`{text}` fits {} snapshots", hits.len()))
                 .advise("give more digits of the id")),
         }
+    }
+
+    /// What makes it unsure that `text` means what it says: a snapshot that nobody can read may be the latest.
+    pub fn doubt(&self, text: &str) -> Option<String> {
+        let first = self.unsure.first().filter(|_| text == "latest")?;
+        let more = if self.unsure.len() > 1 { " (and others)" } else { "" };
+        Some(format!("snapshot {}{more} is damaged in every region, and may be a later one", first.short()))
     }
 
     fn why_not(&self, text: &str) -> Error {

@@ -18,12 +18,10 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Objects are read in pieces of this from folders, four times as fast as in one.
-const READ_PIECE_BYTES: u64 = 8 << 20;
 
 /// A staged file older than this was left by a process that is dead: no put takes a day.
 const STAGED_FILE_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
@@ -125,15 +123,8 @@ impl Store {
         if size > len_max {
             return Err(StoreError::too_long(&key.path()));
         }
-        if size <= READ_PIECE_BYTES {
-            return self.get_range(key, 0, size).await;
-        }
-        let mut whole = Vec::with_capacity(usize::try_from(size).map_err(|_| StoreError::too_long(&key.path()))?);
-        while (whole.len() as u64) < size {
-            let from = whole.len() as u64;
-            whole.extend_from_slice(&self.get_range(key, from, READ_PIECE_BYTES.min(size - from)).await?);
-        }
-        Ok(whole.into())
+        // One range of all of it: from folders that is four times as fast as the stream of a whole object.
+        self.get_range(key, 0, size).await
     }
 
     /// `len` bytes from `offset`.
@@ -200,6 +191,11 @@ impl Store {
 }
 
 impl Store {
+    /// Device and inode of the folder.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.folder.held.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+    }
+
     /// Removes staged files that dead writers left. Live writers' files are young.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ TOMBSTONE = record({0: FRESH, 1: ID, 2: TIME, 3: text})
 REPACK = record({0: FRESH, 1: ID, 2: TIME, 3: several(fixed(HASH, several(HASH)))})
 SESSION = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: text, 5: text, 6: U32, 7: several(ID)}, {8: ID})
 FORGOTTEN = record({0: FRESH, 1: ID, 2: HASH, 3: TIME, 4: text})
-HOLD = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: text})
+HOLD = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: text}, {5: TIME})
 RELEASE = record({0: FRESH, 1: ID, 2: TIME})
 BEGIN = record({0: FRESH, 1: U32, 2: MEMBERS, 3: octets(multiple=32), 4: ROOTS, 5: TIME})
 END = record(

@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 /// Most changed files that are kept by name.
 const CHANGED_MAX: usize = 1000;
 
+/// Most bytes of paths and messages that are kept by name, of either list. A path may have a megabyte, and a manifest
+/// must stay small enough to be read again.
+const NAMED_BYTES_MAX: usize = 4 << 20;
+
 /// What came out.
 #[derive(Debug, Default)]
 pub(super) struct Built {
@@ -23,13 +27,25 @@ pub(super) struct Built {
     pub(super) errors_total: u64,
     pub(super) changed: Vec<Vec<u8>>,
     pub(super) changed_total: u64,
+    errors_bytes: usize,
+    changed_bytes: usize,
+}
+
+/// Whether this many bytes more are within the limit; if so, they are counted.
+fn fits(kept: &mut usize, more: usize) -> bool {
+    let sum = kept.saturating_add(more);
+    let fits = sum <= NAMED_BYTES_MAX;
+    if fits {
+        *kept = sum;
+    }
+    fits
 }
 
 impl Built {
     pub(super) fn missed(&mut self, miss: Miss, progress: &Progress) {
         progress.errors.add(1);
         self.errors_total += 1;
-        if self.errors.len() < ERRORS_MAX {
+        if self.errors.len() < ERRORS_MAX && fits(&mut self.errors_bytes, miss.path.len() + miss.message.len()) {
             self.errors.push(miss);
         }
     }
@@ -136,7 +152,7 @@ impl<'b> Builder<'b> {
 
     fn note_changed(&mut self, path: Vec<u8>) {
         self.built.changed_total += 1;
-        if self.built.changed.len() < CHANGED_MAX {
+        if self.built.changed.len() < CHANGED_MAX && fits(&mut self.built.changed_bytes, path.len()) {
             self.built.changed.push(path);
         }
     }
@@ -235,4 +251,22 @@ pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel:
         }
     }
     Ok(built)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::envelope::BODY_BYTES_MAX;
+
+    #[test]
+    fn errors_of_any_length_leave_a_manifest_that_can_be_read() {
+        let (mut built, progress) = (Built::default(), Progress::default());
+        for n in 0..100 {
+            let path = if n == 50 { b"short".to_vec() } else { vec![b'p'; 1 << 20] };
+            built.missed(Miss { path: path.into(), kind: "io".into(), message: "m".into() }, &progress);
+        }
+        assert!(cbor::encode(&built.errors).len() < BODY_BYTES_MAX / 4);
+        assert!(built.errors.iter().any(|miss| miss.path.len() == 5), "one that fits is still named");
+        assert_eq!(built.errors_total, 100);
+    }
 }

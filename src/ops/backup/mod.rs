@@ -15,6 +15,7 @@ use crate::base::{Cancel, Generation, Progress, SessionId};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
 use crate::repo::Repo;
+use crate::repo::index::Index;
 use crate::repo::view::View;
 use crate::source::files::{WalkOptions, Walker};
 use run::Run;
@@ -122,7 +123,7 @@ fn escaped(path: &[u8]) -> String {
 /// # Errors
 /// The source is not there, nothing can be stored anywhere, or the run was interrupted; work stored so far
 /// is kept for the next run.
-pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
+pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
     let source = Source {
@@ -132,10 +133,13 @@ pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
     let start = repo.env.now().0;
+    // A repository inside of its own source would grow with every run.
+    options.walk.skip = repo.regions.identities();
     let walker = Walker::new(&paths, options.walk.clone())?;
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
     let view = View::load(repo)?;
-    let generation = generation_of(&view, &source.name, options.mode)?;
+    let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
+    let generation = generation_of(&view, used, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
     let fs_id = fs_id(&paths);
     if let Some(parent) = &parent {
@@ -170,11 +174,12 @@ fn fs_id(paths: &[PathBuf]) -> Option<u64> {
 }
 
 /// Snapshots of a generation share chunks only with each other. A source stays in its own; `independent`
-/// opens the next, which not even a forgotten snapshot has used.
-fn generation_of(view: &View, source: &str, mode: Mode) -> Result<Generation> {
+/// opens the next, which not even a forgotten snapshot has used. Where a manifest is damaged, nobody can say
+/// which one it was of: then no generation counts as new that the index has (`used`).
+fn generation_of(view: &View, used: Option<Generation>, source: &str, mode: Mode) -> Result<Generation> {
     let newest = view.generation_max.unwrap_or(Generation(0));
     if mode == Mode::Independent {
-        let next = newest.0.checked_add(1);
+        let next = newest.max(used.unwrap_or(newest)).0.checked_add(1);
         return next.map(Generation).ok_or_else(|| Error::new(Kind::Refused, "no further generation is possible"));
     }
     let own = view.latest_of(source).map(|s| s.manifest.generation);

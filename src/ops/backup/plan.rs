@@ -3,7 +3,7 @@
 use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::format::snapshot::{Manifest, Miss};
-use crate::format::tree::{Entry, EntryType, items};
+use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader};
 use crate::repo::writer::{Writer, ZSTD_LEVEL};
@@ -161,7 +161,6 @@ impl<'p> Planner<'p> {
             && !too_recent(&old, rule, ran)
             && old.flags.unwrap_or(0) == 0
             && self.is_stored(&old)
-            && resolves(self.reader, &old)
         {
             read = false;
             self.take_over(&mut entry, &dir, old, rule);
@@ -195,19 +194,21 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// Whether everything that an entry of the parent refers to may be re-used.
+    /// Whether everything that an entry of the parent refers to is still there and may be re-used, down to the last
+    /// chunk: what was lost is read again while the source has it.
     fn is_stored(&mut self, old: &Entry) -> bool {
-        let Some(writer) = self.look_up else { return true };
-        if old.xattrs_ref.is_some_and(|id| !writer.has(&id)) {
+        let (reader, look_up) = (self.reader, self.look_up);
+        let good = |id: &ChunkId| *id == ChunkId::HOLE || (resolves(reader, id) && look_up.is_none_or(|w| w.has(id)));
+        if old.xattrs_ref.is_some_and(|id| !good(&id)) || old.list.is_some_and(|list| !good(&list.page)) {
             return false;
         }
-        let Ok(mut items) = ListReader::new(self.reader, old) else { return false };
+        let Ok(mut items) = ListReader::new(reader, old) else { return false };
         loop {
             let item = items.next(&mut self.coder);
-            let pages_known = items.take_pages().iter().all(|page| writer.has(page));
+            let pages_good = items.take_pages().iter().all(good);
             match item {
-                Ok(Some(item)) if pages_known && (item.id == ChunkId::HOLE || writer.has(&item.id)) => {}
-                Ok(None) => return pages_known,
+                Ok(Some(item)) if pages_good && good(&item.id) => {}
+                Ok(None) => return pages_good,
                 Ok(Some(_)) | Err(_) => return false,
             }
         }
@@ -222,19 +223,10 @@ impl<'p> Planner<'p> {
     }
 }
 
-/// Whether every region that is written says where the content lies. What was lost is read again while the source
-/// has it.
-fn resolves(reader: &Reader, old: &Entry) -> bool {
-    let used = reader.repo.writable();
-    let regions = &reader.repo.regions;
-    let known = |id: &ChunkId| {
-        let mut places = reader.index.locate(id);
-        *id == ChunkId::HOLE || places.any(|at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
-    };
-    let chunks = old.chunks.as_deref().map(|list| items(list).is_ok_and(|mut all| all.all(|item| known(&item.id))));
-    chunks.unwrap_or(true)
-        && old.list.is_none_or(|list| known(&list.page))
-        && old.xattrs_ref.is_none_or(|id| known(&id))
+/// Whether every region that is written says where a chunk lies.
+fn resolves(reader: &Reader, id: &ChunkId) -> bool {
+    let (used, regions) = (reader.repo.writable(), &reader.repo.regions);
+    reader.index.locate(id).any(|at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

@@ -218,6 +218,11 @@ impl Run<'_> {
             let why = regions.failure(ix).map_or_else(|| "incomplete".to_owned(), |e| e.to_string());
             (regions.region(ix).name.clone(), why)
         });
+        let lacking = visible.and(caught_up.lacking);
+        let lacking = lacking.iter().map(|ix| {
+            let why = "lacks an earlier snapshot that another region shows; it could not be brought up";
+            (regions.region(ix).name.clone(), why.to_owned())
+        });
         BackupReport {
             snapshot: committed.map(|c| c.sid),
             parent: self.parent.as_ref().map(|p| p.manifest.sid),
@@ -229,7 +234,7 @@ impl Run<'_> {
             changed: built.changed,
             changed_total: built.changed_total,
             regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
-            behind: behind.collect(),
+            behind: behind.chain(lacking).collect(),
             caught_up,
             copies_min: self.repo.copies_min,
             encoder_errors: self.progress.encoder_errors.get(),

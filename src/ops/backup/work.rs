@@ -235,10 +235,11 @@ impl Worker<'_, '_> {
             Ok(file) => file,
             Err(e) => return Ok(failed(&e)),
         };
-        let (xattrs, misses) = attributes(&file);
-        entry.xattrs = xattrs;
+        let mut misses = Vec::new();
         let mut changed = false;
         for attempt in 1.. {
+            // Each time: what changed them changed the file's time, which is brought up to date below.
+            (entry.xattrs, misses) = attributes(&file);
             if file.is_sparse() || entry.size() > WHOLE_BYTES_MAX {
                 return self.alone(dir, entry);
             }
@@ -325,7 +326,10 @@ impl Worker<'_, '_> {
                 token.seq - 1
             };
             let items = self.store(&cuts)?;
-            let _ = big.pieces.send(Piece::Items { seq, items });
+            if big.pieces.send(Piece::Items { seq, items }).is_err() {
+                // The builder is gone: the run was given up, and nobody wants the rest.
+                return Ok(());
+            }
             let mut token = lock(&big.open);
             token.busy -= 1;
             if token.cut_all && token.busy == 0 && !token.over {
@@ -414,16 +418,17 @@ impl Worker<'_, '_> {
     fn end(&mut self, big: &Big, token: &mut Token) {
         let Some(file) = token.file.clone() else { return };
         let mut entry = big.entry.clone();
-        let now = file.stamp();
+        // One look, both to compare and to keep: a change between two would pass for what was read.
+        let now = file.apply(&mut entry).map(|()| Stamp::of(&entry));
         let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
         if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
             let _ = big.pieces.send(Piece::Restart);
             return;
         }
         token.over = true;
-        let done = match now.and_then(|_| file.apply(&mut entry)) {
+        let done = match now {
             Err(e) => failed(&e),
-            Ok(()) => {
+            Ok(_) => {
                 let (xattrs, misses) = attributes(&file);
                 entry.xattrs = xattrs;
                 Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }

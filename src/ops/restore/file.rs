@@ -112,6 +112,9 @@ impl FileTask {
             let new = TargetFile::replace(&self.dir, &self.entry)?;
             copy(&old, &new, self.entry.size())?;
             *slot = Some(new);
+        } else if let Some(file) = slot.as_ref().filter(|file| file.existing().is_some()) {
+            // The new content must not be readable by those who could read the old one.
+            file.narrow();
         }
         Ok(())
     }

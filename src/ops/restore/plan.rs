@@ -205,7 +205,11 @@ impl<'s, 'r> Planner<'s, 'r> {
             Ok(names) => names,
             Err(e) => return self.shared.misses(path, &[e]),
         };
-        for name in names.into_iter().filter(|name| !keep.contains(name)) {
+        let mut others = names.into_iter().filter(|name| !keep.contains(name)).peekable();
+        if let (Some(why), Some(_)) = (dir.kept(), others.peek()) {
+            return self.shared.miss(path, "kept", why);
+        }
+        for name in others {
             match dir.remove_all(&name) {
                 Ok(()) => self.shared.note(|report| report.deleted += 1),
                 Err(e) => self.shared.misses(&[path, b"/", &name].concat(), &[e]),

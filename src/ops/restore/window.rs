@@ -11,6 +11,7 @@ use crate::repo::reader::slice_of;
 use crate::repo::writer::ZSTD_LEVEL;
 use crate::source::files::TargetDir;
 use crate::store::Key;
+use bytes::BytesMut;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -60,6 +61,12 @@ pub(super) struct Window {
     pub(super) links: Vec<Link>,
 }
 
+/// What one worker re-uses from record to record.
+struct Hands {
+    coder: Coder,
+    scratch: Vec<u8>,
+}
+
 /// Neighbouring records of one pack, with the references to them.
 struct Range {
     refs: Vec<(Located, ChunkRef)>,
@@ -92,11 +99,11 @@ impl Window {
             plan_ranges(shared, std::mem::take(&mut self.refs)).into_iter().map(|r| Some(r).into()).collect();
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut coder = Coder::new(ZSTD_LEVEL);
+            let mut hands = Hands { coder: Coder::new(ZSTD_LEVEL), scratch: Vec::new() };
             while !shared.cancel.raised() {
                 let Some(slot) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 if let Some(range) = crate::region::lock(slot).take() {
-                    restore_range(shared, range, &mut coder);
+                    restore_range(shared, range, &mut hands);
                 }
             }
         };
@@ -147,7 +154,7 @@ fn plan_ranges(shared: &Shared<'_>, refs: Vec<ChunkRef>) -> Vec<Range> {
 }
 
 /// One range from the first usable region; whatever is wrong with it is fetched alone, from anywhere.
-fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
+fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
     let Some((first, _)) = range.refs.first() else { return };
     let name = first.pack.name;
     let key = Key::Pack(name);
@@ -157,7 +164,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
         let read = repo.regions.get_range(ix, &key, u64::from(range.from), u64::from(range.to - range.from));
         let keys = shared.reader.pack_keys(&name, ix);
         match (read, keys) {
-            (Ok(bytes), Ok(keys)) => Some((bytes.to_vec(), keys)),
+            (Ok(bytes), Ok(keys)) => Some((BytesMut::from(bytes), keys)),
             // Read again alone, which names what is missing as such.
             (Err(e), _) | (_, Err(e)) if e.kind() == Kind::NotFound => None,
             (Err(e), _) | (_, Err(e)) => {
@@ -167,38 +174,41 @@ fn restore_range(shared: &Shared<'_>, range: Range, coder: &mut Coder) {
         }
     });
     let Some((mut bytes, keys)) = fetched else {
-        range.refs.into_iter().for_each(|(_, chunk)| fetch_alone(shared, chunk, coder));
+        range.refs.into_iter().for_each(|(_, chunk)| fetch_alone(shared, chunk, &mut hands.coder));
         return;
     };
     shared.progress.bytes_read.add(bytes.len() as u64);
-    let mut open: Option<(u32, std::result::Result<Vec<u8>, crate::format::FormatError>)> = None;
-    for (at, chunk) in range.refs {
-        let number = at.place.number;
-        if open.as_ref().is_none_or(|(n, _)| *n != number) {
-            let start = (at.place.offset - range.from) as usize;
-            let record = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
-            let plain = if at.place.inside.is_some() {
-                shared.reader.open_bundle(&keys, number, record, coder)
-            } else {
-                let mut out = Vec::with_capacity(at.place.len as usize);
-                shared.reader.open_chunk(&keys, &at, record, coder, &mut out).map(|()| out)
-            };
-            if let (Err(why), Some(ix)) = (&plain, ix) {
-                repo.regions.record(ix, &key.path(), why.to_string());
-            }
-            open = Some((number, plain));
+    let mut refs = range.refs.into_iter().peekable();
+    while let Some(first) = refs.next() {
+        let (at, record) = (first.0, record_of(&first.0));
+        let mut same = vec![first];
+        while let Some(next) = refs.next_if(|(at, _)| record_of(at) == record) {
+            same.push(next);
         }
-        let plain = open.as_ref().and_then(|(_, plain)| plain.as_ref().ok());
-        let part = plain.and_then(|plain| match at.place.inside {
-            // A bundle's ids were all checked; that this part is the chunk asked for is checked here.
-            Some(inside) => slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id),
-            None => Some(&plain[..]),
-        });
-        match part {
-            Some(part) if part.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, part),
-            _ => fetch_alone(shared, chunk, coder),
+        let start = (at.place.offset - range.from) as usize;
+        let sealed = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
+        let plain = shared.reader.open_at(&keys, &at, sealed, &mut hands.coder, &mut hands.scratch);
+        if let (Err(why), Some(ix)) = (&plain, ix) {
+            repo.regions.record(ix, &key.path(), why.to_string());
+        }
+        for (at, chunk) in same {
+            let part = plain.as_ref().ok().and_then(|plain| match at.place.inside {
+                // A bundle's ids were all checked; that this part is the chunk asked for is checked here.
+                Some(inside) => slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id),
+                None => Some(*plain),
+            });
+            match part {
+                Some(part) if part.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, part),
+                _ => fetch_alone(shared, chunk, &mut hands.coder),
+            }
         }
     }
+}
+
+/// What tells one record from another: its number, and for a chunk's own record the chunk. An index may name one
+/// record for several chunks; it is at most one of them.
+fn record_of(at: &Located) -> (u32, Option<ChunkId>) {
+    (at.place.number, at.place.inside.is_none().then_some(at.place.id))
 }
 
 fn fetch_alone(shared: &Shared<'_>, chunk: ChunkRef, coder: &mut Coder) {

@@ -6,7 +6,9 @@
 use super::attrs::{self, At, proc_path, unsafe_name, write_xattrs};
 use super::error::{SourceError, SourceErrorKind};
 use super::trail::Trail;
+use crate::base::ConfigNo;
 use crate::error::{Error, Kind, Result};
+use crate::format::config;
 use crate::format::tree::{Entry, EntryType};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
@@ -53,7 +55,7 @@ impl Target {
     /// Opens the target directory; makes it and its parents where they are missing.
     ///
     /// # Errors
-    /// It cannot be made or opened.
+    /// It cannot be made or opened, or is a region of a repository.
     pub fn create(path: &Path, options: RestoreOptions) -> Result<Target> {
         let fail = |e: std::io::Error| {
             let text = e.to_string();
@@ -65,7 +67,12 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
         let trail = Trail::new(path.as_os_str().as_bytes());
-        Ok(Target { root: Arc::new(TargetDir { fd, trail, options }) })
+        let device = rustix::fs::fstat(&fd).map_err(|e| fail(e.into()))?.st_dev;
+        if is_region(&fd) {
+            let what = "the restore target is a region of a backup repository";
+            return Err(Error::new(Kind::Refused, what).at(path.display()).advise("restore to another directory"));
+        }
+        Ok(Target { root: Arc::new(TargetDir { fd, trail, options, device, kept: None }) })
     }
 
     /// The target directory.
@@ -80,6 +87,10 @@ pub struct TargetDir {
     fd: OwnedFd,
     trail: Arc<Trail>,
     pub(super) options: RestoreOptions,
+    /// File system of the target itself.
+    device: u64,
+    /// Why nothing in it may be removed.
+    kept: Option<&'static str>,
 }
 
 impl AsFd for TargetDir {
@@ -89,6 +100,16 @@ impl AsFd for TargetDir {
 }
 
 type Outcome<T> = std::result::Result<T, SourceError>;
+
+const KEPT_REGION: &str = "a region of a backup repository lies here: nothing in it was removed";
+const KEPT_MOUNT: &str = "another file system is mounted here: nothing in it was removed";
+
+/// Whether backups are kept there. Judged by what no region is without, so that one with a damaged mark counts too.
+fn is_region(dir: impl AsFd) -> bool {
+    let kind =
+        |name: &str| rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok().and_then(|s| attrs::kind_of(&s));
+    kind(&config::key(ConfigNo(1))) == Some(EntryType::File) && kind("keys") == Some(EntryType::Dir)
+}
 
 const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -135,7 +156,28 @@ impl TargetDir {
                 open().map_err(|e| SourceError::new(&path, "open it", e))?
             }
         };
-        Ok(Arc::new(TargetDir { fd, trail: self.trail.below(name), options: self.options.clone() }))
+        let kept = self.kept_below(&fd).map_err(|e| SourceError::new(&path, "stat it", e))?;
+        let (trail, options, device) = (self.trail.below(name), self.options.clone(), self.device);
+        Ok(Arc::new(TargetDir { fd, trail, options, device, kept }))
+    }
+
+    fn kept_below(&self, fd: &OwnedFd) -> std::result::Result<Option<&'static str>, Errno> {
+        if self.kept.is_some() {
+            return Ok(self.kept);
+        }
+        let other = rustix::fs::fstat(fd)?.st_dev != self.device;
+        Ok(if other { Some(KEPT_MOUNT) } else { is_region(fd).then_some(KEPT_REGION) })
+    }
+
+    /// Why nothing in it may be removed, not even by `--delete`: the backups themselves would go with it, or
+    /// what a snapshot shows as an empty directory because it ends at file systems.
+    pub fn kept(&self) -> Option<&'static str> {
+        self.kept
+    }
+
+    fn removable(&self) -> Outcome<()> {
+        let refuse = |why| Err(SourceError::other(&self.trail.path(), SourceErrorKind::Unsupported, why));
+        self.kept.map_or(Ok(()), refuse)
     }
 
     /// Removes anything but a directory; nothing there is fine.
@@ -174,7 +216,7 @@ impl TargetDir {
     /// Removes an entry with everything below it, following nothing.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refused, or a directory in it is [kept](TargetDir::kept).
     pub fn remove_all(&self, name: &[u8]) -> Outcome<()> {
         let path = self.check(name)?;
         if self.kind_of(name)? != Some(EntryType::Dir) {
@@ -184,12 +226,14 @@ impl TargetDir {
         type Level = (Arc<TargetDir>, Vec<Vec<u8>>, Vec<u8>);
         let mut open: Vec<Level> = Vec::new();
         let top = self.enter(name)?;
+        top.removable()?;
         let names = top.names()?;
         open.push((top, names, name.to_vec()));
         while let Some((dir, names, own)) = open.last_mut() {
             match names.pop() {
                 Some(child) if dir.kind_of(&child)? == Some(EntryType::Dir) => {
                     let below = dir.enter(&child)?;
+                    below.removable()?;
                     let names = below.names()?;
                     open.push((below, names, child));
                 }

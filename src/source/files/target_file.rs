@@ -76,6 +76,12 @@ impl TargetFile {
         self.shared
     }
 
+    /// Lets nobody but the owner read it until its own mode is set.
+    pub fn narrow(&self) {
+        // Who may not change the mode may not widen it later either; that is named then.
+        let _ = rustix::fs::fchmod(&self.fd, Mode::RUSR | Mode::WUSR);
+    }
+
     /// Writes all of `bytes`.
     ///
     /// # Errors

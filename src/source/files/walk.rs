@@ -35,6 +35,8 @@ pub struct WalkOptions {
     pub one_file_system: bool,
     /// Leave out what is below a directory tagged as a cache, but for the tag.
     pub caches: bool,
+    /// Directories whose content is left out, by device and inode: a repository does not hold itself.
+    pub skip: Vec<(u64, u64)>,
     /// Name of files with further patterns for their directory.
     pub ignore_file: Option<Vec<u8>>,
 }
@@ -326,7 +328,7 @@ impl Walker {
         let elsewhere = self.options.one_file_system && self.dev.is_some_and(|dev| dev != stat.st_dev);
         let names = match partly {
             Some(asked) => Names::Asked(asked.below.into_iter().collect()),
-            None if elsewhere => {
+            None if elsewhere || self.options.skip.contains(&(stat.st_dev, stat.st_ino)) => {
                 self.queue.push_back(Event::Excluded { path });
                 Names::Asked(VecDeque::new())
             }
@@ -342,7 +344,14 @@ impl Walker {
 
     fn read_ignore(&mut self, dir: &DirHandle) -> Option<Excludes> {
         let name = self.options.ignore_file.as_deref()?;
-        let bytes = read_head(dir, name, IGNORE_BYTES_MAX)?;
+        let bytes = read_head(dir, name, IGNORE_BYTES_MAX + 1)?;
+        if bytes.len() > IGNORE_BYTES_MAX {
+            // Half a pattern may leave out far more than the whole one.
+            let path = dir.path_of(name);
+            let error = SourceError::other(&path, SourceErrorKind::Unsupported, "not applied: longer than 1 MiB");
+            self.queue.push_back(Event::Failed { path, error });
+            return None;
+        }
         match Excludes::parse_file(&String::from_utf8_lossy(&bytes)) {
             Ok(ignore) => Some(ignore),
             Err(e) => {
@@ -505,6 +514,19 @@ mod tests {
         assert!(!found.contains(&"c".to_owned()));
         let missing = Walker::new(&[base.join("nowhere")], WalkOptions::default()).err().unwrap();
         assert_eq!(missing.kind(), Kind::Source);
+    }
+
+    #[test]
+    fn half_an_ignore_file_is_not_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        // What fits ends within `*.log`.
+        let mut text = vec![b'#'; IGNORE_BYTES_MAX - 2];
+        text.extend_from_slice(b"\n*.log\n");
+        std::fs::write(dir.path().join(".ignore"), text).unwrap();
+        std::fs::write(dir.path().join("kept"), b"").unwrap();
+        let options = WalkOptions { ignore_file: Some(b".ignore".to_vec()), ..WalkOptions::default() };
+        let found = names(&mut Walker::new(&[dir.path().into()], options).unwrap());
+        assert!(found.contains(&"kept".to_owned()) && found.iter().any(|n| n.starts_with('!')), "{found:?}");
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! Retention of real snapshots: which of each source stay, why, and which may be forgotten. A plan first; it is
+//! printed or carried out, exactly as it is.
+
+use super::forget::Target;
+use crate::base::{SessionId, TimeMs};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::Manifest;
+use crate::policy::{self, Candidate, Extent, Reason, Retention, Small, Zone};
+use crate::repo::Repo;
+use crate::repo::holds::Holds;
+use crate::repo::view::{Snapshot, View};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A claimed end may be this much before the time that the stores give: a manifest's last way into a store.
+const CLAIM_BEFORE_MS_MAX: i64 = 24 * 3_600_000;
+/// And this much after it.
+const CLAIM_AFTER_MS_MAX: i64 = 5 * 60_000;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// What is kept.
+    pub rules: Retention,
+    /// Whose days and weeks count.
+    pub zone: Zone,
+    /// A person says that sources which were suddenly small are what they are.
+    pub accept_small: bool,
+}
+
+/// What will be done with one snapshot.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The snapshot.
+    pub target: Target,
+    /// Its host.
+    pub host: String,
+    /// Begin of its run, as it claims.
+    pub start: TimeMs,
+    /// The time that counts.
+    pub time: TimeMs,
+    /// What it holds.
+    pub extent: Extent,
+    /// What could not be read.
+    pub errors_total: u64,
+    /// Why it stays; empty: it goes.
+    pub reasons: Vec<Reason>,
+    /// Why its time is not believed.
+    pub doubt: Option<String>,
+    /// Whether the source was suddenly small.
+    pub small: Small,
+}
+
+impl Line {
+    /// Whether it stays.
+    pub fn stays(&self) -> bool {
+        !self.reasons.is_empty()
+    }
+}
+
+/// What will be done with the snapshots of one source.
+#[derive(Debug, Clone)]
+pub struct SourcePlan {
+    /// Its name.
+    pub source: String,
+    /// All its snapshots that were judged, newest first.
+    pub lines: Vec<Line>,
+    /// Why a person has to say that so much may go.
+    pub brake: Option<&'static str>,
+}
+
+/// What will be done.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Sources by name.
+    pub sources: Vec<SourcePlan>,
+}
+
+/// What the judgement rests on beside the manifests.
+struct Facts {
+    now: TimeMs,
+    held: BTreeSet<SessionId>,
+    first_seen: BTreeMap<SessionId, TimeMs>,
+}
+
+/// A snapshot with the time that counts for it.
+struct Dated<'v> {
+    snapshot: &'v Snapshot,
+    time: TimeMs,
+    doubt: Option<String>,
+}
+
+impl Plan {
+    /// Judges the snapshots that pass `filter`, source by source.
+    ///
+    /// # Errors
+    /// A hold cannot be read: it may hold anything.
+    pub fn make(repo: &Repo, view: &View, wish: &Wish, filter: impl Fn(&Manifest) -> bool) -> Result<Plan> {
+        let facts =
+            Facts { now: repo.env.now(), held: Holds::certain(repo)?.held(), first_seen: repo.epochs().first_seen() };
+        let mut sources: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
+        for snapshot in view.snapshots.values().filter(|s| filter(&s.manifest)) {
+            sources.entry(&snapshot.manifest.source.name).or_default().push(snapshot);
+        }
+        let sources = sources.into_iter().map(|(source, all)| plan_source(source, &all, wish, &facts)).collect();
+        Ok(Plan { sources })
+    }
+
+    /// Snapshots that go.
+    pub fn targets(&self) -> Vec<Target> {
+        let lines = self.sources.iter().flat_map(|source| &source.lines);
+        lines.filter(|line| !line.stays()).map(|line| line.target.clone()).collect()
+    }
+
+    /// Refuses a plan of which one source is strange, unless a person has looked at it.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`], naming the source.
+    pub fn check_brakes(&self) -> Result<()> {
+        let braked = self.sources.iter().find_map(|plan| plan.brake.map(|why| (plan, why)));
+        let Some((plan, why)) = braked else { return Ok(()) };
+        let goes = plan.lines.iter().filter(|line| !line.stays()).count();
+        let what = format!("{goes} of {} snapshots of {} would go, but {why}", plan.lines.len(), plan.source);
+        Err(Error::new(Kind::Refused, what).advise("look with --dry-run; --release-brake if they may go"))
+    }
+}
+
+fn plan_source(source: &str, all: &[&Snapshot], wish: &Wish, facts: &Facts) -> SourcePlan {
+    let mut dated: Vec<Dated<'_>> = all.iter().map(|snapshot| date(snapshot, facts)).collect();
+    dated.sort_by_key(|one| (one.time, one.snapshot.manifest.sid));
+    let believed: Vec<&Dated<'_>> = dated.iter().filter(|one| one.doubt.is_none()).collect();
+    let history: Vec<Extent> = believed.iter().map(|one| extent(one)).collect();
+    let small = if wish.accept_small { Vec::new() } else { policy::small(&history) };
+    let small: BTreeMap<SessionId, Small> =
+        believed.iter().zip(small).map(|(one, small)| (one.snapshot.manifest.sid, small)).collect();
+    let small = |sid: &SessionId| small.get(sid).copied().unwrap_or_default();
+    let candidates: Vec<Candidate> = dated
+        .iter()
+        .map(|Dated { snapshot, time, doubt }| {
+            let m = &snapshot.manifest;
+            let small = small(&m.sid);
+            let good = m.errors_total == 0 && small == Small::No;
+            let (held, suspect) = (facts.held.contains(&m.sid), doubt.is_some());
+            Candidate { sid: m.sid, time: *time, good, held, suspect, small, places: snapshot.regions.bits() }
+        })
+        .collect();
+    // Both are sorted by time and id.
+    let verdicts = policy::judge(&candidates, &wish.rules, wish.zone);
+    let lines: Vec<Line> = dated
+        .iter()
+        .rev()
+        .zip(verdicts)
+        .map(|(one, verdict)| line(one, verdict.reasons, verdict.candidate.small))
+        .collect();
+    let seen: Vec<_> = lines.iter().filter(|l| l.doubt.is_none()).map(|l| (l.extent, !l.stays(), l.small)).collect();
+    SourcePlan { source: source.to_owned(), brake: policy::brake(&seen), lines }
+}
+
+fn line(one: &Dated<'_>, reasons: Vec<Reason>, small: Small) -> Line {
+    let m = &one.snapshot.manifest;
+    Line {
+        target: Target::of(one.snapshot),
+        host: m.source.host.clone(),
+        start: TimeMs(m.start),
+        time: one.time,
+        extent: extent(one),
+        errors_total: m.errors_total,
+        reasons,
+        doubt: one.doubt.clone(),
+        small,
+    }
+}
+
+fn extent(one: &Dated<'_>) -> Extent {
+    let counts = &one.snapshot.manifest.counts;
+    Extent { time: one.time, files: counts.files, bytes: counts.bytes }
+}
+
+/// The time that counts is that of the stores, the earliest of all regions: a copy made later is younger. The time
+/// that the manifest claims must fit it.
+fn date<'v>(snapshot: &'v Snapshot, facts: &Facts) -> Dated<'v> {
+    let m = &snapshot.manifest;
+    let time = facts.first_seen.get(&m.sid).map_or(snapshot.stored, |first| snapshot.stored.min(*first));
+    let text = |ms: i64| TimeMs(ms).rfc3339();
+    let latest = time.0.saturating_add(CLAIM_AFTER_MS_MAX);
+    let doubt = if m.end < time.0.saturating_sub(CLAIM_BEFORE_MS_MAX) {
+        Some(format!("claims {}, but the stores have it from {}", text(m.end), time.rfc3339()))
+    } else if m.end.max(m.start) > latest {
+        Some(format!("claims {}, but the stores had it at {}", text(m.end.max(m.start)), time.rfc3339()))
+    } else if time.0 > facts.now.0.saturating_add(CLAIM_AFTER_MS_MAX) {
+        Some(format!("is from {}, which is yet to come", time.rfc3339()))
+    } else {
+        None
+    };
+    Dated { snapshot, time, doubt }
+}
