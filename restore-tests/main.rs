@@ -18,6 +18,7 @@ mod policies;
 mod properties;
 mod reader;
 mod regions;
+mod scheduler;
 mod sessions;
 mod tidy;
 mod torture;

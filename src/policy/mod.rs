@@ -12,6 +12,7 @@ mod repository;
 mod retention;
 mod yaml;
 
+pub use chrono_tz::Tz as Zone;
 pub use cron::Cron;
 pub use name::Name;
 pub use region::RegionSpec;
