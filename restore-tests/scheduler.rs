@@ -68,7 +68,7 @@ fn four_policies() -> Vec<Job> {
     ]
 }
 
-const LIMITS: Limits = Limits { runs: 3, per_regions: 2 };
+const LIMITS: Limits = Limits { runs: 3, per_regions: 2, catch_up_ms: 5 * MINUTE };
 
 fn year(seed: u64, fate: Fate) -> (World, BTreeMap<How, u64>) {
     let mut world = World::new(four_policies(), LIMITS, fate, seed, NEW_YEAR + 7 * HOUR);
@@ -153,7 +153,7 @@ proptest! {
         }
         let fate = Fate { crashes, clock_steps, step_ms: 85 * MINUTE, away_ms: 2 * DAY };
         let begin = NEW_YEAR + begin * DAY;
-        let mut world = World::new(jobs, Limits { runs, per_regions }, fate, seed, begin);
+        let mut world = World::new(jobs, Limits { runs, per_regions, catch_up_ms: 5 * MINUTE }, fate, seed, begin);
         world.run_until(begin + 7 * DAY);
         world.check();
     }

@@ -182,7 +182,8 @@ impl World {
                 How::GaveWay
             }
             Note::Missed { why: Missed::Deadline, .. } => {
-                assert!(wall > due.0 + job.deadline_ms.expect("a deadline"), "{note}");
+                let earliest = job.planned(due).expect("a time").0;
+                assert!(wall.max(earliest) > due.0 + job.deadline_ms.expect("a deadline"), "{note}");
                 How::Deadline
             }
             Note::Missed { why: Missed::Running, .. } => How::Running,

@@ -113,7 +113,7 @@ pub struct Job {
     pub jitter_ms: i64,
     /// When nothing starts.
     pub blackouts: Vec<Blackout>,
-    /// How late a run may start; later ones are missed. Counted from the planned start.
+    /// How much later than due a run may start; what cannot is missed.
     pub deadline_ms: Option<i64>,
     /// Rule for a run that is due while the one before is at work.
     pub concurrency: Concurrency,
@@ -141,7 +141,14 @@ impl Job {
     /// When the run that is due at `due` is to start: after its jitter and outside of blackouts. `None` if
     /// blackouts leave no time.
     pub fn planned(&self, due: TimeMs) -> Option<TimeMs> {
-        self.free_from(TimeMs(due.0.saturating_add(self.jitter(due))))
+        let moved = self.free_from(TimeMs(due.0.saturating_add(self.jitter(due))));
+        // Jitter moves a run, it does not make it late.
+        moved.filter(|at| !self.too_late(due, *at)).or_else(|| self.free_from(due))
+    }
+
+    /// Whether a start at `at` is too late for what is due at `due`.
+    pub fn too_late(&self, due: TimeMs, at: TimeMs) -> bool {
+        self.deadline_ms.is_some_and(|ms| at.0 > due.0.saturating_add(ms))
     }
 
     /// The first time from `at` on that is in no blackout.

@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 pub struct Pending {
     /// Its due time.
     pub due: TimeMs,
-    /// When it was to start; the starting deadline counts from here.
-    pub planned: TimeMs,
     /// When it may start.
     pub start: TimeMs,
     /// It is caught up: it waits for a share of some minutes, not for a time of day.

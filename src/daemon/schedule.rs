@@ -7,7 +7,7 @@
 //! not stored are taken again, and a run that was at work is one that was interrupted, and tried again.
 //!
 //! Late runs: when the program was not there at a planned start, all due times since are caught up by one run. It
-//! starts within [`CATCH_UP_MAX_MS`], by a share that follows from the policy's name, so that not everything starts
+//! starts within [`Limits::catch_up_ms`], by a share that follows from the policy's name, so that not everything starts
 //! at once.
 //!
 //! Clocks: due times and planned starts follow the wall clock; waits (for another attempt, for the share of a
@@ -25,8 +25,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A run that starts so much later than planned is late.
 pub const LATE_MS: i64 = 120_000;
-/// Late runs start within so many milliseconds.
-pub const CATCH_UP_MAX_MS: i64 = 300_000;
 /// How far the wall clock may be set back without repeating anything.
 pub const BACK_MAX_MS: i64 = 3 * 3_600_000;
 /// Differences between the clocks below this are no step.
@@ -50,6 +48,8 @@ pub struct Limits {
     pub runs: usize,
     /// Into one set of regions.
     pub per_regions: usize,
+    /// Late runs start within so many milliseconds.
+    pub catch_up_ms: i64,
 }
 
 /// A run to start.
@@ -220,15 +220,15 @@ impl Scheduler {
                 notes.push(Note::Missed { job: id.clone(), due, why: Missed::Blackout });
                 continue;
             };
-            if passed(job, planned, now) {
+            if job.too_late(due, planned.max(now)) {
                 memory.counts.missed_deadline += 1;
                 notes.push(Note::Missed { job: id.clone(), due, why: Missed::Deadline });
                 continue;
             }
-            let mut next = Pending { due, planned, start: planned, late: now.0 - planned.0 > LATE_MS };
+            let mut next = Pending { due, start: planned, late: now.0 - planned.0 > LATE_MS };
             if next.late {
-                let most = job.deadline_ms.map_or(i64::MAX, |ms| planned.0 + ms - now.0);
-                next.start = TimeMs(now.0 + share(&[id.policy.as_bytes()], CATCH_UP_MAX_MS.min(most)));
+                let most = job.deadline_ms.map_or(i64::MAX, |ms| due.0 + ms - now.0);
+                next.start = TimeMs(now.0 + share(&[id.policy.as_bytes()], self.limits.catch_up_ms.min(most)));
             }
             if let Some(old) = memory.pending.replace(next) {
                 memory.counts.coalesced += 1;
@@ -253,7 +253,7 @@ impl Scheduler {
             memory.pending = None;
             memory.counts.gave_way += 1;
             plan.notes.push(Note::GaveWay { job: job_id, due, to });
-        } else if pending.start <= now && passed(job, pending.planned, now) {
+        } else if job.too_late(due, now) {
             memory.pending = None;
             memory.counts.missed_deadline += 1;
             plan.notes.push(Note::Missed { job: job_id, due, why: Missed::Deadline });
@@ -321,7 +321,7 @@ impl Scheduler {
         }
         if let Some(memory) = self.memory.get_mut(&job.id) {
             if let Some(pending) = &mut memory.pending {
-                *pending = Pending { start: until, planned: until, late: false, ..*pending };
+                *pending = Pending { start: until, late: false, ..*pending };
             }
             memory.again.iter_mut().for_each(|again| again.at = until);
         }
@@ -404,7 +404,7 @@ impl Scheduler {
     /// When something may change for this job without anybody's doing.
     fn wake(&self, id: &JobId, now: TimeMs) -> Option<TimeMs> {
         let (job, memory) = (self.jobs.get(id)?, self.memory.get(id)?);
-        let expires = |p: Pending| job.deadline_ms.map(|ms| TimeMs(p.planned.0.saturating_add(ms).saturating_add(1)));
+        let expires = |p: Pending| job.deadline_ms.map(|ms| TimeMs(p.due.0.saturating_add(ms).saturating_add(1)));
         let pending = memory.pending.map(|p| p.start);
         let times =
             [job.next_after(memory.handled), pending, memory.pending.and_then(expires), memory.again.map(|a| a.at)];
@@ -416,9 +416,4 @@ impl Scheduler {
 fn ripe(memory: &Memory, now: TimeMs) -> Option<TimeMs> {
     let waits = memory.pending.map(|p| p.start).or(memory.again.map(|a| a.at));
     waits.filter(|at| *at <= now && memory.running.is_none())
-}
-
-/// Whether a run that was planned for then is too late now.
-fn passed(job: &Job, planned: TimeMs, now: TimeMs) -> bool {
-    job.deadline_ms.is_some_and(|ms| now.0 > planned.0.saturating_add(ms))
 }
