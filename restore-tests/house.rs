@@ -1,5 +1,6 @@
 //! What the README says about the house itself is true.
 
+use holdfast::policy::{Text, load};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,11 +42,10 @@ fn the_first_screen_has_the_two_commands() {
 #[test]
 fn the_configuration_in_the_readme_is_read() {
     let blocks = blocks("yaml");
-    assert!(!blocks.is_empty());
-    for (line, text) in blocks {
-        let read = holdfast::policy::parse("README.md", &text).unwrap_or_else(|e| panic!("block at line {line}: {e}"));
-        assert_eq!(read.regions().len(), 2);
-    }
+    let texts: Vec<Text> = blocks.iter().map(|(_, text)| Text { name: "README.md", text }).collect();
+    let read = load(&texts).unwrap_or_else(|e| panic!("blocks at lines {:?}: {e}", blocks.iter().map(|b| b.0)));
+    assert_eq!(read.repositories().iter().map(|r| r.regions().len()).collect::<Vec<_>>(), [2]);
+    assert_eq!(read.policies().iter().map(|p| p.name().as_str()).collect::<Vec<_>>(), ["home"]);
 }
 
 #[test]

@@ -124,6 +124,7 @@ pub struct Error {
     what: String,
     place: Option<String>,
     advice: Option<String>,
+    more: Vec<Error>,
 }
 
 /// Result of everything from `region` up.
@@ -132,7 +133,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of this kind that says what happened.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Error { kind, what: what.into(), place: None, advice: None }
+        Error { kind, what: what.into(), place: None, advice: None, more: Vec::new() }
     }
 
     /// Adds where it happened (region and object, file, line). The innermost place comes last.
@@ -148,6 +149,19 @@ impl Error {
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice.get_or_insert(advice.into());
         self
+    }
+
+    /// All of them as one: the first, which says how to react, and the others behind it. `None` without any.
+    pub fn all(errors: Vec<Error>) -> Option<Error> {
+        let mut rest = errors.into_iter();
+        let mut first = rest.next()?;
+        first.more.extend(rest);
+        Some(first)
+    }
+
+    /// The others that were found together with this one.
+    pub fn more(&self) -> &[Error] {
+        &self.more
     }
 
     /// The reaction it asks for.

@@ -20,9 +20,12 @@ const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 usage · 3 part of
 /// Options of every verb.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Global {
-    /// The repository's configuration [default: holdfast.yaml here, in ~/.config/holdfast, in /etc/holdfast]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Repository")]
+    /// The configuration: a file, or a folder of .yaml and .yml files [default: holdfast.yaml here, in ~/.config/holdfast, in /etc/holdfast]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Repository")]
     pub config: Option<PathBuf>,
+    /// Which repository of the configuration [default: the only one]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Repository", conflicts_with = "region")]
+    pub repository: Option<String>,
     /// A region, instead of a configuration; repeat for more
     #[arg(long, global = true, value_name = "NAME=URL", help_heading = "Repository")]
     pub region: Vec<String>,
@@ -69,6 +72,8 @@ pub enum Verb {
     Forget(Forget),
     /// Keys that open the repository
     Key(Key),
+    /// What the policies of the configuration say and do; needs no repository
+    Policy(Policy),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -296,4 +301,45 @@ pub struct KeyAdd {
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub weak_passphrase: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Policy {
+    #[command(subcommand)]
+    pub verb: PolicyVerb,
+}
+
+/// What to ask of policies.
+#[derive(Debug, Subcommand)]
+pub enum PolicyVerb {
+    /// Name every mistake in the configuration, or say in words what each policy will do
+    Check,
+    /// Show policies with every default filled in
+    Show {
+        /// Name of a policy [default: all]
+        name: Option<String>,
+    },
+    /// Show the coming runs
+    Next(PolicyNext),
+    /// Say what a change of the configuration does
+    Diff {
+        /// The configuration as it was: a file or a folder
+        old: PathBuf,
+        /// The configuration as it will be
+        new: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration
+    Schema,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct PolicyNext {
+    /// Name of a policy [default: all]
+    pub name: Option<String>,
+    /// What is due within so many days [default: 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3660))]
+    pub days: Option<u32>,
+    /// So many runs of each policy, however late
+    #[arg(long, value_name = "N", conflicts_with = "days", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub count: Option<u32>,
 }

@@ -1,18 +1,18 @@
 //! What every verb needs: regions, secret, runtime, interruption.
 
 use super::args::{Filter, Global};
+use super::configuration;
 use super::output::remark;
 use crate::base::{Cancel, Env};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
-use crate::policy::{self, RegionSpec, Repository};
+use crate::policy::{self, Configuration, RegionSpec, Repository};
 use crate::region::Address;
 use crate::repo::Repo;
 use crate::repo::open::{self, Opening};
 use crate::unlock::{self, Unlock};
 use rustix::termios::{self, LocalModes, OptionalActions};
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
@@ -84,17 +84,18 @@ impl Context {
     }
 
     fn configured(&self) -> Result<Repository> {
-        let path = match &self.global.config {
-            Some(path) => path.clone(),
-            None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
-                Error::new(Kind::Config, "no regions were given and there is no holdfast.yaml")
-                    .advise("use --region NAME=PATH or --config FILE")
-            })?,
-        };
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            Error::new(Kind::Config, format!("cannot read the configuration: {}", e.kind())).at(path.display())
-        })?;
-        policy::parse(&path.display().to_string(), &text)
+        let configuration = self.configuration()?;
+        let name = self.global.repository.as_deref();
+        configuration.repository(name).cloned().map_err(|e| match &self.global.config {
+            Some(path) => e.at(path.display()),
+            None => e,
+        })
+    }
+
+    /// The whole configuration.
+    pub fn configuration(&self) -> Result<Configuration> {
+        let files = configuration::files(self.global.config.as_deref())?;
+        policy::load(&configuration::texts(&files))
     }
 
     /// The secret, from a file, the environment or a question.
@@ -151,15 +152,6 @@ async fn interrupted() -> bool {
         done = tokio::signal::ctrl_c() => done.is_ok(),
         done = term.recv() => done.is_some(),
     }
-}
-
-fn usual_places() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.map(|h| h.join(".config")));
-    let mut places = vec![PathBuf::from(policy::FILE_NAME)];
-    places.extend(config.map(|c| c.join("holdfast").join(policy::FILE_NAME)));
-    places.push(PathBuf::from("/etc/holdfast").join(policy::FILE_NAME));
-    places
 }
 
 /// Asks on the terminal without showing what is typed.

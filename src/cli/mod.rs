@@ -4,11 +4,13 @@ mod args;
 mod backup;
 mod browse;
 mod common;
+mod configuration;
 mod forget;
 mod found;
 mod init;
 mod key;
 mod output;
+mod policy;
 mod progress;
 mod quickstart;
 mod restore;
@@ -52,6 +54,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
+        Verb::Policy(args) => policy::run(context, &args.verb),
     }
 }
 

@@ -50,10 +50,15 @@ fn with_exit(value: Value, exit: Exit) -> Value {
 pub fn print_error(e: &Error, json: bool) -> u8 {
     let exit = e.exit();
     if json {
-        let error = json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
-        line(&mut std::io::stdout().lock(), &json_line(json!({"error": error}), exit));
+        let one =
+            |e: &Error| json!({"kind": e.kind().name(), "what": e.what(), "where": e.place(), "advice": e.advice()});
+        let mut value = json!({"error": one(e)});
+        if !e.more().is_empty() {
+            value["more"] = e.more().iter().map(one).collect();
+        }
+        line(&mut std::io::stdout().lock(), &json_line(value, exit));
     } else {
-        remark(&plain(&format!("holdfast: {e}")));
+        std::iter::once(e).chain(e.more()).for_each(|e| remark(&plain(&format!("holdfast: {e}"))));
     }
     exit as u8
 }

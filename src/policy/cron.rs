@@ -11,7 +11,7 @@
 use super::name::{one_line, quoted};
 use crate::base::TimeMs;
 use crate::error::{Error, Kind, Result};
-use chrono::{DateTime, MappedLocalTime, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use std::str::FromStr;
 
@@ -55,6 +55,10 @@ impl Field {
         (0..64).filter(move |n| self.bits & (1 << n) != 0)
     }
 
+    fn has(self, n: u8) -> bool {
+        self.bits & (1 << n) != 0
+    }
+
     /// As the crate reads it, with every value moved by `by`.
     fn list(self, by: u8) -> String {
         self.values().map(|n| (n + by).to_string()).collect::<Vec<_>>().join(",")
@@ -66,6 +70,11 @@ impl Field {
 pub struct Cron {
     text: String,
     schedules: Vec<::cron::Schedule>,
+    minute: Field,
+    hour: Field,
+    month: Field,
+    /// Day of month and of week; a day that fits one of them counts.
+    days: Vec<(Field, Field)>,
 }
 
 impl PartialEq for Cron {
@@ -111,13 +120,27 @@ impl Cron {
             let source = format!("0 {} {} {} {} {weekdays}", minute.list(0), hour.list(0), day.list(0), month.list(0));
             ::cron::Schedule::from_str(&source).map_err(|e| refuse(one_line(&e.to_string())))
         };
-        let schedules = days.into_iter().map(build).collect::<Result<_>>()?;
-        Ok(Cron { text: text.trim().to_owned(), schedules })
+        let schedules = days.iter().copied().map(build).collect::<Result<_>>()?;
+        let days = days.into_iter().map(|(day, weekday)| (day, sunday_is_zero(weekday))).collect();
+        Ok(Cron { text: text.trim().to_owned(), schedules, minute, hour, month, days })
     }
 
     /// The expression as it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it is due on a day of the calendar.
+    pub(super) fn on(&self, date: NaiveDate) -> bool {
+        let (day, weekday) = (date.day() as u8, date.weekday().num_days_from_sunday() as u8);
+        let right = |(days, weekdays): &(Field, Field)| days.has(day) && weekdays.has(weekday);
+        self.month.has(date.month() as u8) && self.days.iter().any(right)
+    }
+
+    /// The minutes of such a day at which it is due, in order.
+    pub(super) fn minutes(&self) -> impl Iterator<Item = u32> {
+        let hours = self.hour.values().map(u32::from);
+        hours.flat_map(|hour| self.minute.values().map(move |minute| hour * 60 + u32::from(minute)))
     }
 
     /// The first time after `after` at which it is due in the zone; `None` beyond what the calendar knows.
@@ -236,7 +259,7 @@ fn ever(days: Field, months: Field) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::{Datelike, Timelike};
+    use chrono::Timelike;
     use proptest::prelude::*;
 
     fn times(expression: &str, zone: Tz, from: &str, count: usize) -> Vec<String> {

@@ -1,21 +1,51 @@
 //! The configuration language: documents of a `kind`, in YAML, judged once and turned into types that the
 //! rest of the program trusts. Pure: text in, types out.
 //!
-//! A mistake is reported with its file, line and column. What the language does not know is refused, never
-//! ignored: a misspelt field that silently does nothing is how backups go missing. Anchors, aliases, merge
-//! keys and unknown tags are refused too, and with them the documents that grow without bound when read.
+//! A text goes this way: `yaml` makes trees with places, `schema` holds them against the published schema (made of
+//! the plain types in `types`), `backup` and `repository` judge what a schema cannot say, `configuration` looks
+//! across documents. Every mistake is reported, with file, line, column and path, not only the first.
+//!
+//! What the language does not know is refused, never ignored: a misspelt field that silently does nothing is how
+//! backups go missing. Anchors, aliases, merge keys and tags are refused too, and with them the documents that
+//! grow without bound when read.
 
+mod backup;
+mod calendar;
+mod configuration;
 mod cron;
+mod diff;
+mod duration;
+mod exclude;
+mod gaps;
 mod name;
 mod region;
 mod repository;
 mod retention;
+mod schema;
+mod sheet;
+mod types;
+mod words;
+mod write;
 mod yaml;
 
 pub use chrono_tz::Tz as Zone;
+pub use backup::{BackupPolicy, Retries, Source, Verify};
+pub use calendar::{Blackout, Calendar, Coming, Start, Task};
+pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
 pub use cron::Cron;
+pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
+pub use exclude::Excludes;
 pub use name::Name;
 pub use region::RegionSpec;
-pub use repository::{API_VERSION, FILE_NAME, REGIONS_MAX, Repository, parse};
+pub use repository::{REGIONS_MAX, Repository};
 pub use retention::{Candidate, Reason, Retention, Verdict, judge};
+pub use schema::schema;
+pub use types::{Concurrency, Level};
+pub use words::{local_time, sentences};
+pub use write::yaml_text;
 pub use yaml::TEXT_BYTES_MAX;
+
+/// What the configuration file is called where it is looked for.
+pub const FILE_NAME: &str = "holdfast.yaml";
+/// The version of the language that this build knows.
+pub const API_VERSION: &str = "holdfast.io/v1alpha1";

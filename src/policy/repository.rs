@@ -2,21 +2,16 @@
 
 use super::name::{Name, quoted};
 use super::region::{RegionSpec, folder};
-use super::yaml::{documents, mistake, place, present, suggestion};
+use super::sheet::Sheet;
+use super::types::{Copies, Document, Metadata, RegionEntry, RepositorySpec};
+use super::{API_VERSION, DocumentKind};
 use crate::base::RepoId;
 use crate::error::{Error, Kind, Result};
-use serde::Deserialize;
-use serde_saphyr::Spanned;
 use std::path::Path;
 
-/// What the configuration file is called where it is looked for.
-pub const FILE_NAME: &str = "holdfast.yaml";
-/// The version of the language that this build knows.
-pub const API_VERSION: &str = "holdfast.io/v1alpha1";
 /// Most regions of one repository.
 pub const REGIONS_MAX: usize = 16;
 
-const KIND: &str = "Repository";
 /// Copies asked for where nothing is said, as far as there are regions.
 const COPIES_MIN_DEFAULT: u32 = 2;
 
@@ -64,6 +59,21 @@ impl Repository {
         self.copies_min
     }
 
+    /// The document that says the same with nothing left out.
+    pub fn effective(&self) -> Document<RepositorySpec> {
+        let region = |r: &RegionSpec| RegionEntry { name: r.name.to_string(), url: r.path.display().to_string() };
+        Document {
+            api_version: API_VERSION.into(),
+            kind: DocumentKind::Repository.name().into(),
+            metadata: Metadata { name: self.name.to_string() },
+            spec: RepositorySpec {
+                regions: self.regions.iter().map(region).collect(),
+                copies: Some(Copies { min: self.copies_min }),
+                repository_id: self.repository_id.map(|id| id.hex()),
+            },
+        }
+    }
+
     /// The only repository that may be found there, if it is pinned.
     pub fn repository_id(&self) -> Option<RepoId> {
         self.repository_id
@@ -108,140 +118,49 @@ fn repeated(regions: &[RegionSpec]) -> Option<Error> {
     })
 }
 
-/// As much of a document as says what it is.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    #[serde(default, deserialize_with = "present")]
-    api_version: Option<Spanned<String>>,
-    #[serde(default, deserialize_with = "present")]
-    kind: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Document {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Metadata {
-    name: Spanned<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    regions: Spanned<Vec<Spanned<RegionEntry>>>,
-    #[serde(default, deserialize_with = "present")]
-    copies: Option<Copies>,
-    #[serde(default, deserialize_with = "present")]
-    repository_id: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RegionEntry {
-    name: Spanned<String>,
-    url: Spanned<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Copies {
-    min: Spanned<u32>,
-}
-
-/// Reads the one `kind: Repository` document in `text`. `file_name` stands in errors, and relative paths of
-/// regions are relative to its folder.
-///
-/// # Errors
-/// [`Kind::Config`] with file, line and column for everything that this build does not understand.
-pub fn parse(file_name: &str, text: &str) -> Result<Repository> {
-    let heads: Vec<Spanned<Head>> = documents(file_name, text)?;
-    for head in &heads {
-        judge_head(file_name, head)?;
+/// Judges a document; what is wrong with it stands on the sheet. Relative paths of regions are relative to the
+/// file's folder.
+pub(super) fn judge(sheet: &mut Sheet<'_>, document: &Document<RepositorySpec>) -> Option<Repository> {
+    let before = sheet.found.len();
+    let spec = &document.spec;
+    let name = sheet.take("metadata.name", Name::parse("repository", &document.metadata.name));
+    let count = sheet.take("spec.regions", region_count(spec.regions.len()));
+    let regions = judge_regions(sheet, &spec.regions);
+    let min = spec.copies.as_ref().map(|copies| copies.min);
+    let copies_min = count.and_then(|count| sheet.take("spec.copies.min", judge_copies(min, count)));
+    let repository_id = spec.repository_id.as_ref().and_then(|id| sheet.take("spec.repositoryId", judge_id(id)));
+    if sheet.found.len() > before {
+        return None;
     }
-    match heads.as_slice() {
-        [] => {
-            let e = config("the file is empty").at(file_name);
-            return Err(e.advise(format!("write a document with apiVersion: {API_VERSION} and kind: {KIND}")));
-        }
-        [_] => {}
-        [_, second, ..] => {
-            let e = mistake(file_name, second, format!("a second document of kind {KIND}"));
-            return Err(e.advise("describe one repository in one file"));
-        }
-    }
-    let read: Vec<Document> = documents(file_name, text)?;
-    let document = read.into_iter().next().ok_or_else(|| config("the file is empty").at(file_name))?;
-    judge(file_name, document)
+    Some(Repository { name: name?, regions, copies_min: copies_min?, repository_id })
 }
 
-fn judge_head(file_name: &str, head: &Spanned<Head>) -> Result<()> {
-    let Some(kind) = &head.value.kind else {
-        return Err(mistake(file_name, head, "a document without kind").advise(format!("add kind: {KIND}")));
-    };
-    if kind.value != KIND {
-        let e = mistake(file_name, kind, format!("the kind {} is not known to this build", quoted(&kind.value)));
-        return Err(e.advise(suggestion(&kind.value, &[KIND])));
-    }
-    let Some(version) = &head.value.api_version else {
-        let e = mistake(file_name, head, "a document without apiVersion");
-        return Err(e.advise(format!("add apiVersion: {API_VERSION}")));
-    };
-    if version.value != API_VERSION {
-        let what = format!("the apiVersion {} is not known to this build", quoted(&version.value));
-        return Err(mistake(file_name, version, what).advise(format!("use {API_VERSION}")));
-    }
-    Ok(())
-}
-
-fn judge(file_name: &str, document: Document) -> Result<Repository> {
-    let Document { metadata, spec, .. } = document;
-    let name = Name::parse("repository", &metadata.name.value);
-    let name = name.map_err(|e| e.at(place(file_name, metadata.name.referenced)))?;
-    let regions = judge_regions(file_name, &spec.regions)?;
-    let min = spec.copies.map(|c| c.min);
-    if let Some(min) = &min {
-        let count = region_count(regions.len())?;
-        judge_copies(Some(min.value), count).map_err(|e| e.at(place(file_name, min.referenced)))?;
-    }
-    let id = spec.repository_id.map(|id| judge_id(file_name, &id)).transpose()?;
-    Repository::new(name, regions, min.map(|m| m.value), id).map_err(|e| e.at(file_name))
-}
-
-fn judge_regions(file_name: &str, entries: &Spanned<Vec<Spanned<RegionEntry>>>) -> Result<Vec<RegionSpec>> {
-    region_count(entries.value.len()).map_err(|e| e.at(place(file_name, entries.referenced)))?;
-    let base = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let mut regions = Vec::with_capacity(entries.value.len());
-    for entry in &entries.value {
-        let RegionEntry { name, url } = &entry.value;
-        let path = folder(&url.value, base).map_err(|e| e.at(place(file_name, url.referenced)))?;
-        let name = Name::parse("region", &name.value).map_err(|e| e.at(place(file_name, name.referenced)))?;
+fn judge_regions(sheet: &mut Sheet<'_>, entries: &[RegionEntry]) -> Vec<RegionSpec> {
+    let base = Path::new(sheet.file_name()).parent().unwrap_or(Path::new(""));
+    let mut regions = Vec::with_capacity(entries.len());
+    for (n, RegionEntry { name, url }) in entries.iter().enumerate().take(REGIONS_MAX) {
+        let at = format!("spec.regions[{n}]");
+        let name = sheet.take(&format!("{at}.name"), Name::parse("region", name));
+        let path = sheet.take(&format!("{at}.url"), folder(url, base));
+        let (Some(name), Some(path)) = (name, path) else { continue };
         regions.push(RegionSpec { name, path });
         if let Some(twice) = repeated(&regions) {
-            return Err(twice.at(place(file_name, entry.referenced)));
+            sheet.note(&at, twice);
         }
     }
-    Ok(regions)
+    regions
 }
 
-fn judge_id(file_name: &str, id: &Spanned<String>) -> Result<RepoId> {
-    RepoId::parse(&id.value).ok_or_else(|| {
-        let e = mistake(file_name, id, format!("{} is not the id of a repository", quoted(&id.value)));
-        e.advise("write its 32 lower-case hex digits, as `init` showed them")
+fn judge_id(id: &str) -> Result<RepoId> {
+    RepoId::parse(id).ok_or_else(|| {
+        config(format!("{} is not the id of a repository", quoted(id)))
+            .advise("write its 32 lower-case hex digits, as `init` showed them")
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse;
     use super::*;
     use proptest::prelude::*;
     use std::fmt::Write;
@@ -308,7 +227,7 @@ mod tests {
     #[test]
     fn copies_out_of_range() {
         refused(&document(&format!("{TWO}\ncopies:\n  min: 3")), &["x.yaml:12:10", "copies.min is 3", "from 1 to 2"]);
-        refused(&document(&format!("{TWO}\ncopies: {{min: 0}}")), &["from 1 to 2"]);
+        refused(&document(&format!("{TWO}\ncopies: {{min: 0}}")), &["from 1 to 16"]);
         refused(&document(&format!("{TWO}\ncopies: {{min: -1}}")), &["x.yaml:11:17", "a whole number"]);
         refused(&document(&format!("{TWO}\ncopies: {{min: 99999999999}}")), &["x.yaml:11:17"]);
         refused(&document(&format!("{TWO}\ncopies: 2")), &["x.yaml:11:11", "a mapping is needed here"]);
@@ -318,7 +237,7 @@ mod tests {
     #[test]
     fn unknown_and_missing_fields() {
         refused(&document("region: []"), &["x.yaml:6:3", "unknown field `region`", "did you mean `regions`?"]);
-        refused(&document(&format!("{TWO}\nbanana: 1")), &["`banana`", "known here: regions, copies, repositoryId"]);
+        refused(&document(&format!("{TWO}\nbanana: 1")), &["`banana`", "known here: copies, regions, repositoryId"]);
         refused(&document("regions: [{name: a, urll: /r}]"), &["x.yaml:6:23", "did you mean `url`?"]);
         refused(&document("regions: [{name: a}]"), &["x.yaml:6", "the field `url` is missing"]);
         refused(&document(&format!("{TWO}\nrepositoryId:")), &["x.yaml:11", "no value"]);
@@ -360,9 +279,11 @@ mod tests {
     fn several_documents() {
         let one = document(TWO);
         assert_eq!(good(&format!("# comment\n---\n{one}---\n...\n")), good(&one));
-        refused(&format!("{one}---\n{one}"), &["x.yaml:12:1", "second document of kind Repository"]);
-        let policy = format!("{one}---\nkind: BackupPolicy\n");
-        refused(&policy, &["x.yaml:12:7", "the kind `BackupPolicy` is not known to this build"]);
+        refused(&format!("{one}---\n{one}"), &["x.yaml:15:9", "a second repository is named `main`", "x.yaml:4:9"]);
+        let other = one.replace("name: main", "name: other");
+        refused(&format!("{one}---\n{other}"), &["several repositories", "--repository: main, other"]);
+        let drill = format!("{one}---\nkind: Drill\n");
+        refused(&drill, &["x.yaml:12:7", "the kind `Drill` is not known to this build", "Repository, BackupPolicy"]);
         refused(&one.replace("Repository", "Repositry"), &["x.yaml:2:7", "did you mean `Repository`?"]);
         refused(&one.replace("kind: Repository\n", ""), &["x.yaml:1:1", "without kind"]);
         refused(&one.replace("v1alpha1", "v9"), &["x.yaml:1:13", "`holdfast.io/v9`", "use holdfast.io/v1alpha1"]);

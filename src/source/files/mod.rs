@@ -4,15 +4,14 @@
 
 mod attrs;
 mod error;
-mod exclude;
 mod read;
 mod target;
 mod target_file;
 mod trail;
 mod walk;
 
+pub use crate::policy::Excludes;
 pub use error::{SourceError, SourceErrorKind};
-pub use exclude::Excludes;
 pub use read::{Extent, SourceFile, Stamp, open};
 pub use target::{Made, RestoreOptions, Target, TargetDir};
 pub use target_file::TargetFile;

@@ -6,10 +6,10 @@
 
 use super::attrs::{self, At, proc_path, read_xattrs};
 use super::error::{SourceError, SourceErrorKind};
-use super::exclude::Excludes;
 use super::trail::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{DIR_DEPTH_MAX, Entry, EntryType, Xattr};
+use crate::policy::Excludes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;

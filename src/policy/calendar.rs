@@ -1,0 +1,372 @@
+//! When the runs of a policy start.
+//!
+//! A run is *due* when its schedule says so. It starts then, or up to the jitter later; never inside a blackout,
+//! but at its end, unless that is later than the starting deadline allows: then it is missed. Backups that
+//! would start at the same time become one: a full if one of them is a full. So an incremental gives way to a
+//! full that is due at the same time, and after a blackout one run does what several would have done.
+
+use super::cron::Cron;
+use super::gaps::{Gaps, gaps};
+use crate::base::TimeMs;
+use chrono_tz::Tz;
+
+const MINUTE_MS: i64 = 60_000;
+const YEAR_MS: i64 = 366 * 24 * 60 * MINUTE_MS;
+/// Where checks that need some time begin: 2027-01-01. The same text gets the same verdict every day.
+const REFERENCE: TimeMs = TimeMs(1_798_761_600_000);
+/// Most runs that are looked at for one gap.
+const LOOKED_AT_MAX: usize = 1500;
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// An incremental backup.
+    Incremental,
+    /// A full backup.
+    Full,
+    /// A check of the repository.
+    Verify,
+}
+
+impl Task {
+    /// All of them.
+    pub const ALL: [Task; 3] = [Task::Incremental, Task::Full, Task::Verify];
+
+    /// A word for reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::Incremental => "incremental",
+            Task::Full => "full",
+            Task::Verify => "verify",
+        }
+    }
+}
+
+/// A time in which no run starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blackout {
+    start: Cron,
+    duration_ms: i64,
+    /// Whether the next begins before it ends, always.
+    endless: bool,
+}
+
+impl Blackout {
+    pub(super) fn new(start: Cron, duration_ms: i64) -> Blackout {
+        let endless = gaps(&[&start]).is_some_and(|g| i64::from(g.largest) * MINUTE_MS <= duration_ms);
+        Blackout { start, duration_ms, endless }
+    }
+
+    /// When it begins.
+    pub fn start(&self) -> &Cron {
+        &self.start
+    }
+
+    /// How long it lasts, milliseconds.
+    pub fn duration_ms(&self) -> i64 {
+        self.duration_ms
+    }
+}
+
+/// The schedules of a policy and what moves its runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calendar {
+    pub(super) zone: Tz,
+    pub(super) incremental: Option<Cron>,
+    pub(super) full: Option<Cron>,
+    pub(super) verify: Option<Cron>,
+    pub(super) jitter_ms: i64,
+    pub(super) deadline_ms: Option<i64>,
+    pub(super) blackouts: Vec<Blackout>,
+}
+
+/// When a run that is due starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Between these two.
+    Between(TimeMs, TimeMs),
+    /// Not at all: its blackout ends then, which is too late.
+    Missed(TimeMs),
+}
+
+/// A run to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coming {
+    /// What is done.
+    pub task: Task,
+    /// When it is due.
+    pub due: TimeMs,
+    /// When it starts.
+    pub start: Start,
+    /// What would have started at the same time and gave way.
+    pub instead_of: Vec<(Task, TimeMs)>,
+}
+
+impl Coming {
+    /// When it starts at the earliest, or would have been due.
+    pub fn at(&self) -> TimeMs {
+        match self.start {
+            Start::Between(earliest, _) => earliest,
+            Start::Missed(_) => self.due,
+        }
+    }
+
+    /// Makes one of two that start at the same time.
+    fn join(&mut self, other: Coming) {
+        let stronger = other.task >= self.task;
+        let weaker = if stronger { std::mem::replace(self, other) } else { other };
+        self.instead_of.extend(weaker.instead_of);
+        self.instead_of.push((weaker.task, weaker.due));
+    }
+}
+
+impl Calendar {
+    /// The time zone of all schedules.
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+
+    /// When something is due, if it ever is.
+    pub fn cron(&self, task: Task) -> Option<&Cron> {
+        match task {
+            Task::Incremental => self.incremental.as_ref(),
+            Task::Full => self.full.as_ref(),
+            Task::Verify => self.verify.as_ref(),
+        }
+    }
+
+    /// How much later than due a run may start, milliseconds.
+    pub fn jitter_ms(&self) -> i64 {
+        self.jitter_ms
+    }
+
+    /// How late a run may start before it is missed, milliseconds; `None`: however late.
+    pub fn starting_deadline_ms(&self) -> Option<i64> {
+        self.deadline_ms
+    }
+
+    /// When no run starts.
+    pub fn blackouts(&self) -> &[Blackout] {
+        &self.blackouts
+    }
+
+    /// The first time after `after` at which something is due.
+    pub fn next_due(&self, task: Task, after: TimeMs) -> Option<TimeMs> {
+        self.cron(task)?.next_after(self.zone, after)
+    }
+
+    /// The end of the blackout that holds at a time, together with those that begin before it ends.
+    pub fn blackout_end(&self, at: TimeMs) -> Option<TimeMs> {
+        let far = TimeMs(at.0.saturating_add(2 * YEAR_MS));
+        let mut end = at;
+        while let Some(next) = self.blackouts.iter().find_map(|blackout| self.holds(blackout, end)) {
+            end = next.min(far);
+            if end == far {
+                break;
+            }
+        }
+        (end > at).then_some(end)
+    }
+
+    /// The end of one blackout that holds at a time.
+    fn holds(&self, blackout: &Blackout, at: TimeMs) -> Option<TimeMs> {
+        let start = blackout.start.next_after(self.zone, TimeMs(at.0.saturating_sub(blackout.duration_ms)))?;
+        let end = if blackout.endless { i64::MAX } else { start.0.saturating_add(blackout.duration_ms) };
+        (start <= at).then_some(TimeMs(end))
+    }
+
+    /// When a run that is due at a time starts.
+    pub fn start(&self, due: TimeMs) -> Start {
+        let after = |at: TimeMs| self.blackout_end(at).unwrap_or(at);
+        let earliest = after(due);
+        if self.deadline_ms.is_some_and(|deadline| earliest.0 - due.0 > deadline) {
+            return Start::Missed(earliest);
+        }
+        let latest = if self.jitter_ms > 0 { after(TimeMs(due.0.saturating_add(self.jitter_ms))) } else { earliest };
+        Start::Between(earliest, latest)
+    }
+
+    /// What is due after `after` and not after `until`, at most `count` runs, by their start.
+    pub fn coming(&self, after: TimeMs, until: TimeMs, count: usize) -> Vec<Coming> {
+        let mut due = Task::ALL.map(|task| (self.next_due(task, after), task));
+        let mut found: Vec<Coming> = Vec::new();
+        let mut last = [None::<usize>; 2];
+        while let Some((at, task)) = due.iter().filter_map(|(at, task)| Some(((*at)?, *task))).min() {
+            due[task as usize].0 = self.next_due(task, at);
+            let over = at > until || found.len() >= count;
+            // What waits for the same blackout's end still joins.
+            if over && last.iter().flatten().all(|n| found[*n].at() < at) {
+                break;
+            }
+            let run = Coming { task, due: at, start: self.start(at), instead_of: Vec::new() };
+            let last = &mut last[usize::from(task == Task::Verify)];
+            let starts = |run: &Coming| matches!(run.start, Start::Between(..)).then(|| run.at());
+            match last.map(|n| &mut found[n]).filter(|before| starts(before) == starts(&run)) {
+                Some(before) => before.join(run),
+                None if over => {}
+                None => {
+                    if starts(&run).is_some() {
+                        *last = Some(found.len());
+                    }
+                    found.push(run);
+                }
+            }
+        }
+        found.sort_by_key(|run| (run.at(), run.task));
+        found
+    }
+
+    /// Whether a task that has a schedule starts within a year of its first time.
+    pub(super) fn ever_starts(&self, task: Task) -> bool {
+        let Some(first) = self.next_due(task, REFERENCE) else { return false };
+        let limit = TimeMs(first.0.saturating_add(YEAR_MS));
+        let mut next = Some(first);
+        while let Some(due) = next.filter(|due| *due <= limit) {
+            let skip = match self.start(due) {
+                Start::Between(earliest, _) => return earliest <= limit,
+                // Until then everything is too early.
+                Start::Missed(end) => end.0 - self.deadline_ms.unwrap_or(0) - 1,
+            };
+            next = self.next_due(task, TimeMs(skip.max(due.0)));
+        }
+        false
+    }
+
+    fn backups(&self) -> Vec<&Cron> {
+        self.incremental.iter().chain(&self.full).collect()
+    }
+
+    /// The smallest gap between two backups, milliseconds, without blackouts.
+    pub(super) fn smallest_gap_ms(&self) -> Option<i64> {
+        gaps(&self.backups()).map(|Gaps { smallest, .. }| i64::from(smallest) * MINUTE_MS)
+    }
+
+    /// The largest gap between the starts of two backups, milliseconds. Without blackouts it is exact, but for
+    /// the hours that clocks are changed by; with them it is the largest of a year or of many runs.
+    pub fn largest_gap_ms(&self) -> Option<i64> {
+        if self.blackouts.is_empty() {
+            return gaps(&self.backups()).map(|g| i64::from(g.largest) * MINUTE_MS);
+        }
+        let only_backups = Calendar { verify: None, ..self.clone() };
+        let runs = only_backups.coming(REFERENCE, TimeMs(REFERENCE.0 + YEAR_MS), LOOKED_AT_MAX);
+        let starts: Vec<i64> =
+            runs.iter().filter(|run| matches!(run.start, Start::Between(..))).map(|run| run.at().0).collect();
+        starts.windows(2).map(|pair| pair[1] - pair[0]).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 60 * MINUTE_MS;
+
+    fn calendar(incremental: &str, full: &str, blackouts: &[(&str, i64)]) -> Calendar {
+        let cron = |text: &str| (!text.is_empty()).then(|| Cron::parse(text).unwrap());
+        let blackout = |(start, hours): &(&str, i64)| Blackout::new(Cron::parse(start).unwrap(), hours * HOUR);
+        Calendar {
+            zone: Tz::UTC,
+            incremental: cron(incremental),
+            full: cron(full),
+            verify: None,
+            jitter_ms: 0,
+            deadline_ms: None,
+            blackouts: blackouts.iter().map(blackout).collect(),
+        }
+    }
+
+    /// Hours from Friday 2027-01-01 00:00 at which the first runs start, with their names.
+    fn runs(calendar: &Calendar, count: usize) -> Vec<(String, i64)> {
+        let runs = calendar.coming(TimeMs(REFERENCE.0 - 1), TimeMs(i64::MAX / 2), count);
+        runs.iter().map(|run| (run.task.name().to_owned(), (run.at().0 - REFERENCE.0) / HOUR)).collect()
+    }
+
+    fn shown(list: &[(String, i64)]) -> String {
+        list.iter().map(|(name, hour)| format!("{}@{hour}", &name[..1])).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn incrementals_give_way_to_fulls() {
+        let daily = calendar("0 2 * * *", "0 2 * * 0", &[]);
+        assert_eq!(shown(&runs(&daily, 4)), "i@2 i@26 f@50 i@74");
+        let third = &daily.coming(REFERENCE, TimeMs(i64::MAX / 2), 4)[2];
+        assert_eq!(third.instead_of, [(Task::Incremental, TimeMs(REFERENCE.0 + 50 * HOUR))]);
+    }
+
+    #[test]
+    fn what_is_due_in_a_blackout_waits_and_becomes_one() {
+        let hourly = calendar("0 * * * *", "0 9 * * *", &[("0 8 * * *", 3)]);
+        assert_eq!(shown(&runs(&hourly, 10)), "i@0 i@1 i@2 i@3 i@4 i@5 i@6 i@7 f@11 i@12");
+        let after = &hourly.coming(REFERENCE, TimeMs(i64::MAX / 2), 9)[7];
+        assert_eq!((after.task, after.instead_of.len()), (Task::Full, 3));
+        // The same although the window ends inside the blackout.
+        let cut = hourly.coming(REFERENCE, TimeMs(REFERENCE.0 + 8 * HOUR), 100);
+        assert_eq!(cut.last().map(|run| run.task), Some(Task::Full));
+    }
+
+    #[test]
+    fn what_waits_too_long_is_missed() {
+        let mut daily = calendar("0 8 * * *", "", &[("0 8 * * 1-5", 3)]);
+        daily.deadline_ms = Some(2 * HOUR);
+        let runs = daily.coming(TimeMs(REFERENCE.0 - 1), TimeMs(REFERENCE.0 + 48 * HOUR), 9);
+        assert_eq!(runs[0].start, Start::Missed(TimeMs(REFERENCE.0 + 11 * HOUR)));
+        assert_eq!(runs[1].start, Start::Between(TimeMs(REFERENCE.0 + 32 * HOUR), TimeMs(REFERENCE.0 + 32 * HOUR)));
+        assert!(daily.ever_starts(Task::Incremental));
+        daily.blackouts = vec![Blackout::new(Cron::parse("0 7 * * *").unwrap(), 4 * HOUR)];
+        assert!(!daily.ever_starts(Task::Incremental));
+        daily.deadline_ms = Some(3 * HOUR);
+        assert!(daily.ever_starts(Task::Incremental));
+    }
+
+    #[test]
+    fn blackouts_that_never_end() {
+        for blackouts in [&[("0 0 * * *", 24)][..], &[("0 0 * * *", 12), ("0 12 * * *", 12)], &[("* * * * *", 1)]] {
+            let never = calendar("@hourly", "", blackouts);
+            assert!(!never.ever_starts(Task::Incremental), "{blackouts:?}");
+            assert!(calendar("@hourly", "", &[]).ever_starts(Task::Incremental));
+        }
+        assert!(calendar("0 0 29 2 *", "", &[("@daily", 23)]).ever_starts(Task::Incremental));
+    }
+
+    #[test]
+    fn jitter_and_blackouts() {
+        let mut daily = calendar("0 7 * * *", "", &[("30 7 * * *", 2)]);
+        daily.jitter_ms = HOUR;
+        let (from, to) = (REFERENCE.0 + 7 * HOUR, REFERENCE.0 + 9 * HOUR + HOUR / 2);
+        assert_eq!(daily.start(TimeMs(from)), Start::Between(TimeMs(from), TimeMs(to)));
+    }
+
+    #[test]
+    fn gaps_with_blackouts() {
+        assert_eq!(calendar("@hourly", "", &[]).largest_gap_ms(), Some(HOUR));
+        assert_eq!(calendar("@hourly", "", &[("0 8 * * *", 3)]).largest_gap_ms(), Some(4 * HOUR));
+        assert_eq!(calendar("", "@weekly", &[]).largest_gap_ms(), Some(7 * 24 * HOUR));
+    }
+
+    proptest! {
+        /// Runs are in order, none inside a blackout, none twice, and none is lost.
+        #[test]
+        fn order(minute in 0u8..60, hours in 1u8..12, weekday in 0u8..7, from in 0u8..24, long in 1i64..20) {
+            let c = calendar(
+                &format!("{minute} */{hours} * * *"),
+                &format!("{minute} 0 * * {weekday}"),
+                &[(&format!("15 {from} * * *"), long)],
+            );
+            let until = TimeMs(REFERENCE.0 + 20 * 24 * HOUR);
+            let runs = c.coming(REFERENCE, until, usize::MAX);
+            prop_assert!(runs.windows(2).all(|pair| pair[0].at() < pair[1].at()));
+            prop_assert!(runs.iter().all(|run| c.blackout_end(run.at()).is_none()));
+            let mut due: Vec<_> = runs.iter().map(|r| (r.due, r.task)).collect();
+            due.extend(runs.iter().flat_map(|r| r.instead_of.iter().map(|(task, due)| (*due, *task))));
+            due.sort();
+            let mut wanted = Vec::new();
+            for task in Task::ALL {
+                let times = std::iter::successors(c.next_due(task, REFERENCE), |at| c.next_due(task, *at));
+                wanted.extend(times.take_while(|at| *at <= until).map(|at| (at, task)));
+            }
+            wanted.sort();
+            prop_assert!(wanted.iter().all(|one| due.contains(one)));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The documents as they are written: plain types without any judgement. The published schema is made of
+//! them, and so are the effective documents that are shown.
+//!
+//! The comments of fields are the schema's descriptions.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+const DURATION: &str = "^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
+const NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+
+/// A document of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Document<S> {
+    /// Version of the language.
+    pub api_version: String,
+    /// What is described.
+    pub kind: String,
+    /// What it is called.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: S,
+}
+
+/// What it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Its name: a lower-case DNS label, unique among the documents of its kind.
+    #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
+    pub name: String,
+}
+
+/// Which regions hold a repository, and how many copies make a run a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepositorySpec {
+    /// The regions; each holds a complete copy.
+    #[schemars(length(min = 1, max = 16))]
+    pub regions: Vec<RegionEntry>,
+    /// Copies that make a run a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
+    /// The only repository that may be found there: its id, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9a-f]{32}$"))]
+    pub repository_id: Option<String>,
+}
+
+/// A place for a complete copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RegionEntry {
+    /// Its name, unique in the repository.
+    #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
+    pub name: String,
+    /// A folder: an absolute path, a path relative to the file, or a `file` URL.
+    pub url: String,
+}
+
+/// Copies that make a run a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Copies {
+    /// Regions that must hold a complete copy. Default: 2, or 1 where there is one region.
+    #[schemars(range(min = 1, max = 16))]
+    pub min: u32,
+}
+
+/// What is backed up, when, where to, how long it is kept and how it is proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupPolicySpec {
+    /// Name of a Repository document. Default: the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// What is backed up; each source makes snapshots of its own.
+    #[schemars(length(min = 1))]
+    pub sources: Vec<SourceSpec>,
+    /// Copies that make a run a success. Default: what the repository says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Copies>,
+    /// When backups are due. Default: never, runs are started by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<ScheduleSpec>,
+    /// A run that could not start within this time after it was due is missed. Default: it starts however late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub starting_deadline: Option<String>,
+    /// What happens when a run is due while an earlier one of the same policy is under way. Default: forbid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// How a failed run is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetriesSpec>,
+    /// Which snapshots of each source are kept. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionSpec>,
+    /// When the repository is checked, and how deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifySpec>,
+    /// What the backups are for, in figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objectives: Option<ObjectivesSpec>,
+    /// Which run goes first when several wait: the higher number. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
+}
+
+/// Directories or files that are backed up together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceSpec {
+    /// The source's identity over time, unique in the repository. Default: the policy's name, where it has one source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Absolute paths of directories or files.
+    #[schemars(length(min = 1))]
+    pub paths: Vec<String>,
+    /// Patterns of what is left out, as in .gitignore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Leave out the content of directories tagged by CACHEDIR.TAG. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_caches: Option<bool>,
+    /// Name of files in the source whose patterns apply to their directory. Default: .holdfastignore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore_file: Option<String>,
+    /// Do not enter other file systems. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_file_system: Option<bool>,
+    /// Tags of its snapshots.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+/// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ScheduleSpec {
+    /// IANA name of the time zone of all schedules and of retention's days. Default: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// When incremental backups are due; one gives way to a full that starts at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incremental: Option<String>,
+    /// When full backups are due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<String>,
+    /// Runs start up to this much later than due, so that not all start at once. Default: 0s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub jitter: Option<String>,
+    /// Times in which no run starts; what is due then waits for the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<BlackoutSpec>,
+}
+
+/// A time in which no run starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BlackoutSpec {
+    /// When it begins: a schedule.
+    pub start: String,
+    /// How long it lasts.
+    #[schemars(extend("pattern" = DURATION))]
+    pub duration: String,
+}
+
+/// What happens when a run is due while an earlier one of the same policy is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Concurrency {
+    /// The new one is missed.
+    #[default]
+    Forbid,
+    /// The new one waits.
+    Queue,
+    /// The earlier one is stopped.
+    Replace,
+}
+
+/// How a failed run is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetriesSpec {
+    /// How often. Default: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100))]
+    pub max: Option<u32>,
+    /// How long to wait before the first; each later wait is twice as long. Default: 1m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub backoff: Option<String>,
+    /// The longest wait. Default: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub backoff_max: Option<String>,
+}
+
+/// Which snapshots of each source are kept: what any of the rules keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetentionSpec {
+    /// The newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub last: Option<u32>,
+    /// The newest of each hour, for so many hours that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub hourly: Option<u32>,
+    /// Of each day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub daily: Option<u32>,
+    /// Of each ISO week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub weekly: Option<u32>,
+    /// Of each month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub monthly: Option<u32>,
+    /// Of each year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100_000))]
+    pub yearly: Option<u32>,
+    /// Everything that is not older than this before the newest snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub within: Option<String>,
+}
+
+/// When the repository is checked, and how deep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VerifySpec {
+    /// When a check is due.
+    pub schedule: String,
+    /// How deep to look. Default: presence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Level>,
+}
+
+/// How deep a check looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Level {
+    /// Everything is there, every tree resolves.
+    #[default]
+    Presence,
+    /// Stored bytes fit their hashes.
+    Ciphertext,
+    /// Every chunk decrypts to what it was.
+    Content,
+}
+
+/// What the backups are for, in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectivesSpec {
+    /// Recovery point objective: the newest good snapshot must never be older than this.
+    #[schemars(extend("pattern" = DURATION))]
+    pub rpo: String,
+}
