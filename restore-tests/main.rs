@@ -4,6 +4,7 @@
 mod basics;
 mod command_line;
 mod crash;
+mod daemon;
 mod damage;
 mod forged;
 mod full_disk;

@@ -48,7 +48,7 @@ fn four_policies() -> Vec<Job> {
             ..job("new-york", RunKind::Incremental, "*/30 * * * *", new_york)
         },
         Job { blackouts: vec![day.clone()], ..job("new-york", RunKind::Full, "30 1 * * 6", new_york) },
-        Job { priority: 5, ..job("new-york", RunKind::Retention, "0 2 * * 0", new_york) },
+        Job { priority: 5, ..job("new-york", RunKind::Verify, "0 2 * * 0", new_york) },
         Job {
             concurrency: Concurrency::Replace,
             regions: "other".into(),
@@ -119,7 +119,7 @@ fn years_of_moved_clocks_double_and_lose_nothing() {
 fn any_job() -> impl Strategy<Value = Job> {
     let crons = ["*/7 * * * *", "0 * * * *", "30 2 * * *", "0 */6 * * *", "15 3 * * 0", "*/20 1-3 * * *"];
     let zones = [chrono_tz::Tz::UTC, BERLIN, chrono_tz::Australia::Lord_Howe, chrono_tz::America::St_Johns];
-    let kinds = [RunKind::Incremental, RunKind::Full, RunKind::Verify, RunKind::Retention];
+    let kinds = [RunKind::Incremental, RunKind::Full, RunKind::Verify];
     let rules = [Concurrency::Forbid, Concurrency::Queue, Concurrency::Replace];
     let source = prop::sample::select(vec!["a", "b", "c"]);
     let sources = prop::collection::btree_set(source.prop_map(str::to_owned), 0..3);
@@ -345,7 +345,7 @@ fn a_priority_goes_first_and_a_run_with_many_sources_is_not_starved() {
     let first: Vec<String> = desk.pass(HOUR).start.into_iter().map(|s| s.job.policy).collect();
     assert_eq!(first, ["p4", "p0"]);
     // `both` waits for `a`; meanwhile `b` must not be taken again.
-    let both = Job { sources: ["a".into(), "b".into()].into(), ..utc("both", RunKind::Retention, "1 13 * * *") };
+    let both = Job { sources: ["a".into(), "b".into()].into(), ..utc("both", RunKind::Verify, "1 13 * * *") };
     let (a, b) = (utc("a", RunKind::Incremental, "0 13 * * *"), utc("b", RunKind::Incremental, "2 13 * * *"));
     let mut desk = Desk::new(vec![a.clone(), b, both]);
     assert_eq!(desk.pass(HOUR).start.len(), 1);

@@ -70,6 +70,8 @@ pub enum Verb {
     Verify(Verify),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
+    /// Run a policy now, once
+    Run(Run),
     /// Keys that open the repository
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
@@ -257,6 +259,26 @@ pub struct Forget {
     pub reason: String,
     #[command(flatten)]
     pub filter: Filter,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Back up what changed
+    Incremental,
+    /// Back up everything, trusting nothing
+    Full,
+    /// Check the repository, as deep as the policy says
+    Verify,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// Name of the policy
+    pub policy: String,
+    /// What to do
+    #[arg(long, value_enum, default_value = "incremental")]
+    pub kind: KindArg,
 }
 
 #[derive(Debug, ClapArgs)]

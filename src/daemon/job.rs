@@ -19,8 +19,6 @@ pub enum RunKind {
     Full,
     /// Checks what is stored.
     Verify,
-    /// Marks what is no longer wanted.
-    Retention,
 }
 
 impl RunKind {
@@ -30,7 +28,6 @@ impl RunKind {
             RunKind::Incremental => "incremental",
             RunKind::Full => "full",
             RunKind::Verify => "verify",
-            RunKind::Retention => "retention",
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod job;
 mod memory;
 pub mod note;
+pub mod run;
 pub mod schedule;
 pub mod state;
 

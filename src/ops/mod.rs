@@ -6,5 +6,6 @@ pub mod browse;
 pub mod catch_up;
 pub mod compare;
 pub mod forget;
+pub mod live;
 pub mod restore;
 pub mod verify;

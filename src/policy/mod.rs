@@ -28,9 +28,9 @@ mod words;
 mod write;
 mod yaml;
 
-pub use chrono_tz::Tz as Zone;
 pub use backup::{BackupPolicy, Retries, Source, Verify};
 pub use calendar::{Blackout, Calendar, Coming, Start, Task};
+pub use chrono_tz::Tz as Zone;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
