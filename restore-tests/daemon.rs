@@ -50,8 +50,7 @@ fn a_run_protects_every_source_of_its_policy() {
         all.iter().map(|s| (s["source"].as_str().unwrap(), s["mode"].as_str().unwrap())).collect();
     let wanted = [("one", "incremental"), ("two", "incremental"), ("one", "full"), ("two", "full")];
     assert_eq!(modes, wanted);
-    let from = format!("{sid}:{}", bench.path("two").display());
-    bench.ok(&["restore", &from, "--target", bench.path("back").to_str().unwrap()]);
+    bench.ok(&["restore", sid, "--target", bench.path("back").to_str().unwrap()]);
     assert_same(&bench.path("two"), &bench.path("back"));
     let (code, checked) = run(&bench, &["run", "daily", "--kind", "verify"]);
     assert_eq!((code, &checked["findings"]), (0, &Value::Array(vec![])), "{checked:#}");

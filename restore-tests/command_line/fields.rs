@@ -140,6 +140,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     for level in ["presence", "ciphertext", "content"] {
         run(&bench, c, "verify", &["verify", "--level", level]);
     }
+    runs(&bench, c);
     keys(&bench, c);
     run(&bench, c, "A verb that fails", &["forget", "latest"]);
     // A region that is away, and comes back.
@@ -201,6 +202,22 @@ fn policies(c: &mut Checker) {
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
+}
+
+/// A policy with a source that is there and one that is not.
+fn runs(bench: &Bench, c: &mut Checker) {
+    let text = format!(
+        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
+         regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
+         kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
+         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+        bench.region("a").display(),
+        bench.region("b").display(),
+        bench.path("source").display()
+    );
+    std::fs::write(bench.path("run.yaml"), text).expect("file");
+    run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
+    run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {
