@@ -64,7 +64,7 @@ fn a_crate_outside_its_room() {
     finds("crate `zstd_safe`", &[("format/pack.rs", "fn f() { ::zstd_safe::compress() }")]);
     finds("crate `aes_gcm`", &[("format/pack.rs", "extern crate aes_gcm;")]);
     finds("crate `getrandom`", &[("crypto/mod.rs", "use {std::fmt, getrandom as kernel};")]);
-    finds("crate `serde_saphyr`", &[("cli/config.rs", "fn f(e: serde_saphyr::Error) {}")]);
+    finds("crate `granit_parser`", &[("cli/config.rs", "fn f(e: granit_parser::Error) {}")]);
     finds_nothing(&[("chunk/mod.rs", "mod zstd; use zstd::Codec; use fastcdc::v2020::FastCDC;")]);
     finds_nothing(&[("repo/mod.rs", "mod clap; fn f() { clap::hands() }")]);
 }

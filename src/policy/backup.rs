@@ -326,7 +326,7 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             sheet.take(&format!("{at}.tags[{m}]"), label("a tag", tag));
         }
         for (m, pattern) in spec.exclude.iter().enumerate() {
-            sheet.take(&format!("{at}.exclude[{m}]"), Excludes::parse(std::slice::from_ref(pattern)));
+            sheet.take(&format!("{at}.exclude[{m}]"), Excludes::understood(pattern));
         }
         let ignore_file = spec.ignore_file.as_deref().unwrap_or(IGNORE_FILE);
         if ignore_file.is_empty() || ignore_file.contains(['/', '\0']) || matches!(ignore_file, "." | "..") {

@@ -175,10 +175,9 @@ impl Reading {
             reading.found.extend(found);
             files.push(File { name, documents });
         }
-        if let Some(first) = files.first().filter(|_| files.iter().all(|file| file.documents.is_empty())) {
-            if reading.found.is_empty() {
-                reading.found.push(config("the file is empty").at(first.name).advise(how_to_begin()));
-            }
+        let nothing = reading.found.is_empty() && files.iter().all(|file| file.documents.is_empty());
+        if let Some(first) = files.first().filter(|_| nothing) {
+            reading.found.push(config("the file is empty").at(first.name).advise(how_to_begin()));
         }
         let mut waiting: Vec<Waiting<'_>> = Vec::new();
         for file in &files {

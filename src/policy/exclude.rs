@@ -1,7 +1,7 @@
 //! Globs that leave entries out (or, for a restore, choose them). The last pattern that matches decides.
 
 use crate::error::{Error, Kind, Result};
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,6 +27,14 @@ impl Excludes {
     /// [`Kind::Config`], naming the pattern.
     pub fn parse(patterns: &[String]) -> Result<Excludes> {
         Ok(Excludes { rules: patterns.iter().map(|p| rule(p)).collect::<Result<_>>()? })
+    }
+
+    /// Whether a pattern can be understood, without the work of compiling it.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming the pattern.
+    pub(super) fn understood(pattern: &str) -> Result<()> {
+        glob(pattern).map(|_| ())
     }
 
     /// Compiles the lines of an ignore file; empty lines and comments are skipped.
@@ -57,6 +65,12 @@ impl Excludes {
 }
 
 fn rule(pattern: &str) -> Result<Rule> {
+    let (glob, negated, dirs_only) = glob(pattern)?;
+    Ok(Rule { matcher: glob.compile_matcher(), negated, dirs_only })
+}
+
+/// The glob of a pattern, whether it takes back in, and whether it is for directories only.
+fn glob(pattern: &str) -> Result<(Glob, bool, bool)> {
     let (negated, rest) = match pattern.strip_prefix('!') {
         Some(rest) => (true, rest),
         None => (false, pattern),
@@ -77,13 +91,8 @@ fn rule(pattern: &str) -> Result<Rule> {
         None if rest.contains('/') => rest.to_owned(),
         None => format!("**/{rest}"),
     };
-    let matcher = GlobBuilder::new(&glob)
-        .literal_separator(true)
-        .backslash_escape(true)
-        .build()
-        .map_err(|e| bad(e.kind().to_string()))?
-        .compile_matcher();
-    Ok(Rule { matcher, negated, dirs_only })
+    let built = GlobBuilder::new(&glob).literal_separator(true).backslash_escape(true).build();
+    Ok((built.map_err(|e| bad(e.kind().to_string()))?, negated, dirs_only))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::cron::Cron;
 use chrono::NaiveDate;
 
 /// Days that are looked at: they hold two leap days.
-const DAYS: usize = 5 * 366;
+const DAYS: usize = 6 * 366;
 
 /// Minutes between neighbouring times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,30 +13,52 @@ pub(super) struct Gaps {
     pub largest: u32,
 }
 
-/// The gaps between the times of all `crons` together; `None` where two times are more than five years apart.
+/// The gaps between the times of a policy's schedules (at most eight) together; `None` where two times are more
+/// than six years apart.
 pub(super) fn gaps(crons: &[&Cron]) -> Option<Gaps> {
-    let mut days: Vec<(Vec<bool>, Day)> = Vec::new();
     let mut found: Option<Gaps> = None;
+    each_gap(crons, |gap| {
+        found = Some(found.map_or(gap, |found| found.join(gap)));
+        true
+    });
+    found
+}
+
+/// Whether no gap between the times of a schedule is longer than so many minutes.
+pub(super) fn never_longer(cron: &Cron, minutes: i64) -> bool {
+    let mut any = false;
+    each_gap(&[cron], |gap| {
+        any = true;
+        i64::from(gap.largest) <= minutes
+    }) && any
+}
+
+/// Shows the gaps inside and between days until `look` has seen enough; whether it has seen all.
+fn each_gap(crons: &[&Cron], mut look: impl FnMut(Gaps) -> bool) -> bool {
+    let mut days: Vec<(u8, Day)> = Vec::new();
     let mut before: Option<u32> = None;
-    let first = NaiveDate::from_ymd_opt(2027, 1, 1)?;
+    let Some(first) = NaiveDate::from_ymd_opt(2027, 1, 1) else { return true };
     for (n, date) in first.iter_days().take(DAYS).enumerate() {
-        let due: Vec<bool> = crons.iter().map(|cron| cron.on(date)).collect();
-        if !due.contains(&true) {
+        let due = crons.iter().enumerate().fold(0, |due, (bit, cron)| due | u8::from(cron.on(date)) << bit);
+        if due == 0 {
             continue;
         }
         let known = days.iter().position(|(which, _)| *which == due);
         let at = known.unwrap_or_else(|| {
-            let day = Day::of(crons.iter().zip(&due).filter(|(_, due)| **due).map(|(cron, _)| *cron));
-            days.push((due, day));
+            let on = crons.iter().enumerate().filter(|(bit, _)| due >> bit & 1 == 1).map(|(_, cron)| *cron);
+            days.push((due, Day::of(on)));
             days.len() - 1
         });
         let day = &days[at].1;
         let midnight = n as u32 * 24 * 60;
         let joint = before.map(|before| midnight + day.first - before).map(|gap| Gaps { smallest: gap, largest: gap });
         before = Some(midnight + day.last);
-        found = [found, joint, day.inside].into_iter().flatten().reduce(Gaps::join);
+        let inside = day.inside.filter(|_| known.is_none());
+        if ![inside, joint].into_iter().flatten().all(&mut look) {
+            return false;
+        }
     }
-    found
+    true
 }
 
 impl Gaps {

@@ -276,7 +276,8 @@ impl<'t> Reader<'t> {
         loop {
             let (event, at) = self.inner(key)?;
             if event.is_node() {
-                let at = if self.empty { key } else { at };
+                let nothing = self.empty && event.scalar().is_some();
+                let at = if nothing { key } else { at };
                 return self.node(event, at, depth + 1);
             }
         }
