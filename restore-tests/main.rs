@@ -4,6 +4,7 @@
 mod basics;
 mod command_line;
 mod crash;
+mod daemon;
 mod damage;
 mod forged;
 mod full_disk;
@@ -20,6 +21,7 @@ mod properties;
 mod reader;
 mod regions;
 mod retention;
+mod scheduler;
 mod sessions;
 mod tidy;
 mod torture;

@@ -4,6 +4,7 @@ pub mod base;
 pub mod chunk;
 pub mod cli;
 pub mod crypto;
+pub mod daemon;
 pub mod error;
 pub mod format;
 pub mod ops;

@@ -140,6 +140,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     for level in ["presence", "ciphertext", "content"] {
         run(&bench, c, "verify", &["verify", "--level", level]);
     }
+    runs(&bench, c);
     keys(&bench, c);
     run(&bench, c, "A verb that fails", &["forget", "latest"]);
     let held = run(&bench, c, "hold add", &["hold", "add", "latest", "--reason", "r", "--until", "2d"]);
@@ -222,6 +223,22 @@ fn braked(c: &mut Checker) {
     bench.ok(&["backup", "source"]);
     let plan = run(&bench, c, "forget", &["forget", "--keep-last", "1", "--dry-run"]);
     assert_eq!(plan["brakes"].as_array().map(Vec::len), Some(1), "{plan:#}");
+}
+
+/// A policy with a source that is there and one that is not.
+fn runs(bench: &Bench, c: &mut Checker) {
+    let text = format!(
+        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
+         regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
+         kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
+         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+        bench.region("a").display(),
+        bench.region("b").display(),
+        bench.path("source").display()
+    );
+    std::fs::write(bench.path("run.yaml"), text).expect("file");
+    run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
+    run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

@@ -72,6 +72,8 @@ pub enum Verb {
     Forget(Forget),
     /// Holds: snapshots that must not be forgotten
     Hold(Hold),
+    /// Run a policy now, once
+    Run(Run),
     /// Keys that open the repository
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
@@ -345,6 +347,26 @@ pub struct HoldAdd {
     pub until: Option<String>,
     #[command(flatten)]
     pub filter: Filter,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KindArg {
+    /// Back up what changed
+    Incremental,
+    /// Back up everything, trusting nothing
+    Full,
+    /// Check the repository, as deep as the policy says
+    Verify,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// Name of the policy
+    pub policy: String,
+    /// What to do
+    #[arg(long, value_enum, default_value = "incremental")]
+    pub kind: KindArg,
 }
 
 #[derive(Debug, ClapArgs)]

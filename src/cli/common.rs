@@ -61,12 +61,17 @@ impl Context {
     /// Regions from `--region` or the configuration.
     pub fn places(&self) -> Result<Places> {
         let repository = if self.global.region.is_empty() { self.configured()? } else { self.flagged()? };
+        Ok(self.places_of(&repository, repository.copies_min()))
+    }
+
+    /// The regions of a repository, where so many copies are asked for.
+    pub fn places_of(&self, repository: &Repository, copies_min: u32) -> Places {
         let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), folder: spec.path.clone() };
-        Ok(Places {
+        Places {
             addresses: repository.regions().iter().map(address).collect(),
-            copies_min: repository.copies_min() as usize,
+            copies_min: copies_min as usize,
             pin: repository.repository_id(),
-        })
+        }
     }
 
     fn flagged(&self) -> Result<Repository> {

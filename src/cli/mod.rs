@@ -15,6 +15,7 @@ mod policy;
 mod progress;
 mod quickstart;
 mod restore;
+mod run;
 mod verify;
 
 use crate::error::{Error, Exit};
@@ -55,6 +56,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
+        Verb::Run(args) => run::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
     }

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod complete;
 pub mod forget;
 pub mod hold;
+pub mod live;
 pub mod restore;
 pub mod retain;
 pub mod verify;

@@ -1,0 +1,121 @@
+//! Policies that are run: what becomes of each source, and whose turn it is.
+
+use crate::harness::{Bench, assert_same, opened, small_tree};
+use holdfast::base::Generation;
+use holdfast::repo::session::{Errand, Session};
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+/// Writes a configuration with the bench's regions and one policy, `daily`.
+fn configure(bench: &Bench, regions: &[&str], spec: &str) {
+    let entry = |r: &&str| format!("  - {{name: {r}, url: {}}}\n", bench.region(r).display());
+    let regions: String = regions.iter().map(entry).collect();
+    let text = format!(
+        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions:\n{regions}\
+         ---\napiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n{spec}"
+    );
+    std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
+}
+
+fn sources(bench: &Bench, names: &[&str]) -> String {
+    let entry = |n: &&str| format!("  - {{name: {n}, paths: [{}]}}\n", bench.path(n).display());
+    format!("  sources:\n{}", names.iter().map(entry).collect::<String>())
+}
+
+fn run(bench: &Bench, args: &[&str]) -> (i32, Value) {
+    let (code, value) = bench.json_at(&[], args);
+    if value["verb"] == "run" && value["kind"] != "verify" {
+        let counted = ["protected", "degraded", "failed", "excluded"].map(|fate| value[fate].as_u64().unwrap());
+        assert_eq!(counted.iter().sum::<u64>(), value["sources_total"].as_u64().unwrap(), "{value:#}");
+    }
+    (code, value)
+}
+
+#[test]
+fn a_run_protects_every_source_of_its_policy() {
+    let bench = Bench::with_key(&["a", "b"]);
+    small_tree(&bench.path("one"));
+    small_tree(&bench.path("two"));
+    configure(&bench, &["a", "b"], &sources(&bench, &["one", "two"]));
+    let (code, first) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &first["protected"]), (0, &2.into()), "{first:#}");
+    assert_eq!(first["kind"], "incremental");
+    let (code, full) = run(&bench, &["run", "daily", "--kind", "full"]);
+    assert_eq!((code, &full["protected"]), (0, &2.into()), "{full:#}");
+    let sid = full["sources"][1]["snapshot"].as_str().unwrap();
+    let all = bench.ok(&["snapshots"]);
+    let all = all["snapshots"].as_array().unwrap();
+    let modes: Vec<(&str, &str)> =
+        all.iter().map(|s| (s["source"].as_str().unwrap(), s["mode"].as_str().unwrap())).collect();
+    let wanted = [("one", "incremental"), ("two", "incremental"), ("one", "full"), ("two", "full")];
+    assert_eq!(modes, wanted);
+    bench.ok(&["restore", sid, "--target", bench.path("back").to_str().unwrap()]);
+    assert_same(&bench.path("two"), &bench.path("back"));
+    let (code, checked) = run(&bench, &["run", "daily", "--kind", "verify"]);
+    assert_eq!((code, &checked["findings"]), (0, &Value::Array(vec![])), "{checked:#}");
+    let (code, _) = run(&bench, &["run", "dayly"]);
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn what_fails_is_tried_again_and_named_and_the_others_are_protected_once() {
+    let bench = Bench::with_key(&["a"]);
+    small_tree(&bench.path("one"));
+    let retries = "  retries: {max: 2, backoff: 1s}\n";
+    configure(&bench, &["a"], &(sources(&bench, &["one", "gone"]) + retries));
+    let (code, value) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &value["attempts"]), (1, &3.into()), "{value:#}");
+    assert_eq!((&value["protected"], &value["failed"]), (&1.into(), &1.into()), "{value:#}");
+    let gone = &value["sources"][1];
+    assert!(gone["fate"] == "failed" && gone["why"][0].as_str().unwrap().contains("gone"), "{gone:#}");
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len(), 1);
+    let out = bench.command_at(&[], &["run", "daily"]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("2 sources: 1 protected, 0 degraded, 1 failed, 0 excluded, 3 attempts: failed"), "{said}");
+}
+
+#[test]
+fn a_region_that_is_away_degrades_a_run_and_too_few_copies_fail_it() {
+    let bench = Bench::with_key(&["a", "b"]);
+    small_tree(&bench.path("one"));
+    std::fs::rename(bench.region("b"), bench.path("away")).unwrap();
+    let retries = "  retries: {max: 0}\n";
+    configure(&bench, &["a", "b"], &(sources(&bench, &["one"]) + "  copies: {min: 1}\n" + retries));
+    let (code, value) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &value["degraded"]), (4, &1.into()), "{value:#}");
+    configure(&bench, &["a", "b"], &(sources(&bench, &["one"]) + "  copies: {min: 2}\n" + retries));
+    let (code, value) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &value["failed"]), (1, &1.into()), "{value:#}");
+}
+
+#[test]
+fn a_run_sees_another_one_at_work_on_the_source() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("one"));
+    let repo = opened(&bench);
+    let announce = |source: &str| {
+        let errand = Errand { host: "elsewhere".into(), source: source.into(), generation: Generation(1) };
+        Session::announce(&repo, errand, None).unwrap()
+    };
+    let configured = |rule: &str| configure(&bench, &["a", "b"], &(sources(&bench, &["one"]) + rule));
+    // Another source is no business of ours.
+    let _other = announce("two");
+    configured("  concurrency: forbid\n");
+    assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+    let session = announce("one");
+    let (code, value) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &value["excluded"]), (11, &1.into()), "{value:#}");
+    assert!(value["sources"][0]["why"][0].as_str().unwrap().contains("elsewhere"), "{value:#}");
+    configured("  concurrency: replace\n");
+    assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+    configured("  concurrency: queue\n");
+    let mut waiting = bench.command_at(&[], &["run", "daily"]);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.ok().filter(|l| l.contains("waited for")));
+    assert!(said.is_some() && waiting.try_wait().unwrap().is_none(), "it does not wait");
+    session.give_up(&repo, "the test is over").unwrap();
+    let out = waiting.wait_with_output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+}

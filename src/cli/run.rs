@@ -1,0 +1,70 @@
+//! `holdfast run`.
+
+use super::args::{KindArg, Run};
+use super::common::Context;
+use super::output::{Outcome, plain, remark};
+use crate::daemon::run::{self, Fate, Report, Surroundings};
+use crate::daemon::{Retry, RunKind};
+use crate::error::Result;
+use crate::repo::Repo;
+use crate::unlock::Unlock;
+use serde_json::json;
+use std::sync::Arc;
+
+pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
+    let configuration = context.configuration()?;
+    let policy = configuration.policy(&args.policy)?;
+    let repository = configuration.repository(Some(policy.repository().as_str()))?;
+    let kind = match args.kind {
+        KindArg::Incremental => RunKind::Incremental,
+        KindArg::Full => RunKind::Full,
+        KindArg::Verify => RunKind::Verify,
+    };
+    let secret: Unlock = context.secret()?;
+    let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
+        context.open_at(&context.places_of(repository, copies_min), &secret)
+    };
+    let retries = policy.retries();
+    let retry = Retry { count: retries.max, backoff_ms: retries.backoff_ms, backoff_max_ms: retries.backoff_max_ms };
+    let around = Surroundings {
+        open: &open,
+        say: &|text| remark(&plain(text)),
+        env: &context.env,
+        cancel: &context.cancel,
+        workers: context.workers(),
+        over: None,
+    };
+    if !policy.retention().keeps_all() {
+        remark("note: a run forgets nothing; the policy's retention is for `holdfast forget`");
+    }
+    let report = run::run(&around, policy, repository, kind, retry)?;
+    Ok(outcome(&report))
+}
+
+fn outcome(report: &Report) -> Outcome {
+    let sources: Vec<_> = report
+        .sources
+        .iter()
+        .map(|s| {
+            json!({"source": s.source, "fate": s.fate.name(), "exit": s.exit as u8,
+                "snapshot": s.snapshot.map(|sid| sid.hex()), "why": s.why})
+        })
+        .collect();
+    let mut value = json!({
+        "verb": "run", "policy": report.policy, "kind": report.kind.name(), "attempts": report.attempts,
+        "sources": sources, "sources_total": report.sources.len(), "findings": [],
+    });
+    for fate in Fate::ALL {
+        value[fate.name()] = report.count(fate).into();
+    }
+    if let Some(verified) = &report.verified {
+        value["findings"] = verified.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    }
+    let mut text = String::new();
+    for end in &report.sources {
+        let sid = end.snapshot.map(|sid| format!(", snapshot {}", sid.short())).unwrap_or_default();
+        text.push_str(&format!("  {}: {}{sid}\n", plain(&end.source), end.fate.name()));
+    }
+    text.push_str(&plain(&report.summary()));
+    Outcome::new(report.exit(), text, value)
+}

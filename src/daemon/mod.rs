@@ -1,0 +1,16 @@
+//! What is done when: due runs of every policy, started once each, within limits, whatever the clock does.
+//!
+//! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
+//! must remember over a restart.
+
+pub mod job;
+mod memory;
+pub mod note;
+pub mod run;
+pub mod schedule;
+pub mod state;
+
+pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};
+pub use memory::{Again, Counts, Memory, Pending, Running};
+pub use note::{Missed, Note};
+pub use schedule::{Limits, Plan, Reading, Scheduler, Start};

@@ -1,0 +1,323 @@
+//! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
+
+use super::job::{Retry, RunKind};
+use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
+use crate::error::{Error, Exit, Kind, Result};
+use crate::format::snapshot::Mode;
+use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::live::{self, Live, Over};
+use crate::ops::verify::{self, VerifyReport};
+use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Source};
+use crate::repo::Repo;
+use crate::source::files::{self, WalkOptions};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is looked whether somebody else's run has ended.
+const LOOK_AGAIN_MS: i64 = 5_000;
+/// Waits are cut into pieces of this, so that an interruption ends them.
+const PIECE_MS: i64 = 200;
+
+/// Opens a repository, for a run that must make so many copies.
+pub type Open<'a> = dyn Fn(&Repository, u32) -> Result<Arc<Repo>> + Send + Sync + 'a;
+/// Takes a remark.
+pub type Say<'a> = dyn Fn(&str) + Send + Sync + 'a;
+
+/// What became of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// There is a snapshot of all of it, with as many copies as asked for, everywhere.
+    Protected,
+    /// There is one, but something is wrong with it: a file could not be read, a region is behind.
+    Degraded,
+    /// There is none.
+    Failed,
+    /// It was left to another run that is at work on it.
+    Excluded,
+}
+
+impl Fate {
+    /// All of them.
+    pub const ALL: [Fate; 4] = [Fate::Protected, Fate::Degraded, Fate::Failed, Fate::Excluded];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fate::Protected => "protected",
+            Fate::Degraded => "degraded",
+            Fate::Failed => "failed",
+            Fate::Excluded => "excluded",
+        }
+    }
+}
+
+/// How the run ended for one source.
+#[derive(Debug, Clone)]
+pub struct SourceEnd {
+    /// Its name.
+    pub source: String,
+    /// What became of it.
+    pub fate: Fate,
+    /// The exit code for it alone.
+    pub exit: Exit,
+    /// The new snapshot.
+    pub snapshot: Option<SessionId>,
+    /// What is wrong, for people.
+    pub why: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Report {
+    /// The policy.
+    pub policy: String,
+    /// What was done.
+    pub kind: RunKind,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Every source of the policy, once; none for a check.
+    pub sources: Vec<SourceEnd>,
+    /// What a check found.
+    pub verified: Option<VerifyReport>,
+}
+
+impl Report {
+    /// How many sources ended so.
+    pub fn count(&self, fate: Fate) -> usize {
+        self.sources.iter().filter(|s| s.fate == fate).count()
+    }
+
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        if self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
+            return Exit::Interrupted;
+        }
+        let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
+        self.sources.iter().fold(verified, |exit, s| exit.worse(s.exit))
+    }
+
+    /// One line with every source counted.
+    pub fn summary(&self) -> String {
+        let exit = self.exit();
+        let end = format!("{} (exit code {})", exit.name(), exit as u8);
+        let attempts = if self.attempts > 1 { format!(", {} attempts", self.attempts) } else { String::new() };
+        let what = match &self.verified {
+            Some(report) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
+            None => {
+                let counts = Fate::ALL.map(|fate| format!("{} {}", self.count(fate), fate.name()));
+                format!("{} sources: {}", self.sources.len(), counts.join(", "))
+            }
+        };
+        format!("{} ({}): {what}{attempts}: {end}", self.policy, self.kind.name())
+    }
+}
+
+/// What a run needs from its surroundings.
+pub struct Surroundings<'a> {
+    /// Opens repositories.
+    pub open: &'a Open<'a>,
+    /// Takes remarks.
+    pub say: &'a Say<'a>,
+    /// The clock.
+    pub env: &'a Env,
+    /// Raised when the run is to stop.
+    pub cancel: &'a Cancel,
+    /// Threads that read and store.
+    pub workers: usize,
+    /// Sessions that are known to be over.
+    pub over: Option<&'a Over>,
+}
+
+/// Runs a policy now. A failed run is tried again as `retry` says.
+///
+/// # Errors
+/// Nothing could be tried: the repository cannot be opened, or the run was interrupted before its first source.
+pub fn run(
+    around: &Surroundings<'_>,
+    policy: &BackupPolicy,
+    repository: &Repository,
+    kind: RunKind,
+    retry: Retry,
+) -> Result<Report> {
+    let mut report =
+        Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
+    loop {
+        report.attempts += 1;
+        let more = report.attempts <= retry.count;
+        let tried = match (around.open)(repository, policy.copies_min()) {
+            Ok(repo) => attempt(around, policy, &repo, &mut report),
+            Err(e) => Err(e),
+        };
+        let again = match &tried {
+            Ok(()) => report.sources.iter().any(|s| s.fate == Fate::Failed && worth_another(s.exit)),
+            Err(e) => worth_another(e.exit()),
+        };
+        if !again || !more || around.cancel.raised() {
+            // What earlier attempts did stands.
+            tried.or_else(|e| if report.sources.is_empty() { Err(e) } else { Ok(()) })?;
+            return complete(report, policy);
+        }
+        let wait = retry.wait_ms(report.attempts + 1);
+        let why = tried.err().map(|e| format!(": {e}")).unwrap_or_default();
+        (around.say)(&format!("attempt {} failed{why}; the next is in {} s", report.attempts, wait / 1000));
+        pause(wait, around.cancel)?;
+    }
+}
+
+/// Every source of the policy has exactly one end.
+fn complete(report: Report, policy: &BackupPolicy) -> Result<Report> {
+    let wanted = if report.kind == RunKind::Verify { 0 } else { policy.sources().len() };
+    let counted: usize = Fate::ALL.iter().map(|fate| report.count(*fate)).sum();
+    if counted != wanted || report.sources.len() != wanted {
+        return Err(Error::new(Kind::Bug, format!("{counted} of {wanted} sources were accounted for")));
+    }
+    Ok(report)
+}
+
+/// Whether a second attempt may find it different.
+fn worth_another(exit: Exit) -> bool {
+    matches!(exit, Exit::Failed | Exit::NoRepository)
+}
+
+fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
+    let mode = match report.kind {
+        RunKind::Verify => return check(around, policy, repo, report),
+        RunKind::Incremental => Mode::Incremental,
+        RunKind::Full => Mode::Full,
+    };
+    let before: BTreeMap<String, SourceEnd> = report.sources.drain(..).map(|s| (s.source.clone(), s)).collect();
+    for source in policy.sources() {
+        let end = match before.get(&source.name).filter(|end| end.fate != Fate::Failed) {
+            Some(done) => done.clone(),
+            None => protect(around, policy, repo, source, mode),
+        };
+        end.why.iter().for_each(|why| (around.say)(&format!("source {}: {why}", end.source)));
+        report.sources.push(end);
+    }
+    Ok(())
+}
+
+fn check(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
+    let level = match policy.verify().map(|v| v.level).unwrap_or_default() {
+        Level::Presence => verify::Level::Presence,
+        Level::Ciphertext => verify::Level::Ciphertext,
+        Level::Content => verify::Level::Content,
+    };
+    let verified = verify::run(repo, level, around.workers, &Progress::default(), around.cancel)?;
+    for finding in &verified.findings {
+        (around.say)(&format!("DAMAGE: {finding}"));
+    }
+    for (title, lines) in [("BROKEN", &verified.broken), ("LOST", &verified.lost), ("BEHIND", &verified.behind)] {
+        lines.iter().for_each(|line| (around.say)(&format!("{title}: {line}")));
+    }
+    report.verified = Some(verified);
+    Ok(())
+}
+
+/// Backs up one source, unless somebody else does.
+fn protect(
+    around: &Surroundings<'_>,
+    policy: &BackupPolicy,
+    repo: &Arc<Repo>,
+    source: &Source,
+    mode: Mode,
+) -> SourceEnd {
+    let end = |fate, exit, snapshot, why| SourceEnd { source: source.name.clone(), fate, exit, snapshot, why };
+    let done = match wait_for_others(around, policy, repo, source) {
+        Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
+        Ok(None) => options(source, mode, around.workers)
+            .and_then(|options| backup::run(repo, options, &Progress::default(), around.cancel)),
+        Err(e) => Err(e),
+    };
+    match done {
+        Ok(report) => {
+            let exit = report.exit();
+            let fate = match exit {
+                Exit::Done => Fate::Protected,
+                Exit::Failed => Fate::Failed,
+                _ => Fate::Degraded,
+            };
+            end(fate, exit, report.snapshot, wrong_with(&report))
+        }
+        Err(e) => end(Fate::Failed, e.exit(), None, vec![e.to_string()]),
+    }
+}
+
+fn options(source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions> {
+    Ok(BackupOptions {
+        paths: source.paths.clone(),
+        name: Some(source.name.clone()),
+        host: files::hostname(),
+        tags: source.tags.clone(),
+        mode,
+        clone: false,
+        walk: WalkOptions {
+            excludes: Excludes::parse(&source.exclude)?,
+            skip: Vec::new(),
+            one_file_system: source.one_file_system,
+            caches: source.exclude_caches,
+            ignore_file: Some(source.ignore_file.as_bytes().to_vec()),
+        },
+        dry_run: false,
+        workers,
+    })
+}
+
+fn wrong_with(report: &BackupReport) -> Vec<String> {
+    let mut why = Vec::new();
+    if report.errors_total > 0 {
+        let first = report.errors.first().map(|miss| format!("; the first: {}", miss.message)).unwrap_or_default();
+        why.push(format!("{} could not be read{first}", report.errors_total));
+    }
+    why.extend(report.behind.iter().map(|(region, reason)| format!("region {region} is behind: {reason}")));
+    if report.regions.len() < report.copies_min {
+        why.push(format!("{} complete copies, {} wanted", report.regions.len(), report.copies_min));
+    }
+    why
+}
+
+fn said_of(other: &Live) -> String {
+    format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())
+}
+
+/// Looks for a run of this source elsewhere and follows the policy's rule; returns it where this run must not start.
+fn wait_for_others(
+    around: &Surroundings<'_>,
+    policy: &BackupPolicy,
+    repo: &Arc<Repo>,
+    source: &Source,
+) -> Result<Option<Live>> {
+    let mut said = false;
+    loop {
+        let now: TimeMs = around.env.now();
+        let Some(other) = live::of(repo, &source.name, now, around.over)? else { return Ok(None) };
+        let (next, wait) = match policy.concurrency() {
+            Concurrency::Forbid => return Ok(Some(other)),
+            // It cannot be stopped from here; two runs of one source harm nothing.
+            Concurrency::Replace => ("not waited for", false),
+            Concurrency::Queue => ("waited for", true),
+        };
+        if !said {
+            (around.say)(&format!("source {}: {}; {next}", source.name, said_of(&other)));
+            said = true;
+        }
+        if !wait {
+            return Ok(None);
+        }
+        pause(LOOK_AGAIN_MS, around.cancel)?;
+    }
+}
+
+/// Waits, unless interrupted.
+fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
+    let mut left = ms;
+    while left > 0 {
+        cancel.check()?;
+        let piece = left.min(PIECE_MS);
+        // Nothing else ends the wait, so the answer says only that the time has passed.
+        let _ = crossbeam_channel::after(Duration::from_millis(piece.unsigned_abs())).recv();
+        left -= piece;
+    }
+    cancel.check()
+}
