@@ -119,3 +119,25 @@ fn a_run_sees_another_one_at_work_on_the_source() {
     let out = waiting.wait_with_output().unwrap();
     assert!(out.status.success(), "{out:?}");
 }
+
+#[test]
+fn a_run_forgets_what_its_retention_does_not_keep_unless_a_brake_says_no() {
+    let bench = Bench::with_key(&["a"]);
+    small_tree(&bench.path("one"));
+    configure(&bench, &["a"], &format!("{}  retention: {{last: 2}}\n", sources(&bench, &["one"])));
+    let forgotten: Vec<u64> = (0..4)
+        .map(|_| {
+            let (code, report) = run(&bench, &["run", "daily"]);
+            assert_eq!(code, 0, "{report:#}");
+            report["sources"][0]["forgotten"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(forgotten, [0, 0, 1, 1]);
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(2));
+    std::fs::remove_dir_all(bench.path("one")).unwrap();
+    std::fs::create_dir(bench.path("one")).unwrap();
+    let (code, report) = run(&bench, &["run", "daily"]);
+    let one = &report["sources"][0];
+    assert_eq!((code, &one["fate"], &one["forgotten"]), (11, &"degraded".into(), &0.into()), "{report:#}");
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(3), "the full ones stay");
+}

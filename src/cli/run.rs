@@ -34,9 +34,6 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         workers: context.workers(),
         over: None,
     };
-    if !policy.retention().keeps_all() {
-        remark("note: a run forgets nothing; the policy's retention is for `holdfast forget`");
-    }
     let report = run::run(&around, policy, repository, kind, retry)?;
     Ok(outcome(&report))
 }
@@ -47,7 +44,7 @@ fn outcome(report: &Report) -> Outcome {
         .iter()
         .map(|s| {
             json!({"source": s.source, "fate": s.fate.name(), "exit": s.exit as u8,
-                "snapshot": s.snapshot.map(|sid| sid.hex()), "why": s.why})
+                "snapshot": s.snapshot.map(|sid| sid.hex()), "why": s.why, "forgotten": s.forgotten})
         })
         .collect();
     let mut value = json!({
@@ -63,7 +60,8 @@ fn outcome(report: &Report) -> Outcome {
     let mut text = String::new();
     for end in &report.sources {
         let sid = end.snapshot.map(|sid| format!(", snapshot {}", sid.short())).unwrap_or_default();
-        text.push_str(&format!("  {}: {}{sid}\n", plain(&end.source), end.fate.name()));
+        let gone = if end.forgotten > 0 { format!(", {} older forgotten", end.forgotten) } else { String::new() };
+        text.push_str(&format!("  {}: {}{sid}{gone}\n", plain(&end.source), end.fate.name()));
     }
     text.push_str(&plain(&report.summary()));
     Outcome::new(report.exit(), text, value)

@@ -5,10 +5,13 @@ use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::Mode;
 use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::forget;
 use crate::ops::live::{self, Live, Over};
+use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
 use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Source};
 use crate::repo::Repo;
+use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,6 +68,8 @@ pub struct SourceEnd {
     pub snapshot: Option<SessionId>,
     /// What is wrong, for people.
     pub why: Vec<String>,
+    /// Snapshots of it that the policy's retention no longer keeps, and that were forgotten.
+    pub forgotten: usize,
 }
 
 /// How a run ended.
@@ -190,7 +195,7 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
     for source in policy.sources() {
         let end = match before.get(&source.name).filter(|end| end.fate != Fate::Failed) {
             Some(done) => done.clone(),
-            None => protect(around, policy, repo, source, mode),
+            None => thinned(around, policy, repo, protect(around, policy, repo, source, mode)),
         };
         end.why.iter().for_each(|why| (around.say)(&format!("source {}: {why}", end.source)));
         report.sources.push(end);
@@ -215,6 +220,37 @@ fn check(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, rep
     Ok(())
 }
 
+/// After a new snapshot, the source's older ones are judged by the policy's retention.
+fn thinned(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, mut end: SourceEnd) -> SourceEnd {
+    if end.snapshot.is_none() || end.fate == Fate::Failed || policy.retention().keeps_all() {
+        return end;
+    }
+    match forget_unkept(around, policy, repo, &end.source) {
+        Ok(count) => end.forgotten = count,
+        Err(e) => {
+            end.why.push(format!("nothing was forgotten: {e}"));
+            end.exit = end.exit.worse(e.exit());
+            end.fate = Fate::Degraded;
+        }
+    }
+    end
+}
+
+fn forget_unkept(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, source: &str) -> Result<usize> {
+    let view = View::load(repo)?;
+    let wish = Wish { rules: policy.retention(), zone: policy.zone(), accept_small: false };
+    let plan = Plan::make(repo, &view, &wish, |manifest| manifest.source.name == source)?;
+    plan.check_brakes()?;
+    let targets = plan.targets();
+    if targets.is_empty() {
+        return Ok(0);
+    }
+    let reason = format!("retention of policy {}", policy.name());
+    let done = forget::run(repo, &view, &targets, false, &reason, around.cancel)?;
+    done.warnings.iter().for_each(|warning| (around.say)(&format!("source {source}: {warning}")));
+    Ok(done.forgotten.len())
+}
+
 /// Backs up one source, unless somebody else does.
 fn protect(
     around: &Surroundings<'_>,
@@ -223,7 +259,8 @@ fn protect(
     source: &Source,
     mode: Mode,
 ) -> SourceEnd {
-    let end = |fate, exit, snapshot, why| SourceEnd { source: source.name.clone(), fate, exit, snapshot, why };
+    let end =
+        |fate, exit, snapshot, why| SourceEnd { source: source.name.clone(), fate, exit, snapshot, why, forgotten: 0 };
     let done = match wait_for_others(around, policy, repo, source) {
         Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
         Ok(None) => options(source, mode, around.workers)
