@@ -121,7 +121,7 @@ fn a_run_sees_another_one_at_work_on_the_source() {
 }
 
 #[test]
-fn a_run_forgets_what_its_retention_does_not_keep_unless_a_brake_says_no() {
+fn a_run_forgets_what_its_retention_does_not_keep_but_an_empty_source_pushes_nothing_out() {
     let bench = Bench::with_key(&["a"]);
     small_tree(&bench.path("one"));
     configure(&bench, &["a"], &format!("{}  retention: {{last: 2}}\n", sources(&bench, &["one"])));
@@ -138,6 +138,6 @@ fn a_run_forgets_what_its_retention_does_not_keep_unless_a_brake_says_no() {
     std::fs::create_dir(bench.path("one")).unwrap();
     let (code, report) = run(&bench, &["run", "daily"]);
     let one = &report["sources"][0];
-    assert_eq!((code, &one["fate"], &one["forgotten"]), (11, &"degraded".into(), &0.into()), "{report:#}");
+    assert_eq!((code, &one["fate"], &one["forgotten"]), (0, &"protected".into(), &0.into()), "{report:#}");
     assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(3), "the full ones stay");
 }

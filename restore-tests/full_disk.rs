@@ -120,7 +120,8 @@ fn one_full_region_is_behind_and_is_brought_up_later() {
     case.complete_alone();
     case.disks[0].grow(64);
     let value = case.bench.ok(&args);
-    assert!(value["caught_up"]["bytes"].as_u64() > Some(11 << 20), "{value:#}");
+    // A pack that fitted may be there already, depending on how the workers shared the source.
+    assert!(value["caught_up"]["bytes"].as_u64() > Some(5 << 20), "{value:#}");
     case.completes();
 }
 
