@@ -33,7 +33,7 @@ mod yaml;
 pub use backup::{BackupPolicy, Retries, Source, Verify};
 pub use calendar::{Blackout, Calendar, Coming, Start, Task};
 
-pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
+pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
 pub use duration::parse as duration_ms;
