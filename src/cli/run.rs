@@ -6,6 +6,7 @@ use super::output::{Outcome, plain, remark};
 use crate::daemon::run::{self, Fate, Report, Surroundings};
 use crate::daemon::{Retry, RunKind};
 use crate::error::Result;
+use crate::policy::MAY_SHRINK;
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::json;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let configuration = context.configuration()?;
     let policy = configuration.policy(&args.policy)?;
+    let accepted = args.accept_shrunk.then(|| policy.tagged(MAY_SHRINK));
+    let policy = accepted.as_ref().unwrap_or(policy);
     let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let kind = match args.kind {
         KindArg::Incremental => RunKind::Incremental,

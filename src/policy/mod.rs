@@ -43,7 +43,7 @@ pub use region::RegionSpec;
 pub use repository::{REGIONS_MAX, Repository};
 pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use schema::schema;
-pub use shrink::{Extent, Small, brake, small};
+pub use shrink::{Extent, MAY_SHRINK, Small, brake, small};
 pub use types::{Concurrency, Level};
 pub use when::{Zone, length_ms, until, zone};
 pub use words::{local_time, sentences};
