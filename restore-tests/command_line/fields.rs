@@ -254,7 +254,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
          regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
-         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+         verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),
         bench.path("source").display()
@@ -262,6 +262,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {
