@@ -145,8 +145,28 @@ fn a_run_forgets_what_its_retention_does_not_keep_but_an_empty_source_pushes_not
     configure(&bench, &["a"], &sources(&bench, &["one"]));
     assert_eq!(run(&bench, &["run", "daily"]).0, 11);
     configure(&bench, &["a"], &format!("{}  retention: {{last: 2}}\n", sources(&bench, &["one"])));
+    assert_eq!(run(&bench, &["run", "daily", "--kind", "verify", "--accept-shrunk"]).0, 2);
     let (code, report) = run(&bench, &["run", "daily", "--accept-shrunk"]);
     assert_eq!((code, &report["sources"][0]["forgotten"]), (0, &3.into()), "{report:#}");
+    assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+}
+
+#[test]
+fn a_session_from_times_to_come_holds_nobody_up() {
+    let bench = Bench::new(&["a"]);
+    small_tree(&bench.path("one"));
+    configure(&bench, &["a"], &sources(&bench, &["one"]));
+    let repo = opened(&bench);
+    let errand = Errand { host: "elsewhere".into(), source: "one".into(), generation: Generation(1) };
+    let session = Session::announce(&repo, errand, None).unwrap();
+    let path = bench.region("a").join(holdfast::store::Key::Session(session.sid).path());
+    let touch = |ahead: u64| {
+        let time = std::time::SystemTime::now() + std::time::Duration::from_secs(ahead);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    };
+    touch(120);
+    assert_eq!(run(&bench, &["run", "daily"]).0, 11);
+    touch(365 * 86_400);
     assert_eq!(run(&bench, &["run", "daily"]).0, 0);
 }
 

@@ -240,6 +240,29 @@ fn a_region_that_is_behind_keeps_its_last_good_one() {
     assert_eq!(kept(&past, &["--keep-last", "1", "--name", "data"]), ids([&made[5]]));
 }
 
+#[test]
+fn two_machines_that_share_a_name_are_named() {
+    let t = 1_700_000_000_000;
+    let of_hosts = |hosts: &[&str]| {
+        let past = Past::new(&["a"]);
+        for (n, host) in hosts.iter().enumerate() {
+            past.make(&Snap { host: (*host).into(), ..Snap::at(t + n as i64 * DAY) });
+        }
+        past
+    };
+    let past = of_hosts(&["one", "two", "one"]);
+    assert!(
+        past.text(&["forget", "-n", "--keep-last", "2"])
+            .contains("HOSTS: hosts one and two make snapshots of it in turn")
+    );
+    let done = past.bench.ok(&["forget", "--keep-last", "2"]);
+    assert!(done["warnings"][0].as_str().unwrap().contains("source data: hosts one and two"), "{done:#}");
+    // One that was replaced, or a job whose every run has a host of its own.
+    for calm in [&["one", "one", "two", "two"][..], &["one", "two", "three"]] {
+        assert!(!of_hosts(calm).text(&["forget", "-n", "--keep-last", "2"]).contains("HOSTS"), "{calm:?}");
+    }
+}
+
 /// A source of which each snapshot has so many files, a day apart.
 fn sized(past: &Past, from: i64, files: &[u64]) -> Vec<Made> {
     let snap =

@@ -130,7 +130,9 @@ fn by_rules(context: &Context, args: &Forget) -> Result<Outcome> {
             plan.check_brakes()?;
         }
         let mut report = forget::run(&repo, &view, &plan.targets(), false, &reason, &context.cancel)?;
-        report.warnings.extend(plan.shrunk().map(|(source, what)| format!("source {source}: {what}")));
+        report
+            .warnings
+            .extend(plan.shrunk().chain(plan.hosts_in_turn()).map(|(source, what)| format!("source {source}: {what}")));
         let stay = lines().filter(|line| line.stays()).count();
         let text = format!("{} forgotten, {stay} stay\n", report.forgotten.len());
         Ok((report, text, value))
@@ -189,8 +191,8 @@ fn source_text(plan: &SourcePlan) -> String {
             plain(&line.host),
         ));
     }
-    if let Some(what) = plan.shrunk() {
-        text.push_str(&format!("  SMALL: {}\n", plain(&what)));
+    for (word, what) in [("SMALL", plan.shrunk()), ("HOSTS", plan.hosts_in_turn())] {
+        text.push_str(&what.map_or(String::new(), |what| format!("  {word}: {}\n", plain(&what))));
     }
     if let Some(why) = plan.brake {
         text.push_str(&format!("  BRAKE: {why}; --release-brake if they may go\n"));

@@ -322,6 +322,7 @@ impl Work<'_> {
         let view = before.again(self.repo)?;
         let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
         let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
+        plan.hosts_in_turn().for_each(|(_, what)| self.say(&format!("source {source}: {what}")));
         plan.shrunk().for_each(|(_, what)| end.worse(Exit::Refused, what));
         plan.check_brakes()?;
         let targets = plan.targets();

@@ -69,6 +69,18 @@ pub struct SourcePlan {
 }
 
 impl SourcePlan {
+    /// What is said where hosts take turns: one that comes again after another was not replaced by it.
+    pub fn hosts_in_turn(&self) -> Option<String> {
+        let mut hosts: Vec<&str> = self.lines.iter().map(|line| line.host.as_str()).collect();
+        hosts.dedup();
+        let again = hosts.iter().enumerate().find(|(n, host)| hosts[..*n].contains(host))?.1;
+        let other = hosts.iter().find(|host| *host != again)?;
+        Some(format!(
+            "hosts {again} and {other} make snapshots of it in turn, and retention takes them for one source: if they \
+             are not, give each a name of its own"
+        ))
+    }
+
     /// What is said where the newest snapshot is suddenly small.
     pub fn shrunk(&self) -> Option<String> {
         let newest = self.lines.iter().find(|line| line.doubt.is_none()).filter(|line| line.small == Small::Waiting)?;
@@ -127,6 +139,11 @@ impl Plan {
     pub fn targets(&self) -> Vec<Target> {
         let lines = self.sources.iter().flat_map(|source| &source.lines);
         lines.filter(|line| !line.stays()).map(|line| line.target.clone()).collect()
+    }
+
+    /// What is said of sources whose snapshots come from several hosts in turn, by name.
+    pub fn hosts_in_turn(&self) -> impl Iterator<Item = (&str, String)> {
+        self.sources.iter().filter_map(|plan| Some((plan.source.as_str(), plan.hosts_in_turn()?)))
     }
 
     /// What is said of sources whose newest snapshot is suddenly small, by name.

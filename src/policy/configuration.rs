@@ -194,6 +194,8 @@ struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Among {
     Repository,
+    /// Folders of regions.
+    Folder,
     Policy,
     SourceOf(String),
 }
@@ -256,6 +258,10 @@ impl Reading {
                 self.complete &= repository.is_some();
                 if let Some(repository) = repository {
                     self.unique(&mut sheet, Among::Repository, repository.name().as_str(), "metadata.name");
+                    for (n, region) in repository.regions().iter().enumerate() {
+                        let path = format!("spec.regions[{n}].url");
+                        self.unique(&mut sheet, Among::Folder, &region.path.display().to_string(), &path);
+                    }
                     self.repositories.push(repository);
                 }
             }
@@ -288,6 +294,10 @@ impl Reading {
     fn unique(&mut self, sheet: &mut Sheet<'_>, among: Among, name: &str, path: &str) {
         let (what, advice) = match &among {
             Among::Repository => ("a second repository is named", "give each a name of its own".to_owned()),
+            Among::Folder => (
+                "another repository has the folder",
+                "one folder is one repository: two would not know of each other's sources and retention".to_owned(),
+            ),
             Among::Policy => ("a second policy is named", "give each a name of its own".to_owned()),
             Among::SourceOf(repository) => (
                 "another policy has a source named",
