@@ -161,7 +161,8 @@ fn a_session_from_times_to_come_holds_nobody_up() {
     let session = Session::announce(&repo, errand, None).unwrap();
     let path = bench.region("a").join(holdfast::store::Key::Session(session.sid).path());
     let touch = |ahead: u64| {
-        let time = std::time::SystemTime::now() + std::time::Duration::from_secs(ahead);
+        let now = holdfast::base::Env::system().now().0.unsigned_abs() / 1000;
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now + ahead);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     };
     touch(120);

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(good(&format!("# comment\n---\n{one}---\n...\n")), good(&one));
         refused(&format!("{one}---\n{one}"), &["x.yaml:15:9", "a second repository is named `main`", "x.yaml:4:9"]);
         let other = one.replace("name: main", "name: other");
-        let shared = ["x.yaml:18:8", "another repository has the folder `/r/a`; the first is at x.yaml:8:8"];
+        let shared = ["x.yaml:19:10", "another repository has the folder `/r/a`; the first is at dir/x.yaml:8:10"];
         refused(&format!("{one}---\n{other}"), &shared);
         let other = other.replace("/r/", "/q/");
         refused(&format!("{one}---\n{other}"), &["several repositories", "--repository: main, other"]);
