@@ -10,6 +10,7 @@ mod found;
 mod hold;
 mod init;
 mod key;
+mod manifest;
 mod output;
 mod policy;
 mod progress;
@@ -59,6 +60,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Run(args) => run::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
+        Verb::Manifest(args) => manifest::run(context, &args.verb),
     }
 }
 

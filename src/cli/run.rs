@@ -4,8 +4,9 @@ use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::daemon::run::{self, Fate, Report, Surroundings};
-use crate::daemon::{Retry, RunKind};
-use crate::error::Result;
+use crate::daemon::{Retry, RunKind, turn};
+use crate::error::{Exit, Result};
+use crate::policy::{BackupPolicy, Coming, Task, local_time};
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::json;
@@ -20,6 +21,11 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         KindArg::Full => RunKind::Full,
         KindArg::Verify => RunKind::Verify,
     };
+    if args.scheduled
+        && let Some(other) = wait(context, policy, kind)?
+    {
+        return Ok(gave_way(policy, kind, &other));
+    }
     let secret: Unlock = context.secret()?;
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
         context.open_at(&context.places_of(repository, copies_min), &secret)
@@ -36,6 +42,27 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     };
     let report = run::run(&around, policy, repository, kind, retry)?;
     Ok(outcome(&report))
+}
+
+/// Waits for the run's turn; the other run where there is one to give way to.
+fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Option<Coming>> {
+    let task = match kind {
+        RunKind::Incremental => Task::Incremental,
+        RunKind::Full => Task::Full,
+        RunKind::Verify => Task::Verify,
+    };
+    turn::wait(policy.calendar(), task, &context.env, &context.cancel, &|text| remark(&plain(text)))
+}
+
+/// Nothing was to be done.
+fn gave_way(policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
+    let due = other.due.rfc3339();
+    let report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
+    let mut outcome = outcome(&report);
+    outcome.json["gave_way_to"] = json!({"task": other.task.name(), "due": due});
+    let (name, at) = (other.task.name(), local_time(policy.zone(), other.due));
+    outcome.text = format!("{} ({}): gives way to the {name} that is due {at}", policy.name(), kind.name());
+    Outcome { exit: Exit::Done, ..outcome }
 }
 
 fn outcome(report: &Report) -> Outcome {

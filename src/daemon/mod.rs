@@ -9,6 +9,7 @@ pub mod note;
 pub mod run;
 pub mod schedule;
 pub mod state;
+pub mod turn;
 
 pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};
 pub use memory::{Again, Counts, Memory, Pending, Running};

@@ -347,7 +347,7 @@ fn wait_for_others(
 }
 
 /// Waits, unless interrupted.
-fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
+pub(super) fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
     let mut left = ms;
     while left > 0 {
         cancel.check()?;
