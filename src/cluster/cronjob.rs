@@ -9,7 +9,7 @@ use super::HOME;
 use super::names::{check_name, fitted};
 use super::volumes::{self, Claim, Mount};
 use crate::error::{Error, Exit, Kind, Result};
-use crate::policy::{BackupPolicy, Concurrency, Repository, Task, yaml_text};
+use crate::policy::{BackupPolicy, Concurrency, Name, Repository, Task, yaml_text};
 use serde_json::{Value, json};
 
 /// Longest name of a CronJob: the names of its Jobs get eleven characters more.
@@ -173,9 +173,11 @@ pub fn cron_jobs(policy: &BackupPolicy, repository: &Repository, wishes: &Wishes
 }
 
 fn check(wishes: &Wishes) -> Result<()> {
-    let names = [("namespace", &wishes.namespace), ("ConfigMap", &wishes.config_map)];
-    for (of, name) in names.into_iter().filter_map(|(of, name)| Some((of, name.as_ref()?))) {
-        check_name(of, name)?;
+    wishes.namespace.as_ref().map(|name| Name::parse("namespace", name)).transpose()?;
+    wishes.config_map.as_ref().map(|name| check_name("ConfigMap", name)).transpose()?;
+    if wishes.active_deadline_s.is_some_and(|seconds| seconds < 1) {
+        let e = Error::new(Kind::Config, "the deadline is zero");
+        return Err(e.advise("use a longer one, or leave it out"));
     }
     if wishes.image.is_empty() || wishes.image.chars().any(|c| c.is_whitespace() || c.is_control()) {
         let what = format!("{:?} is no image", wishes.image);

@@ -71,7 +71,7 @@ fn mountable(path: &Path, whose: &str) -> Result<()> {
         return refuse("cannot be mounted", "it is the program's own image there: name folders below it");
     }
     let taken = |folder: &&str| path.starts_with(folder);
-    if path != Path::new(STATE) && (SYSTEM.iter().any(|s| taken(&s)) || taken(&HOME)) {
+    if path != Path::new(STATE) && (SYSTEM.iter().any(taken) || taken(&HOME)) {
         return refuse("is taken in the pod", "use another path");
     }
     if path.to_str().is_none_or(|text| text.contains([':', '\n'])) {
