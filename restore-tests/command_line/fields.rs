@@ -220,7 +220,18 @@ fn policies(c: &mut Checker) {
     assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["earliest"].is_null())), "{next:#}");
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
+    scheduled(&good, b, c);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
+}
+
+/// An incremental and a full of every minute.
+fn scheduled(good: &str, b: &Bench, c: &mut Checker) {
+    let minutes =
+        good.replace("'0 * * * *'", "'* * * * *'").replace("'0 3 * * *'", "'* * * * *'").replace("url: a", "url: /a");
+    std::fs::write(b.path("minutes.yaml"), minutes.replace("'0 5 * * *'", "'0 5 1 1 *'")).expect("file");
+    let value = run(b, c, "run", &["run", "home", "--scheduled", "--config", "minutes.yaml"]);
+    assert_eq!(value["gave_way_to"]["task"], "full", "{value:#}");
+    run(b, c, "manifest cronjob", &["manifest", "cronjob", "home", "--config", "minutes.yaml"]);
 }
 
 /// A source that is suddenly empty.
@@ -241,7 +252,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
          regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
-         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+         verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),
         bench.path("source").display()
@@ -249,6 +260,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

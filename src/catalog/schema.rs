@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE INDEX runs_by_time ON runs (start);
     CREATE INDEX runs_by_source ON runs (source, kind, start);
+    CREATE INDEX runs_by_policy ON runs (policy, kind, start);
     -- Failures are rare among many runs, and asked for.
     CREATE INDEX runs_not_done ON runs (start) WHERE exit != 0;
 

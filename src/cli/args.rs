@@ -385,7 +385,9 @@ pub struct Run {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Exit codes: 0 healthy · 1 an objective is missed · 4 a region is behind · 5 damage is known")]
+#[command(
+    after_help = "Exit codes: 0 healthy · 1 a last backup failed, or an objective is missed · 4 a region is behind · 5 damage is known"
+)]
 pub struct Status {
     /// The oldest that the last successful backup of a source may be, as in 26h, 90m, 7d
     #[arg(long, value_name = "DURATION")]
@@ -393,6 +395,9 @@ pub struct Status {
     /// Ask the regions instead of the catalog; needs the key, and knows of no verification
     #[arg(long)]
     pub from_regions: bool,
+    /// Look again every so many seconds, 5 if none are given, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1)]
+    pub watch: Option<Option<u64>>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,6 +3,7 @@
 use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
+use crate::base::units;
 use crate::daemon::run::{self, Fate, Report, Surroundings};
 use crate::daemon::{Retry, RunKind, turn};
 use crate::error::{Exit, Result};
@@ -24,7 +25,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     if args.scheduled
         && let Some(other) = wait(context, policy, kind)?
     {
-        return Ok(gave_way(policy, kind, &other));
+        return Ok(gave_way(context, policy, kind, &other));
     }
     let secret: Unlock = context.secret()?;
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
@@ -42,7 +43,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         over: None,
     };
     let report = run::run(&around, policy, repository, kind, retry)?;
-    Ok(outcome(&report))
+    Ok(outcome(context, &report))
 }
 
 /// Waits for the run's turn; the other run where there is one to give way to.
@@ -56,17 +57,20 @@ fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Optio
 }
 
 /// Nothing was to be done.
-fn gave_way(policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
+fn gave_way(context: &Context, policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
     let due = other.due.rfc3339();
-    let report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
-    let mut outcome = outcome(&report);
+    let (sources, coverage) = (Vec::new(), Vec::new());
+    let report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources, verified: None, coverage };
+    let mut outcome = outcome(context, &report);
     outcome.json["gave_way_to"] = json!({"task": other.task.name(), "due": due});
     let (name, at) = (other.task.name(), local_time(policy.zone(), other.due));
     outcome.text = format!("{} ({}): gives way to the {name} that is due {at}", policy.name(), kind.name());
     Outcome { exit: Exit::Done, ..outcome }
 }
 
-fn outcome(report: &Report) -> Outcome {
+fn outcome(context: &Context, report: &Report) -> Outcome {
+    let now = context.env.now();
+    let age = |at: i64| u64::try_from(now.0.saturating_sub(at)).unwrap_or(0);
     let sources: Vec<_> = report
         .sources
         .iter()
@@ -79,6 +83,14 @@ fn outcome(report: &Report) -> Outcome {
         "verb": "run", "policy": report.policy, "kind": report.kind.name(), "attempts": report.attempts,
         "sources": sources, "sources_total": report.sources.len(), "findings": [],
     });
+    value["coverage"] = report
+        .coverage
+        .iter()
+        .map(|part| {
+            json!({"region": part.region.name, "packs": part.packs, "damaged": part.damaged, "share": part.share(),
+                "oldest_age_seconds": part.oldest.map(|at| age(at) / 1000)})
+        })
+        .collect();
     for fate in Fate::ALL {
         value[fate.name()] = report.count(fate).into();
     }
@@ -86,6 +98,12 @@ fn outcome(report: &Report) -> Outcome {
         value["findings"] = verified.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
     }
     let mut text = String::new();
+    for part in &report.coverage {
+        let share = part.share().map_or(0.0, |share| (share * 100.0).floor());
+        let oldest = part.oldest.map(|at| format!(", the oldest unread for {}", units::duration_ms(age(at))));
+        let (region, packs) = (plain(&part.region.name), units::count(part.packs));
+        text.push_str(&format!("  {region}: {share}% of {packs} packs verified{}\n", oldest.unwrap_or_default()));
+    }
     for end in &report.sources {
         let sid = end.snapshot.map(|sid| format!(", snapshot {}", sid.short())).unwrap_or_default();
         let gone = if end.forgotten > 0 { format!(", {} older forgotten", end.forgotten) } else { String::new() };
