@@ -66,8 +66,26 @@ fn the_static_program_needs_nothing() {
     assert!(!headers.contains("INTERP") && !headers.contains("NEEDED"), "{headers}");
     let empty = tempfile::TempDir::new().unwrap();
     std::fs::copy(&path, empty.path().join("holdfast")).unwrap();
-    let out = Command::new("chroot").arg(empty.path()).args(["/holdfast", "--version"]).env_clear().output().unwrap();
+    let out = Command::new("/usr/sbin/chroot")
+        .arg(empty.path())
+        .args(["/holdfast", "--version"])
+        .env_clear()
+        .output()
+        .unwrap();
     assert_eq!(said(&out).trim(), format!("holdfast {}", env!("CARGO_PKG_VERSION")));
+}
+
+/// Folder regions are reached through /proc: without it nothing is written to the folder of that name.
+#[test]
+fn without_proc_nothing_is_written() {
+    let empty = tempfile::TempDir::new().unwrap();
+    std::fs::copy(static_program(), empty.path().join("holdfast")).unwrap();
+    std::fs::create_dir(empty.path().join("region")).unwrap();
+    std::fs::write(empty.path().join("key"), [7; 32]).unwrap();
+    let args = ["/holdfast", "init", "--region", "a=/region", "--key-file", "/key", "--no-recovery-key"];
+    let out = Command::new("/usr/sbin/chroot").arg(empty.path()).args(args).output().unwrap();
+    assert!(!out.status.success() && said(&out).contains("/proc is not mounted"), "{}", said(&out));
+    assert!(!empty.path().join("proc").exists(), "a folder was made");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
             }
             Value::Array(list) if list.is_empty() => "list",
             Value::Array(list) if list.iter().all(Value::is_string) => "strings",
+            Value::Array(list) if list.iter().all(Value::is_number) => "numbers",
             Value::Array(list) => {
                 list.iter().for_each(|item| flatten(item, &format!("{path}[]."), found));
                 "objects"

@@ -69,11 +69,11 @@ impl Cluster {
     /// Runs the container of a CronJob exactly as it stands there.
     pub fn run(&self, task: &str) -> (i32, String) {
         let args: Vec<String> = serde_json::from_value(self.pod(task)["containers"][0]["args"].clone()).unwrap();
-        self.run_with(task, &args)
+        self.run_with(task, &args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The same with other arguments.
-    pub fn run_with(&self, task: &str, args: &[String]) -> (i32, String) {
+    pub fn run_with(&self, task: &str, args: &[&str]) -> (i32, String) {
         let node = TempDir::new_in(self.dir.path()).unwrap();
         let pod = self.pod(task);
         let container = &pod["containers"][0];
@@ -102,6 +102,9 @@ impl Cluster {
                 script += &format!("mount -o remount,bind,ro {}\n", at.display());
             }
         }
+        // Every container has it.
+        folder(&image.join("proc"), 0o555);
+        script += &format!("mount -t proc proc {}/proc\n", image.display());
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
         script +=
             &format!("mount -o remount,bind,ro {}\nhostname {}\n", image.display(), pod["hostname"].as_str().unwrap());
@@ -162,7 +165,8 @@ fn confined(pod: &Value, image: &Path) -> Vec<String> {
     let user = &pod["securityContext"];
     assert!(user["runAsNonRoot"] == (user["runAsUser"] != 0), "{user}");
     vec![
-        "capsh".into(),
+        // Without its variables nobody finds it by its name.
+        "/sbin/capsh".into(),
         format!("--chroot={}", image.display()),
         format!("--drop={}", dropped(keep)),
         "--no-new-privs".into(),

@@ -15,7 +15,7 @@ fn ready(spec: &str, wishes: &[&str]) -> Cluster {
     small_tree(&source);
     let config = ["--config", "/holdfast/config", "--passphrase-file", "/holdfast/secret/passphrase"];
     let init = [&["init", "--no-recovery-key"], &config[..]].concat();
-    let (code, said) = cluster.run_with("incremental", &init.map(str::to_owned));
+    let (code, said) = cluster.run_with("incremental", &init);
     assert_eq!(code, 0, "{said}");
     cluster
 }
@@ -80,8 +80,7 @@ fn without_key_repository_or_policy_it_says_so() {
     aside("main-a");
     ends(10, "no repository");
     assert!(files(&claims.join("main-a")).is_empty(), "nothing is created in an empty place");
-    let (code, said) =
-        cluster.run_with("incremental", &["run", "dta", "--config", "/holdfast/config"].map(str::to_owned));
+    let (code, said) = cluster.run_with("incremental", &["run", "dta", "--config", "/holdfast/config"]);
     assert!(code == 2 && said.contains("did you mean `data`?"), "{code}: {said}");
 }
 
@@ -104,15 +103,7 @@ fn files_of_others_are_named_and_root_reads_them() {
     assert_eq!(code, 0, "{said}");
     let (code, said) = cluster.run_with(
         "incremental",
-        &[
-            "cat",
-            "latest:/srv/data/private",
-            "--config",
-            "/holdfast/config",
-            "--passphrase-file",
-            "/holdfast/secret/passphrase",
-        ]
-        .map(str::to_owned),
+        &["cat", "latest:/private", "--config", "/holdfast/config", "--passphrase-file", "/holdfast/secret/passphrase"],
     );
     assert_eq!((code, said.as_str()), (0, "of root alone"));
 }
