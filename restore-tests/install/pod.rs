@@ -84,7 +84,7 @@ impl Cluster {
         std::fs::copy(static_program(), &inside).unwrap();
         std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o555)).unwrap();
         std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let group = pod["securityContext"]["fsGroup"].as_u64().unwrap() as u32;
+        let group = pod["securityContext"]["fsGroup"].as_u64().map(|group| group as u32);
         let volumes: BTreeMap<String, PathBuf> = pod["volumes"]
             .as_array()
             .unwrap()
@@ -120,20 +120,20 @@ impl Cluster {
     }
 
     /// A volume as the kubelet prepares it.
-    fn volume(&self, volume: &Value, node: &Path, group: u32) -> PathBuf {
+    fn volume(&self, volume: &Value, node: &Path, group: Option<u32>) -> PathBuf {
         let at = node.join(volume["name"].as_str().unwrap());
         if let Some(secret) = volume.get("secret") {
             let item = &secret["items"][0];
             let passphrase = std::fs::read(self.dir.path().join("secret")).ok();
             let files = passphrase.map(|text| (item["path"].as_str().unwrap().to_owned(), text));
             let mode = secret["defaultMode"].as_u64().unwrap() as u32;
-            projected(&at, files.into_iter().collect(), mode | 0o040, group);
+            projected(&at, files.into_iter().collect(), mode | group.map_or(0, |_| 0o040), group);
         } else if volume.get("configMap").is_some() {
             let files: BTreeMap<String, String> = serde_json::from_value(self.config.clone()).unwrap();
             projected(&at, files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect(), 0o644, group);
         } else if let Some(claim) = volume.get("persistentVolumeClaim") {
             let path = self.claim(claim["claimName"].as_str().unwrap());
-            if claim["readOnly"] == false {
+            if let Some(group) = group.filter(|_| claim["readOnly"] == false) {
                 let done = Command::new("chown").arg("-R").arg(format!(":{group}")).arg(&path).status().unwrap();
                 let modes = Command::new("chmod").args(["-R", "g+rwX"]).arg(&path).status().unwrap();
                 assert!(done.success() && modes.success());
@@ -142,7 +142,7 @@ impl Cluster {
         } else {
             assert!(volume.get("emptyDir").is_some(), "{volume}");
             folder(&at, 0o2777);
-            chown(&at, None, Some(group)).unwrap();
+            chown(&at, None, group).unwrap();
         }
         at
     }
@@ -171,7 +171,7 @@ fn confined(pod: &Value, image: &Path) -> Vec<String> {
         format!("--drop={}", dropped(keep)),
         "--no-new-privs".into(),
         format!("--gid={}", user["runAsGroup"]),
-        format!("--groups={}", user["fsGroup"]),
+        format!("--groups={}", user.get("fsGroup").unwrap_or(&user["runAsGroup"])),
         format!("--uid={}", user["runAsUser"]),
     ]
 }
@@ -191,7 +191,7 @@ fn folder(path: &Path, mode: u32) {
 }
 
 /// Files of a Secret or a ConfigMap: links through a folder that can be exchanged at once.
-fn projected(at: &Path, files: Vec<(String, Vec<u8>)>, mode: u32, group: u32) {
+fn projected(at: &Path, files: Vec<(String, Vec<u8>)>, mode: u32, group: Option<u32>) {
     const VERSION: &str = "..2026_11_24_08_00_00.123456789";
     folder(&at.join(VERSION), 0o755);
     folder(at, 0o755);
@@ -200,7 +200,7 @@ fn projected(at: &Path, files: Vec<(String, Vec<u8>)>, mode: u32, group: u32) {
         let path = at.join(VERSION).join(&name);
         std::fs::write(&path, content).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        chown(&path, Some(0), Some(group)).unwrap();
+        chown(&path, Some(0), group).unwrap();
         symlink(Path::new("..data").join(&name), at.join(&name)).unwrap();
     }
 }

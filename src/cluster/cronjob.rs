@@ -262,7 +262,6 @@ impl Making<'_> {
     }
 
     fn pod(&self, task: Task) -> Value {
-        let User { uid, gid } = self.wishes.user;
         let item = json!([{"key": self.secret.key, "path": "passphrase"}]);
         let mut volumes = vec![
             json!({"name": "config", "configMap": {"name": self.config_map}}),
@@ -280,13 +279,23 @@ impl Making<'_> {
             "enableServiceLinks": false,
             // In snapshots, instead of the pod's name.
             "hostname": base_name(self.policy),
-            "securityContext": {
-                "runAsNonRoot": uid != 0, "runAsUser": uid, "runAsGroup": gid,
-                "fsGroup": gid, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": self.user(),
             "containers": [self.container(task)],
             "volumes": volumes,
         })
+    }
+
+    fn user(&self) -> Value {
+        let User { uid, gid } = self.wishes.user;
+        let mut user = json!({
+            "runAsNonRoot": uid != 0, "runAsUser": uid, "runAsGroup": gid, "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        // Root owns the secret and the regions, and needs no group for them.
+        if uid != 0 {
+            user["fsGroup"] = gid.into();
+            user["fsGroupChangePolicy"] = "OnRootMismatch".into();
+        }
+        user
     }
 
     fn container(&self, task: Task) -> Value {
