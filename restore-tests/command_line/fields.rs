@@ -184,6 +184,7 @@ fn catalog(bench: &Bench, c: &mut Checker) {
         run(bench, c, "status", &[&["status", "--rpo", "1h"], more].concat());
     }
     run(bench, c, "catalog rebuild", &["catalog", "rebuild"]);
+    run(bench, c, "snapshots --local", &["snapshots", "--local"]);
 }
 
 /// A generated passphrase, and a recovery key in a file.

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &["
         errors INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX snapshots_by_source ON snapshots (source, start);
+    CREATE INDEX snapshots_by_time ON snapshots (start);
     CREATE TABLE copies (
         sid BLOB NOT NULL, region INTEGER NOT NULL REFERENCES regions, PRIMARY KEY (sid, region)
     ) WITHOUT ROWID;

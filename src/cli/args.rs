@@ -62,7 +62,7 @@ pub enum Verb {
     /// Back up directories or files
     Backup(Backup),
     /// List snapshots
-    Snapshots(Filter),
+    Snapshots(Snapshots),
     /// List what is in a snapshot
     Ls(Ls),
     /// Write a file of a snapshot to standard output
@@ -182,6 +182,18 @@ pub struct Filter {
     /// Only with this tag; repeat for all of several
     #[arg(long = "tag", id = "filter_tag", value_name = "TAG")]
     pub tag: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Snapshots {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Ask the local catalog instead of the regions: quick, without a key, and as far as this machine knows
+    #[arg(long, conflicts_with_all = ["filter_host", "filter_tag"])]
+    pub local: bool,
 }
 
 #[derive(Debug, ClapArgs)]
