@@ -5,7 +5,7 @@ use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::base::units;
 use crate::daemon::run::{self, Fate, Report, Surroundings};
-use crate::daemon::{Retry, RunKind, turn};
+use crate::daemon::{Retry, RunKind, entrusted};
 use crate::error::{Exit, Result};
 use crate::policy::{BackupPolicy, Coming, Task, local_time};
 use crate::repo::Repo;
@@ -53,7 +53,7 @@ fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Optio
         RunKind::Full => Task::Full,
         RunKind::Verify => Task::Verify,
     };
-    turn::wait(policy.calendar(), task, &context.env, &context.cancel, &|text| remark(&plain(text)))
+    entrusted::wait(policy.calendar(), task, &context.env, &context.cancel, &|text| remark(&plain(text)))
 }
 
 /// Nothing was to be done.
