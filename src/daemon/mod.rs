@@ -3,6 +3,7 @@
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
 //! must remember over a restart.
 
+pub mod entrusted;
 pub mod job;
 mod memory;
 pub mod note;
