@@ -15,6 +15,7 @@ mod inside;
 mod interrupts;
 mod key_files;
 mod keys;
+mod limits;
 mod lost_parts;
 mod policies;
 mod properties;

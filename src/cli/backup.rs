@@ -8,7 +8,8 @@ use super::progress::Shown;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Miss, Mode};
-use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::backup::{self, BackupOptions, BackupReport, Limits};
+use crate::policy::Rate;
 use crate::source::files::{self, Excludes, WalkOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -59,6 +60,11 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         },
         dry_run: args.dry_run,
         workers: context.workers(),
+        limits: Limits {
+            compression: args.compression,
+            upload: args.limit_upload.as_ref().map(Rate::bytes),
+            read: args.limit_read.as_ref().map(Rate::bytes),
+        },
     })
 }
 

@@ -9,7 +9,7 @@ use crate::ops::forget;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Source};
+use crate::policy::{self, BackupPolicy, Concurrency, Excludes, Level, Rate, Repository, Source};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
@@ -145,6 +145,8 @@ pub fn run(
     kind: RunKind,
     retry: Retry,
 ) -> Result<Report> {
+    let workers = policy.limits().workers.map_or(around.workers, |count| count as usize);
+    let around = &Surroundings { workers, ..*around };
     let mut report =
         Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
     loop {
@@ -263,7 +265,7 @@ fn protect(
         |fate, exit, snapshot, why| SourceEnd { source: source.name.clone(), fate, exit, snapshot, why, forgotten: 0 };
     let done = match wait_for_others(around, policy, repo, source) {
         Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
-        Ok(None) => options(source, mode, around.workers)
+        Ok(None) => options(policy.limits(), source, mode, around.workers)
             .and_then(|options| backup::run(repo, options, &Progress::default(), around.cancel)),
         Err(e) => Err(e),
     };
@@ -281,7 +283,7 @@ fn protect(
     }
 }
 
-fn options(source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions> {
+fn options(limits: &policy::Limits, source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions> {
     Ok(BackupOptions {
         paths: source.paths.clone(),
         name: Some(source.name.clone()),
@@ -298,6 +300,11 @@ fn options(source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions>
         },
         dry_run: false,
         workers,
+        limits: backup::Limits {
+            compression: limits.compression,
+            upload: limits.upload.as_ref().map(Rate::bytes),
+            read: limits.read.as_ref().map(Rate::bytes),
+        },
     })
 }
 

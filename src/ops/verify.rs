@@ -17,7 +17,6 @@ use crate::repo::open::{self, Chain};
 use crate::repo::reader::{Content, Reader, keys_of, open_record};
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::store::{Key, Listed, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -404,7 +403,7 @@ fn check_pack(
 ) -> std::result::Result<u64, FormatError> {
     pack::check_name(name, &bytes)?;
     let keys = keys_of(repo, &bytes)?;
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
     let mut scratch = Vec::new();
     for at in pack::records(&keys, &bytes)? {
@@ -431,7 +430,7 @@ fn check_pack(
 
 /// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.
 fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cancel) -> Result<()> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let gone = gone_everywhere(reader);
     let mut walked: HashSet<ChunkId> = HashSet::new();
     for snapshot in view.newest_first() {

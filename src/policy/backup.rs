@@ -1,9 +1,12 @@
 //! `kind: BackupPolicy`: what is backed up, when, where to, how long it is kept and how it is proven.
 
+use super::alerts::{self, Alert};
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
 use super::exclude::Excludes;
+use super::hooks::{self, Hooks};
+use super::limits::{self, Limits};
 use super::name::{Name, guess, quoted};
 use super::repository::Repository;
 use super::retention::Retention;
@@ -36,6 +39,9 @@ pub struct BackupPolicy {
     retention: Retention,
     verify: Option<Verify>,
     rpo_ms: Option<i64>,
+    limits: Limits,
+    hooks: Hooks,
+    alerts: Vec<Alert>,
     priority: i32,
 }
 
@@ -56,6 +62,8 @@ pub struct Source {
     pub one_file_system: bool,
     /// Tags of its snapshots.
     pub tags: Vec<String>,
+    /// Commands around each backup of it.
+    pub hooks: Hooks,
 }
 
 /// How a failed run is tried again.
@@ -143,6 +151,21 @@ impl BackupPolicy {
         self.rpo_ms
     }
 
+    /// What a run may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Commands around a whole run.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// Who is told how runs end.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alerts
+    }
+
     /// Which run goes first when several wait: the higher number.
     pub fn priority(&self) -> i32 {
         self.priority
@@ -178,6 +201,9 @@ impl BackupPolicy {
             retention: (!r.keeps_all()).then_some(retention),
             verify: verify.map(|(v, cron)| VerifySpec { schedule: cron.text().into(), level: Some(v.level) }),
             objectives: self.rpo_ms.map(|ms| ObjectivesSpec { rpo: duration::text(ms) }),
+            limits: Some(self.limits.effective()),
+            hooks: self.hooks.effective(),
+            alerts: self.alerts.iter().map(Alert::effective).collect(),
             priority: Some(self.priority),
         };
         let metadata = Metadata { name: self.name.to_string() };
@@ -210,6 +236,7 @@ impl Source {
             ignore_file: Some(self.ignore_file.clone()),
             one_file_system: Some(self.one_file_system),
             tags: self.tags.clone(),
+            hooks: self.hooks.effective(),
         }
     }
 }
@@ -238,6 +265,9 @@ pub(super) fn judge(
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
     let rpo_ms = positive(sheet, "spec.objectives.rpo", rpo);
     let verify = spec.verify.as_ref().map(|verify| Verify { level: verify.level.unwrap_or_default() });
+    let limits = limits::judge(sheet, spec.limits.as_ref());
+    let hooks = hooks::judge(sheet, "spec.hooks", spec.hooks.as_ref());
+    let alerts = alerts::judge(sheet, &spec.alerts);
     if sheet.found.len() > before {
         return None;
     }
@@ -253,6 +283,9 @@ pub(super) fn judge(
         retention,
         verify,
         rpo_ms,
+        limits,
+        hooks,
+        alerts,
         priority: spec.priority.unwrap_or(0),
     })
 }
@@ -343,6 +376,7 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             ignore_file: ignore_file.to_owned(),
             one_file_system: spec.one_file_system.unwrap_or(false),
             tags: spec.tags.clone(),
+            hooks: hooks::judge(sheet, &format!("{at}.hooks"), spec.hooks.as_ref()),
         });
     }
     sources
@@ -530,5 +564,6 @@ pub(super) fn warnings(sheet: &Sheet<'_>, policy: &BackupPolicy) -> Vec<Error> {
         let what = format!("within {within} may keep the newest snapshot only: the schedule leaves {gap}");
         warn("spec.retention.within", what, "use a longer one");
     }
+    alerts::warnings(&policy.alerts).into_iter().for_each(|(path, what, advice)| warn(&path, what, advice));
     found
 }
