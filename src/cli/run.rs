@@ -30,6 +30,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         open: &open,
         say: &|text| remark(&plain(text)),
         env: &context.env,
+        state: &context.state()?,
         cancel: &context.cancel,
         workers: context.workers(),
         over: None,

@@ -102,6 +102,11 @@ impl<'r> Writer<'r> {
         packs
     }
 
+    /// Packs that were stored so far.
+    pub fn stored(&self) -> Vec<PackName> {
+        lock(&self.ledger).stored.to_vec()
+    }
+
     /// A worker's own pack for data or trees. Trees are small, and always compressed as usual.
     pub fn packer(&self, class: Class) -> Packer<'_, 'r> {
         let compression = if class == Class::Tree { Compression::Default } else { self.compression };
