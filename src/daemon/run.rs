@@ -1,5 +1,7 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
+use super::alert::Told;
+use super::hook::{self, HookEnd};
 use super::job::{Retry, RunKind};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::error::{Error, Exit, Kind, Result};
@@ -74,6 +76,57 @@ pub struct SourceEnd {
     pub why: Vec<String>,
     /// Snapshots of it that the policy's retention no longer keeps, and that were forgotten.
     pub forgotten: usize,
+    /// Whether a brake kept retention from forgetting.
+    pub braked: bool,
+    /// The hooks around it that ran.
+    pub hooks: Vec<HookEnd>,
+}
+
+impl SourceEnd {
+    /// A source without a snapshot.
+    pub fn failed(source: &Source, e: &Error) -> SourceEnd {
+        SourceEnd {
+            source: source.name.clone(),
+            fate: Fate::Failed,
+            exit: e.exit(),
+            snapshot: None,
+            why: vec![e.to_string()],
+            forgotten: 0,
+            braked: false,
+            hooks: Vec::new(),
+        }
+    }
+
+    fn of(source: &Source, report: &BackupReport) -> SourceEnd {
+        let exit = report.exit();
+        let fate = match exit {
+            Exit::Done => Fate::Protected,
+            Exit::Failed => Fate::Failed,
+            _ => Fate::Degraded,
+        };
+        SourceEnd {
+            source: source.name.clone(),
+            fate,
+            exit,
+            snapshot: report.snapshot,
+            why: wrong_with(report),
+            forgotten: 0,
+            braked: false,
+            hooks: Vec::new(),
+        }
+    }
+
+    /// What was protected is degraded where a hook failed.
+    fn hooked(mut self, hooks: Vec<HookEnd>) -> SourceEnd {
+        let failed = hooks.iter().filter_map(HookEnd::failure);
+        if self.fate != Fate::Failed {
+            for why in failed {
+                self.why.push(why);
+                (self.fate, self.exit) = (Fate::Degraded, self.exit.worse(Exit::Partial));
+            }
+        }
+        SourceEnd { hooks, ..self }
+    }
 }
 
 /// How a run ended.
@@ -89,9 +142,31 @@ pub struct Report {
     pub sources: Vec<SourceEnd>,
     /// What a check found.
     pub verified: Option<VerifyReport>,
+    /// The hooks around the whole run that ran.
+    pub hooks: Vec<HookEnd>,
+    /// Who was told, or could not be.
+    pub alerts: Vec<Told>,
 }
 
 impl Report {
+    /// Nothing was done yet.
+    pub fn new(policy: &BackupPolicy, kind: RunKind) -> Report {
+        Report {
+            policy: policy.name().to_string(),
+            kind,
+            attempts: 0,
+            sources: Vec::new(),
+            verified: None,
+            hooks: Vec::new(),
+            alerts: Vec::new(),
+        }
+    }
+
+    /// Every hook that ran, around the run and around its sources.
+    pub fn hooks(&self) -> impl Iterator<Item = &HookEnd> {
+        self.hooks.iter().chain(self.sources.iter().flat_map(|source| &source.hooks))
+    }
+
     /// How many sources ended so.
     pub fn count(&self, fate: Fate) -> usize {
         self.sources.iter().filter(|s| s.fate == fate).count()
@@ -102,8 +177,9 @@ impl Report {
         if self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
             return Exit::Interrupted;
         }
+        let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
         let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
-        self.sources.iter().fold(verified, |exit, s| exit.worse(s.exit))
+        self.sources.iter().fold(verified.worse(hooks), |exit, s| exit.worse(s.exit))
     }
 
     /// One line with every source counted.
@@ -153,8 +229,7 @@ pub fn run(
 ) -> Result<Report> {
     let workers = policy.limits().workers.map_or(around.workers, |count| count as usize);
     let around = &Surroundings { workers, ..*around };
-    let mut report =
-        Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
+    let mut report = Report::new(policy, kind);
     loop {
         report.attempts += 1;
         let more = report.attempts <= retry.count;
@@ -199,11 +274,12 @@ struct Work<'a> {
     policy: &'a BackupPolicy,
     repo: &'a Arc<Repo>,
     ledger: &'a Ledger,
+    kind: RunKind,
 }
 
 fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
     let ledger = Ledger::open(around.state, &repo.id, around.env);
-    let work = Work { around, policy, repo, ledger: &ledger };
+    let work = Work { around, policy, repo, ledger: &ledger, kind: report.kind };
     let done = match report.kind {
         RunKind::Verify => work.check().map(|verified| report.verified = Some(verified)),
         RunKind::Incremental => work.protect_all(Mode::Incremental, report),
@@ -274,7 +350,7 @@ impl Work<'_> {
         if end.snapshot.is_none() || end.fate == Fate::Failed || self.policy.retention().keeps_all() {
             return end;
         }
-        match self.forget_unkept(&end.source) {
+        match self.forget_unkept(&end.source, &mut end.braked) {
             Ok(count) => end.forgotten = count,
             Err(e) => {
                 end.why.push(format!("nothing was forgotten: {e}"));
@@ -285,11 +361,11 @@ impl Work<'_> {
         end
     }
 
-    fn forget_unkept(&self, source: &str) -> Result<usize> {
+    fn forget_unkept(&self, source: &str, braked: &mut bool) -> Result<usize> {
         let view = View::load(self.repo)?;
         let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
         let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
-        plan.check_brakes()?;
+        plan.check_brakes().inspect_err(|_| *braked = true)?;
         let targets = plan.targets();
         if targets.is_empty() {
             return Ok(0);
@@ -310,22 +386,35 @@ impl Work<'_> {
         Ok(done.forgotten.len())
     }
 
-    /// Backs up one source, unless somebody else does.
+    /// Backs up one source, with its hooks, unless somebody else does.
     fn protect(&self, source: &Source, mode: Mode) -> SourceEnd {
-        let Surroundings { workers, cancel, .. } = *self.around;
-        let end = |fate, exit, snapshot, why| SourceEnd {
-            source: source.name.clone(),
-            fate,
-            exit,
-            snapshot,
-            why,
-            forgotten: 0,
-        };
-        let options = match wait_for_others(self.around, self.policy, self.repo, source) {
-            Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
-            Ok(None) => options(self.policy.limits(), source, mode, workers),
+        let free = match wait_for_others(self.around, self.policy, self.repo, source) {
+            Ok(Some(other)) => {
+                let mut end = SourceEnd::failed(source, &Error::new(Kind::Refused, said_of(&other)));
+                end.fate = Fate::Excluded;
+                return end;
+            }
+            Ok(None) => Ok(()),
             Err(e) => Err(e),
         };
+        let names = (self.policy.name().as_str(), self.kind.name(), Some(source.name.as_str()));
+        let mut hooks = hook::Around::new(&source.hooks, names, self.around.say, self.around.cancel);
+        let began = free.is_ok();
+        let end = self.store(source, mode, free.and_then(|()| hooks.before()));
+        if began {
+            let snapshot = end.snapshot.map(|sid| ("HOLDFAST_SNAPSHOT", sid.hex()));
+            let variables =
+                [("HOLDFAST_FATE", end.fate.name().to_owned()), ("HOLDFAST_EXIT", (end.exit as u8).to_string())];
+            let variables = variables.into_iter().chain(snapshot).collect();
+            hooks.later(&hook::Outcome { failed: end.fate == Fate::Failed, variables });
+        }
+        end.hooked(hooks.ended)
+    }
+
+    /// Backs up one source, if it is `ready`.
+    fn store(&self, source: &Source, mode: Mode, ready: Result<()>) -> SourceEnd {
+        let Surroundings { workers, cancel, .. } = *self.around;
+        let options = ready.and_then(|()| options(self.policy.limits(), source, mode, workers));
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
         let (done, closed) = self.recorded(
@@ -337,15 +426,9 @@ impl Work<'_> {
         match done {
             Ok(mut report) => {
                 closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
-                let exit = report.exit();
-                let fate = match exit {
-                    Exit::Done => Fate::Protected,
-                    Exit::Failed => Fate::Failed,
-                    _ => Fate::Degraded,
-                };
-                end(fate, exit, report.snapshot, wrong_with(&report))
+                SourceEnd::of(source, &report)
             }
-            Err(e) => end(Fate::Failed, e.exit(), None, vec![e.to_string()]),
+            Err(e) => SourceEnd::failed(source, &e),
         }
     }
 }
