@@ -5,6 +5,7 @@ mod alerts;
 mod basics;
 mod catalog;
 mod command_line;
+mod coverage;
 mod crash;
 mod daemon;
 mod damage;

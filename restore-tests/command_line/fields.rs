@@ -183,6 +183,7 @@ fn catalog(bench: &Bench, c: &mut Checker) {
         run(bench, c, "status", &[&["status", "--rpo", "1h"], more].concat());
     }
     run(bench, c, "catalog rebuild", &["catalog", "rebuild"]);
+    run(bench, c, "snapshots --local", &["snapshots", "--local"]);
 }
 
 /// A generated passphrase, and a recovery key in a file.
@@ -244,7 +245,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
          hooks: {{after: [{{command: ['true']}}]}}\n  \
          alerts: [{{name: file, on: [failure], command: [sh, -c, 'cat > {}']}}]\n  \
-         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+         verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),
         alert.display(),
@@ -254,6 +255,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

@@ -3,6 +3,7 @@
 use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
+use crate::base::units;
 use crate::daemon::alert::Told;
 use crate::daemon::hook::HookEnd;
 use crate::daemon::round;
@@ -40,10 +41,12 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         over: None,
     };
     let report = round::run(&around, policy, repository, kind, retry, false)?;
-    Ok(outcome(&report))
+    Ok(outcome(context, &report))
 }
 
-fn outcome(report: &Report) -> Outcome {
+fn outcome(context: &Context, report: &Report) -> Outcome {
+    let now = context.env.now();
+    let age = |at: i64| u64::try_from(now.0.saturating_sub(at)).unwrap_or(0);
     let sources: Vec<_> = report
         .sources
         .iter()
@@ -58,6 +61,14 @@ fn outcome(report: &Report) -> Outcome {
         "hooks": report.hooks().map(hook_json).collect::<Vec<_>>(),
         "alerts": report.alerts.iter().map(alert_json).collect::<Vec<_>>(),
     });
+    value["coverage"] = report
+        .coverage
+        .iter()
+        .map(|part| {
+            json!({"region": part.region.name, "packs": part.packs, "damaged": part.damaged, "share": part.share(),
+                "oldest_age_seconds": part.oldest.map(|at| age(at) / 1000)})
+        })
+        .collect();
     for fate in Fate::ALL {
         value[fate.name()] = report.count(fate).into();
     }
@@ -65,6 +76,12 @@ fn outcome(report: &Report) -> Outcome {
         value["findings"] = verified.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
     }
     let mut text = String::new();
+    for part in &report.coverage {
+        let share = part.share().map_or(0.0, |share| (share * 100.0).floor());
+        let oldest = part.oldest.map(|at| format!(", the oldest unread for {}", units::duration_ms(age(at))));
+        let (region, packs) = (plain(&part.region.name), units::count(part.packs));
+        text.push_str(&format!("  {region}: {share}% of {packs} packs verified{}\n", oldest.unwrap_or_default()));
+    }
     for end in &report.sources {
         let sid = end.snapshot.map(|sid| format!(", snapshot {}", sid.short())).unwrap_or_default();
         let gone = if end.forgotten > 0 { format!(", {} older forgotten", end.forgotten) } else { String::new() };

@@ -4,6 +4,7 @@ use super::alert::Told;
 use super::hook::{self, HookEnd};
 use super::job::{Retry, RunKind};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
+use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::Mode;
@@ -14,7 +15,7 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{self, BackupPolicy, Concurrency, Excludes, Level, Rate, Repository, Source};
+use crate::policy::{self, BackupPolicy, Concurrency, Excludes, Level, Rate, Repository, Source, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
@@ -142,6 +143,8 @@ pub struct Report {
     pub sources: Vec<SourceEnd>,
     /// What a check found.
     pub verified: Option<VerifyReport>,
+    /// After a check that reads: how much of each region has been verified within the policy's period.
+    pub coverage: Vec<Coverage>,
     /// The hooks around the whole run that ran.
     pub hooks: Vec<HookEnd>,
     /// Who was told, or could not be.
@@ -157,6 +160,7 @@ impl Report {
             attempts: 0,
             sources: Vec::new(),
             verified: None,
+            coverage: Vec::new(),
             hooks: Vec::new(),
             alerts: Vec::new(),
         }
@@ -281,7 +285,10 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
     let ledger = Ledger::open(around.state, &repo.id, around.env);
     let work = Work { around, policy, repo, ledger: &ledger, kind: report.kind };
     let done = match report.kind {
-        RunKind::Verify => work.check().map(|verified| report.verified = Some(verified)),
+        RunKind::Verify => work.check().map(|verified| {
+            report.coverage = work.coverage();
+            report.verified = Some(verified);
+        }),
         RunKind::Incremental => work.protect_all(Mode::Incremental, report),
         RunKind::Full => work.protect_all(Mode::Full, report),
     };
@@ -321,17 +328,13 @@ impl Work<'_> {
     }
 
     fn check(&self) -> Result<VerifyReport> {
-        let level = match self.policy.verify().map(|v| v.level).unwrap_or_default() {
-            Level::Presence => verify::Level::Presence,
-            Level::Ciphertext => verify::Level::Ciphertext,
-            Level::Content => verify::Level::Content,
-        };
-        let Surroundings { workers, cancel, .. } = *self.around;
-        let closing = Closing { how: Some(level.name().into()), ..Closing::default() };
+        let Surroundings { cancel, .. } = *self.around;
+        let wish = self.wish();
+        let closing = Closing { how: Some(wish.level.name().into()), ..Closing::default() };
         let (verified, closed) = self.recorded(
             Recorded::Verify,
             closing,
-            || verify::run(self.repo, level, workers, Some(self.ledger), &Progress::default(), cancel),
+            || verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel),
             |report, closing| (closing.verify(report), report.exit()),
         );
         for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
@@ -343,6 +346,28 @@ impl Work<'_> {
             lines.iter().for_each(|line| self.say(&format!("{title}: {line}")));
         }
         Ok(verified)
+    }
+
+    /// What the policy wants checked. What it does not say is presence, of everything.
+    fn wish(&self) -> verify::Wish {
+        let Some(spec) = self.policy.verify() else {
+            return verify::Wish::all(verify::Level::Presence, self.around.workers);
+        };
+        let level = match spec.level {
+            Level::Presence => verify::Level::Presence,
+            Level::Ciphertext => verify::Level::Ciphertext,
+            Level::Content => verify::Level::Content,
+        };
+        let part = verify::Part { percent: spec.share, ..verify::Part::at(self.around.env.now(), spec.period_ms) };
+        verify::Wish { level, workers: self.around.workers, part }
+    }
+
+    /// How much of each region has been verified within the period.
+    fn coverage(&self) -> Vec<Coverage> {
+        let period = self.policy.verify().filter(Verify::reads).map(|spec| spec.period_ms);
+        let Some(period) = period else { return Vec::new() };
+        let since = self.around.env.now().0.saturating_sub(period);
+        self.ledger.with(|catalog| catalog.coverage(since)).unwrap_or_default()
     }
 
     /// After a new snapshot, the source's older ones are judged by the policy's retention.

@@ -29,13 +29,14 @@ mod schema;
 mod sheet;
 mod shrink;
 mod types;
+mod verify;
 mod when;
 mod words;
 mod write;
 mod yaml;
 
 pub use alerts::{Address, Alert, Receiver, Url, Webhook};
-pub use backup::{BackupPolicy, Retries, Source, Verify};
+pub use backup::{BackupPolicy, Retries, Source};
 pub use calendar::{Blackout, Calendar, Coming, Start, Task};
 
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
@@ -53,6 +54,7 @@ pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use schema::schema;
 pub use shrink::{Extent, Small, brake, small};
 pub use types::{Concurrency, Event, HookFailure, Level};
+pub use verify::Verify;
 pub use when::{Zone, until, zone};
 pub use words::{local_time, sentences};
 pub use write::yaml_text;

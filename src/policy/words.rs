@@ -52,12 +52,7 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     });
     said.push(retention(&policy.retention()));
     if let (Some(verify), Some(cron)) = (policy.verify(), policy.calendar().cron(Task::Verify)) {
-        let level = match verify.level {
-            super::Level::Presence => "that everything is there",
-            super::Level::Ciphertext => "that stored bytes fit their hashes",
-            super::Level::Content => "that every chunk decrypts to what it was",
-        };
-        said.push(format!("checks {level}: `{}`", cron.text()));
+        said.push(verify.sentence(cron.text()));
     }
     if let Some(rpo) = policy.rpo_ms() {
         said.push(format!("the newest good snapshot must never be older than {}", duration::text(rpo)));
