@@ -114,7 +114,7 @@ fn webhook(name: &str, on: &str, url: &str) -> String {
 /// Runs the policy; what was said must not hold the token.
 fn run(bench: &Bench, args: &[&str], env: &[(&str, &str)]) -> (i32, Value, String) {
     let mut command = bench.command_at(&[], &[&["--json", "run", "daily"], args].concat());
-    let out = command.envs(env.iter().copied()).output().unwrap();
+    let out = command.env("NO_PROXY", "127.0.0.1,localhost").envs(env.iter().copied()).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(!said.contains("TOKEN") && !text.contains("TOKEN"), "{said}{text}");
@@ -263,7 +263,8 @@ fn an_interruption_ends_the_telling() {
     let alert = webhook("slow", "failure", &slow.url()).replace("timeout: 1s", "timeout: 1h");
     configure(&bench, "", &alert);
     take_away(&bench);
-    let child = bench.command_at(&[], &["run", "daily"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = bench.command_at(&[], &["run", "daily"]);
+    let child = command.env("NO_PROXY", "127.0.0.1").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while slow.seen().is_empty() {
         std::thread::yield_now();
     }
