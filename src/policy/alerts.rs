@@ -179,7 +179,7 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, specs: &[AlertSpec]) -> Vec<Alert> {
         }
         judge_events(sheet, &format!("{at}.on"), &spec.on);
         let timeout = spec.timeout.as_deref();
-        let timeout = timeout.and_then(|text| sheet.take(&format!("{at}.timeout"), duration::duration_ms(text)));
+        let timeout = timeout.and_then(|text| sheet.take(&format!("{at}.timeout"), duration::length_ms(text)));
         let to = judge_receiver(sheet, &at, spec);
         alerts.extend(name.zip(to).map(|(name, to)| Alert {
             name,

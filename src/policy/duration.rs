@@ -13,18 +13,18 @@ const UNITS: [(char, i64); 6] =
 ///
 /// # Errors
 /// [`Kind::Config`]: not of that form, nothing, or more than a hundred years.
-pub fn duration_ms(text: &str) -> Result<i64> {
+pub fn length_ms(text: &str) -> Result<i64> {
     match parse(text)? {
         0 => Err(Error::new(Kind::Config, format!("the duration {} is zero", quoted(text))).advise("use a longer one")),
         ms => Ok(ms),
     }
 }
 
-/// Milliseconds, or none of them.
+/// Milliseconds; there may be none.
 ///
 /// # Errors
 /// [`Kind::Config`] for anything else.
-pub(super) fn parse(text: &str) -> Result<i64> {
+pub fn parse(text: &str) -> Result<i64> {
     let refuse = |why: &str| {
         Error::new(Kind::Config, format!("{} is not a duration: {why}", quoted(text)))
             .advise("write numbers with the units s, m, h, d, w, y, like `90s`, `15m`, `1h30m`, `7d`")
@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn no_length_is_none_where_one_is_needed() {
-        assert_eq!(duration_ms("1d12h").unwrap(), 129_600_000);
-        assert!(duration_ms("0d").unwrap_err().to_string().contains("the duration `0d` is zero"));
-        assert_eq!(duration_ms("soon").unwrap_err().kind(), Kind::Config);
+        assert_eq!(length_ms("1d12h").unwrap(), 129_600_000);
+        assert!(length_ms("0d").unwrap_err().to_string().contains("the duration `0d` is zero"));
+        assert_eq!(length_ms("soon").unwrap_err().kind(), Kind::Config);
     }
 
     proptest! {

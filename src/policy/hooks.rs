@@ -93,7 +93,7 @@ fn judge_one(sheet: &mut Sheet<'_>, at: &str, spec: &HookSpec, before: bool) -> 
         sheet.refuse(&format!("{at}.failure"), "only a hook that runs before can stop anything", advice);
     }
     let timeout =
-        spec.timeout.as_deref().and_then(|text| sheet.take(&format!("{at}.timeout"), duration::duration_ms(text)));
+        spec.timeout.as_deref().and_then(|text| sheet.take(&format!("{at}.timeout"), duration::length_ms(text)));
     Hook {
         command: spec.command.clone(),
         timeout_ms: timeout.unwrap_or(TIMEOUT_MS),
