@@ -108,7 +108,7 @@ fn configure(bench: &Bench, more: &str, alerts: &str) {
 }
 
 fn webhook(name: &str, on: &str, url: &str) -> String {
-    format!("  - {{name: {name}, on: [{on}], webhook: {{url: '{url}'}}, timeout: 1s}}\n")
+    format!("  - {{name: {name}, events: [{on}], webhook: {{url: '{url}'}}, timeout: 1s}}\n")
 }
 
 /// Runs the policy; what was said must not hold the token.
@@ -290,7 +290,7 @@ fn only_who_is_trusted_is_told_over_tls() {
     std::fs::write(bench.path("headers"), "# ours\nX-Ours: TOKEN\n").unwrap();
     let alert = |file: &str| {
         format!(
-            "  - {{name: tls, on: [failure], webhook: {{urlFile: {}, headersFile: {}}}}}\n",
+            "  - {{name: tls, events: [failure], webhook: {{urlFile: {}, headersFile: {}}}}}\n",
             bench.path(file).display(),
             bench.path("headers").display()
         )
@@ -321,9 +321,9 @@ fn a_program_gets_the_message_and_no_secret() {
     let bench = bench(&["a"]);
     let (got, env) = (bench.path("got").display().to_string(), bench.path("env").display().to_string());
     let alerts = format!(
-        "  - {{name: told, on: [failure], command: [sh, -c, 'cat > {got}; env > {env}']}}\n  \
-         - {{name: fails, on: [failure], command: [sh, -c, 'echo no pager; exit 7']}}\n  \
-         - {{name: slow, on: [failure], command: [sleep, '600'], timeout: 1s}}\n"
+        "  - {{name: told, events: [failure], command: [sh, -c, 'cat > {got}; env > {env}']}}\n  \
+         - {{name: fails, events: [failure], command: [sh, -c, 'echo no pager; exit 7']}}\n  \
+         - {{name: slow, events: [failure], command: [sleep, '600'], timeout: 1s}}\n"
     );
     configure(&bench, "", &alerts);
     take_away(&bench);

@@ -99,7 +99,7 @@ fn an_interruption_ends_every_wait_and_keeps_what_was_stored() {
 #[test]
 fn compression_changes_what_is_stored_and_not_what_is_known() {
     let mut sizes = Vec::new();
-    for how in ["off", "fast", "default", "better", "max"] {
+    for how in ["none", "fast", "default", "better", "max"] {
         let bench = Bench::with_key(&["a"]);
         std::fs::create_dir(bench.path("source")).unwrap();
         prose(&bench.path("source/prose"), 2 * MIB as usize);
@@ -107,7 +107,7 @@ fn compression_changes_what_is_stored_and_not_what_is_known() {
         let first = stored(&bench, &["--compression", how]);
         sizes.push(first["bytes_stored"].as_u64().unwrap());
         // Everything is read again, and found again, whatever it was stored with.
-        for other in ["max", "off"] {
+        for other in ["max", "none"] {
             let again = stored(&bench, &["--full", "--compression", other]);
             assert_eq!((&again["bytes_new"], &again["chunks_new"]), (&0.into(), &0.into()), "{how} {other}: {again:#}");
         }
@@ -132,7 +132,7 @@ fn a_policy_limits_its_runs_and_mistakes_are_named() {
         );
         std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
     };
-    configure("{compression: off, upload: 1MiB/s, workers: 1}");
+    configure("{compression: none, upload: 1MiB/s, workers: 1}");
     let began = Instant::now();
     let (code, report) = bench.json_at(&[], &["run", "daily"]);
     assert_eq!(code, 0, "{report:#}");
@@ -142,7 +142,7 @@ fn a_policy_limits_its_runs_and_mistakes_are_named() {
     for (args, part) in [
         (["--limit-upload", "10MB"], "`10MB` is not a rate"),
         (["--limit-read", "1B/s"], "too little"),
-        (["--compression", "best"], "possible values: off, fast, default, better, max"),
+        (["--compression", "best"], "possible values: none, fast, default, better, max"),
     ] {
         let (code, out) = bench.run(&[&["backup", "source"], &args[..]].concat());
         let said = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -244,7 +244,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
          regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
          hooks: {{after: [{{command: ['true']}}]}}\n  \
-         alerts: [{{name: file, on: [failure], command: [sh, -c, 'cat > {}']}}]\n  \
+         alerts: [{{name: file, events: [failure], command: [sh, -c, 'cat > {}']}}]\n  \
          verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),

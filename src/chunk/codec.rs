@@ -50,7 +50,7 @@ impl Codec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
     /// None: bodies stay as they are.
-    Off,
+    None,
     /// Little.
     Fast,
     /// As much as costs little time.
@@ -64,7 +64,7 @@ pub enum Compression {
 
 impl Compression {
     /// All names, in order.
-    pub const NAMES: [&str; 5] = ["off", "fast", "default", "better", "max"];
+    pub const NAMES: [&str; 5] = ["none", "fast", "default", "better", "max"];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -73,15 +73,15 @@ impl Compression {
 
     /// From its name.
     pub fn parse(name: &str) -> Option<Compression> {
-        use Compression::{Better, Default, Fast, Max, Off};
-        [Off, Fast, Default, Better, Max].into_iter().find(|one| one.name() == name)
+        use Compression::{Better, Default, Fast, Max, None};
+        [None, Fast, Default, Better, Max].into_iter().find(|one| one.name() == name)
     }
 
     /// Level of zstd. Levels below the default's cost size and gain little speed on text.
     fn level(self) -> i32 {
         match self {
             Compression::Fast => -5,
-            Compression::Off | Compression::Default => 1,
+            Compression::None | Compression::Default => 1,
             Compression::Better => 9,
             Compression::Max => 19,
         }
@@ -149,7 +149,7 @@ impl Coder {
             lower: Vec::new(),
             check: Vec::new(),
             rejected: 0,
-            raw: compression == Compression::Off,
+            raw: compression == Compression::None,
         }
     }
 
@@ -376,7 +376,7 @@ mod tests {
             assert_eq!(compression.name(), name);
             let (mut coder, mut out, mut back) = (Coder::new(compression), Vec::new(), Vec::new());
             let codec = coder.encode(text, &mut out);
-            assert_eq!(codec == Codec::Raw, compression == Compression::Off);
+            assert_eq!(codec == Codec::Raw, compression == Compression::None);
             // Any coder reads it.
             Coder::default().decode(codec, &out, text.len(), &mut back).unwrap();
             assert!(back == text);

@@ -58,7 +58,7 @@ fn chosen(view: &View, args: &Forget) -> Result<Vec<Target>> {
 
 fn wish(args: &Forget) -> Result<Wish> {
     let Rules { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within } = &args.rules;
-    let within_ms = keep_within.as_deref().map(policy::length_ms).transpose()?.unwrap_or_default();
+    let within_ms = keep_within.as_deref().map(policy::span_ms).transpose()?.unwrap_or_default();
     let [last, hourly, daily, weekly, monthly, yearly] =
         [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly].map(|n| n.unwrap_or_default());
     Ok(Wish {

@@ -34,7 +34,7 @@ pub struct Message {
     pub end: TimeMs,
     /// How.
     pub exit: Exit,
-    /// What happened; the same as the alert's `on`.
+    /// What happened; the same as the alert's `events`.
     pub events: Vec<Event>,
     /// For people: what happened, in a line.
     pub summary: String,
@@ -93,7 +93,7 @@ pub fn tell(alerts: &[Alert], message: &Message, cancel: &Cancel) -> Vec<Told> {
     let (sender, receiver) = unbounded();
     let mut told: Vec<Told> = Vec::new();
     for alert in alerts {
-        let events: Vec<Event> = message.events.iter().copied().filter(|event| alert.on.contains(event)).collect();
+        let events: Vec<Event> = message.events.iter().copied().filter(|event| alert.events.contains(event)).collect();
         if events.is_empty() {
             continue;
         }

@@ -91,7 +91,7 @@ impl Ending<'_> {
         if good && before == Some(false) {
             events.push(Event::Recovered);
         }
-        let wanted = policy.alerts().iter().any(|alert| alert.on.contains(&Event::Recovered));
+        let wanted = policy.alerts().iter().any(|alert| alert.events.contains(&Event::Recovered));
         if good && before.is_none() && wanted {
             (self.around.say)("how the run before ended is not known: no alert tells of a recovery");
         }

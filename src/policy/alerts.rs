@@ -18,7 +18,7 @@ pub struct Alert {
     /// Its name, unique in the policy.
     pub name: Name,
     /// What is told: at least one.
-    pub on: Vec<Event>,
+    pub events: Vec<Event>,
     /// How it is told.
     pub to: Receiver,
     /// How long one attempt may take, milliseconds.
@@ -150,12 +150,12 @@ impl Alert {
             }
         };
         let timeout = Some(duration::text(self.timeout_ms));
-        AlertSpec { name: self.name.to_string(), on: self.on.clone(), webhook, command, timeout }
+        AlertSpec { name: self.name.to_string(), events: self.events.clone(), webhook, command, timeout }
     }
 
     /// In words.
     pub(super) fn sentence(&self) -> String {
-        let on: Vec<&str> = self.on.iter().map(|event| event.name()).collect();
+        let events: Vec<&str> = self.events.iter().map(|event| event.name()).collect();
         let to = match &self.to {
             Receiver::Command(command) => format!("runs {}", one_line(&command.join(" "))),
             Receiver::Webhook(Webhook { address: Address::Url(url), .. }) => format!("posts to {}", url.host()),
@@ -163,7 +163,7 @@ impl Alert {
                 format!("posts to the address in {}", file.display())
             }
         };
-        format!("alert {} {to} on {}", self.name, on.join(", "))
+        format!("alert {} {to} on {}", self.name, events.join(", "))
     }
 }
 
@@ -177,13 +177,13 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, specs: &[AlertSpec]) -> Vec<Alert> {
             let what = format!("two alerts are named {}", quoted(&spec.name));
             sheet.refuse(&format!("{at}.name"), what, "give each a name of its own");
         }
-        judge_events(sheet, &format!("{at}.on"), &spec.on);
+        judge_events(sheet, &format!("{at}.events"), &spec.events);
         let timeout = spec.timeout.as_deref();
         let timeout = timeout.and_then(|text| sheet.take(&format!("{at}.timeout"), duration::length_ms(text)));
         let to = judge_receiver(sheet, &at, spec);
         alerts.extend(name.zip(to).map(|(name, to)| Alert {
             name,
-            on: spec.on.clone(),
+            events: spec.events.clone(),
             to,
             timeout_ms: timeout.unwrap_or(TIMEOUT_MS),
         }));
@@ -191,13 +191,13 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, specs: &[AlertSpec]) -> Vec<Alert> {
     alerts
 }
 
-fn judge_events(sheet: &mut Sheet<'_>, at: &str, on: &[Event]) {
-    if on.is_empty() {
+fn judge_events(sheet: &mut Sheet<'_>, at: &str, events: &[Event]) {
+    if events.is_empty() {
         let all: Vec<&str> = Event::ALL.iter().map(|event| event.name()).collect();
         sheet.refuse(at, "the alert tells nothing", format!("name at least one of {}", all.join(", ")));
     }
-    for (n, event) in on.iter().enumerate() {
-        if on[..n].contains(event) {
+    for (n, event) in events.iter().enumerate() {
+        if events[..n].contains(event) {
             let what = format!("{} is there twice", quoted(event.name()));
             sheet.refuse(&format!("{at}[{n}]"), what, "remove one of them");
         }

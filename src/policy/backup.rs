@@ -512,6 +512,7 @@ fn judge_retries(sheet: &mut Sheet<'_>, spec: Option<&RetriesSpec>) -> Retries {
 
 fn judge_retention(sheet: &mut Sheet<'_>, spec: Option<&RetentionSpec>) -> Retention {
     let Some(spec) = spec else { return Retention::default() };
+    let within = spec.within.as_deref().and_then(|text| sheet.take("spec.retention.within", duration::span_ms(text)));
     let retention = Retention {
         last: spec.last.unwrap_or(0),
         hourly: spec.hourly.unwrap_or(0),
@@ -519,7 +520,7 @@ fn judge_retention(sheet: &mut Sheet<'_>, spec: Option<&RetentionSpec>) -> Reten
         weekly: spec.weekly.unwrap_or(0),
         monthly: spec.monthly.unwrap_or(0),
         yearly: spec.yearly.unwrap_or(0),
-        within_ms: positive(sheet, "spec.retention.within", spec.within.as_deref()).unwrap_or(0),
+        within_ms: within.unwrap_or(0),
     };
     if retention.keeps_all() && spec.within.is_none() {
         let advice = "say what to keep, like `daily: 7`; to keep everything, leave retention out";

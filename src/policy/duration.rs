@@ -9,15 +9,31 @@ const MS_MAX: i64 = 36_525 * 86_400_000;
 const UNITS: [(char, i64); 6] =
     [('y', 365 * 86_400_000), ('w', 7 * 86_400_000), ('d', 86_400_000), ('h', 3_600_000), ('m', 60_000), ('s', 1000)];
 
-/// A duration of some length, in milliseconds: `90s`, `15m`, `12h`, `30d`, `2w`, `1y` (365 days), or several: `1d12h`.
+/// A duration of some length, in milliseconds.
 ///
 /// # Errors
 /// [`Kind::Config`]: not of that form, nothing, or more than a hundred years.
-pub fn length_ms(text: &str) -> Result<i64> {
+pub(super) fn length_ms(text: &str) -> Result<i64> {
     match parse(text)? {
         0 => Err(Error::new(Kind::Config, format!("the duration {} is zero", quoted(text))).advise("use a longer one")),
         ms => Ok(ms),
     }
+}
+
+/// How long something is kept, in milliseconds: `12h`, `30d`, `2w`, `1y` (365 days), or several: `1d12h`. Who writes
+/// `3m` there means months, and would lose what three minutes do not keep.
+///
+/// # Errors
+/// [`Kind::Config`]: as for any length, and with minutes or seconds in it.
+pub fn span_ms(text: &str) -> Result<i64> {
+    let ms = length_ms(text)?;
+    if text.contains(['m', 's']) {
+        let what = format!("{} is in minutes or seconds: nothing is kept by them", quoted(text));
+        return Err(
+            Error::new(Kind::Config, what).advise("write hours, days, weeks or years of 365 days: 12h, 30d, 2w, 1y")
+        );
+    }
+    Ok(ms)
 }
 
 /// Milliseconds; there may be none.
@@ -123,6 +139,10 @@ mod tests {
         assert_eq!(length_ms("1d12h").unwrap(), 129_600_000);
         assert!(length_ms("0d").unwrap_err().to_string().contains("the duration `0d` is zero"));
         assert_eq!(length_ms("soon").unwrap_err().kind(), Kind::Config);
+        assert_eq!(span_ms("1d12h").unwrap(), 129_600_000);
+        for months in ["3m", "90m", "1d30m", "7200s"] {
+            assert!(span_ms(months).unwrap_err().to_string().contains("minutes or seconds"), "{months}");
+        }
     }
 
     proptest! {

@@ -42,7 +42,7 @@ pub use calendar::{Blackout, Calendar, Coming, Start, Task};
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
-pub use duration::{length_ms, parse as duration_ms};
+pub use duration::{parse as duration_ms, span_ms};
 pub use exclude::Excludes;
 pub use hooks::{Hook, Hooks};
 pub use limits::Limits;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 const DURATION: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
+const SPAN: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$";
 const RATE: &str = "^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)/s$";
 const NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 
@@ -244,7 +245,7 @@ pub struct RetentionSpec {
     pub yearly: Option<u32>,
     /// Everything that is not older than this before the newest snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = SPAN))]
     pub within: Option<String>,
 }
 
@@ -294,7 +295,7 @@ pub struct ObjectivesSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsSpec {
-    /// How much work goes into making content smaller: off, fast, default, better, max. Default: default.
+    /// How much work goes into making content smaller: none, fast, default, better, max. Default: default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = crate::chunk::Compression::NAMES))]
     pub compression: Option<String>,
@@ -364,7 +365,7 @@ pub struct AlertSpec {
     pub name: String,
     /// What is told.
     #[schemars(length(min = 1))]
-    pub on: Vec<Event>,
+    pub events: Vec<Event>,
     /// Where it is posted to; this or `command`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookSpec>,

@@ -1,6 +1,6 @@
 //! Time zones and days as people write them.
 
-use super::duration::length_ms;
+use super::duration::span_ms;
 use super::name::{guess, quoted};
 use crate::base::TimeMs;
 use crate::error::{Error, Kind, Result};
@@ -32,7 +32,7 @@ pub fn until(text: &str, now: TimeMs) -> Result<TimeMs> {
     let end = match (day, DateTime::parse_from_rfc3339(text)) {
         (Some(day), _) => end_of(day),
         (None, Ok(time)) => Some(time.timestamp_millis()),
-        (None, Err(_)) => length_ms(text).ok().map(|ms| now.0.saturating_add(ms)),
+        (None, Err(_)) => span_ms(text).ok().map(|ms| now.0.saturating_add(ms)),
     };
     match end {
         None => Err(Error::new(Kind::Config, format!("{} is neither a day nor a duration", quoted(text)))

@@ -90,8 +90,8 @@ fn all_of_it_arrives() {
 /// Everything that a run does besides.
 const EXTRAS: &str = "limits: {compression: max, upload: 10MiB/s, read: 100MB/s, workers: 3}\nhooks: {before: [{command: \
     [sh, -c, 'a \"b\"'], timeout: 90s, failure: warn}, {command: [/b]}], onFailure: [{command: [c]}], after: [{command: \
-    [d], timeout: 1h}]}\nalerts: [{name: ops, on: [failure, recovered], webhook: {url: 'https://h.example:8443/token?x=1', \
-    headersFile: /h}, timeout: 10s}, {name: file, on: [brake], webhook: {urlFile: /u}}, {name: page, on: [damage], \
+    [d], timeout: 1h}]}\nalerts: [{name: ops, events: [failure, recovered], webhook: {url: 'https://h.example:8443/token?x=1', \
+    headersFile: /h}, timeout: 10s}, {name: file, events: [brake], webhook: {urlFile: /u}}, {name: page, events: [damage], \
     command: [/page, now]}]";
 
 #[test]
@@ -108,7 +108,7 @@ fn limits_hooks_and_alerts_arrive() {
     assert_eq!((hooks.before[1].timeout_ms, hooks.before[1].failure), (300_000, HookFailure::Abort));
     assert_eq!((hooks.on_failure.len(), hooks.after[0].timeout_ms), (1, 3_600_000));
     let alerts = all.alerts();
-    assert_eq!((alerts[0].on.as_slice(), alerts[0].timeout_ms), (&[Event::Failure, Event::Recovered][..], 10_000));
+    assert_eq!((alerts[0].events.as_slice(), alerts[0].timeout_ms), (&[Event::Failure, Event::Recovered][..], 10_000));
     assert_eq!(alerts[1].timeout_ms, 30_000);
     assert_eq!(alerts[2].to, Receiver::Command(vec!["/page".into(), "now".into()]));
     let named = good("sources: [{paths: [/a], hooks: {after: [{command: [x]}]}}]");
@@ -230,6 +230,7 @@ fn one_mistake_each() {
         ("retention: {daily: -1}", &["spec.retention.daily", "from 0 to 100000"]),
         ("retention: {daily: '7'}", &["spec.retention.daily", "a whole number"]),
         ("retention: {within: 0s}", &["spec.retention.within", "zero"]),
+        ("retention: {within: 3m}", &["spec.retention.within", "minutes or seconds", "2w, 1y"]),
         ("retries: {max: 1000}", &["spec.retries.max", "from 0 to 100"]),
         ("objectives: {}", &["spec.objectives", "`rpo` is missing"]),
         ("priority: 1.5", &["spec.priority", "a whole number"]),
@@ -251,7 +252,7 @@ fn one_mistake_each_in_limits_hooks_and_alerts() {
     for (rest, parts) in [
         (
             "limits: {compression: strongest}",
-            &["spec.limits.compression", "`strongest` is not known", "off, fast, default"][..],
+            &["spec.limits.compression", "`strongest` is not known", "none, fast, default"][..],
         ),
         ("limits: {compression: fsat}", &["spec.limits.compression", "did you mean `fast`?"]),
         ("limits: {upload: 10MB}", &["spec.limits.upload", "`10MB` is not a rate", "`10MiB/s`"]),
@@ -270,19 +271,31 @@ fn one_mistake_each_in_limits_hooks_and_alerts() {
         ("hooks: {after: [{command: [a], failure: abort}]}", &["after[0].failure", "only a hook that runs before"]),
         ("hooks: {before: [{command: [a], failure: stop}]}", &["before[0].failure", "abort, warn"]),
         ("hooks: {beforr: [{command: [a]}]}", &["spec.hooks", "did you mean `before`?"]),
-        ("alerts: [{name: a, on: [failure]}]", &["spec.alerts[0]", "nobody is told"]),
-        ("alerts: [{name: a, on: [], command: [a]}]", &["alerts[0].on", "tells nothing", "failure, degraded"]),
-        ("alerts: [{name: a, command: [a]}]", &["alerts[0]", "`on` is missing"]),
-        ("alerts: [{name: a, on: [failed], command: [a]}]", &["alerts[0].on[0]", "known here: failure, degraded"]),
-        ("alerts: [{name: a, on: [brake, brake], command: [a]}]", &["alerts[0].on[1]", "`brake` is there twice"]),
-        ("alerts: [{name: A, on: [brake], command: [a]}]", &["alerts[0].name", "not a valid name"]),
-        ("alerts: [{name: a, on: [brake], command: [a], webhook: {url: 'http://h/'}}]", &["both a webhook and a com"]),
-        ("alerts: [{name: a, on: [brake], webhook: {}}]", &["alerts[0].webhook", "no address", "urlFile"]),
-        ("alerts: [{name: a, on: [brake], webhook: {url: 'http://h', urlFile: /f}}]", &["both a url and a urlFile"]),
-        ("alerts: [{name: a, on: [brake], webhook: {urlFile: f}}]", &["webhook.urlFile", "not an absolute path"]),
-        ("alerts: [{name: a, on: [brake], webhook: {url: ftp://h}}]", &["webhook.url", "neither with `https://`"]),
+        ("alerts: [{name: a, events: [failure]}]", &["spec.alerts[0]", "nobody is told"]),
+        ("alerts: [{name: a, events: [], command: [a]}]", &["alerts[0].events", "tells nothing", "failure, degraded"]),
+        ("alerts: [{name: a, command: [a]}]", &["alerts[0]", "`events` is missing"]),
         (
-            "alerts: [{name: a, on: [brake], command: [a]}, {name: a, on: [brake], command: [b]}]",
+            "alerts: [{name: a, events: [failed], command: [a]}]",
+            &["alerts[0].events[0]", "known here: failure, degraded"],
+        ),
+        (
+            "alerts: [{name: a, events: [brake, brake], command: [a]}]",
+            &["alerts[0].events[1]", "`brake` is there twice"],
+        ),
+        ("alerts: [{name: A, events: [brake], command: [a]}]", &["alerts[0].name", "not a valid name"]),
+        (
+            "alerts: [{name: a, events: [brake], command: [a], webhook: {url: 'http://h/'}}]",
+            &["both a webhook and a com"],
+        ),
+        ("alerts: [{name: a, events: [brake], webhook: {}}]", &["alerts[0].webhook", "no address", "urlFile"]),
+        (
+            "alerts: [{name: a, events: [brake], webhook: {url: 'http://h', urlFile: /f}}]",
+            &["both a url and a urlFile"],
+        ),
+        ("alerts: [{name: a, events: [brake], webhook: {urlFile: f}}]", &["webhook.urlFile", "not an absolute path"]),
+        ("alerts: [{name: a, events: [brake], webhook: {url: ftp://h}}]", &["webhook.url", "neither with `https://`"]),
+        (
+            "alerts: [{name: a, events: [brake], command: [a]}, {name: a, events: [brake], command: [b]}]",
             &["alerts[1].name", "two alerts are named `a`"],
         ),
     ] {
@@ -342,9 +355,9 @@ fn what_is_probably_not_meant() {
     assert!(black[0].contains("leaves 11h"), "{black:?}");
     assert!(warned("objectives: {rpo: 2h}")[0].contains("nothing is scheduled"));
     assert!(warned("schedule: {incremental: '@daily'}")[0].contains("no full backup"));
-    let clear = warned("alerts: [{name: a, on: [failure], webhook: {url: 'http://h.example/token'}}]");
+    let clear = warned("alerts: [{name: a, events: [failure], webhook: {url: 'http://h.example/token'}}]");
     assert!(clear[0].contains("webhook.url") && clear[0].contains("in the clear") && !clear[0].contains("token"));
-    assert!(warned("alerts: [{name: a, on: [failure], webhook: {url: 'http://127.0.0.1:80/'}}]").is_empty());
+    assert!(warned("alerts: [{name: a, events: [failure], webhook: {url: 'http://127.0.0.1:80/'}}]").is_empty());
     assert!(warned("schedule: {full: '@daily'}\nretention: {within: 12h}")[0].contains("within 12h"));
 }
 
