@@ -12,8 +12,8 @@ use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits};
 use crate::ops::record::Closing;
-use crate::policy::Rate;
-use crate::source::files::{self, Excludes, WalkOptions};
+use crate::policy::{Hooks, Rate, Source};
+use crate::source::files;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -58,28 +58,24 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         (_, ModeArg::Incremental) => Mode::Incremental,
         (_, ModeArg::Independent) => Mode::Independent,
     };
-    Ok(BackupOptions {
+    let source = Source {
+        name: String::new(),
         paths: args.path.clone(),
-        name: args.name.clone(),
-        host: args.host.clone().unwrap_or_else(files::hostname),
+        exclude: patterns,
+        exclude_caches: args.exclude_caches,
+        ignore_file: args.ignore_file.clone(),
+        one_file_system: args.one_file_system,
         tags: args.tag.clone(),
-        mode,
-        clone: args.clone,
-        walk: WalkOptions {
-            excludes: Excludes::parse(&patterns)?,
-            one_file_system: args.one_file_system,
-            skip: Vec::new(),
-            caches: args.exclude_caches,
-            ignore_file: Some(args.ignore_file.as_bytes().to_vec()),
-        },
-        dry_run: args.dry_run,
-        workers: context.workers(),
-        limits: Limits {
-            compression: args.compression,
-            upload: args.limit_upload.as_ref().map(Rate::bytes),
-            read: args.limit_read.as_ref().map(Rate::bytes),
-        },
-    })
+        hooks: Hooks::default(),
+    };
+    let host = args.host.clone().unwrap_or_else(files::hostname);
+    let options = BackupOptions::of(&source, host, mode, context.workers())?;
+    let limits = Limits {
+        compression: args.compression,
+        upload: args.limit_upload.as_ref().map(Rate::bytes),
+        read: args.limit_read.as_ref().map(Rate::bytes),
+    };
+    Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
 }
 
 /// Misses for JSON.

@@ -9,7 +9,8 @@ use crate::daemon::hook::HookEnd;
 use crate::daemon::round;
 use crate::daemon::run::{Fate, Report, Surroundings};
 use crate::daemon::{Retry, RunKind};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::policy::MAY_SHRINK;
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::{Value, json};
@@ -18,12 +19,18 @@ use std::sync::Arc;
 pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let configuration = context.configuration()?;
     let policy = configuration.policy(&args.policy)?;
-    let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let kind = match args.kind {
         KindArg::Incremental => RunKind::Incremental,
         KindArg::Full => RunKind::Full,
         KindArg::Verify => RunKind::Verify,
     };
+    if args.accept_shrunk && kind == RunKind::Verify {
+        let e = Error::new(Kind::Config, "a check makes no snapshot that could say that a source is right as it is");
+        return Err(e.advise("use --accept-shrunk with a backup"));
+    }
+    let accepted = args.accept_shrunk.then(|| policy.tagged(MAY_SHRINK));
+    let policy = accepted.as_ref().unwrap_or(policy);
+    let repository = configuration.repository(Some(policy.repository().as_str()))?;
     // A run without a key fails like any other: who wants to know of failures is told.
     let secret: Result<Unlock> = context.secret();
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {

@@ -13,6 +13,7 @@ pub mod round;
 pub mod run;
 pub mod schedule;
 pub mod state;
+mod turn;
 mod webhook;
 
 pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};

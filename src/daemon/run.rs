@@ -3,6 +3,7 @@
 use super::alert::Told;
 use super::hook::{self, HookEnd};
 use super::job::{Retry, RunKind};
+use super::turn::{self, Turn, Whose};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
@@ -15,10 +16,10 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{self, BackupPolicy, Concurrency, Excludes, Level, Rate, Repository, Source, Verify};
+use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Source, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
-use crate::source::files::{self, WalkOptions};
+use crate::source::files;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -127,6 +128,15 @@ impl SourceEnd {
             }
         }
         SourceEnd { hooks, ..self }
+    }
+}
+
+impl SourceEnd {
+    /// Something is wrong with what there is.
+    fn worse(&mut self, exit: Exit, why: String) {
+        self.why.push(why);
+        self.exit = self.exit.worse(exit);
+        self.fate = Fate::Degraded;
     }
 }
 
@@ -370,32 +380,29 @@ impl Work<'_> {
         self.ledger.with(|catalog| catalog.coverage(since)).unwrap_or_default()
     }
 
-    /// After a new snapshot, the source's older ones are judged by the policy's retention.
-    fn thinned(&self, mut end: SourceEnd) -> SourceEnd {
-        if end.snapshot.is_none() || end.fate == Fate::Failed || self.policy.retention().keeps_all() {
-            return end;
-        }
-        match self.forget_unkept(&end.source, &mut end.braked) {
-            Ok(count) => end.forgotten = count,
-            Err(e) => {
-                end.why.push(format!("nothing was forgotten: {e}"));
-                end.exit = end.exit.worse(e.exit());
-                end.fate = Fate::Degraded;
-            }
+    /// After a new snapshot, the source's older ones are judged by the policy's retention; and whether the source is
+    /// still what it was.
+    fn thinned(&self, (mut end, view): (SourceEnd, Option<View>)) -> SourceEnd {
+        let Some(view) = view.filter(|_| end.snapshot.is_some() && end.fate != Fate::Failed) else { return end };
+        let source = end.source.clone();
+        if let Err(e) = self.forget_unkept(&source, view, &mut end) {
+            end.worse(e.exit(), format!("nothing was forgotten: {e}"));
         }
         end
     }
 
-    fn forget_unkept(&self, source: &str, braked: &mut bool) -> Result<usize> {
-        let view = View::load(self.repo)?;
+    fn forget_unkept(&self, source: &str, before: View, end: &mut SourceEnd) -> Result<()> {
+        let view = before.again(self.repo)?;
         let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
         let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
-        plan.check_brakes().inspect_err(|_| *braked = true)?;
+        plan.hosts_in_turn().for_each(|(_, what)| self.say(&format!("source {source}: {what}")));
+        plan.shrunk().for_each(|(_, what)| end.worse(Exit::Refused, what));
+        plan.check_brakes().inspect_err(|_| end.braked = true)?;
         let targets = plan.targets();
         if targets.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let reason = format!("retention of policy {}", self.policy.name());
+        let reason = self.policy.retention_reason();
         let closing = Closing { source: Some(source.to_owned()), ..Closing::default() };
         let (done, _) = self.recorded(
             Recorded::Forget,
@@ -406,40 +413,48 @@ impl Work<'_> {
         let done = done?;
         done.warnings.iter().for_each(|warning| self.say(&format!("source {source}: {warning}")));
         for (region, why) in &done.behind {
-            self.say(&format!("source {source}: region {region} has not all markers of what was forgotten: {why}"));
+            end.worse(Exit::Behind, format!("region {region} has not all markers of what was forgotten: {why}"));
         }
-        Ok(done.forgotten.len())
+        end.forgotten = done.forgotten.len();
+        Ok(())
     }
 
     /// Backs up one source, with its hooks, unless somebody else does.
-    fn protect(&self, source: &Source, mode: Mode) -> SourceEnd {
-        let free = match wait_for_others(self.around, self.policy, self.repo, source) {
-            Ok(Some(other)) => {
-                let mut end = SourceEnd::failed(source, &Error::new(Kind::Refused, said_of(&other)));
-                end.fate = Fate::Excluded;
-                return end;
+    fn protect(&self, source: &Source, mode: Mode) -> (SourceEnd, Option<View>) {
+        // It is kept until the end.
+        let turn = match self.wait_for_others(source) {
+            Ok(Err(why)) => {
+                let left = SourceEnd::failed(source, &Error::new(Kind::Refused, why));
+                return (SourceEnd { fate: Fate::Excluded, ..left }, None);
             }
-            Ok(None) => Ok(()),
+            Ok(Ok(turn)) => Ok(turn),
             Err(e) => Err(e),
         };
         let names = (self.policy.name().as_str(), self.kind.name(), Some(source.name.as_str()));
         let mut hooks = hook::Around::new(&source.hooks, names, self.around.say, self.around.cancel);
-        let began = free.is_ok();
-        let end = self.store(source, mode, free.and_then(|()| hooks.before()));
-        if began {
+        let ready = turn.as_ref().map_err(Clone::clone).and_then(|_| hooks.before());
+        let (end, view) = self.store(source, mode, ready);
+        if turn.is_ok() {
             let snapshot = end.snapshot.map(|sid| ("HOLDFAST_SNAPSHOT", sid.hex()));
             let variables =
                 [("HOLDFAST_FATE", end.fate.name().to_owned()), ("HOLDFAST_EXIT", (end.exit as u8).to_string())];
             let variables = variables.into_iter().chain(snapshot).collect();
             hooks.later(&hook::Outcome { failed: end.fate == Fate::Failed, variables });
         }
-        end.hooked(hooks.ended)
+        (end.hooked(hooks.ended), view)
     }
 
     /// Backs up one source, if it is `ready`.
-    fn store(&self, source: &Source, mode: Mode, ready: Result<()>) -> SourceEnd {
+    fn store(&self, source: &Source, mode: Mode, ready: Result<()>) -> (SourceEnd, Option<View>) {
         let Surroundings { workers, cancel, .. } = *self.around;
-        let options = ready.and_then(|()| options(self.policy.limits(), source, mode, workers));
+        let limits = self.policy.limits();
+        let limits = backup::Limits {
+            compression: limits.compression,
+            upload: limits.upload.as_ref().map(Rate::bytes),
+            read: limits.read.as_ref().map(Rate::bytes),
+        };
+        let options = ready.and_then(|()| BackupOptions::of(source, files::hostname(), mode, workers));
+        let options = options.map(|options| BackupOptions { limits, ..options });
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
         let (done, closed) = self.recorded(
@@ -451,37 +466,53 @@ impl Work<'_> {
         match done {
             Ok(mut report) => {
                 closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
-                SourceEnd::of(source, &report)
+                (SourceEnd::of(source, &report), Some(report.view))
             }
-            Err(e) => SourceEnd::failed(source, &e),
+            Err(e) => (SourceEnd::failed(source, &e), None),
+        }
+    }
+
+    /// Looks for a run of this source elsewhere and follows the policy's rule.
+    fn wait_for_others(&self, source: &Source) -> Result<Await> {
+        let Surroundings { env, state, cancel, over, .. } = *self.around;
+        let (mut said, mut ours) = (false, None);
+        loop {
+            let now: TimeMs = env.now();
+            if ours.is_none() {
+                ours = match turn::take(state, &self.repo.id, &source.name, now) {
+                    Whose::Ours(turn) => Some(Some(turn)),
+                    Whose::Unknown => Some(None),
+                    Whose::Anothers => None,
+                };
+            }
+            let other = match &ours {
+                None => Some("another program on this host is at work on it".to_owned()),
+                Some(turn) => {
+                    let over = turn.as_ref().and_then(|turn| turn.over.as_ref()).or(over);
+                    live::of(self.repo, &source.name, now, over)?.as_ref().map(said_of)
+                }
+            };
+            let Some(other) = other else { return Ok(Ok(ours.flatten())) };
+            let (next, wait) = match self.policy.concurrency() {
+                Concurrency::Forbid => return Ok(Err(other)),
+                // It cannot be stopped from here; two runs of one source harm nothing.
+                Concurrency::Replace => ("not waited for", false),
+                Concurrency::Queue => ("waited for", true),
+            };
+            if !said {
+                self.say(&format!("source {}: {other}; {next}", source.name));
+                said = true;
+            }
+            if !wait {
+                return Ok(Ok(ours.flatten()));
+            }
+            pause(LOOK_AGAIN_MS, cancel)?;
         }
     }
 }
 
-fn options(limits: &policy::Limits, source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions> {
-    Ok(BackupOptions {
-        paths: source.paths.clone(),
-        name: Some(source.name.clone()),
-        host: files::hostname(),
-        tags: source.tags.clone(),
-        mode,
-        clone: false,
-        walk: WalkOptions {
-            excludes: Excludes::parse(&source.exclude)?,
-            skip: Vec::new(),
-            one_file_system: source.one_file_system,
-            caches: source.exclude_caches,
-            ignore_file: Some(source.ignore_file.as_bytes().to_vec()),
-        },
-        dry_run: false,
-        workers,
-        limits: backup::Limits {
-            compression: limits.compression,
-            upload: limits.upload.as_ref().map(Rate::bytes),
-            read: limits.read.as_ref().map(Rate::bytes),
-        },
-    })
-}
+/// The turn at a source, which ends with this; or why the source is left to another.
+type Await = std::result::Result<Option<Turn>, String>;
 
 fn wrong_with(report: &BackupReport) -> Vec<String> {
     let mut why = Vec::new();
@@ -498,34 +529,6 @@ fn wrong_with(report: &BackupReport) -> Vec<String> {
 
 fn said_of(other: &Live) -> String {
     format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())
-}
-
-/// Looks for a run of this source elsewhere and follows the policy's rule; returns it where this run must not start.
-fn wait_for_others(
-    around: &Surroundings<'_>,
-    policy: &BackupPolicy,
-    repo: &Arc<Repo>,
-    source: &Source,
-) -> Result<Option<Live>> {
-    let mut said = false;
-    loop {
-        let now: TimeMs = around.env.now();
-        let Some(other) = live::of(repo, &source.name, now, around.over)? else { return Ok(None) };
-        let (next, wait) = match policy.concurrency() {
-            Concurrency::Forbid => return Ok(Some(other)),
-            // It cannot be stopped from here; two runs of one source harm nothing.
-            Concurrency::Replace => ("not waited for", false),
-            Concurrency::Queue => ("waited for", true),
-        };
-        if !said {
-            (around.say)(&format!("source {}: {}; {next}", source.name, said_of(&other)));
-            said = true;
-        }
-        if !wait {
-            return Ok(None);
-        }
-        pause(LOOK_AGAIN_MS, around.cancel)?;
-    }
 }
 
 /// Waits, unless interrupted.
