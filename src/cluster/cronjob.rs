@@ -377,7 +377,7 @@ impl Making<'_> {
         if calendar.starting_deadline_ms().is_some_and(|ms| ms < DEADLINE_S_MIN * 1000) {
             said.push(format!("the starting deadline is {DEADLINE_S_MIN} s: Kubernetes looks no more often"));
         }
-        let programs = |alert: &Alert| matches!(alert.receiver, Receiver::Command(_));
+        let programs = |alert: &Alert| matches!(alert.to, Receiver::Command(_));
         let hooks = |hooks: &Hooks| !(hooks.before.is_empty() && hooks.on_failure.is_empty() && hooks.after.is_empty());
         let hooked = hooks(self.policy.hooks()) || self.policy.sources().iter().any(|source| hooks(&source.hooks));
         if hooked || self.policy.alerts().iter().any(programs) {
