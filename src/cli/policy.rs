@@ -132,14 +132,15 @@ fn run_text(policy: &BackupPolicy, run: &Coming) -> String {
     let mut text = format!("{}  {:<11}", local_time(zone, run.at()), run.task.name());
     let mut notes = Vec::new();
     match run.start {
-        Start::Between(earliest, latest) => {
-            if latest > earliest {
-                notes.push(format!("until {} by jitter", local_time(zone, latest)));
-            }
-            if earliest > run.due {
-                notes.push(format!("due {}, waits for the end of a blackout", local_time(zone, run.due)));
-            }
+        Start::At(at) if at > run.due => {
+            let why = if policy.calendar().blackout_end(run.due).is_some() {
+                "waits for the end of a blackout"
+            } else {
+                "moved by jitter"
+            };
+            notes.push(format!("due {}, {why}", local_time(zone, run.due)));
         }
+        Start::At(_) => {}
         Start::Missed(end) => {
             notes.push(format!("MISSED: a blackout lasts until {}, too long to wait", local_time(zone, end)));
         }
@@ -156,19 +157,13 @@ fn run_text(policy: &BackupPolicy, run: &Coming) -> String {
 }
 
 fn run_json(run: &Coming) -> Value {
-    let between = match run.start {
-        Start::Between(earliest, latest) => Some((earliest, latest)),
-        Start::Missed(_) => None,
-    };
-    let missed = match run.start {
-        Start::Missed(end) => Some(end.rfc3339()),
-        Start::Between(..) => None,
+    let (start, missed) = match run.start {
+        Start::At(at) => (Some(at.rfc3339()), None),
+        Start::Missed(end) => (None, Some(end.rfc3339())),
     };
     json!({
-        "task": run.task.name(), "due": run.due.rfc3339(),
-        "earliest": between.map(|(earliest, _)| earliest.rfc3339()),
-        "latest": between.map(|(_, latest)| latest.rfc3339()),
-        "missed_until": missed, "instead_of": run.instead_of.iter().map(|(task, due)| due_json(*task, *due)).collect::<Vec<_>>(),
+        "task": run.task.name(), "due": run.due.rfc3339(), "start": start, "missed_until": missed,
+        "instead_of": run.instead_of.iter().map(|(task, due)| due_json(*task, *due)).collect::<Vec<_>>(),
     })
 }
 

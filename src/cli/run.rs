@@ -4,8 +4,8 @@ use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::daemon::run::{self, Fate, Report, Surroundings};
-use crate::daemon::{Retry, RunKind};
 use crate::error::Result;
+use crate::policy::Task;
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::json;
@@ -16,16 +16,14 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let policy = configuration.policy(&args.policy)?;
     let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let kind = match args.kind {
-        KindArg::Incremental => RunKind::Incremental,
-        KindArg::Full => RunKind::Full,
-        KindArg::Verify => RunKind::Verify,
+        KindArg::Incremental => Task::Incremental,
+        KindArg::Full => Task::Full,
+        KindArg::Verify => Task::Verify,
     };
     let secret: Unlock = context.secret()?;
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
         context.open_at(&context.places_of(repository, copies_min), &secret)
     };
-    let retries = policy.retries();
-    let retry = Retry { count: retries.max, backoff_ms: retries.backoff_ms, backoff_max_ms: retries.backoff_max_ms };
     let around = Surroundings {
         open: &open,
         say: &|text| remark(&plain(text)),
@@ -34,7 +32,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         workers: context.workers(),
         over: None,
     };
-    let report = run::run(&around, policy, repository, kind, retry)?;
+    let report = run::run(&around, policy, repository, kind, policy.retries())?;
     Ok(outcome(&report))
 }
 

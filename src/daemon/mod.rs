@@ -3,6 +3,7 @@
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
 //! must remember over a restart.
 
+mod agenda;
 pub mod job;
 mod memory;
 pub mod note;
@@ -10,7 +11,7 @@ pub mod run;
 pub mod schedule;
 pub mod state;
 
-pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};
+pub use job::{Job, JobId};
 pub use memory::{Again, Counts, Memory, Pending, Running};
 pub use note::{Missed, Note};
 pub use schedule::{Limits, Plan, Reading, Scheduler, Start};

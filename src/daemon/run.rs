@@ -1,6 +1,5 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
-use super::job::{Retry, RunKind};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::Mode;
@@ -9,7 +8,7 @@ use crate::ops::forget;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Source};
+use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Retries, Source, Task};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
@@ -78,7 +77,7 @@ pub struct Report {
     /// The policy.
     pub policy: String,
     /// What was done.
-    pub kind: RunKind,
+    pub kind: Task,
     /// Attempts made.
     pub attempts: u32,
     /// Every source of the policy, once; none for a check.
@@ -142,14 +141,14 @@ pub fn run(
     around: &Surroundings<'_>,
     policy: &BackupPolicy,
     repository: &Repository,
-    kind: RunKind,
-    retry: Retry,
+    kind: Task,
+    retry: Retries,
 ) -> Result<Report> {
     let mut report =
         Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
     loop {
         report.attempts += 1;
-        let more = report.attempts <= retry.count;
+        let more = report.attempts <= retry.max;
         let tried = match (around.open)(repository, policy.copies_min()) {
             Ok(repo) => attempt(around, policy, &repo, &mut report),
             Err(e) => Err(e),
@@ -172,7 +171,7 @@ pub fn run(
 
 /// Every source of the policy has exactly one end.
 fn complete(report: Report, policy: &BackupPolicy) -> Result<Report> {
-    let wanted = if report.kind == RunKind::Verify { 0 } else { policy.sources().len() };
+    let wanted = if report.kind == Task::Verify { 0 } else { policy.sources().len() };
     let counted: usize = Fate::ALL.iter().map(|fate| report.count(*fate)).sum();
     if counted != wanted || report.sources.len() != wanted {
         return Err(Error::new(Kind::Bug, format!("{counted} of {wanted} sources were accounted for")));
@@ -187,9 +186,9 @@ fn worth_another(exit: Exit) -> bool {
 
 fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
     let mode = match report.kind {
-        RunKind::Verify => return check(around, policy, repo, report),
-        RunKind::Incremental => Mode::Incremental,
-        RunKind::Full => Mode::Full,
+        Task::Verify => return check(around, policy, repo, report),
+        Task::Incremental => Mode::Incremental,
+        Task::Full => Mode::Full,
     };
     let before: BTreeMap<String, SourceEnd> = report.sources.drain(..).map(|s| (s.source.clone(), s)).collect();
     for source in policy.sources() {

@@ -150,11 +150,11 @@ fn read(bytes: &[u8]) -> std::result::Result<BTreeMap<JobId, Memory>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::RunKind;
     use super::*;
+    use crate::policy::Task;
 
     fn memory() -> BTreeMap<JobId, Memory> {
-        let id = |policy: &str| JobId { policy: policy.into(), kind: RunKind::Full };
+        let id = |policy: &str| JobId { policy: policy.into(), kind: Task::Full };
         let one = Memory::new("0 2 * * * UTC".into(), TimeMs(1_798_761_600_000));
         BTreeMap::from([(id("a"), one.clone()), (id("b"), one)])
     }

@@ -11,6 +11,7 @@
 
 mod backup;
 mod calendar;
+mod coming;
 mod configuration;
 mod cron;
 mod diff;
@@ -31,8 +32,8 @@ mod write;
 mod yaml;
 
 pub use backup::{BackupPolicy, Retries, Source, Verify};
-pub use calendar::{Blackout, Calendar, Coming, Start, Task};
-
+pub use calendar::{Blackout, Calendar, Start, Task, share};
+pub use coming::Coming;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
