@@ -4,6 +4,7 @@
 //! must remember over a restart.
 
 mod agenda;
+pub mod engine;
 pub mod job;
 mod memory;
 pub mod note;

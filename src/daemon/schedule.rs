@@ -134,6 +134,16 @@ impl Scheduler {
         &self.jobs
     }
 
+    /// How many runs are at work.
+    pub fn at_work(&self) -> usize {
+        self.active.len()
+    }
+
+    /// From now on nothing is started; what is due is remembered.
+    pub fn start_nothing(&mut self) {
+        self.limits.runs = 0;
+    }
+
     /// Whether the memory is another than when this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
