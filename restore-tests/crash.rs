@@ -27,6 +27,7 @@ pub fn interfere(bench: &Bench, what: &str, at: usize, args: &[&str]) -> Ended {
     let mut command = Command::new("python3");
     command.arg(script).arg(&log).arg(what).arg(at.to_string());
     command.arg(program.get_program()).args(program.get_args()).current_dir(bench.dir.path());
+    command.env("HOLDFAST_STATE", bench.path("state"));
     let out = command.output().expect("python3 is needed");
     let steps = std::fs::read_to_string(&log).unwrap_or_else(|e| panic!("no steps: {e}: {out:?}"));
     Ended {

@@ -99,7 +99,11 @@ impl Bench {
         for name in regions {
             command.arg("--region").arg(format!("{name}={}", self.region(name).display()));
         }
-        command.args(args).env("HOLDFAST_PASSPHRASE", PASSPHRASE).current_dir(self.dir.path());
+        command
+            .args(args)
+            .env("HOLDFAST_PASSPHRASE", PASSPHRASE)
+            .env("HOLDFAST_STATE", self.path("state"))
+            .current_dir(self.dir.path());
         command.stdin(Stdio::null());
         command
     }

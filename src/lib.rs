@@ -1,6 +1,7 @@
 //! Holdfast: backup, snapshot and disaster recovery.
 
 pub mod base;
+pub mod catalog;
 pub mod chunk;
 pub mod cli;
 pub mod crypto;

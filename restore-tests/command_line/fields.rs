@@ -153,6 +153,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     let one = ["--copies-min", "1"];
     let behind = run(&bench, c, "backup", &[&["backup", &text], &one[..]].concat());
     assert_eq!(behind["behind"].as_array().map(Vec::len), Some(1), "{behind:#}");
+    catalog(&bench, c);
     run(&bench, c, "forget", &[&["forget", "latest"], &one[..]].concat());
     run(&bench, c, "hold add", &[&["hold", "add", "latest", "--reason", "r"], &one[..]].concat());
     let hold = held["hold"].as_str().expect("an id");
@@ -173,6 +174,15 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     policies(c);
     braked(c);
     checker.finish();
+}
+
+/// What the runs so far left.
+fn catalog(bench: &Bench, c: &mut Checker) {
+    for more in [&[][..], &["--from-regions"]] {
+        run(bench, c, "runs", &[&["runs"], more].concat());
+        run(bench, c, "status", &[&["status", "--rpo", "1h"], more].concat());
+    }
+    run(bench, c, "catalog rebuild", &["catalog", "rebuild"]);
 }
 
 /// A generated passphrase, and a recovery key in a file.

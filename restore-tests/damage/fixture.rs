@@ -77,6 +77,7 @@ pub fn run(dir: &Path, key: &Path, args: &[&str]) -> (i32, Value) {
         command.arg("--region").arg(format!("{name}={}", dir.join(format!("region-{name}")).display()));
     }
     command.arg("--key-file").arg(key).args(args).current_dir(dir).stdin(Stdio::null());
+    command.env("HOLDFAST_STATE", dir.join("state"));
     let out = command.output().expect("timeout is there");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let value = serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap_or(Value::Null);

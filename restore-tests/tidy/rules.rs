@@ -82,6 +82,7 @@ const KEY_PREFIXES: &[&str] = &[
     "forgotten/",
     "holds/",
     "epochs/",
+    "runs/",
     "quarantine/",
 ];
 /// All findings, in the order of the rules, each once.

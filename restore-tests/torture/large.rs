@@ -20,6 +20,7 @@ fn limited(case: &Case, files: u32, args: &[&str]) -> (i32, Value) {
         .args([env!("CARGO_BIN_EXE_holdfast"), "--json", "--quiet", "--region", &region])
         .args(args)
         .env("HOLDFAST_PASSPHRASE", PASSPHRASE)
+        .env("HOLDFAST_STATE", case.bench.path("state"))
         .output()
         .expect("prlimit runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -41,6 +41,9 @@ pub struct Global {
     /// File with a recovery key
     #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
     pub recovery_key_file: Option<PathBuf>,
+    /// Folder of the local catalog; all in it can be deleted [default: $XDG_STATE_HOME/holdfast, or as root /var/lib/holdfast, else ~/.local/state/holdfast]
+    #[arg(long, global = true, value_name = "DIR", env = "HOLDFAST_STATE", help_heading = "Repository")]
+    pub state: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long, global = true, help_heading = "Output")]
     pub json: bool,
@@ -78,6 +81,12 @@ pub enum Verb {
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
     Policy(Policy),
+    /// Show how everything is: sources, copies, verification, regions
+    Status(Status),
+    /// List runs, the newest last
+    Runs(Runs),
+    /// The local catalog of runs, snapshots and verification
+    Catalog(Catalog),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -367,6 +376,46 @@ pub struct Run {
     /// What to do
     #[arg(long, value_enum, default_value = "incremental")]
     pub kind: KindArg,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Exit codes: 0 healthy · 1 an objective is missed · 4 a region is behind · 5 damage is known")]
+pub struct Status {
+    /// The oldest that the last successful backup of a source may be, as in 26h, 90m, 7d
+    #[arg(long, value_name = "DURATION")]
+    pub rpo: Option<String>,
+    /// Ask the regions instead of the catalog; needs the key, and knows of no verification
+    #[arg(long)]
+    pub from_regions: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Runs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub last: usize,
+    /// Only of this source
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Only those that did not end with exit code 0
+    #[arg(long)]
+    pub failed: bool,
+    /// Ask the regions instead of the catalog; needs the key
+    #[arg(long)]
+    pub from_regions: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Catalog {
+    #[command(subcommand)]
+    pub verb: CatalogVerb,
+}
+
+/// What to do with the catalog.
+#[derive(Debug, Subcommand)]
+pub enum CatalogVerb {
+    /// Read runs and snapshots back from the regions
+    Rebuild,
 }
 
 #[derive(Debug, ClapArgs)]

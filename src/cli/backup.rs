@@ -5,10 +5,13 @@ use super::common::Context;
 use super::found;
 use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
+use super::recorded::Recorded;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
+use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::record::Closing;
 use crate::source::files::{self, Excludes, WalkOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -20,10 +23,21 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     let repo = context.open()?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("backing up", &progress, context.global.quiet);
-    let report = backup::run(&repo, options(context, args)?, &progress, &context.cancel)?;
+    let options = options(context, args)?;
+    let opening =
+        Closing { source: Some(options.source_name()?), how: Some(options.mode.name().into()), ..Closing::default() };
+    let recorded = Recorded { kind: RunKind::Backup, repo: Some(&repo), id: repo.id, opening };
+    let (mut report, closed) = recorded.run(
+        context,
+        !args.dry_run,
+        |_| backup::run(&repo, options, &progress, &context.cancel),
+        |report, closing| (closing.backup(report), report.exit()),
+    )?;
     let elapsed_ms = shown.elapsed_ms();
     drop(shown);
+    closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
     let mut value = json_of(&report, elapsed_ms);
+    value["run"] = json!(closed.map(|closed| closed.id.hex()));
     let mut text = text_of(&report, elapsed_ms, args.dry_run);
     found::add(&repo, &mut value, &mut text);
     Ok(Outcome::new(report.exit(), text, value))

@@ -13,6 +13,7 @@ use crate::repo::open::{self, Opening};
 use crate::unlock::{self, Unlock};
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,6 +113,22 @@ impl Context {
             return unlock::from_env(value);
         }
         unlock::from_passphrase(ask("passphrase: ")?)
+    }
+
+    /// Where the local catalog is.
+    pub fn state(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.global.state {
+            return Ok(dir.clone());
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        match (set("XDG_STATE_HOME"), set("HOME")) {
+            (Some(state), _) => Ok(state.join("holdfast")),
+            (None, _) if rustix::process::geteuid().is_root() => Ok("/var/lib/holdfast".into()),
+            (None, Some(home)) => Ok(home.join(".local/state/holdfast")),
+            (None, None) => {
+                Err(Error::new(Kind::Config, "there is no place for the catalog").advise("use --state DIR"))
+            }
+        }
     }
 
     /// Opens the repository.

@@ -4,8 +4,11 @@ use super::args::{Forget, Rules};
 use super::common::{Context, passes};
 use super::found;
 use super::output::{Outcome, plain};
-use crate::error::{Error, Exit, Kind, Result};
+use super::recorded::Recorded;
+use crate::error::{Error, Kind, Result};
+use crate::format::run::RunKind;
 use crate::ops::forget::{self, ForgetReport, Target};
+use crate::ops::record::Closing;
 use crate::ops::retain::{Line, Plan, SourcePlan, Wish};
 use crate::policy::{self, Retention};
 use crate::repo::Repo;
@@ -16,9 +19,30 @@ pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
     if args.snapshot.is_empty() { by_rules(context, args) } else { by_id(context, args) }
 }
 
+/// What was done, and what is to be said of it so far.
+type Told = (ForgetReport, String, Value);
+
+/// Records the run, unless it is a dry one.
+fn recorded(context: &Context, repo: &Repo, dry_run: bool, act: impl FnOnce() -> Result<Told>) -> Result<Outcome> {
+    let recorded = Recorded { kind: RunKind::Forget, repo: Some(repo), id: repo.id, opening: Closing::default() };
+    let ((mut report, text, mut value), closed) =
+        recorded.run(context, !dry_run, |_| act(), |(report, ..), closing| (closing.forget(report), report.exit()))?;
+    closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
+    value["run"] = json!(closed.map(|closed| closed.id.hex()));
+    Ok(told(repo, &report, text, value))
+}
+
 fn by_id(context: &Context, args: &Forget) -> Result<Outcome> {
     let repo = context.open()?;
-    let view = View::load(&repo)?;
+    recorded(context, &repo, false, || {
+        let view = View::load(&repo)?;
+        let chosen = chosen(&view, args)?;
+        let report = forget::run(&repo, &view, &chosen, args.last, &args.reason, &context.cancel)?;
+        Ok((report, String::new(), json!({"verb": "forget", "dry_run": false})))
+    })
+}
+
+fn chosen(view: &View, args: &Forget) -> Result<Vec<Target>> {
     let mut chosen: Vec<Target> = Vec::new();
     for text in &args.snapshot {
         if let Some(why) = view.doubt(text) {
@@ -29,8 +53,7 @@ fn by_id(context: &Context, args: &Forget) -> Result<Outcome> {
             chosen.push(target);
         }
     }
-    let report = forget::run(&repo, &view, &chosen, args.last, &args.reason, &context.cancel)?;
-    Ok(told(&repo, &report, String::new(), json!({"verb": "forget", "dry_run": false})))
+    Ok(chosen)
 }
 
 fn wish(args: &Forget) -> Result<Wish> {
@@ -48,26 +71,28 @@ fn wish(args: &Forget) -> Result<Wish> {
 fn by_rules(context: &Context, args: &Forget) -> Result<Outcome> {
     let wish = wish(args)?;
     let repo = context.open()?;
-    let view = View::load(&repo)?;
-    let plan = Plan::make(&repo, &view, &wish, |m| passes(&args.filter, m))?;
     let dry_run = args.applying.dry_run;
-    let brakes: Vec<Value> =
-        plan.sources.iter().filter_map(|s| s.brake.map(|why| json!({"source": s.source, "why": why}))).collect();
-    let lines = || plan.sources.iter().flat_map(|s| &s.lines);
-    let value = json!({
-        "verb": "forget", "dry_run": dry_run, "time_zone": wish.zone.name(), "brakes": brakes,
-        "plan": lines().map(line_json).collect::<Vec<_>>(),
-    });
-    if dry_run {
-        let text: String = plan.sources.iter().map(source_text).collect();
-        return Ok(told(&repo, &ForgetReport::default(), text, value));
-    }
-    if !args.applying.release_brake {
-        plan.check_brakes()?;
-    }
-    let report = forget::run(&repo, &view, &plan.targets(), false, &args.reason, &context.cancel)?;
-    let stay = lines().filter(|line| line.stays()).count();
-    Ok(told(&repo, &report, format!("{} forgotten, {stay} stay\n", report.forgotten.len()), value))
+    recorded(context, &repo, dry_run, || {
+        let view = View::load(&repo)?;
+        let plan = Plan::make(&repo, &view, &wish, |m| passes(&args.filter, m))?;
+        let brakes: Vec<Value> =
+            plan.sources.iter().filter_map(|s| s.brake.map(|why| json!({"source": s.source, "why": why}))).collect();
+        let lines = || plan.sources.iter().flat_map(|s| &s.lines);
+        let value = json!({
+            "verb": "forget", "dry_run": dry_run, "time_zone": wish.zone.name(), "brakes": brakes,
+            "plan": lines().map(line_json).collect::<Vec<_>>(),
+        });
+        if dry_run {
+            return Ok((ForgetReport::default(), plan.sources.iter().map(source_text).collect(), value));
+        }
+        if !args.applying.release_brake {
+            plan.check_brakes()?;
+        }
+        let report = forget::run(&repo, &view, &plan.targets(), false, &args.reason, &context.cancel)?;
+        let stay = lines().filter(|line| line.stays()).count();
+        let text = format!("{} forgotten, {stay} stay\n", report.forgotten.len());
+        Ok((report, text, value))
+    })
 }
 
 /// What was done, added to what is known already.
@@ -88,8 +113,7 @@ fn told(repo: &Repo, report: &ForgetReport, mut text: String, mut value: Value) 
     value["behind"] = report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect();
     value["warnings"] = json!(report.warnings);
     found::add(repo, &mut value, &mut text);
-    let exit = if report.behind.is_empty() { Exit::Done } else { Exit::Behind };
-    Outcome::new(exit, text, value)
+    Outcome::new(report.exit(), text, value)
 }
 
 fn reasons(line: &Line) -> Vec<&'static str> {

@@ -14,8 +14,11 @@ mod output;
 mod policy;
 mod progress;
 mod quickstart;
+mod recorded;
 mod restore;
 mod run;
+mod runs;
+mod status;
 mod verify;
 
 use crate::error::{Error, Exit};
@@ -59,6 +62,11 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Run(args) => run::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
+        Verb::Status(args) => status::run(context, &args),
+        Verb::Runs(args) => runs::run(context, &args),
+        Verb::Catalog(args) => match args.verb {
+            args::CatalogVerb::Rebuild => runs::rebuild(context),
+        },
     }
 }
 

@@ -82,8 +82,9 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
     step(context, &backup_line("2 backed up", &first, ms));
     let (second, ms2) = timed(context, "backing up", |p| back_up(context, &repo, args, p))?;
     step(context, &backup_line("3 again    ", &second, ms2));
-    let (verified, ms3) =
-        timed(context, "verifying", |p| verify::run(&repo, Level::Content, context.workers(), p, &context.cancel))?;
+    let (verified, ms3) = timed(context, "verifying", |p| {
+        verify::run(&repo, Level::Content, context.workers(), None, p, &context.cancel)
+    })?;
     let (chunks, bytes) = verified.regions.iter().fold((0, 0), |(c, b), r| (c + r.chunks, b + r.bytes));
     step(
         context,

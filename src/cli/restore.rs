@@ -7,30 +7,56 @@ use super::common::Context;
 use super::found;
 use super::output::{Outcome, path_text};
 use super::progress::Shown;
-use crate::base::{Progress, units};
-use crate::error::Result;
+use super::recorded::Recorded;
+use crate::base::{Progress, SessionId, units};
+use crate::error::{Exit, Result};
+use crate::format::run::RunKind;
 use crate::ops::browse;
+use crate::ops::record::Closing;
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
+use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
-    let repo = context.open()?;
-    let view = View::load(&repo)?;
+struct Restored {
+    sid: SessionId,
+    source: String,
+    /// What naming the snapshot alone makes of the exit code.
+    named: Exit,
+    report: RestoreReport,
+    elapsed_ms: u64,
+}
+
+fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restored> {
+    let view = View::load(repo)?;
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
-    let reader = reader(&repo)?;
+    let reader = reader(repo)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);
     let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
-    let elapsed_ms = shown.elapsed_ms();
-    drop(shown);
+    let source = snapshot.manifest.source.name.clone();
+    Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms: shown.elapsed_ms() })
+}
+
+pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
+    let repo = context.open()?;
+    let recorded = Recorded { kind: RunKind::Restore, repo: Some(&repo), id: repo.id, opening: Closing::default() };
+    let (Restored { sid, named, report, elapsed_ms, .. }, closed) = recorded.run(
+        context,
+        !args.dry_run,
+        |_| restore(context, args, &repo),
+        |done, closing| {
+            let closing = Closing { source: Some(done.source.clone()), snapshots: vec![done.sid], ..closing };
+            (closing.restore(&done.report), done.report.exit().worse(done.named))
+        },
+    )?;
     let mut value = json!({
-        "verb": "restore", "snapshot": snapshot.manifest.sid.hex(), "target": path_text(args.target.as_os_str().as_bytes()),
+        "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": sid.hex(), "target": path_text(args.target.as_os_str().as_bytes()),
         "dry_run": args.dry_run, "seconds": elapsed_ms as f64 / 1000.0,
         "files": report.files, "files_same": report.files_same, "directories": report.dirs, "other": report.others,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "deleted": report.deleted,
@@ -38,7 +64,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     });
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
-    Ok(Outcome::new(report.exit().worse(exit), text, value))
+    Ok(Outcome::new(report.exit().worse(named), text, value))
 }
 
 fn request(context: &Context, args: &Restore) -> Result<RestoreRequest> {

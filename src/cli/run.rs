@@ -28,11 +28,12 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         open: &open,
         say: &|text| remark(&plain(text)),
         env: &context.env,
+        state: &context.state()?,
         cancel: &context.cancel,
         workers: context.workers(),
         over: None,
     };
-    let report = run::run(&around, policy, repository, kind, policy.retries())?;
+    let report = run::run(&around, policy, repository, kind, policy.retries(), Vec::new())?;
     Ok(outcome(&report))
 }
 

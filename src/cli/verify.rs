@@ -5,8 +5,12 @@ use super::common::Context;
 use super::found::findings_text;
 use super::output::Outcome;
 use super::progress::Shown;
+use super::recorded::Recorded;
 use crate::base::{Progress, units};
 use crate::error::{Exit, Result};
+use crate::format::run::RunKind;
+use crate::ops::ledger::Ledger;
+use crate::ops::record::Closing;
 use crate::ops::verify::{self, Level, VerifyReport};
 use crate::repo::open;
 use serde_json::json;
@@ -21,19 +25,30 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     let progress = Arc::new(Progress::default());
     let places = context.places()?;
     let workers = context.workers();
-    let (report, elapsed_ms) = if level == Level::Ciphertext {
+    let opening = Closing { how: Some(level.name().into()), ..Closing::default() };
+    let end = |report: &VerifyReport, closing: Closing| (closing.verify(report), report.exit());
+    let kind = RunKind::Verify;
+    let (report, closed, elapsed_ms) = if level == Level::Ciphertext {
         let marked = open::mark(&context.opening(&places))?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
-        (verify::ciphertext(&marked.regions, workers, &progress, &context.cancel)?, shown.elapsed_ms())
+        let look =
+            |ledger: Option<&Ledger>| verify::ciphertext(&marked.regions, workers, ledger, &progress, &context.cancel);
+        let (report, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
+        (report, closed, shown.elapsed_ms())
     } else {
         let repo = context.open_at(&places, &context.secret()?)?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
-        (verify::run(&repo, level, workers, &progress, &context.cancel)?, shown.elapsed_ms())
+        let look = |ledger: Option<&Ledger>| verify::run(&repo, level, workers, ledger, &progress, &context.cancel);
+        let recorded = Recorded { kind, repo: Some(&repo), id: repo.id, opening };
+        let (report, closed) = recorded.run(context, true, look, end)?;
+        (report, closed, shown.elapsed_ms())
     };
-    Ok(outcome(&report, level, elapsed_ms))
+    let mut outcome = outcome(&report, level, elapsed_ms);
+    outcome.json["run"] = json!(closed.map(|closed| closed.id.hex()));
+    Ok(outcome)
 }
 
-pub fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
+fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     let regions: Vec<_> = report
         .regions

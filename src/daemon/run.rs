@@ -2,10 +2,13 @@
 
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::error::{Error, Exit, Kind, Result};
+use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::Mode;
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::forget;
+use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
+use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
 use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Retries, Source, Task};
@@ -13,6 +16,7 @@ use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +129,8 @@ pub struct Surroundings<'a> {
     pub say: &'a Say<'a>,
     /// The clock.
     pub env: &'a Env,
+    /// Where the local catalog is.
+    pub state: &'a Path,
     /// Raised when the run is to stop.
     pub cancel: &'a Cancel,
     /// Threads that read and store.
@@ -133,7 +139,8 @@ pub struct Surroundings<'a> {
     pub over: Option<&'a Over>,
 }
 
-/// Runs a policy now. A failed run is tried again as `retry` says.
+/// Runs a policy now. A failed run is tried again as `retry` says. `earlier` is how sources ended in attempts before
+/// this one: only those that failed are touched again.
 ///
 /// # Errors
 /// Nothing could be tried: the repository cannot be opened, or the run was interrupted before its first source.
@@ -143,9 +150,9 @@ pub fn run(
     repository: &Repository,
     kind: Task,
     retry: Retries,
+    earlier: Vec<SourceEnd>,
 ) -> Result<Report> {
-    let mut report =
-        Report { policy: policy.name().to_string(), kind, attempts: 0, sources: Vec::new(), verified: None };
+    let mut report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources: earlier, verified: None };
     loop {
         report.attempts += 1;
         let more = report.attempts <= retry.max;
@@ -184,99 +191,160 @@ fn worth_another(exit: Exit) -> bool {
     matches!(exit, Exit::Failed | Exit::NoRepository)
 }
 
+/// What the parts of an attempt share.
+struct Work<'a> {
+    around: &'a Surroundings<'a>,
+    policy: &'a BackupPolicy,
+    repo: &'a Arc<Repo>,
+    ledger: &'a Ledger,
+}
+
 fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
-    let mode = match report.kind {
-        Task::Verify => return check(around, policy, repo, report),
-        Task::Incremental => Mode::Incremental,
-        Task::Full => Mode::Full,
+    let ledger = Ledger::open(around.state, &repo.id, around.env);
+    let work = Work { around, policy, repo, ledger: &ledger };
+    let done = match report.kind {
+        Task::Verify => work.check().map(|verified| report.verified = Some(verified)),
+        Task::Incremental => work.protect_all(Mode::Incremental, report),
+        Task::Full => work.protect_all(Mode::Full, report),
     };
-    let before: BTreeMap<String, SourceEnd> = report.sources.drain(..).map(|s| (s.source.clone(), s)).collect();
-    for source in policy.sources() {
-        let end = match before.get(&source.name).filter(|end| end.fate != Fate::Failed) {
-            Some(done) => done.clone(),
-            None => thinned(around, policy, repo, protect(around, policy, repo, source, mode)),
-        };
-        end.why.iter().for_each(|why| (around.say)(&format!("source {}: {why}", end.source)));
-        report.sources.push(end);
-    }
-    Ok(())
+    ledger.remarks().iter().for_each(|what| (around.say)(what));
+    done
 }
 
-fn check(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
-    let level = match policy.verify().map(|v| v.level).unwrap_or_default() {
-        Level::Presence => verify::Level::Presence,
-        Level::Ciphertext => verify::Level::Ciphertext,
-        Level::Content => verify::Level::Content,
-    };
-    let verified = verify::run(repo, level, around.workers, &Progress::default(), around.cancel)?;
-    for finding in &verified.findings {
-        (around.say)(&format!("DAMAGE: {finding}"));
+impl Work<'_> {
+    fn say(&self, what: &str) {
+        (self.around.say)(what);
     }
-    for (title, lines) in [("BROKEN", &verified.broken), ("LOST", &verified.lost), ("BEHIND", &verified.behind)] {
-        lines.iter().for_each(|line| (around.say)(&format!("{title}: {line}")));
-    }
-    report.verified = Some(verified);
-    Ok(())
-}
 
-/// After a new snapshot, the source's older ones are judged by the policy's retention.
-fn thinned(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, mut end: SourceEnd) -> SourceEnd {
-    if end.snapshot.is_none() || end.fate == Fate::Failed || policy.retention().keeps_all() {
-        return end;
+    /// Runs a part of the work and records it.
+    fn recorded<T>(
+        &self,
+        kind: Recorded,
+        closing: Closing,
+        act: impl FnOnce() -> Result<T>,
+        end: impl FnOnce(&T, Closing) -> (Closing, Exit),
+    ) -> (Result<T>, Option<Closed>) {
+        let closing = Closing { policy: Some(self.policy.name().to_string()), ..closing };
+        let opening = Opening { kind, repo: Some(self.repo), host: files::hostname(), closing };
+        opening.run(self.ledger, act, end)
     }
-    match forget_unkept(around, policy, repo, &end.source) {
-        Ok(count) => end.forgotten = count,
-        Err(e) => {
-            end.why.push(format!("nothing was forgotten: {e}"));
-            end.exit = end.exit.worse(e.exit());
-            end.fate = Fate::Degraded;
-        }
-    }
-    end
-}
 
-fn forget_unkept(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, source: &str) -> Result<usize> {
-    let view = View::load(repo)?;
-    let wish = Wish { rules: policy.retention(), zone: policy.zone(), accept_small: false };
-    let plan = Plan::make(repo, &view, &wish, |manifest| manifest.source.name == source)?;
-    plan.check_brakes()?;
-    let targets = plan.targets();
-    if targets.is_empty() {
-        return Ok(0);
-    }
-    let reason = format!("retention of policy {}", policy.name());
-    let done = forget::run(repo, &view, &targets, false, &reason, around.cancel)?;
-    done.warnings.iter().for_each(|warning| (around.say)(&format!("source {source}: {warning}")));
-    Ok(done.forgotten.len())
-}
-
-/// Backs up one source, unless somebody else does.
-fn protect(
-    around: &Surroundings<'_>,
-    policy: &BackupPolicy,
-    repo: &Arc<Repo>,
-    source: &Source,
-    mode: Mode,
-) -> SourceEnd {
-    let end =
-        |fate, exit, snapshot, why| SourceEnd { source: source.name.clone(), fate, exit, snapshot, why, forgotten: 0 };
-    let done = match wait_for_others(around, policy, repo, source) {
-        Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
-        Ok(None) => options(source, mode, around.workers)
-            .and_then(|options| backup::run(repo, options, &Progress::default(), around.cancel)),
-        Err(e) => Err(e),
-    };
-    match done {
-        Ok(report) => {
-            let exit = report.exit();
-            let fate = match exit {
-                Exit::Done => Fate::Protected,
-                Exit::Failed => Fate::Failed,
-                _ => Fate::Degraded,
+    fn protect_all(&self, mode: Mode, report: &mut Report) -> Result<()> {
+        let before: BTreeMap<String, SourceEnd> = report.sources.drain(..).map(|s| (s.source.clone(), s)).collect();
+        for source in self.policy.sources() {
+            let end = match before.get(&source.name).filter(|end| end.fate != Fate::Failed) {
+                Some(done) => done.clone(),
+                None => self.thinned(self.protect(source, mode)),
             };
-            end(fate, exit, report.snapshot, wrong_with(&report))
+            end.why.iter().for_each(|why| self.say(&format!("source {}: {why}", end.source)));
+            report.sources.push(end);
         }
-        Err(e) => end(Fate::Failed, e.exit(), None, vec![e.to_string()]),
+        Ok(())
+    }
+
+    fn check(&self) -> Result<VerifyReport> {
+        let level = match self.policy.verify().map(|v| v.level).unwrap_or_default() {
+            Level::Presence => verify::Level::Presence,
+            Level::Ciphertext => verify::Level::Ciphertext,
+            Level::Content => verify::Level::Content,
+        };
+        let Surroundings { workers, cancel, .. } = *self.around;
+        let closing = Closing { how: Some(level.name().into()), ..Closing::default() };
+        let (verified, closed) = self.recorded(
+            Recorded::Verify,
+            closing,
+            || verify::run(self.repo, level, workers, Some(self.ledger), &Progress::default(), cancel),
+            |report, closing| (closing.verify(report), report.exit()),
+        );
+        for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
+            self.say(&format!("region {region} has no record of this run: {why}"));
+        }
+        let verified = verified?;
+        verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        for (title, lines) in [("BROKEN", &verified.broken), ("LOST", &verified.lost), ("BEHIND", &verified.behind)] {
+            lines.iter().for_each(|line| self.say(&format!("{title}: {line}")));
+        }
+        Ok(verified)
+    }
+
+    /// After a new snapshot, the source's older ones are judged by the policy's retention.
+    fn thinned(&self, mut end: SourceEnd) -> SourceEnd {
+        if end.snapshot.is_none() || end.fate == Fate::Failed || self.policy.retention().keeps_all() {
+            return end;
+        }
+        match self.forget_unkept(&end.source) {
+            Ok(count) => end.forgotten = count,
+            Err(e) => {
+                end.why.push(format!("nothing was forgotten: {e}"));
+                end.exit = end.exit.worse(e.exit());
+                end.fate = Fate::Degraded;
+            }
+        }
+        end
+    }
+
+    fn forget_unkept(&self, source: &str) -> Result<usize> {
+        let view = View::load(self.repo)?;
+        let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
+        let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
+        plan.check_brakes()?;
+        let targets = plan.targets();
+        if targets.is_empty() {
+            return Ok(0);
+        }
+        let reason = format!("retention of policy {}", self.policy.name());
+        let closing = Closing { source: Some(source.to_owned()), ..Closing::default() };
+        let (done, _) = self.recorded(
+            Recorded::Forget,
+            closing,
+            || forget::run(self.repo, &view, &targets, false, &reason, self.around.cancel),
+            |report, closing| (closing.forget(report), report.exit()),
+        );
+        let done = done?;
+        done.warnings.iter().for_each(|warning| self.say(&format!("source {source}: {warning}")));
+        for (region, why) in &done.behind {
+            self.say(&format!("source {source}: region {region} has not all markers of what was forgotten: {why}"));
+        }
+        Ok(done.forgotten.len())
+    }
+
+    /// Backs up one source, unless somebody else does.
+    fn protect(&self, source: &Source, mode: Mode) -> SourceEnd {
+        let Surroundings { workers, cancel, .. } = *self.around;
+        let end = |fate, exit, snapshot, why| SourceEnd {
+            source: source.name.clone(),
+            fate,
+            exit,
+            snapshot,
+            why,
+            forgotten: 0,
+        };
+        let options = match wait_for_others(self.around, self.policy, self.repo, source) {
+            Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
+            Ok(None) => options(source, mode, workers),
+            Err(e) => Err(e),
+        };
+        let closing =
+            Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
+        let (done, closed) = self.recorded(
+            Recorded::Backup,
+            closing,
+            || backup::run(self.repo, options?, &Progress::default(), cancel),
+            |report, closing| (closing.backup(report), report.exit()),
+        );
+        match done {
+            Ok(mut report) => {
+                closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
+                let exit = report.exit();
+                let fate = match exit {
+                    Exit::Done => Fate::Protected,
+                    Exit::Failed => Fate::Failed,
+                    _ => Fate::Degraded,
+                };
+                end(fate, exit, report.snapshot, wrong_with(&report))
+            }
+            Err(e) => end(Fate::Failed, e.exit(), None, vec![e.to_string()]),
+        }
     }
 }
 

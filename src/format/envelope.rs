@@ -54,6 +54,8 @@ pub enum Kind {
     EpochBegin = 11,
     /// An epoch is decided.
     EpochEnd = 12,
+    /// Record of a closed run.
+    Run = 13,
 }
 
 /// Which of the key epoch's keys seals it.
@@ -74,8 +76,9 @@ impl Kind {
     /// From the byte of the header.
     pub fn from_id(id: u8) -> Option<Kind> {
         use Kind::*;
-        [Data, Tree, Index, Manifest, Tombstone, Repack, Session, Forgotten, Hold, HoldRelease, EpochBegin, EpochEnd]
+        [Data, Tree, Index, Manifest, Tombstone, Repack, Session]
             .into_iter()
+            .chain([Forgotten, Hold, HoldRelease, EpochBegin, EpochEnd, Run])
             .find(|k| *k as u8 == id)
     }
 

@@ -9,6 +9,7 @@ pub mod objects;
 pub mod pack;
 pub mod region;
 pub mod ring;
+pub mod run;
 pub mod signed;
 pub mod slot;
 pub mod snapshot;

@@ -167,6 +167,7 @@ fn fits(kind: Kind, key: &str) -> bool {
         "holds" => kind == Kind::Hold,
         "epochs" if name.ends_with("/begin") => kind == Kind::EpochBegin,
         "epochs" => kind == Kind::EpochEnd,
+        "runs" => kind == Kind::Run,
         _ => false,
     }
 }

@@ -78,6 +78,19 @@ pub fn run(repo: &Arc<Repo>, cancel: &Cancel) -> Result<CaughtUp> {
     Ok(done)
 }
 
+/// Brings every region the records of runs that another has. Apart, because nothing waits for them.
+///
+/// # Errors
+/// Interrupted.
+pub fn records(repo: &Repo, cancel: &Cancel) -> Result<CaughtUp> {
+    let mut done = CaughtUp::default();
+    for (key, at) in holders(repo, Prefix::Runs) {
+        cancel.check()?;
+        copy(repo, &key, at, &mut done);
+    }
+    Ok(done)
+}
+
 /// Epochs first: they say which regions may be written. A damaged or squatted copy is passed over: the good
 /// one goes to the next suffix.
 fn epochs(repo: &Repo, done: &mut CaughtUp) -> Epochs {
@@ -213,7 +226,8 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
             | Key::EpochBegin(..)
             | Key::EpochEnd(..)
             | Key::Hold(_)
-            | Key::HoldRelease(_) => {
+            | Key::HoldRelease(_)
+            | Key::Run(_) => {
                 repo.open_object(key, &bytes)?;
             }
             Key::Region | Key::Slot(_) | Key::Config(..) | Key::Session(_) => {

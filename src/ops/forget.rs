@@ -1,7 +1,7 @@
 //! Forgetting: a permanent signed marker in every region. Nothing is deleted.
 
 use crate::base::{Cancel, Digest, SessionId};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Forgotten;
 use crate::region::RegionSet;
@@ -39,6 +39,13 @@ pub struct ForgetReport {
     pub behind: Vec<(String, String)>,
     /// What somebody else did meanwhile, that a person should know.
     pub warnings: Vec<String>,
+}
+
+impl ForgetReport {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        if self.behind.is_empty() { Exit::Done } else { Exit::Behind }
+    }
 }
 
 /// Refuses what a rule forbids: the last snapshot of a source (without `last`), and held ones.

@@ -13,7 +13,7 @@ const UNITS: [(char, i64); 5] =
 ///
 /// # Errors
 /// [`Kind::Config`] for anything else.
-pub(super) fn parse(text: &str) -> Result<i64> {
+pub fn parse(text: &str) -> Result<i64> {
     let refuse = |why: &str| {
         Error::new(Kind::Config, format!("{} is not a duration: {why}", quoted(text)))
             .advise("write numbers with the units s, m, h, d, w, like `90s`, `15m`, `1h30m`, `7d`")

@@ -37,6 +37,7 @@ pub use coming::Coming;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
+pub use duration::parse as duration_ms;
 pub use exclude::Excludes;
 pub use name::Name;
 pub use region::RegionSpec;

@@ -96,6 +96,11 @@ impl<'r> Writer<'r> {
         packs
     }
 
+    /// Packs that were stored so far.
+    pub fn stored(&self) -> Vec<PackName> {
+        lock(&self.ledger).stored.to_vec()
+    }
+
     /// A worker's own pack for data or trees.
     pub fn packer(&self, class: Class) -> Packer<'_, 'r> {
         Packer {

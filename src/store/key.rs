@@ -1,6 +1,6 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, SegmentName, SessionId, SlotId};
+use crate::base::{ConfigNo, Epoch, HoldId, PackName, RunId, SegmentName, SessionId, SlotId};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,8 @@ pub enum Key {
     EpochBegin(Epoch, u32),
     /// `epochs/<n>/end`
     EpochEnd(Epoch, u32),
+    /// `runs/<id>`
+    Run(RunId),
 }
 
 /// What can be listed.
@@ -52,11 +54,13 @@ pub enum Prefix {
     Holds,
     /// Epochs.
     Epochs,
+    /// Records of closed runs.
+    Runs,
 }
 
 impl Prefix {
     /// All of them, in the order in which a copy is made: what is needed before what needs it.
-    pub const ALL: [Prefix; 9] = [
+    pub const ALL: [Prefix; 10] = [
         Prefix::Keys,
         Prefix::Config,
         Prefix::Epochs,
@@ -66,6 +70,7 @@ impl Prefix {
         Prefix::Packs,
         Prefix::Index,
         Prefix::Snapshots,
+        Prefix::Runs,
     ];
 
     /// The folder.
@@ -80,6 +85,7 @@ impl Prefix {
             Prefix::Forgotten => "forgotten",
             Prefix::Holds => "holds",
             Prefix::Epochs => "epochs",
+            Prefix::Runs => "runs",
         }
     }
 }
@@ -117,6 +123,7 @@ impl Key {
             Key::HoldRelease(id) => format!("holds/{id}.release"),
             Key::EpochBegin(n, _) => format!("epochs/{:08}/begin", n.0),
             Key::EpochEnd(n, _) => format!("epochs/{:08}/end", n.0),
+            Key::Run(id) => format!("runs/{id}"),
         }
     }
 
@@ -155,6 +162,7 @@ impl Key {
                     _ => return None,
                 }
             }
+            "runs" => Key::Run(RunId::parse(rest)?),
             _ => return None,
         })
     }
@@ -190,6 +198,7 @@ mod tests {
             Key::HoldRelease(HoldId([4; 16])),
             Key::EpochBegin(Epoch(1), 0),
             Key::EpochEnd(Epoch(2), 1),
+            Key::Run(RunId([5; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));

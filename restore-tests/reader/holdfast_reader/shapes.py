@@ -102,4 +102,24 @@ END = record(
     {0: FRESH, 1: U32, 2: HASH, 3: octets(multiple=32), 4: ROOTS, 5: TIME, 6: octets(multiple=16)},
     {7: octets(multiple=32)},
 )
+RUN = record(
+    {
+        0: FRESH,
+        1: ID,
+        2: text,
+        5: text,
+        6: TIME,
+        7: TIME,
+        8: U8,
+        9: text,
+        10: several(ID),
+        11: several(fixed(text, U64)),
+        12: several(text),
+        13: several(fixed(text, text)),
+        14: several(record({0: octets(), 1: text, 2: text})),
+        15: U64,
+        16: text,
+    },
+    {3: text, 4: text, 17: text, 18: text},
+)
 INDEX = record({0: FRESH, 1: ID, 2: U32, 3: U32, 4: octets(multiple=41), 5: octets(multiple=56)})

@@ -11,7 +11,7 @@ mod step;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
-use crate::base::{Cancel, Generation, Progress, SessionId};
+use crate::base::{Cancel, Generation, PackName, Progress, SessionId};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
 use crate::repo::Repo;
@@ -74,6 +74,8 @@ pub struct BackupReport {
     pub caught_up: CaughtUp,
     /// Copies that were asked for.
     pub copies_min: usize,
+    /// Packs that were stored.
+    pub packs: Vec<PackName>,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
 }
@@ -118,6 +120,19 @@ fn escaped(path: &[u8]) -> String {
     text
 }
 
+impl BackupOptions {
+    /// Name of the source.
+    ///
+    /// # Errors
+    /// What is given is no path.
+    pub fn source_name(&self) -> Result<String> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => Ok(default_name(&self.host, &absolute(&self.paths)?)),
+        }
+    }
+}
+
 /// Runs a backup.
 ///
 /// # Errors
@@ -128,7 +143,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     let paths = absolute(&options.paths)?;
     let source = Source {
         kind: "files".into(),
-        name: options.name.clone().unwrap_or_else(|| default_name(&options.host, &paths)),
+        name: options.source_name()?,
         host: options.host.clone(),
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
@@ -147,7 +162,25 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     }
     let paths = &paths;
     let run = Run { repo, options: &options, paths, source, start, generation, view, parent, fs_id, progress, cancel };
-    if options.dry_run { run.dry(walker) } else { run.store(walker, caught_up) }
+    if options.dry_run { run.dry(walker) } else { with_records(&run, walker, caught_up) }
+}
+
+/// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.
+fn with_records(run: &Run<'_>, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
+    let records = || catch_up::records(run.repo, run.cancel);
+    let (report, records) = if run.options.workers == 0 {
+        let records = records();
+        (run.store(walker, caught_up), records)
+    } else {
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(records);
+            (run.store(walker, caught_up), beside.join().unwrap_or_else(|_| Ok(CaughtUp::default())))
+        })
+    };
+    let (mut report, records) = (report?, records?);
+    report.caught_up.objects += records.objects;
+    report.caught_up.bytes += records.bytes;
+    Ok(report)
 }
 
 /// Absolute paths, without what changes nothing: `src`, `src/` and `./src/.` are one source.

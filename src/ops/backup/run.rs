@@ -59,13 +59,13 @@ impl Run<'_> {
         let reader = Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
         let mut planner = self.planner(walker, &reader, None);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
-        Ok(self.report(None, built, self.transfer(), CaughtUp::default()))
+        Ok(self.report(None, built, self.transfer(), CaughtUp::default(), Vec::new()))
     }
 
     /// Runs until a snapshot is made: a session that was fenced is followed by another, which finds what was
     /// stored through the index.
     pub(super) fn store(&self, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
-        let (mut walker, mut refreshes) = (Some(walker), None);
+        let (mut walker, mut refreshes, mut stored) = (Some(walker), None, Vec::new());
         for _ in 0..SESSIONS_MAX {
             let errand = Errand {
                 host: self.options.host.clone(),
@@ -77,10 +77,11 @@ impl Run<'_> {
                 Some(first) => first,
                 None => Walker::new(self.paths, self.options.walk.clone())?,
             };
-            let (built, work) = self.write(&session, walker)?;
+            let (built, work, new) = self.write(&session, walker)?;
+            stored.extend(new);
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(done) => {
-                    return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up));
+                    return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
                 }
                 Ended::Fenced(sid) => refreshes = Some(sid),
             }
@@ -89,7 +90,7 @@ impl Run<'_> {
     }
 
     /// Stores the source; the session is given up if that does not succeed.
-    fn write(&self, session: &Session, walker: Walker) -> Result<(Built, Work)> {
+    fn write(&self, session: &Session, walker: Walker) -> Result<(Built, Work, Vec<PackName>)> {
         let repo = self.repo;
         let whole = self.parent.as_ref().map(|p| p.manifest.sid).filter(|sid| session.parent_stands(repo, *sid));
         let index = Arc::new(Index::load(repo)?);
@@ -116,7 +117,7 @@ impl Run<'_> {
         match (built, finished) {
             (Ok(built), Ok(complete)) => {
                 let parent = whole.filter(|_| self.parent_rule().is_some());
-                Ok((built, Work { complete, packs: writer.packs(), parent }))
+                Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored()))
             }
             (Err(e), _) | (_, Err(e)) => {
                 session.give_up(repo, e.what())?;
@@ -211,6 +212,7 @@ impl Run<'_> {
         built: Built,
         transfer: Transfer,
         caught_up: CaughtUp,
+        packs: Vec<PackName>,
     ) -> BackupReport {
         let regions = &self.repo.regions;
         let visible = committed.map_or(RegionSet::NONE, |c| c.regions);
@@ -237,6 +239,7 @@ impl Run<'_> {
             behind: behind.chain(lacking).collect(),
             caught_up,
             copies_min: self.repo.copies_min,
+            packs,
             encoder_errors: self.progress.encoder_errors.get(),
         }
     }

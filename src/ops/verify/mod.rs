@@ -4,23 +4,26 @@
 //! every object's bytes fit its name or checksum; needs no key. `content`: every record of every pack is
 //! opened, decoded and its chunk ids computed again, in every region.
 
-use crate::base::{Cancel, ChunkId, PackName, Progress};
-use crate::chunk::Coder;
+mod packs;
+mod trees;
+
+use self::packs::{Packs, Places, check_pack, ciphertexts, fetch_pack, parallel, places_by_pack};
+use self::trees::trees;
+use super::ledger::Ledger;
+use super::scrub::Scrub;
+use crate::base::{Cancel, PackName, Progress};
+use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::tree::{Entry, EntryType};
-use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, RegionSet, Regions, lock};
+use crate::format::{FormatError, signed};
+use crate::region::{Finding, Regions, lock};
 use crate::repo::Repo;
-use crate::repo::index::{Index, Located};
+use crate::repo::index::Index;
 use crate::repo::open::{self, Chain};
-use crate::repo::reader::{Content, Reader, keys_of, open_record};
-use crate::repo::tree::{DirReader, ListReader, check_depth};
+use crate::repo::reader::Reader;
 use crate::repo::view::View;
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::store::{Key, Listed, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// How deep to look.
@@ -101,6 +104,7 @@ pub fn run(
     repo: &Arc<Repo>,
     level: Level,
     workers: usize,
+    ledger: Option<&Ledger>,
     progress: &Progress,
     cancel: &Cancel,
 ) -> Result<VerifyReport> {
@@ -111,7 +115,7 @@ pub fn run(
     let packs = index.packs();
     progress.bytes_expected.set(packs.values().map(|(line, on)| line.size * on.count() as u64).sum());
     let places = (level == Level::Content).then(|| places_by_pack(&index));
-    let looking = Looking { repo, chain: open::chain(repo), level, packs, places, workers, progress, cancel };
+    let looking = Looking { repo, ledger, chain: open::chain(repo), packs, places, workers, progress, cancel };
     for ix in 0..repo.regions.len() {
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
@@ -144,8 +148,8 @@ pub fn run(
 /// What every region is judged by.
 struct Looking<'l> {
     repo: &'l Repo,
+    ledger: Option<&'l Ledger>,
     chain: Chain,
-    level: Level,
     packs: Packs,
     /// At level `content`.
     places: Option<Places>,
@@ -159,16 +163,30 @@ impl Looking<'_> {
         let regions = &self.repo.regions;
         let mut check = |key: &Key, bytes: &[u8]| check_signed(self.repo, &self.chain, key, bytes);
         small_objects(regions, ix, here, self.cancel, &mut check)?;
-        let sound = check_packs(self.repo, ix, &self.packs, here)?;
-        match (&self.places, self.level) {
-            (Some(places), _) => self.contents(ix, &sound, places, here),
-            (None, Level::Ciphertext) => ciphertexts(regions, ix, self.workers, self.progress, self.cancel, here),
-            (None, _) => Ok(()),
+        let scrub = Scrub::begin(self.ledger, regions, ix, PackLook::Content);
+        let mut sound = check_packs(self.repo, ix, &self.packs, here)?;
+        if let Some(scrub) = &scrub {
+            let all: Vec<PackName> =
+                self.packs.iter().filter(|(_, (_, on))| on.has(ix)).map(|(name, _)| *name).collect();
+            let there: HashSet<PackName> = sound.iter().copied().collect();
+            sound = scrub.order(&all, sound);
+            all.iter().filter(|name| !there.contains(*name)).for_each(|name| scrub.missing(name));
+        }
+        match &self.places {
+            Some(places) => self.contents(ix, &sound, places, scrub.as_ref(), here),
+            None => Ok(()),
         }
     }
 
     /// Every sound pack, record by record.
-    fn contents(&self, ix: usize, packs: &[PackName], places: &Places, here: &mut RegionReport) -> Result<()> {
+    fn contents(
+        &self,
+        ix: usize,
+        packs: &[PackName],
+        places: &Places,
+        scrub: Option<&Scrub<'_>>,
+        here: &mut RegionReport,
+    ) -> Result<()> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
         parallel(packs, self.workers, self.cancel, |name| {
@@ -177,7 +195,11 @@ impl Looking<'_> {
             progress.bytes_read.add(size);
             progress.bytes_done.add(size);
             let expected = places.get(name).map_or(&[][..], |all| all);
-            match check_pack(self.repo, name, bytes.into(), expected) {
+            let checked = check_pack(self.repo, name, bytes.into(), expected);
+            if let Some(scrub) = scrub {
+                scrub.looked(name, checked.as_ref().err().map(ToString::to_string));
+            }
+            match checked {
                 Ok(chunks) => {
                     let mut totals = lock(&totals);
                     totals.0 += size;
@@ -198,14 +220,22 @@ impl Looking<'_> {
 ///
 /// # Errors
 /// Nothing could be looked at, or interrupted.
-pub fn ciphertext(regions: &Regions, workers: usize, progress: &Progress, cancel: &Cancel) -> Result<VerifyReport> {
+pub fn ciphertext(
+    regions: &Regions,
+    workers: usize,
+    ledger: Option<&Ledger>,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<VerifyReport> {
     let mut report = VerifyReport::default();
     for ix in 0..regions.len() {
         let mut here = RegionReport { region: regions.region(ix).name.clone(), ..RegionReport::default() };
         let looked = match regions.failure(ix) {
             Some(e) => Err(e),
-            None => small_objects(regions, ix, &mut here, cancel, &mut |_, _| Ok(()))
-                .and_then(|()| ciphertexts(regions, ix, workers, progress, cancel, &mut here)),
+            None => small_objects(regions, ix, &mut here, cancel, &mut |_, _| Ok(())).and_then(|()| {
+                let scrub = Scrub::begin(ledger, regions, ix, PackLook::Ciphertext);
+                ciphertexts(regions, ix, (workers, scrub.as_ref()), progress, cancel, &mut here)
+            }),
         };
         match looked {
             Ok(()) => {}
@@ -284,6 +314,7 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
         Key::HoldRelease(_) => kind == K::HoldRelease,
         Key::EpochBegin(..) => kind == K::EpochBegin,
         Key::EpochEnd(..) => kind == K::EpochEnd,
+        Key::Run(_) => kind == K::Run,
         Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
     };
     if fits { Ok(()) } else { Err(FormatError::Unsigned("another kind of object than belongs here")) }
@@ -309,229 +340,10 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
     Ok(sound)
 }
 
-/// Runs `each` for every item on several threads; stops at the first error.
-fn parallel<T: Sync>(
-    items: &[T],
-    workers: usize,
-    cancel: &Cancel,
-    each: impl Fn(&T) -> Result<()> + Sync,
-) -> Result<()> {
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<Error>> = Mutex::new(None);
-    let work = || {
-        while !cancel.raised() && lock(&failed).is_none() {
-            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(e) = each(item) {
-                lock(&failed).get_or_insert(e);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..workers.max(1) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    cancel.check()?;
-    lock(&failed).take().map_or(Ok(()), Err)
-}
-
-/// Every pack listed, its bytes against its name.
-fn ciphertexts(
-    regions: &Regions,
-    ix: usize,
-    workers: usize,
-    progress: &Progress,
-    cancel: &Cancel,
-    here: &mut RegionReport,
-) -> Result<()> {
-    let packs: Vec<Listed> = regions.list(ix, Prefix::Packs)?;
-    let totals = Mutex::new((0u64, 0u64));
-    parallel(&packs, workers, cancel, |line| {
-        let Key::Pack(name) = line.key else { return Ok(()) };
-        let Some(bytes) = fetch_pack(regions, ix, &name)? else { return Ok(()) };
-        progress.bytes_read.add(bytes.len() as u64);
-        progress.bytes_done.add(bytes.len() as u64);
-        let mut totals = lock(&totals);
-        totals.0 += 1;
-        totals.1 += bytes.len() as u64;
-        drop(totals);
-        if let Err(why) = pack::check_name(&name, &bytes) {
-            regions.record(ix, &line.key.path(), why.to_string());
-        }
-        Ok(())
-    })?;
-    let (objects, bytes) = totals.into_inner().unwrap_or_default();
-    here.objects += objects;
-    here.bytes += bytes;
-    Ok(())
-}
-
-/// A whole pack; `None` when it is not to be had, which is recorded.
-fn fetch_pack(regions: &Regions, ix: usize, name: &PackName) -> Result<Option<bytes::Bytes>> {
-    let key = Key::Pack(*name);
-    match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == Kind::Retry => Err(e),
-        Err(e) => {
-            regions.record(ix, &key.path(), e.what());
-            Ok(None)
-        }
-    }
-}
-
-/// Every pack that is named, with the regions whose segments name it.
-type Packs = BTreeMap<PackName, (crate::format::index::PackLine, RegionSet)>;
-
-/// What the index says of each pack.
-type Places = HashMap<PackName, Vec<Located>>;
-
-fn places_by_pack(index: &Index) -> Places {
-    let mut places: Places = HashMap::new();
-    for at in index.all() {
-        places.entry(at.pack.name).or_default().push(at);
-    }
-    places.values_mut().for_each(|all| all.sort_by_key(|at| (at.place.offset, at.place.inside)));
-    places
-}
-
-/// Opens every record of a pack by its own table and compares with the index. Returns the number of chunks.
-fn check_pack(
-    repo: &Repo,
-    name: &PackName,
-    mut bytes: Vec<u8>,
-    expected: &[Located],
-) -> std::result::Result<u64, FormatError> {
-    pack::check_name(name, &bytes)?;
-    let keys = keys_of(repo, &bytes)?;
-    let mut coder = Coder::new(ZSTD_LEVEL);
-    let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
-    let mut scratch = Vec::new();
-    for at in pack::records(&keys, &bytes)? {
-        let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut scratch)?.0 {
-            Content::Chunk(id, len) => {
-                found.insert((id, at.offset, at.len, at.number, None, len));
-            }
-            Content::Bundle(chunks) => found.extend(
-                chunks
-                    .iter()
-                    .map(|(id, offset, len)| (*id, at.offset, at.len, at.number, Some(*offset as u32), *len as u32)),
-            ),
-        }
-    }
-    for at in expected {
-        let p = at.place;
-        if !found.contains(&(p.id, p.offset, p.record_len, p.number, p.inside, p.len)) {
-            return Err(FormatError::WrittenWrong("the index names a chunk that is not there"));
-        }
-    }
-    Ok(found.len() as u64)
-}
-
-/// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.
-fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cancel) -> Result<()> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
-    let gone = gone_everywhere(reader);
-    let mut walked: HashSet<ChunkId> = HashSet::new();
-    for snapshot in view.newest_first() {
-        cancel.check()?;
-        report.snapshots += 1;
-        let sid = snapshot.manifest.sid.short();
-        // One path for all: in a deep tree those of the open directories would add up to gigabytes.
-        let mut path = Vec::new();
-        if let Err(why) = attributes_resolve(reader, &snapshot.manifest.root, &gone) {
-            report.broken.push(format!("snapshot {sid}: /: {why}"));
-        }
-        let mut stack = vec![(0, DirReader::new(reader, snapshot.manifest.root.tree))];
-        while let Some((prefix, dir)) = stack.last_mut() {
-            cancel.check()?;
-            let entry = match dir.next(&mut coder) {
-                Ok(Some(entry)) => entry,
-                Ok(None) => {
-                    stack.pop();
-                    continue;
-                }
-                Err(e) => {
-                    let dir = path[..*prefix].strip_suffix(b"/").unwrap_or_default();
-                    report.broken.push(format!("snapshot {sid}: /{}: {e}", shown(dir)));
-                    stack.pop();
-                    continue;
-                }
-            };
-            path.truncate(*prefix);
-            path.extend_from_slice(&entry.name);
-            if let Err(why) = attributes_resolve(reader, &entry, &gone) {
-                report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
-            }
-            match entry.kind {
-                EntryType::Dir if entry.tree.is_some_and(|id| walked.insert(id)) => match check_depth(stack.len()) {
-                    Ok(()) => {
-                        path.push(b'/');
-                        stack.push((path.len(), DirReader::new(reader, entry.tree)));
-                    }
-                    Err(e) => report.broken.push(format!("snapshot {sid}: /{}: {e}", shown(&path))),
-                },
-                EntryType::File => {
-                    if let Err(why) = file_resolves(reader, &entry, &gone, &mut coder) {
-                        report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A path for a report: bytes that are no text are replaced, and control characters shown as what they are.
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).escape_debug().to_string()
-}
-
-/// Packs with a finding in every region that can be reached.
-fn gone_everywhere(reader: &Reader) -> HashSet<PackName> {
-    let findings = reader.repo.findings();
-    let mut bad: HashMap<&str, HashSet<&str>> = HashMap::new();
-    for finding in &findings {
-        bad.entry(&finding.object).or_default().insert(&finding.region);
-    }
-    let regions = reader.repo.usable().count();
-    let gone = |name: &PackName| bad.get(Key::Pack(*name).path().as_str()).is_some_and(|at| at.len() >= regions);
-    reader.index.packs().into_keys().filter(gone).collect()
-}
-
-/// Whether a chunk is named by the index and not only in packs known to be gone.
-fn chunk_resolves(reader: &Reader, id: &ChunkId, gone: &HashSet<PackName>) -> bool {
-    reader.index.locate(id).any(|at| !gone.contains(&at.pack.name))
-}
-
-/// Attributes that are kept out of line.
-fn attributes_resolve(reader: &Reader, entry: &Entry, gone: &HashSet<PackName>) -> Result<()> {
-    match entry.xattrs_ref {
-        Some(id) if !chunk_resolves(reader, &id, gone) => {
-            let what = format!("extended attributes: chunk {} is nowhere intact", id.short());
-            Err(Error::new(Kind::Damage, what))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn file_resolves(reader: &Reader, entry: &Entry, gone: &HashSet<PackName>, coder: &mut Coder) -> Result<()> {
-    let mut list = ListReader::new(reader, entry)?;
-    while let Some(item) = list.next(coder)? {
-        if item.id != ChunkId::HOLE && !chunk_resolves(reader, &item.id, gone) {
-            let what = format!("chunk {} is nowhere intact", item.id.short());
-            return Err(Error::new(Kind::Damage, what));
-        }
-    }
-    Ok(())
-}
-
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let findings = repo.findings();
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds] {
+    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Runs] {
         let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
         for ix in repo.usable().iter() {
             for line in repo.regions.list(ix, prefix).unwrap_or_default() {

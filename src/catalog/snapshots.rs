@@ -1,0 +1,152 @@
+//! Snapshots, and which region has a copy.
+
+use super::{Catalog, RegionRef, Result, region_number, signed, source_number, unsigned};
+use crate::base::{RegionId, SessionId};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeSet;
+
+/// A snapshot as the catalog knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotLine {
+    /// Snapshot.
+    pub sid: SessionId,
+    /// Name of its source.
+    pub source: String,
+    /// Host.
+    pub host: String,
+    /// Start of its run, ms.
+    pub start: i64,
+    /// Mode.
+    pub mode: String,
+    /// Files.
+    pub files: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+    /// What could not be read.
+    pub errors: u64,
+    /// Regions that have it.
+    pub regions: Vec<RegionRef>,
+}
+
+/// How many snapshots of a source a region has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copies {
+    /// Region.
+    pub region: RegionRef,
+    /// Snapshots.
+    pub snapshots: u64,
+}
+
+/// The snapshots of one source, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSnapshots {
+    /// Name of the source.
+    pub source: String,
+    /// How many.
+    pub snapshots: u64,
+    /// By region.
+    pub copies: Vec<Copies>,
+    /// Start of the newest, ms.
+    pub newest: Option<i64>,
+}
+
+fn put(connection: &Connection, line: &SnapshotLine) -> Result<()> {
+    let source = source_number(connection, &line.source)?;
+    let sql = "INSERT OR IGNORE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    connection.prepare_cached(sql)?.execute(params![
+        line.sid.bytes(),
+        source,
+        line.host,
+        line.start,
+        line.mode,
+        signed(line.files),
+        signed(line.bytes),
+        signed(line.errors)
+    ])?;
+    let mut copy = connection.prepare_cached("INSERT OR IGNORE INTO copies VALUES (?1, ?2)")?;
+    for region in &line.regions {
+        copy.execute(params![line.sid.bytes(), region_number(connection, region)?])?;
+    }
+    Ok(())
+}
+
+fn drop_one(connection: &Connection, sid: &SessionId) -> Result<()> {
+    connection.prepare_cached("DELETE FROM snapshots WHERE sid = ?1")?.execute([sid.bytes()])?;
+    Ok(())
+}
+
+/// Copies that the catalog tells of and `looked_at` regions did not show.
+fn drop_copies(connection: &Connection, line: &SnapshotLine, looked_at: &[RegionRef]) -> Result<()> {
+    let mut gone = connection.prepare_cached("DELETE FROM copies WHERE sid = ?1 AND region = ?2")?;
+    for region in looked_at.iter().filter(|region| !line.regions.contains(region)) {
+        gone.execute(params![line.sid.bytes(), region_number(connection, region)?])?;
+    }
+    Ok(())
+}
+
+impl Catalog {
+    /// Adds snapshots, or copies of those it has.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn put_snapshots(&mut self, lines: &[SnapshotLine]) -> Result<()> {
+        self.all_or_nothing(|connection| lines.iter().try_for_each(|line| put(connection, line)))
+    }
+
+    /// Makes `lines` all that there is; what regions that were not looked at had, stays.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn set_snapshots(&mut self, lines: &[SnapshotLine], looked_at: &[RegionRef]) -> Result<()> {
+        self.all_or_nothing(|connection| {
+            let keep: BTreeSet<SessionId> = lines.iter().map(|line| line.sid).collect();
+            let mut known = connection.prepare_cached("SELECT sid FROM snapshots")?;
+            let known: Vec<SessionId> =
+                known.query_map([], |row| Ok(SessionId(row.get(0)?)))?.collect::<rusqlite::Result<_>>()?;
+            known.iter().filter(|sid| !keep.contains(sid)).try_for_each(|sid| drop_one(connection, sid))?;
+            for line in lines {
+                put(connection, line)?;
+                drop_copies(connection, line, looked_at)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes forgotten snapshots.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn drop_snapshots(&mut self, sids: &[SessionId]) -> Result<()> {
+        self.all_or_nothing(|connection| sids.iter().try_for_each(|sid| drop_one(connection, sid)))
+    }
+
+    /// The snapshots of every source in short, by name.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn source_snapshots(&self) -> Result<Vec<SourceSnapshots>> {
+        let sql = "SELECT s.n, s.name, t.snapshots FROM sources s JOIN totals t ON t.source = s.n AND t.region = 0
+            ORDER BY s.name";
+        let mut sources = self.connection.prepare_cached(sql)?;
+        let sources = sources
+            .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))?;
+        let sql = "SELECT r.id, r.name, t.snapshots FROM totals t JOIN regions r ON r.n = t.region
+            WHERE t.source = ?1 ORDER BY r.name";
+        let mut copies = self.connection.prepare_cached(sql)?;
+        let sql = "SELECT start FROM snapshots WHERE source = ?1 ORDER BY start DESC LIMIT 1";
+        let mut newest = self.connection.prepare_cached(sql)?;
+        let mut all = Vec::new();
+        for source in sources {
+            let (n, name, snapshots) = source?;
+            let copies = copies
+                .query_map([n], |row| {
+                    let region = RegionRef { id: RegionId(row.get(0)?), name: row.get(1)? };
+                    Ok(Copies { region, snapshots: unsigned(row.get(2)?) })
+                })?
+                .collect::<rusqlite::Result<_>>()?;
+            let newest = newest.query_row([n], |row| row.get(0)).optional()?;
+            all.push(SourceSnapshots { source: name, snapshots: unsigned(snapshots), copies, newest });
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,354 @@
+//! The record of a run: written when the run is over, whatever its end, into the regions and the local catalog.
+//! Best effort: what could not be written is named.
+
+use super::backup::BackupReport;
+use super::forget::ForgetReport;
+use super::ledger::{Ledger, region_ref};
+use super::restore::RestoreReport;
+use super::verify::VerifyReport;
+use crate::base::{ConfigNo, Digest, Env, Epoch, PackName, RunId, SessionId};
+use crate::catalog::SnapshotLine;
+use crate::error::{Error, Exit, Kind, Result};
+use crate::format::envelope::Kind as ObjectKind;
+use crate::format::run::{ERRORS_MAX, Figure, Lagging, Run, RunKind};
+use crate::format::signed::Fresh;
+use crate::format::snapshot::Miss;
+use crate::repo::Repo;
+use crate::store::{Key, Put};
+
+/// What a run says at its end.
+#[derive(Debug, Clone, Default)]
+pub struct Closing {
+    /// Name of the policy.
+    pub policy: Option<String>,
+    /// Name of the source.
+    pub source: Option<String>,
+    /// Mode or level.
+    pub how: Option<String>,
+    /// Snapshots made, restored or forgotten.
+    pub snapshots: Vec<SessionId>,
+    /// Figures by name.
+    pub figures: Vec<(&'static str, u64)>,
+    /// Regions that have everything.
+    pub reached: Vec<String>,
+    /// Regions that have not, and why.
+    pub behind: Vec<(String, String)>,
+    /// The first errors.
+    pub errors: Vec<Miss>,
+    /// How many there were.
+    pub errors_total: u64,
+    /// Packs stored.
+    pub packs: Vec<PackName>,
+    /// Whether further snapshots came into regions that had been behind.
+    pub moved: bool,
+}
+
+impl Closing {
+    /// A backup that made a snapshot.
+    #[must_use]
+    pub fn backup(self, report: &BackupReport) -> Closing {
+        let (c, t) = (&report.counts, &report.transfer);
+        Closing {
+            source: Some(report.source.clone()),
+            snapshots: report.snapshot.into_iter().collect(),
+            figures: vec![
+                ("bytes", c.bytes),
+                ("bytes_new", t.bytes_new),
+                ("bytes_read", t.bytes_read),
+                ("bytes_stored", t.bytes_stored),
+                ("changed_total", report.changed_total),
+                ("chunks_new", t.chunks_new),
+                ("chunks_used", t.chunks_used),
+                ("directories", c.dirs),
+                ("encoder_errors", report.encoder_errors),
+                ("excluded", c.excluded),
+                ("files", c.files),
+                ("files_read", c.files_read),
+                ("files_unchanged", c.files_unchanged),
+                ("other", c.other),
+                ("symlinks", c.symlinks),
+            ],
+            reached: report.regions.clone(),
+            behind: report.behind.clone(),
+            errors: report.errors.clone(),
+            errors_total: report.errors_total,
+            packs: report.packs.clone(),
+            moved: report.caught_up.snapshots > 0,
+            ..self
+        }
+    }
+
+    /// A verification that came to its end.
+    #[must_use]
+    pub fn verify(self, report: &VerifyReport) -> Closing {
+        let sum = |of: fn(&super::verify::RegionReport) -> u64| report.regions.iter().map(of).sum();
+        let wrong = report.findings.iter().map(|f| ("damage", f.to_string()));
+        let broken = report.broken.iter().map(|b| ("broken", b.clone()));
+        let lost = report.lost.iter().map(|l| ("lost", l.clone()));
+        let miss = |(kind, message): (&str, String)| Miss { path: Vec::new().into(), kind: kind.into(), message };
+        let errors: Vec<Miss> = wrong.chain(broken).chain(lost).map(miss).collect();
+        let failed = |r: &super::verify::RegionReport| r.failed.clone().map(|why| (r.region.clone(), why));
+        Closing {
+            figures: vec![
+                ("bytes", sum(|r| r.bytes)),
+                ("chunks", sum(|r| r.chunks)),
+                ("objects", sum(|r| r.objects)),
+                ("snapshots", report.snapshots),
+            ],
+            reached: report.regions.iter().filter(|r| r.failed.is_none()).map(|r| r.region.clone()).collect(),
+            behind: report.regions.iter().filter_map(failed).collect(),
+            errors_total: errors.len() as u64,
+            errors,
+            ..self
+        }
+    }
+
+    /// A restore that came to its end.
+    #[must_use]
+    pub fn restore(self, report: &RestoreReport) -> Closing {
+        Closing {
+            figures: vec![
+                ("bytes", report.bytes),
+                ("bytes_written", report.bytes_written),
+                ("deleted", report.deleted),
+                ("directories", report.dirs),
+                ("files", report.files),
+                ("files_same", report.files_same),
+                ("lost", report.lost),
+                ("other", report.others),
+            ],
+            errors: report.misses.clone(),
+            errors_total: report.misses_total,
+            ..self
+        }
+    }
+
+    /// Snapshots that were forgotten.
+    #[must_use]
+    pub fn forget(self, report: &ForgetReport) -> Closing {
+        Closing {
+            snapshots: report.forgotten.iter().map(|target| target.sid).collect(),
+            behind: report.behind.clone(),
+            ..self
+        }
+    }
+}
+
+/// A run that is going on.
+struct Recorder<'r> {
+    /// Without it the run is recorded in the catalog alone: there is no key to sign with.
+    repo: Option<&'r Repo>,
+    ledger: &'r Ledger,
+    env: &'r Env,
+    id: RunId,
+    kind: RunKind,
+    host: String,
+    start: i64,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    /// The run.
+    pub id: RunId,
+    /// Regions that did not take the record, and why.
+    pub missed: Vec<(String, String)>,
+}
+
+impl Closed {
+    /// A region without the record is behind, too.
+    pub fn count_missed(&self, behind: &mut Vec<(String, String)>) {
+        for (region, why) in &self.missed {
+            if !behind.iter().any(|(named, _)| named == region) {
+                behind.push((region.clone(), format!("has no record of this run: {why}")));
+            }
+        }
+    }
+}
+
+/// What is known of a run when it begins.
+pub struct Opening<'r> {
+    /// What it does.
+    pub kind: RunKind,
+    /// Without it the run is recorded in the catalog alone.
+    pub repo: Option<&'r Repo>,
+    /// Where it runs.
+    pub host: String,
+    /// What stands in its record also when it fails.
+    pub closing: Closing,
+}
+
+impl Opening<'_> {
+    /// Runs `act`, and records how it ended, whatever its end; `end` says what it did.
+    ///
+    /// # Errors
+    /// Those of `act`, or the kernel gave no random bytes.
+    pub fn run<T>(
+        self,
+        ledger: &Ledger,
+        act: impl FnOnce() -> Result<T>,
+        end: impl FnOnce(&T, Closing) -> (Closing, Exit),
+    ) -> (Result<T>, Option<Closed>) {
+        let recorder = match Recorder::begin(self.repo, ledger, &ledger.env, self.kind, self.host) {
+            Ok(recorder) => recorder,
+            Err(e) => return (Err(e), None),
+        };
+        let done = act();
+        let closed = match &done {
+            Ok(value) => {
+                let (closing, exit) = end(value, self.closing);
+                Some(recorder.done(closing, exit))
+            }
+            Err(e) => recorder.failed(self.closing, e),
+        };
+        (done, closed)
+    }
+}
+
+impl<'r> Recorder<'r> {
+    /// A run begins, on this host.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    fn begin(
+        repo: Option<&'r Repo>,
+        ledger: &'r Ledger,
+        env: &'r Env,
+        kind: RunKind,
+        host: String,
+    ) -> Result<Recorder<'r>> {
+        let id = RunId(env.random()?);
+        Ok(Recorder { repo, ledger, env, id, kind, host, start: env.now().0 })
+    }
+
+    /// The run ended with an error. Wrong usage is no run. After damage that stopped everything, a rollback of the
+    /// configuration for one, nothing more is written to the regions: the keys may be old ones.
+    fn failed(mut self, closing: Closing, error: &Error) -> Option<Closed> {
+        match error.kind() {
+            Kind::Config => return None,
+            Kind::Damage | Kind::Foreign | Kind::Newer | Kind::WrongKey => self.repo = None,
+            _ => {}
+        }
+        Some(self.end(closing, error.exit(), Some(error.to_string())))
+    }
+
+    /// The run came to its end.
+    fn done(self, closing: Closing, exit: Exit) -> Closed {
+        self.end(closing, exit, None)
+    }
+
+    fn end(self, closing: Closing, exit: Exit, error: Option<String>) -> Closed {
+        if let Some(repo) = self.repo {
+            self.ledger.refill(repo, closing.snapshots.len());
+        }
+        let mut run = self.record(&closing, exit, error);
+        let missed = self.repo.map_or_else(Vec::new, |repo| send(repo, &run));
+        let writes = matches!(self.kind, RunKind::Backup | RunKind::Forget);
+        if writes && !missed.is_empty() && exit == Exit::Done {
+            (run.exit, run.exit_name) = (Exit::Behind as u8, Exit::Behind.name().into());
+        }
+        self.ledger.with(|catalog| catalog.put_runs(std::slice::from_ref(&run)));
+        if let Some(repo) = self.repo {
+            self.keep(repo, &closing);
+            // Once more: damage may have been met only now.
+            self.ledger.refill(repo, closing.snapshots.len());
+        }
+        Closed { id: self.id, missed }
+    }
+
+    fn record(&self, closing: &Closing, exit: Exit, error: Option<String>) -> Run {
+        let figure = |(name, value): &(&str, u64)| Figure { name: (*name).into(), value: *value };
+        let mut figures: Vec<Figure> = closing.figures.iter().map(figure).collect();
+        figures.sort();
+        let lagging = |(region, why): &(String, String)| Lagging { region: region.clone(), why: why.clone() };
+        let nothing = Fresh { config: ConfigNo(0), digest: Digest::ZERO, epoch: Epoch(0) };
+        Run {
+            fresh: self.repo.map_or(nothing, Repo::fresh),
+            id: self.id,
+            kind: self.kind.name().into(),
+            policy: closing.policy.clone(),
+            source: closing.source.clone(),
+            host: self.host.clone(),
+            start: self.start,
+            end: self.env.now().0,
+            exit: exit as u8,
+            exit_name: exit.name().into(),
+            snapshots: closing.snapshots.clone(),
+            figures,
+            reached: closing.reached.clone(),
+            behind: closing.behind.iter().map(lagging).collect(),
+            errors: closing.errors.iter().take(ERRORS_MAX).cloned().collect(),
+            errors_total: closing.errors_total,
+            program: env!("CARGO_PKG_VERSION").into(),
+            error,
+            how: closing.how.clone(),
+        }
+    }
+
+    /// What the run changed, for the catalog.
+    fn keep(&self, repo: &Repo, closing: &Closing) {
+        let now = self.env.now().0;
+        let regions = &repo.regions;
+        let reached = (0..regions.len()).filter(|ix| closing.reached.contains(&regions.region(*ix).name));
+        let reached: Vec<_> = reached.filter_map(|ix| region_ref(regions, ix)).collect();
+        if !closing.packs.is_empty() {
+            for region in &reached {
+                self.ledger.with(|catalog| catalog.add_packs(region, &closing.packs, now));
+            }
+        }
+        match (self.kind, closing.moved) {
+            (RunKind::Backup, true) => self.ledger.resync(repo),
+            (RunKind::Backup, false) => {
+                let how = closing.how.clone().unwrap_or_default();
+                let count = |name| closing.figures.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
+                let line = |sid: &SessionId| SnapshotLine {
+                    sid: *sid,
+                    source: closing.source.clone().unwrap_or_default(),
+                    host: self.host.clone(),
+                    start: self.start,
+                    mode: how.clone(),
+                    files: count("files"),
+                    bytes: count("bytes"),
+                    errors: closing.errors_total,
+                    regions: reached.clone(),
+                };
+                let lines: Vec<SnapshotLine> = closing.snapshots.iter().map(line).collect();
+                self.ledger.with(|catalog| catalog.put_snapshots(&lines));
+            }
+            (RunKind::Forget, _) => drop(self.ledger.with(|catalog| catalog.drop_snapshots(&closing.snapshots))),
+            (RunKind::Verify | RunKind::Restore, _) => {}
+        }
+    }
+}
+
+/// Writes the record into every region that may be written, all at once; returns those that did not take it. They
+/// are not marked as failed: a restore or a check did all it was asked to.
+fn send(repo: &Repo, run: &Run) -> Vec<(String, String)> {
+    let key = Key::Run(run.id);
+    let sealed = repo.may_write().and_then(|()| repo.seal(ObjectKind::Run, &key.canonical(), run));
+    let regions = &repo.regions;
+    let bytes = match sealed {
+        Ok(bytes) => bytes,
+        Err(e) => {
+            let every = repo.usable().iter();
+            return every.map(|ix| (regions.region(ix).name.clone(), e.to_string())).collect();
+        }
+    };
+    let put = |ix: usize| {
+        let why = match regions.put(ix, &key, &bytes) {
+            Ok(Put::Created | Put::Same) => return None,
+            Ok(Put::Other) => "another object stands at this key".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        Some((regions.region(ix).name.clone(), why))
+    };
+    let put = &put;
+    let mut targets = repo.writable().iter();
+    let first = targets.next();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = targets.map(|ix| scope.spawn(move || put(ix))).collect();
+        let mut missed: Vec<_> = first.and_then(put).into_iter().collect();
+        missed.extend(others.into_iter().filter_map(|one| one.join().ok().flatten()));
+        missed
+    })
+}
