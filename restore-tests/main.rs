@@ -23,6 +23,7 @@ mod reader;
 mod regions;
 mod retention;
 mod scheduler;
+mod serve;
 mod sessions;
 mod tidy;
 mod torture;

@@ -65,7 +65,7 @@ struct Checker {
 impl Checker {
     fn take(&mut self, section: &str, value: &Value) {
         let sections: &[&str] = match section {
-            "ls, for each entry" => &[section],
+            "ls, for each entry" | "daemon, for each line" => &[section],
             "A verb that fails" => &[section, "Every verb"],
             _ => &[section, "Every verb"],
         };
@@ -217,7 +217,7 @@ fn policies(c: &mut Checker) {
     run(b, c, "policy check", &["policy", "check", "--config", "good.yaml"]);
     run(b, c, "policy show", &["policy", "show", "--config", "good.yaml"]);
     let next = run(b, c, "policy next", &["policy", "next", "--config", "good.yaml"]);
-    assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["earliest"].is_null())), "{next:#}");
+    assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["start"].is_null())), "{next:#}");
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
@@ -249,6 +249,25 @@ fn runs(bench: &Bench, c: &mut Checker) {
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file") + "  schedule: {full: '@yearly'}\n";
+    std::fs::write(bench.path("run.yaml"), text).expect("file");
+    overdue(bench);
+    let output = bench.run(&["--json", "daemon", "--once", "--config", "run.yaml"]).1;
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (last, told) = lines.split_last().expect("lines");
+    told.iter().for_each(|line| c.take("daemon, for each line", line));
+    c.take("daemon", last);
+    assert_eq!((&last["runs"], &last["exit"]["code"]), (&1.into(), &1.into()), "{last:#}");
+}
+
+/// The state folder remembers nothing of the last year.
+fn overdue(bench: &Bench) {
+    let job = holdfast::daemon::JobId { policy: "daily".into(), kind: holdfast::policy::Task::Full };
+    let then = holdfast::base::TimeMs(holdfast::base::Env::system().now().0 - 366 * 86_400_000);
+    let memory = holdfast::daemon::Memory::new("@yearly UTC".into(), then);
+    let state = holdfast::daemon::state::StateDir::take(&bench.path("state")).expect("state");
+    state.save(&[(job, memory)].into()).expect("saved");
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

@@ -10,6 +10,11 @@ pub type Named = (String, String);
 
 /// Reads a file, the files of a folder, or what is found in the usual places.
 pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
+    paths(path)?.iter().map(|path| Ok((path.display().to_string(), text(path)?))).collect()
+}
+
+/// The files, unread.
+pub fn paths(path: Option<&Path>) -> Result<Vec<PathBuf>> {
     let path = match path {
         Some(path) => path.to_path_buf(),
         None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
@@ -17,8 +22,7 @@ pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
                 .advise("use --region NAME=PATH or --config FILE")
         })?,
     };
-    let paths = if path.is_dir() { folder(&path)? } else { vec![path] };
-    paths.iter().map(|path| Ok((path.display().to_string(), text(path)?))).collect()
+    if path.is_dir() { folder(&path) } else { Ok(vec![path]) }
 }
 
 /// As the language reads them.

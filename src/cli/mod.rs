@@ -5,6 +5,7 @@ mod backup;
 mod browse;
 mod common;
 mod configuration;
+mod daemon;
 mod forget;
 mod found;
 mod hold;
@@ -60,6 +61,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),
+        Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
         Verb::Status(args) => status::run(context, &args),

@@ -1,15 +1,19 @@
 //! What is done when: due runs of every policy, started once each, within limits, whatever the clock does.
 //!
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
-//! must remember over a restart.
+//! must remember over a restart. [`engine`] turns the two, [`crew`] has the threads on which runs are at work, and
+//! [`run`] is one of them.
 
 mod agenda;
+pub mod crew;
 pub mod engine;
 pub mod job;
 mod memory;
 pub mod note;
+pub mod notify;
 pub mod run;
 pub mod schedule;
+pub mod seed;
 pub mod state;
 
 pub use job::{Job, JobId};
