@@ -173,7 +173,7 @@ fn schedules_whose_memory_is_lost_begin_at_the_newest_snapshots() {
 fn one_daemon_a_state_folder() {
     let bench = ready("daily", YEARLY);
     let socket = Socket::abstract_one();
-    let first = socket.daemon(&bench, &[]);
+    let first = socket.daemon(&bench);
     socket.hears("READY=1");
     for args in [&["daemon"][..], &["daemon", "--once"]] {
         let (code, value) = bench.json_at(&[], args);
@@ -209,9 +209,9 @@ impl Socket {
         Socket { socket, name }
     }
 
-    fn daemon(&self, bench: &Bench, args: &[&str]) -> Daemon {
-        let mut command = bench.command_at(&[], &[&["daemon"], args].concat());
-        command.env("NOTIFY_SOCKET", &self.name).env("WATCHDOG_USEC", "500000");
+    fn daemon(&self, bench: &Bench) -> Daemon {
+        let mut command = bench.command_at(&[], &["daemon"]);
+        command.env("NOTIFY_SOCKET", &self.name);
         Daemon::spawn(command)
     }
 
@@ -231,7 +231,9 @@ impl Socket {
 fn the_service_manager_is_told_and_signals_are_obeyed() {
     let bench = ready("daily", YEARLY);
     let socket = Socket::at(&bench.path("notify"));
-    let daemon = socket.daemon(&bench, &[]);
+    let mut command = bench.command_at(&[], &["daemon"]);
+    command.env("NOTIFY_SOCKET", &socket.name).env("WATCHDOG_USEC", "500000");
+    let daemon = Daemon::spawn(command);
     socket.hears("READY=1");
     let heard = socket.hears("WATCHDOG=1");
     assert!(heard.iter().any(|text| text.starts_with("STATUS=1 policies; 0 runs at work; next: 20")), "{heard:?}");
@@ -249,12 +251,27 @@ fn the_service_manager_is_told_and_signals_are_obeyed() {
 }
 
 #[test]
+fn a_service_manager_that_does_not_listen_stops_nothing() {
+    let policy = prompt();
+    let bench = ready(&policy, YEARLY);
+    remember(&bench, &[(&policy, Task::Incremental, "0 0 1 1 *")], a_year_ago());
+    let socket = Socket::at(&bench.path("notify"));
+    let mut command = bench.command_at(&[], &["daemon"]);
+    // Far more is told than waits in a socket.
+    command.env("NOTIFY_SOCKET", &socket.name).env("WATCHDOG_USEC", "4000");
+    let mut daemon = Daemon::spawn(command);
+    daemon.says("1 protected");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ends().0.code(), Some(0));
+}
+
+#[test]
 fn a_broken_configuration_keeps_the_last_good_one_and_a_removed_policy_loses_nothing() {
     let policy = prompt();
     let bench = ready("daily", YEARLY);
     assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
     let socket = Socket::at(&bench.path("notify"));
-    let mut daemon = socket.daemon(&bench, &[]);
+    let mut daemon = socket.daemon(&bench);
     socket.hears("READY=1");
     let good = std::fs::read_to_string(bench.path("holdfast.yaml")).unwrap();
     // As clusters do it: another file takes its place.

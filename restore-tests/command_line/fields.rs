@@ -164,6 +164,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "key remove", &[&["key", "remove", id], &one[..]].concat());
     std::fs::rename(bench.path("away"), bench.region("b")).expect("renamed");
     run(&bench, c, "backup", &["backup", &text]);
+    daemon(&bench, c);
     // Damage: every object of packs is cut.
     for pack in files(&bench.region("a").join("packs")) {
         std::fs::write(&pack, noise(1, 100)).expect("damaged");
@@ -249,6 +250,10 @@ fn runs(bench: &Bench, c: &mut Checker) {
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+}
+
+/// The same policy by a daemon.
+fn daemon(bench: &Bench, c: &mut Checker) {
     let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file") + "  schedule: {full: '@yearly'}\n";
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     overdue(bench);

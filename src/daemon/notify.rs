@@ -4,6 +4,10 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// A manager that does not read must not stop the loop.
+const SEND_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// The way to the service manager.
 #[derive(Debug, Default)]
@@ -22,7 +26,9 @@ impl Notify {
                 Some(name) => SocketAddr::from_abstract_name(name),
                 None => SocketAddr::from_pathname(&name),
             };
-            Some((UnixDatagram::unbound().ok()?, address.ok()?))
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.set_write_timeout(Some(SEND_TIME_MAX)).ok()?;
+            Some((socket, address.ok()?))
         });
         let number = |name: &str| std::env::var(name).ok()?.parse::<i64>().ok();
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == i64::from(std::process::id()));
