@@ -28,3 +28,4 @@ mod sessions;
 mod tidy;
 mod torture;
 mod vectors;
+mod year;

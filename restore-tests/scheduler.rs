@@ -1,6 +1,6 @@
 //! The scheduler through a year of bad luck: every due time is handled exactly once, by an independent calculation.
 
-mod calendar;
+pub mod calendar;
 mod world;
 
 use holdfast::base::TimeMs;
@@ -301,6 +301,23 @@ fn the_rule_for_a_run_that_is_still_at_work() {
         let dues: Vec<i64> = plan.start.iter().map(|s| s.due.0 - NOON).collect();
         assert_eq!(dues, if why.is_some() { vec![] } else { vec![2 * HOUR] }, "{rule:?}");
     }
+}
+
+#[test]
+fn the_rule_is_each_kinds_own_and_kinds_wait_for_each_other() {
+    // An incremental that takes too long must not cost the week its full.
+    let forbid = |kind, cron| Job { concurrency: Concurrency::Forbid, ..utc("p", kind, cron) };
+    let jobs = vec![forbid(Task::Incremental, "0 13 * * *"), forbid(Task::Full, "0 14 * * *")];
+    let id = jobs[0].id.clone();
+    let mut desk = Desk::new(jobs);
+    assert_eq!(desk.pass(HOUR).start.len(), 1);
+    let plan = desk.pass(HOUR);
+    assert!(plan.start.is_empty() && plan.stop.is_empty() && plan.notes.is_empty(), "{plan:?}");
+    let started: Vec<Task> = desk.end(&id, Exit::Done).start.iter().map(|s| s.job.kind).collect();
+    assert_eq!(started, [Task::Full]);
+    // The next incremental is forbidden only by an incremental; the full at work does its work.
+    let plan = desk.pass(23 * HOUR);
+    assert!(matches!(&plan.notes[..], [Note::GaveWay { .. }]), "{plan:?}");
 }
 
 #[test]

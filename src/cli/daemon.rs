@@ -141,8 +141,8 @@ impl Host for Desk<'_, '_, '_> {
         Ok(())
     }
 
-    fn note(&mut self, note: &Note) -> Result<()> {
-        self.told.note(note);
+    fn notes(&mut self, notes: &[Note]) -> Result<()> {
+        self.told.notes(notes);
         Ok(())
     }
 

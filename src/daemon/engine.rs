@@ -45,11 +45,11 @@ pub trait Host {
     /// The loop ends.
     fn stop(&mut self, job: &JobId) -> Result<()>;
 
-    /// Tells people what was decided.
+    /// Tells people what was decided; at least one decision.
     ///
     /// # Errors
     /// The loop ends.
-    fn note(&mut self, note: &Note) -> Result<()>;
+    fn notes(&mut self, notes: &[Note]) -> Result<()>;
 
     /// Tells people that the memory could not be stored, or was not to be used.
     ///
@@ -155,7 +155,9 @@ impl Engine {
                 _ => {}
             }
         }
-        plan.notes.iter().try_for_each(|note| host.note(note))?;
+        if !plan.notes.is_empty() {
+            host.notes(&plan.notes)?;
+        }
         plan.stop.iter().try_for_each(|job| host.stop(job))?;
         plan.start.iter().try_for_each(|start| host.start(start))
     }

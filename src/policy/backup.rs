@@ -127,7 +127,7 @@ impl BackupPolicy {
         self.calendar.zone
     }
 
-    /// What happens when a run is due while an earlier one is under way.
+    /// What happens when a run is due while an earlier one of the same kind is at work.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency
     }

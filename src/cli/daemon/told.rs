@@ -20,10 +20,18 @@ impl Told {
         self.tell("remark", job, None, &text, Value::Null);
     }
 
-    /// A decision.
-    pub fn note(&self, note: &Note) {
-        let (job, due) = note.about();
-        self.tell("note", job, due, &note.to_string(), Value::Null);
+    /// Decisions. After a long absence many due times of a job are done by one run: that is one line.
+    pub fn notes(&self, notes: &[Note]) {
+        let coalesced = |note: &Note| matches!(note, Note::Coalesced { .. }).then(|| note.about().0.cloned());
+        for same in notes.chunk_by(|a, b| coalesced(a).is_some() && coalesced(a) == coalesced(b)) {
+            let (Some(first), Some(last)) = (same.first(), same.last()) else { continue };
+            let (job, due) = last.about();
+            let text = match first.about().1.filter(|_| same.len() > 1) {
+                Some(from) => format!("{last}, and {} before it from {} on", same.len() - 1, from.rfc3339()),
+                None => last.to_string(),
+            };
+            self.tell("note", job, due, &text, Value::Null);
+        }
     }
 
     /// The end of a run.
