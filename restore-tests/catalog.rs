@@ -383,3 +383,21 @@ fn a_forged_or_swapped_record_is_not_believed() {
     assert_eq!((code, &value["runs"], &value["runs_lost"]), (5, &json!(2), &json!(1)), "{value:#}");
     assert_eq!(bench.json(&["verify"]).0, 5);
 }
+
+#[test]
+fn the_newest_snapshots_without_a_key() {
+    let bench = ready(&["a", "b"]);
+    let ids: Vec<Value> = (0..3).map(|_| backup(&bench)["snapshot"].clone()).collect();
+    bench.ok(&["backup", "source", "--name", "other"]);
+    let listed = |args: &[&str]| {
+        let value = bench.ok(args);
+        let ids = value["snapshots"].as_array().expect("snapshots").iter().map(|s| s["id"].clone());
+        (ids.collect::<Vec<_>>(), value["total"].clone())
+    };
+    assert_eq!(listed(&["snapshots", "--name", "s", "--last", "2"]).0, ids[1..]);
+    std::fs::rename(bench.path("key"), bench.path("hidden")).expect("renamed");
+    assert_eq!(listed(&["snapshots", "--local", "--name", "s", "--last", "2"]), (ids[1..].to_vec(), json!(3)));
+    let (all, total) = listed(&["snapshots", "--local"]);
+    assert_eq!((all.len(), total), (4, json!(4)));
+    assert_eq!(listed(&["snapshots", "--local", "--name", "nobody"]), (vec![], json!(0)));
+}

@@ -4,6 +4,7 @@
 mod basics;
 mod catalog;
 mod command_line;
+mod coverage;
 mod crash;
 mod daemon;
 mod damage;

@@ -184,6 +184,7 @@ fn catalog(bench: &Bench, c: &mut Checker) {
         run(bench, c, "status", &[&["status", "--rpo", "1h"], more].concat());
     }
     run(bench, c, "catalog rebuild", &["catalog", "rebuild"]);
+    run(bench, c, "snapshots --local", &["snapshots", "--local"]);
 }
 
 /// A generated passphrase, and a recovery key in a file.
@@ -242,7 +243,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
          regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
-         sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
+         verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),
         bench.path("source").display()
@@ -250,6 +251,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
 }
 
 /// The same policy by a daemon.

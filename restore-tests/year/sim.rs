@@ -35,7 +35,6 @@ impl Sim {
     }
 
     pub fn move_to(&self, wall: i64) {
-        self.stamp();
         self.wall.store(wall, Ordering::SeqCst);
     }
 
@@ -50,7 +49,7 @@ impl Sim {
     }
 
     /// Gives every new object the simulated time, as a store of that time would.
-    fn stamp(&self) {
+    pub fn stamp(&self) {
         let time = UNIX_EPOCH + Duration::from_millis(self.wall().unsigned_abs());
         for (folder, at, names) in self.seen.lock().unwrap().iter_mut() {
             let Ok(modified) = folder.metadata().and_then(|meta| meta.modified()) else { continue };

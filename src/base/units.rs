@@ -22,13 +22,14 @@ pub fn bytes(n: u64) -> String {
     if value < 10.0 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
 }
 
-/// `0.4 s`, `3 min 05 s`, `2 h 10 min`.
+/// `0.4 s`, `3 min 05 s`, `2 h 10 min`, `12 d 4 h`.
 pub fn duration_ms(ms: u64) -> String {
     match ms {
         0..10_000 => format!("{:.1} s", ms as f64 / 1000.0),
         10_000..60_000 => format!("{} s", ms / 1000),
         60_000..3_600_000 => format!("{} min {:02} s", ms / 60_000, ms / 1000 % 60),
-        _ => format!("{} h {:02} min", ms / 3_600_000, ms / 60_000 % 60),
+        3_600_000..172_800_000 => format!("{} h {:02} min", ms / 3_600_000, ms / 60_000 % 60),
+        _ => format!("{} d {} h", ms / 86_400_000, ms / 3_600_000 % 24),
     }
 }
 

@@ -140,6 +140,16 @@ impl Catalog {
         Ok(lines.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// The newest run of one kind of a policy.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn last_of(&self, policy: &str, kind: &str) -> Result<Option<RunLine>> {
+        let sql = format!("{COLUMNS} WHERE r.policy = ?1 AND r.kind = ?2 ORDER BY r.start DESC LIMIT 1");
+        let mut newest = self.connection.prepare_cached(&sql)?;
+        Ok(newest.query_row([policy, kind], line).optional()?)
+    }
+
     /// The backups of every source in short, by name.
     ///
     /// # Errors

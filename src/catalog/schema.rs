@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE INDEX runs_by_time ON runs (start);
     CREATE INDEX runs_by_source ON runs (source, kind, start);
+    CREATE INDEX runs_by_policy ON runs (policy, kind, start);
     -- Failures are rare among many runs, and asked for.
     CREATE INDEX runs_not_done ON runs (start) WHERE exit != 0;
 
@@ -27,6 +28,7 @@ const MIGRATIONS: &[&str] = &["
         errors INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX snapshots_by_source ON snapshots (source, start);
+    CREATE INDEX snapshots_by_time ON snapshots (start);
     CREATE TABLE copies (
         sid BLOB NOT NULL, region INTEGER NOT NULL REFERENCES regions, PRIMARY KEY (sid, region)
     ) WITHOUT ROWID;

@@ -57,6 +57,13 @@ pub struct Coverage {
     pub last: Option<(i64, PackLook)>,
 }
 
+impl Coverage {
+    /// Share of the packs that count as verified, 0 to 1; `None` where no pack is known.
+    pub fn share(&self) -> Option<f64> {
+        (self.packs > 0).then(|| self.recent as f64 / self.packs as f64)
+    }
+}
+
 impl Catalog {
     /// Adds packs that nobody verified yet; those that are known stay as they are.
     ///
@@ -71,22 +78,24 @@ impl Catalog {
         })
     }
 
-    /// Makes `packs` all that the region has, and returns them with the one first that waited longest.
+    /// Makes `packs` all that the region has, and returns them with the one first that waited longest, each with the
+    /// time since when (ms): last verified, or first seen.
     ///
     /// # Errors
     /// The file could not be written.
-    pub fn oldest_first(&mut self, region: &RegionRef, packs: &[PackName], seen: i64) -> Result<Vec<PackName>> {
+    pub fn oldest_first(&mut self, region: &RegionRef, packs: &[PackName], seen: i64) -> Result<Vec<(PackName, i64)>> {
         self.add_packs(region, packs, seen)?;
         let here: BTreeSet<PackName> = packs.iter().copied().collect();
         self.all_or_nothing(|connection| {
             let n = region_number(connection, region)?;
-            let sql = "SELECT pack FROM scrub WHERE region = ?1 ORDER BY verified, seen";
+            let sql = "SELECT pack, CASE verified WHEN 0 THEN seen ELSE verified END AS since
+                FROM scrub WHERE region = ?1 ORDER BY since";
             let mut known = connection.prepare_cached(sql)?;
-            let known: Vec<PackName> =
-                known.query_map([n], |row| Ok(PackName(row.get(0)?)))?.collect::<rusqlite::Result<_>>()?;
+            let rows = known.query_map([n], |row| Ok((PackName(row.get(0)?), row.get(1)?)))?;
+            let known: Vec<(PackName, i64)> = rows.collect::<rusqlite::Result<_>>()?;
             let mut gone = connection.prepare_cached("DELETE FROM scrub WHERE region = ?1 AND pack = ?2")?;
-            let (stay, go): (Vec<PackName>, Vec<PackName>) = known.into_iter().partition(|pack| here.contains(pack));
-            go.iter().try_for_each(|pack| gone.execute(params![n, pack.bytes()]).map(drop))?;
+            let (stay, go): (Vec<_>, Vec<_>) = known.into_iter().partition(|(pack, _)| here.contains(pack));
+            go.iter().try_for_each(|(pack, _)| gone.execute(params![n, pack.bytes()]).map(drop))?;
             Ok(stay)
         })
     }
@@ -178,7 +187,8 @@ mod tests {
         let mut catalog = Catalog::in_memory().unwrap();
         let region = RegionRef { id: RegionId([1; 16]), name: "a".into() };
         let packs: Vec<PackName> = (1..=4).map(|n| PackName([n; 32])).collect();
-        assert_eq!(catalog.oldest_first(&region, &packs[..3], 100).unwrap(), packs[..3]);
+        let known = catalog.oldest_first(&region, &packs[..3], 100).unwrap();
+        assert_eq!(known, [(packs[0], 100), (packs[1], 100), (packs[2], 100)]);
         let one = |n: usize, at, level, damage: Option<&str>| Scrubbed {
             pack: packs[n],
             at,
@@ -189,7 +199,7 @@ mod tests {
         catalog.put_scrubbed(&region, &done).unwrap();
         catalog.put_scrubbed(&region, &[one(2, 400, PackLook::Presence, None)]).unwrap();
         let order = catalog.oldest_first(&region, &packs, 500).unwrap();
-        assert_eq!(order, [packs[2], packs[3], packs[1], packs[0]]);
+        assert_eq!(order, [(packs[2], 100), (packs[1], 200), (packs[0], 300), (packs[3], 500)]);
         let known = catalog.looks(&region);
         assert_eq!((known[&packs[0]], known[&packs[2]]), ((300, 2), (0, 0)));
         let found = catalog.coverage(250).unwrap();
@@ -203,7 +213,7 @@ mod tests {
         };
         assert_eq!(found, [expected]);
         // Packs that are gone are not waited for.
-        assert_eq!(catalog.oldest_first(&region, &packs[3..], 600).unwrap(), packs[3..]);
+        assert_eq!(catalog.oldest_first(&region, &packs[3..], 600).unwrap(), [(packs[3], 500)]);
         assert_eq!(catalog.coverage(0).unwrap()[0].packs, 1);
     }
 }

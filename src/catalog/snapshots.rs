@@ -120,6 +120,55 @@ impl Catalog {
         self.all_or_nothing(|connection| sids.iter().try_for_each(|sid| drop_one(connection, sid)))
     }
 
+    /// The newest snapshots, at most `last`, of one source if it is named, newest first; and how many there are.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn snapshots(&self, source: Option<&str>, last: usize) -> Result<(Vec<SnapshotLine>, u64)> {
+        let number = match source {
+            Some(name) => {
+                let sql = "SELECT n FROM sources WHERE name = ?1";
+                let Some(n) = self.connection.query_row(sql, [name], |row| row.get(0)).optional()? else {
+                    return Ok((Vec::new(), 0));
+                };
+                Some(n)
+            }
+            None => None::<i64>,
+        };
+        let total = "SELECT coalesce(sum(snapshots), 0) FROM totals WHERE region = 0 AND (?1 IS NULL OR source = ?1)";
+        let total = self.connection.query_row(total, [number], |row| row.get(0))?;
+        // Written out where it applies, so that each form has its index.
+        let sql = format!(
+            "SELECT t.sid, s.name, t.host, t.start, t.mode, t.files, t.bytes, t.errors
+                FROM snapshots t JOIN sources s ON s.n = t.source WHERE {} ORDER BY t.start DESC LIMIT ?2",
+            if number.is_some() { "t.source = ?1" } else { "?1 IS NULL" }
+        );
+        let mut lines = self.connection.prepare_cached(&sql)?;
+        let last = i64::try_from(last).unwrap_or(i64::MAX);
+        let lines = lines.query_map(params![number, last], |row| {
+            Ok(SnapshotLine {
+                sid: SessionId(row.get(0)?),
+                source: row.get(1)?,
+                host: row.get(2)?,
+                start: row.get(3)?,
+                mode: row.get(4)?,
+                files: unsigned(row.get(5)?),
+                bytes: unsigned(row.get(6)?),
+                errors: unsigned(row.get(7)?),
+                regions: Vec::new(),
+            })
+        })?;
+        let mut lines: Vec<SnapshotLine> = lines.collect::<rusqlite::Result<_>>()?;
+        let sql = "SELECT r.id, r.name FROM copies c JOIN regions r ON r.n = c.region WHERE c.sid = ?1 ORDER BY r.name";
+        let mut copies = self.connection.prepare_cached(sql)?;
+        for line in &mut lines {
+            let regions = copies
+                .query_map([line.sid.bytes()], |row| Ok(RegionRef { id: RegionId(row.get(0)?), name: row.get(1)? }))?;
+            line.regions = regions.collect::<rusqlite::Result<_>>()?;
+        }
+        Ok((lines, unsigned(total)))
+    }
+
     /// The snapshots of every source in short, by name.
     ///
     /// # Errors

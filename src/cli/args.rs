@@ -62,7 +62,7 @@ pub enum Verb {
     /// Back up directories or files
     Backup(Backup),
     /// List snapshots
-    Snapshots(Filter),
+    Snapshots(Snapshots),
     /// List what is in a snapshot
     Ls(Ls),
     /// Write a file of a snapshot to standard output
@@ -182,6 +182,18 @@ pub struct Filter {
     /// Only with this tag; repeat for all of several
     #[arg(long = "tag", id = "filter_tag", value_name = "TAG")]
     pub tag: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Snapshots {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Only the newest so many
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Ask the local catalog instead of the regions: quick, without a key, and as far as this machine knows
+    #[arg(long, conflicts_with_all = ["filter_host", "filter_tag"])]
+    pub local: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -381,7 +393,9 @@ pub struct Run {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Exit codes: 0 healthy · 1 an objective is missed · 4 a region is behind · 5 damage is known")]
+#[command(
+    after_help = "Exit codes: 0 healthy · 1 a last backup failed, or an objective is missed · 4 a region is behind · 5 damage is known"
+)]
 pub struct Status {
     /// The oldest that the last successful backup of a source may be, as in 26h, 90m, 7d
     #[arg(long, value_name = "DURATION")]
@@ -389,6 +403,9 @@ pub struct Status {
     /// Ask the regions instead of the catalog; needs the key, and knows of no verification
     #[arg(long)]
     pub from_regions: bool,
+    /// Look again every so many seconds, 5 if none are given, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1)]
+    pub watch: Option<Option<u64>>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,16 +1,13 @@
-//! `holdfast snapshots`, `ls` and `cat`.
+//! `holdfast ls` and `cat`.
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
-use super::found;
-use super::hold;
-use super::output::{Outcome, path_text, plain, remark};
-use crate::base::{TimeMs, units};
+use super::output::{Outcome, path_text, remark};
+use crate::base::TimeMs;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use crate::ops::browse;
 use crate::repo::Repo;
-use crate::repo::holds::Holds;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::repo::view::{Snapshot, View};
@@ -43,63 +40,6 @@ pub fn find<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Result<
         remark(&format!("warning: this is {}, but {why}", snapshot.manifest.sid.short()));
     }
     Ok(Named { snapshot, path, exit: if doubt.is_some() { Exit::Damage } else { Exit::Done } })
-}
-
-fn region_names(repo: &Repo, snapshot: &Snapshot) -> Vec<String> {
-    snapshot.regions.iter().map(|ix| repo.regions.region(ix).name.clone()).collect()
-}
-
-fn snapshot_json(repo: &Repo, snapshot: &Snapshot, holds: &Holds) -> Value {
-    let m = &snapshot.manifest;
-    let held: Vec<Value> = holds.of(m.sid).map(|held| hold::held_json(&held.hold)).collect();
-    json!({
-        "id": m.sid.hex(), "digest": snapshot.digest.hex(), "time": TimeMs(m.start).rfc3339(), "start_ms": m.start, "end_ms": m.end,
-        "source": m.source.name, "host": m.source.host, "paths": m.source.paths.iter().map(|p| path_text(p)).collect::<Vec<_>>(),
-        "mode": m.mode.name(), "parent": m.parent.map(|p| p.hex()), "generation": m.generation.0,
-        "files": m.counts.files, "bytes": m.counts.bytes, "bytes_stored": m.transfer.bytes_stored,
-        "errors_total": m.errors_total, "tags": m.tags, "regions": region_names(repo, snapshot), "program": m.program,
-        "stored_ms": snapshot.stored.0, "holds": held,
-    })
-}
-
-pub fn snapshots(context: &Context, filter: &Filter) -> Result<Outcome> {
-    let repo = context.open()?;
-    let view = View::load(&repo)?;
-    let holds = Holds::load(&repo);
-    let mut text = String::new();
-    let mut all = Vec::new();
-    for snapshot in view.newest_first().into_iter().rev().filter(|s| passes(filter, &s.manifest)) {
-        let m = &snapshot.manifest;
-        let wrong = if m.errors_total > 0 { format!("  {} errors", m.errors_total) } else { String::new() };
-        let held = if holds.of(m.sid).next().is_some() { "  HELD" } else { "" };
-        text.push_str(&format!(
-            "{}  {}  {:<11}  {:>9}  {:>9} files  {}  [{}]{wrong}{held}\n",
-            m.sid.short(),
-            TimeMs(m.start).rfc3339(),
-            m.mode.name(),
-            units::bytes(m.counts.bytes),
-            units::count(m.counts.files),
-            plain(&m.source.name),
-            region_names(&repo, snapshot).join(" "),
-        ));
-        all.push(snapshot_json(&repo, snapshot, &holds));
-    }
-    if all.is_empty() {
-        text.push_str("no snapshots\n");
-    }
-    let mut exit = Exit::Done;
-    for (sid, why) in &view.damaged {
-        text.push_str(&format!("DAMAGED: snapshot {}: {why}\n", sid.short()));
-        exit = exit.worse(Exit::Damage);
-    }
-    for lost in &view.lost {
-        text.push_str(&format!("LOST: {lost}\n"));
-        exit = exit.worse(Exit::Damage);
-    }
-    let damaged: Vec<String> = view.damaged.keys().map(|s| s.hex()).collect();
-    let mut value = json!({"verb": "snapshots", "repository": repo.id.hex(), "snapshots": all, "damaged": damaged, "lost": view.lost});
-    found::add(&repo, &mut value, &mut text);
-    Ok(Outcome::new(exit, text, value))
 }
 
 fn letter(kind: EntryType) -> char {

@@ -89,6 +89,17 @@ impl Context {
         Ok(self.places_of(&repository, repository.copies_min()))
     }
 
+    /// The same, with the configuration that it comes from, if it does, and the repository's name there.
+    pub fn places_and_configuration(&self) -> Result<(Places, Option<(Configuration, policy::Name)>)> {
+        if !self.global.region.is_empty() {
+            return Ok((self.places()?, None));
+        }
+        let configuration = self.configuration()?;
+        let repository = configuration.repository(self.global.repository.as_deref())?;
+        let (places, name) = (self.places_of(repository, repository.copies_min()), repository.name().clone());
+        Ok((places, Some((configuration, name))))
+    }
+
     /// The regions of a repository, where so many copies are asked for.
     pub fn places_of(&self, repository: &Repository, copies_min: u32) -> Places {
         let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), folder: spec.path.clone() };

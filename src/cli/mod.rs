@@ -19,6 +19,7 @@ mod recorded;
 mod restore;
 mod run;
 mod runs;
+mod snapshots;
 mod status;
 mod verify;
 
@@ -53,7 +54,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Quickstart(args) => quickstart::run(context, &args),
         Verb::Init(args) => init::run(context, &args),
         Verb::Backup(args) => backup::run(context, &args),
-        Verb::Snapshots(args) => browse::snapshots(context, &args),
+        Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => browse::ls(context, &args),
         Verb::Cat(args) => browse::cat(context, &args),
         Verb::Restore(args) => restore::run(context, &args),

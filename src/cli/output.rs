@@ -17,9 +17,18 @@ impl Outcome {
         Outcome { exit, text: text.into(), json }
     }
 
+    /// Everything was said.
+    pub fn silent(exit: Exit) -> Outcome {
+        Outcome { exit, text: String::new(), json: Value::Null }
+    }
+
     /// Prints it; returns the exit code.
     pub fn print(self, json: bool) -> u8 {
-        let text = if json { json_line(self.json, self.exit) } else { plain_lines(self.text.trim_end()) };
+        let text = if json && !self.json.is_null() {
+            json_line(self.json, self.exit)
+        } else {
+            plain_lines(self.text.trim_end())
+        };
         if !text.is_empty() {
             line(&mut std::io::stdout().lock(), &text);
         }
@@ -30,6 +39,11 @@ impl Outcome {
 /// Writes one line; a closed output ends nothing that is done.
 pub fn line(out: &mut dyn Write, text: &str) {
     let _ = writeln!(out, "{text}");
+}
+
+/// Writes what is no line: what moves the cursor.
+pub fn show(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// A remark beside the result.

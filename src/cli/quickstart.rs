@@ -11,7 +11,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::compare::{self, Comparison};
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
-use crate::ops::verify::{self, Level, VerifyReport};
+use crate::ops::verify::{self, Level, VerifyReport, Wish};
 use crate::region::Address;
 use crate::repo::Repo;
 use crate::repo::init::NewSecret;
@@ -83,7 +83,7 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
     let (second, ms2) = timed(context, "backing up", |p| back_up(context, &repo, args, p))?;
     step(context, &backup_line("3 again    ", &second, ms2));
     let (verified, ms3) = timed(context, "verifying", |p| {
-        verify::run(&repo, Level::Content, context.workers(), None, p, &context.cancel)
+        verify::run(&repo, &Wish::all(Level::Content, context.workers()), None, p, &context.cancel)
     })?;
     let (chunks, bytes) = verified.regions.iter().fold((0, 0), |(c, b), r| (c + r.chunks, b + r.bytes));
     step(

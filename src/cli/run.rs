@@ -3,6 +3,7 @@
 use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
+use crate::base::units;
 use crate::daemon::run::{self, Fate, Report, Surroundings};
 use crate::error::Result;
 use crate::policy::Task;
@@ -34,10 +35,12 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         over: None,
     };
     let report = run::run(&around, policy, repository, kind, policy.retries(), Vec::new())?;
-    Ok(outcome(&report))
+    Ok(outcome(context, &report))
 }
 
-fn outcome(report: &Report) -> Outcome {
+fn outcome(context: &Context, report: &Report) -> Outcome {
+    let now = context.env.now();
+    let age = |at: i64| u64::try_from(now.0.saturating_sub(at)).unwrap_or(0);
     let sources: Vec<_> = report
         .sources
         .iter()
@@ -50,6 +53,14 @@ fn outcome(report: &Report) -> Outcome {
         "verb": "run", "policy": report.policy, "kind": report.kind.name(), "attempts": report.attempts,
         "sources": sources, "sources_total": report.sources.len(), "findings": [],
     });
+    value["coverage"] = report
+        .coverage
+        .iter()
+        .map(|part| {
+            json!({"region": part.region.name, "packs": part.packs, "damaged": part.damaged, "share": part.share(),
+                "oldest_age_seconds": part.oldest.map(|at| age(at) / 1000)})
+        })
+        .collect();
     for fate in Fate::ALL {
         value[fate.name()] = report.count(fate).into();
     }
@@ -57,6 +68,12 @@ fn outcome(report: &Report) -> Outcome {
         value["findings"] = verified.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
     }
     let mut text = String::new();
+    for part in &report.coverage {
+        let share = part.share().map_or(0.0, |share| (share * 100.0).floor());
+        let oldest = part.oldest.map(|at| format!(", the oldest unread for {}", units::duration_ms(age(at))));
+        let (region, packs) = (plain(&part.region.name), units::count(part.packs));
+        text.push_str(&format!("  {region}: {share}% of {packs} packs verified{}\n", oldest.unwrap_or_default()));
+    }
     for end in &report.sources {
         let sid = end.snapshot.map(|sid| format!(", snapshot {}", sid.short())).unwrap_or_default();
         let gone = if end.forgotten > 0 { format!(", {} older forgotten", end.forgotten) } else { String::new() };

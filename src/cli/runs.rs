@@ -4,7 +4,7 @@ use super::args::Runs;
 use super::common::Context;
 use super::found;
 use super::output::{Outcome, plain, remark};
-use crate::base::{TimeMs, units};
+use crate::base::{RepoId, TimeMs, units};
 use crate::catalog::{self, Catalog, RunLine, RunQuery};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::ops::ledger::{self, Ledger};
@@ -13,13 +13,18 @@ use serde_json::{Value, json};
 
 /// The catalog of the repository that the regions hold; needs no key.
 pub fn local(context: &Context) -> Result<Catalog> {
+    local_of(context).map(|(_, catalog)| catalog)
+}
+
+/// The same, with the repository's id.
+pub fn local_of(context: &Context) -> Result<(RepoId, Catalog)> {
     let places = context.places()?;
     let marked = open::mark(&context.opening(&places))?;
-    existing(context, &marked.id)?.ok_or_else(no_catalog)
+    Ok((marked.id, existing(context, &marked.id)?.ok_or_else(no_catalog)?))
 }
 
 /// The catalog as it is; nothing is made.
-pub fn existing(context: &Context, id: &crate::base::RepoId) -> Result<Option<Catalog>> {
+pub fn existing(context: &Context, id: &RepoId) -> Result<Option<Catalog>> {
     let path = catalog::path_of(&context.state()?, id);
     Catalog::open(&path).map_err(|e| ledger::lift(&e).at(path.display()))
 }

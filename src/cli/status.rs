@@ -2,58 +2,107 @@
 
 use super::args::Status as Args;
 use super::common::Context;
-use super::output::{Outcome, plain};
+use super::output::{Outcome, plain, show};
 use super::runs::{existing, run_json};
 use crate::base::{TimeMs, units};
-use crate::catalog::Coverage;
+use crate::catalog::{Coverage, RunLine};
 use crate::error::{Exit, Result};
 use crate::ops::ledger;
-use crate::ops::status::{self, RegionStatus, SourceStatus, Status};
-use crate::policy;
+use crate::ops::status::{self, Expected, PolicyStatus, RegionStatus, SourceStatus, Status};
+use crate::policy::{self, BackupPolicy, Configuration, Name, local_time};
 use crate::repo::open;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+/// How often `--watch` looks when it says no number of seconds.
+const WATCH_SECONDS: u64 = 5;
+/// Waits are cut into pieces of this, so that an interruption ends them.
+const PIECE_MS: u64 = 100;
 
 pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
+    let Some(seconds) = args.watch else { return look(context, args) };
+    let seconds = seconds.unwrap_or(WATCH_SECONDS).max(1);
+    let screen = std::io::stdout().is_terminal() && !context.global.json;
+    loop {
+        let outcome = look(context, args)?;
+        if screen {
+            // Cursor home, and nothing below: what was there before is gone.
+            show("\u{1b}[H\u{1b}[2J");
+        }
+        let exit = outcome.exit;
+        outcome.print(context.global.json);
+        let mut left = seconds.saturating_mul(1000);
+        while left > 0 {
+            if context.cancel.raised() {
+                return Ok(Outcome::silent(exit));
+            }
+            // Nothing else ends the wait, so the answer says only that the time has passed.
+            let _ = crossbeam_channel::after(Duration::from_millis(left.min(PIECE_MS))).recv();
+            left = left.saturating_sub(PIECE_MS);
+        }
+    }
+}
+
+fn look(context: &Context, args: &Args) -> Result<Outcome> {
     let rpo = args.rpo.as_deref().map(policy::duration_ms).transpose()?;
-    let now = context.env.now().0;
-    let places = context.places()?;
+    let now = context.env.now();
+    let (places, configuration) = context.places_and_configuration()?;
+    let policies = configuration.as_ref().map(|(all, repository)| of_repository(all, repository)).unwrap_or_default();
+    let expected = Expected { policies, rpo };
     let status = if args.from_regions {
         let repo = context.open_at(&places, &context.secret()?)?;
         let (catalog, _) = ledger::from_regions(&repo)?;
-        status::of(Some(&catalog), &repo.regions, now, rpo)
+        status::of(Some(&catalog), &repo.regions, now, &expected)
     } else {
         let marked = open::mark(&context.opening(&places))?;
         let catalog = existing(context, &marked.id)?;
-        status::of(catalog.as_ref(), &marked.regions, now, rpo)
+        status::of(catalog.as_ref(), &marked.regions, now, &expected)
     };
     let status = status.map_err(|e| ledger::lift(&e))?;
     let exit = status.exit();
+    let now = now.0;
     let value = json!({
-        "verb": "status", "known": status.known,
+        "verb": "status", "known": status.known, "period_seconds": status.period_ms / 1000,
+        "policies": status.policies.iter().map(policy_json).collect::<Vec<_>>(),
         "sources": status.sources.iter().map(|s| source_json(s, now)).collect::<Vec<_>>(),
         "regions": status.regions.iter().map(|r| region_json(r, now)).collect::<Vec<_>>(),
     });
     Ok(Outcome::new(exit, text(&status, exit, now), value))
 }
 
+/// The policies that back up into a repository.
+fn of_repository<'c>(configuration: &'c Configuration, repository: &Name) -> Vec<&'c BackupPolicy> {
+    configuration.policies().iter().filter(|policy| policy.repository() == repository).collect()
+}
+
+fn policy_json(policy: &PolicyStatus) -> Value {
+    let next = policy.next.iter().map(|(task, due)| json!({"task": task.name(), "due": due.rfc3339()}));
+    json!({
+        "policy": policy.name, "next": next.collect::<Vec<_>>(),
+        "checked": policy.checked.iter().map(checked_json).collect::<Vec<_>>(),
+    })
+}
+
 fn age(now: i64, at: i64) -> u64 {
     u64::try_from(now.saturating_sub(at)).unwrap_or(0)
+}
+
+fn checked_json(run: &RunLine) -> Value {
+    let time = TimeMs(run.start).rfc3339();
+    json!({"id": run.id.hex(), "time": time, "code": run.exit, "name": run.exit_name, "how": run.details["how"]})
 }
 
 fn source_json(source: &SourceStatus, now: i64) -> Value {
     let copies = source.copies.iter().map(|(region, n)| json!({"region": region, "snapshots": n}));
     json!({
         "source": source.name, "snapshots": source.snapshots, "copies": copies.collect::<Vec<_>>(),
-        "behind": source.behind, "missed": source.missed,
+        "behind": source.behind, "missed": source.missed, "broken": source.broken, "policy": source.policy,
+        "rpo_seconds": source.rpo.map(|ms| ms / 1000),
         "success": source.success.map(|at| TimeMs(at).rfc3339()),
         "success_age_seconds": source.success.map(|at| age(now, at) / 1000),
         "last": source.last.iter().map(run_json).collect::<Vec<_>>(),
     })
-}
-
-/// Share of packs that count as verified; `None` where no pack is known.
-fn share(coverage: &Coverage) -> Option<f64> {
-    (coverage.packs > 0).then(|| coverage.recent as f64 / coverage.packs as f64)
 }
 
 fn region_json(region: &RegionStatus, now: i64) -> Value {
@@ -62,7 +111,7 @@ fn region_json(region: &RegionStatus, now: i64) -> Value {
     json!({
         "region": region.name, "failed": region.failed,
         "packs": coverage.map(|c| c.packs), "damaged": coverage.map(|c| c.damaged),
-        "coverage": coverage.and_then(share),
+        "coverage": coverage.and_then(Coverage::share), "overdue": region.overdue,
         "oldest_age_seconds": coverage.and_then(|c| c.oldest).map(|at| age(now, at) / 1000),
         "verified": last.map(|(at, _)| TimeMs(at).rfc3339()), "level": last.map(|(_, level)| level.name()),
     })
@@ -73,15 +122,35 @@ fn text(status: &Status, exit: Exit, now: i64) -> String {
     if !status.known {
         text.push_str("no catalog here: `holdfast catalog rebuild` makes one, --from-regions does without\n");
     }
-    status.sources.iter().for_each(|source| source_text(source, now, &mut text));
-    status.regions.iter().for_each(|region| region_text(region, now, &mut text));
+    for policy in &status.policies {
+        policy_text(policy, now, &mut text);
+        let own = |source: &&SourceStatus| source.policy.as_ref() == Some(&policy.name);
+        status.sources.iter().filter(own).for_each(|source| source_text(source, now, &mut text));
+    }
+    let mut others = status.sources.iter().filter(|source| source.policy.is_none()).peekable();
+    if others.peek().is_some() && !status.policies.is_empty() {
+        text.push_str("in no policy\n");
+    }
+    others.for_each(|source| source_text(source, now, &mut text));
+    status.regions.iter().for_each(|region| region_text(region, status.period_ms, now, &mut text));
     text.push_str(match exit {
         Exit::Done => "healthy\n",
         Exit::Behind => "BEHIND: a region lacks something or cannot be used\n",
         Exit::Damage => "DAMAGED: a verification found damage that none has seen mended\n",
-        _ => "MISSED: the last success of a source is older than the objective\n",
+        _ => "UNHEALTHY: a last backup failed, or an objective is missed\n",
     });
     text
+}
+
+fn policy_text(policy: &PolicyStatus, now: i64, text: &mut String) {
+    let next = policy.next.iter().map(|(task, due)| format!("{} {}", task.name(), local_time(policy.zone, *due)));
+    let next: Vec<String> = next.collect();
+    let next = if next.is_empty() { "nothing is scheduled".to_owned() } else { format!("next: {}", next.join(", ")) };
+    text.push_str(&format!("policy {}  {next}\n", plain(&policy.name)));
+    if let Some(run) = &policy.checked {
+        let ago = units::duration_ms(age(now, run.start));
+        text.push_str(&format!("  checked {ago} ago: {}\n", run.exit_name));
+    }
 }
 
 fn source_text(source: &SourceStatus, now: i64, text: &mut String) {
@@ -89,17 +158,20 @@ fn source_text(source: &SourceStatus, now: i64, text: &mut String) {
         Some(at) => format!("{} ago", units::duration_ms(age(now, at))),
         None => "never".to_owned(),
     };
+    let of = |rpo: i64| format!(" of {}", units::duration_ms(u64::try_from(rpo).unwrap_or(0)));
+    let rpo = source.rpo.map(of).unwrap_or_default();
     let missed = if source.missed { "  OBJECTIVE MISSED" } else { "" };
-    text.push_str(&format!("{}\n  last success {success}{missed}\n", plain(&source.name)));
+    text.push_str(&format!("  {}: last success {success}{rpo}{missed}\n", plain(&source.name)));
     if let Some(last) = &source.last {
         let error = last.details["error"].as_str().map_or_else(String::new, |e| format!(": {}", plain(e)));
-        text.push_str(&format!("  last run {}  {}{error}\n", TimeMs(last.start).rfc3339(), last.exit_name));
+        let word = if source.broken { "FAILED: " } else { "" };
+        text.push_str(&format!("    last run {}  {word}{}{error}\n", TimeMs(last.start).rfc3339(), last.exit_name));
     }
     let copies: Vec<String> = source.copies.iter().map(|(name, n)| format!("{name} {}", units::count(*n))).collect();
-    text.push_str(&format!("  {} snapshots; {}\n", units::count(source.snapshots), copies.join(", ")));
+    text.push_str(&format!("    {} snapshots; {}\n", units::count(source.snapshots), copies.join(", ")));
 }
 
-fn region_text(region: &RegionStatus, now: i64, text: &mut String) {
+fn region_text(region: &RegionStatus, period_ms: i64, now: i64, text: &mut String) {
     text.push_str(&format!("region {}", region.name));
     if let Some(why) = &region.failed {
         text.push_str(&format!("  NOT USED: {why}"));
@@ -111,11 +183,13 @@ fn region_text(region: &RegionStatus, now: i64, text: &mut String) {
         Some((at, level)) => format!("verified {} ago at level {}", ago(at), level.name()),
         None => "never verified".to_owned(),
     };
-    let share = share(coverage).map_or_else(String::new, |s| {
-        format!("; {:.0}% of {} packs within 30 days", (s * 100.0).floor(), units::count(coverage.packs))
+    let share = coverage.share().map_or_else(String::new, |s| {
+        let period = units::duration_ms(u64::try_from(period_ms).unwrap_or(0));
+        format!("; {:.0}% of {} packs within {period}", (s * 100.0).floor(), units::count(coverage.packs))
     });
     let oldest = coverage.oldest.map_or_else(String::new, |at| format!(", the oldest unread for {}", ago(at)));
-    text.push_str(&format!("  {verified}{share}{oldest}\n"));
+    let overdue = if region.overdue { "  OVERDUE" } else { "" };
+    text.push_str(&format!("  {verified}{share}{oldest}{overdue}\n"));
     if coverage.damaged > 0 {
         text.push_str(&format!("  DAMAGED: {} packs\n", units::count(coverage.damaged)));
     }

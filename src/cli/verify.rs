@@ -11,7 +11,7 @@ use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
 use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
-use crate::ops::verify::{self, Level, VerifyReport};
+use crate::ops::verify::{self, Level, VerifyReport, Wish};
 use crate::repo::open;
 use serde_json::json;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     };
     let progress = Arc::new(Progress::default());
     let places = context.places()?;
-    let workers = context.workers();
+    let wish = Wish::all(level, context.workers());
     let opening = Closing { how: Some(level.name().into()), ..Closing::default() };
     let end = |report: &VerifyReport, closing: Closing| (closing.verify(report), report.exit());
     let kind = RunKind::Verify;
@@ -32,13 +32,13 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
         let marked = open::mark(&context.opening(&places))?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
         let look =
-            |ledger: Option<&Ledger>| verify::ciphertext(&marked.regions, workers, ledger, &progress, &context.cancel);
+            |ledger: Option<&Ledger>| verify::ciphertext(&marked.regions, &wish, ledger, &progress, &context.cancel);
         let (report, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
         (report, closed, shown.elapsed_ms())
     } else {
         let repo = context.open_at(&places, &context.secret()?)?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
-        let look = |ledger: Option<&Ledger>| verify::run(&repo, level, workers, ledger, &progress, &context.cancel);
+        let look = |ledger: Option<&Ledger>| verify::run(&repo, &wish, ledger, &progress, &context.cancel);
         let recorded = Recorded { kind, repo: Some(&repo), id: repo.id, opening };
         let (report, closed) = recorded.run(context, true, look, end)?;
         (report, closed, shown.elapsed_ms())

@@ -1,6 +1,7 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
+use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::Mode;
@@ -11,7 +12,7 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Retries, Source, Task};
+use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Retries, Source, Task, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{self, WalkOptions};
@@ -88,6 +89,8 @@ pub struct Report {
     pub sources: Vec<SourceEnd>,
     /// What a check found.
     pub verified: Option<VerifyReport>,
+    /// After a check that reads: how much of each region has been verified within the policy's period.
+    pub coverage: Vec<Coverage>,
 }
 
 impl Report {
@@ -152,7 +155,14 @@ pub fn run(
     retry: Retries,
     earlier: Vec<SourceEnd>,
 ) -> Result<Report> {
-    let mut report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources: earlier, verified: None };
+    let mut report = Report {
+        policy: policy.name().to_string(),
+        kind,
+        attempts: 0,
+        sources: earlier,
+        verified: None,
+        coverage: Vec::new(),
+    };
     loop {
         report.attempts += 1;
         let more = report.attempts <= retry.max;
@@ -203,7 +213,10 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
     let ledger = Ledger::open(around.state, &repo.id, around.env);
     let work = Work { around, policy, repo, ledger: &ledger };
     let done = match report.kind {
-        Task::Verify => work.check().map(|verified| report.verified = Some(verified)),
+        Task::Verify => work.check().map(|verified| {
+            report.coverage = work.coverage();
+            report.verified = Some(verified);
+        }),
         Task::Incremental => work.protect_all(Mode::Incremental, report),
         Task::Full => work.protect_all(Mode::Full, report),
     };
@@ -243,17 +256,13 @@ impl Work<'_> {
     }
 
     fn check(&self) -> Result<VerifyReport> {
-        let level = match self.policy.verify().map(|v| v.level).unwrap_or_default() {
-            Level::Presence => verify::Level::Presence,
-            Level::Ciphertext => verify::Level::Ciphertext,
-            Level::Content => verify::Level::Content,
-        };
-        let Surroundings { workers, cancel, .. } = *self.around;
-        let closing = Closing { how: Some(level.name().into()), ..Closing::default() };
+        let Surroundings { cancel, .. } = *self.around;
+        let wish = self.wish();
+        let closing = Closing { how: Some(wish.level.name().into()), ..Closing::default() };
         let (verified, closed) = self.recorded(
             Recorded::Verify,
             closing,
-            || verify::run(self.repo, level, workers, Some(self.ledger), &Progress::default(), cancel),
+            || verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel),
             |report, closing| (closing.verify(report), report.exit()),
         );
         for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
@@ -265,6 +274,28 @@ impl Work<'_> {
             lines.iter().for_each(|line| self.say(&format!("{title}: {line}")));
         }
         Ok(verified)
+    }
+
+    /// What the policy wants checked. What it does not say is presence, of everything.
+    fn wish(&self) -> verify::Wish {
+        let Some(spec) = self.policy.verify() else {
+            return verify::Wish::all(verify::Level::Presence, self.around.workers);
+        };
+        let level = match spec.level {
+            Level::Presence => verify::Level::Presence,
+            Level::Ciphertext => verify::Level::Ciphertext,
+            Level::Content => verify::Level::Content,
+        };
+        let part = verify::Part { percent: spec.share, ..verify::Part::at(self.around.env.now(), spec.period_ms) };
+        verify::Wish { level, workers: self.around.workers, part }
+    }
+
+    /// How much of each region has been verified within the period.
+    fn coverage(&self) -> Vec<Coverage> {
+        let period = self.policy.verify().filter(Verify::reads).map(|spec| spec.period_ms);
+        let Some(period) = period else { return Vec::new() };
+        let since = self.around.env.now().0.saturating_sub(period);
+        self.ledger.with(|catalog| catalog.coverage(since)).unwrap_or_default()
     }
 
     /// After a new snapshot, the source's older ones are judged by the policy's retention.

@@ -4,7 +4,6 @@ use super::ledger::{Ledger, region_ref};
 use crate::base::PackName;
 use crate::catalog::{PackLook, RegionRef, Scrubbed};
 use crate::region::{Regions, lock};
-use std::collections::HashSet;
 use std::sync::Mutex;
 
 /// Packs that are told at once: what a killed run may have to read again.
@@ -24,14 +23,11 @@ impl<'l> Scrub<'l> {
         Some(Scrub { ledger: ledger?, region: region_ref(regions, ix)?, level, waiting: Mutex::default() })
     }
 
-    /// Makes `all` the packs that the region should have; those of `chosen`, the one first that waited longest.
-    pub fn order(&self, all: &[PackName], chosen: Vec<PackName>) -> Vec<PackName> {
+    /// Makes `all` the packs that the region should have, and says of each since when it has waited (ms), the
+    /// longest first. `None` without a catalog.
+    pub fn waiting(&self, all: &[PackName]) -> Option<Vec<(PackName, i64)>> {
         let now = self.ledger.env.now().0;
-        let Some(order) = self.ledger.with(|catalog| catalog.oldest_first(&self.region, all, now)) else {
-            return chosen;
-        };
-        let wanted: HashSet<PackName> = chosen.into_iter().collect();
-        order.into_iter().filter(|pack| wanted.contains(pack)).collect()
+        self.ledger.with(|catalog| catalog.oldest_first(&self.region, all, now))
     }
 
     /// A pack was read.

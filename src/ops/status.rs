@@ -1,12 +1,14 @@
 //! How everything is, from the catalog and from what the regions answer now. Needs no key.
 
 use super::ledger::region_ref;
+use crate::base::TimeMs;
 use crate::catalog::{self, Catalog, Coverage, RegionRef, RunLine, SourceRuns, SourceSnapshots};
 use crate::error::Exit;
+use crate::policy::{BackupPolicy, Task, Verify, Zone};
 use crate::region::Regions;
 use std::collections::BTreeMap;
 
-/// A pack counts as verified for so long, ms.
+/// A pack counts as verified for so long, ms, where no policy says it.
 pub const COVERAGE_MS: i64 = 30 * 86_400_000;
 
 /// A source.
@@ -16,8 +18,14 @@ pub struct SourceStatus {
     pub name: String,
     /// Start of the last backup that left a snapshot in enough regions, ms.
     pub success: Option<i64>,
-    /// Whether that is longer ago than the objective allows.
+    /// The policy that it belongs to.
+    pub policy: Option<String>,
+    /// How long ago the last success may be, ms.
+    pub rpo: Option<i64>,
+    /// Whether it is longer ago than that.
     pub missed: bool,
+    /// Whether the last backup left no snapshot in enough regions.
+    pub broken: bool,
     /// The last backup, however it ended.
     pub last: Option<RunLine>,
     /// Snapshots.
@@ -37,6 +45,42 @@ pub struct RegionStatus {
     pub failed: Option<String>,
     /// What was verified there.
     pub coverage: Option<Coverage>,
+    /// Whether a pack has waited for longer than a policy allows.
+    pub overdue: bool,
+}
+
+/// A policy.
+#[derive(Debug, Clone)]
+pub struct PolicyStatus {
+    /// Its name.
+    pub name: String,
+    /// When each task that has a schedule is due next.
+    pub next: Vec<(Task, TimeMs)>,
+    /// Its zone.
+    pub zone: Zone,
+    /// Its last check, however it ended.
+    pub checked: Option<RunLine>,
+}
+
+/// What is expected.
+#[derive(Debug, Default)]
+pub struct Expected<'p> {
+    /// Policies of the repository.
+    pub policies: Vec<&'p BackupPolicy>,
+    /// An objective for all sources, ms, whatever their policies say.
+    pub rpo: Option<i64>,
+}
+
+impl<'p> Expected<'p> {
+    fn of(&self, source: &str) -> Option<&'p BackupPolicy> {
+        self.policies.iter().copied().find(|policy| policy.sources().iter().any(|s| s.name == source))
+    }
+
+    /// The shortest time within which a policy wants everything verified, ms.
+    fn period_ms(&self) -> Option<i64> {
+        let wishes = self.policies.iter().filter_map(|policy| policy.verify());
+        wishes.filter(Verify::reads).map(|verify| verify.period_ms).min()
+    }
 }
 
 /// All of it.
@@ -46,6 +90,10 @@ pub struct Status {
     pub known: bool,
     /// Whether an objective was asked for.
     pub objective: bool,
+    /// A pack counts as verified for so long, ms.
+    pub period_ms: i64,
+    /// By name.
+    pub policies: Vec<PolicyStatus>,
     /// By name.
     pub sources: Vec<SourceStatus>,
     /// As configured.
@@ -62,8 +110,9 @@ impl Status {
         if self.regions.iter().any(|r| r.coverage.as_ref().is_some_and(|c| c.damaged > 0)) {
             exit = exit.worse(Exit::Damage);
         }
+        let overdue = self.regions.iter().any(|r| r.overdue);
         // An objective for which nothing speaks is not met.
-        if self.sources.iter().any(|s| s.missed) || (self.objective && self.sources.is_empty()) {
+        if overdue || self.sources.iter().any(|s| s.missed || s.broken) || (self.objective && self.sources.is_empty()) {
             exit = exit.worse(Exit::Failed);
         }
         exit
@@ -82,20 +131,35 @@ impl Place {
     }
 }
 
-/// Puts it together. `rpo`: the objective, ms.
+/// Puts it together.
 ///
 /// # Errors
 /// The catalog could not be read.
-pub fn of(catalog: Option<&Catalog>, regions: &Regions, now: i64, rpo: Option<i64>) -> catalog::Result<Status> {
+pub fn of(
+    catalog: Option<&Catalog>,
+    regions: &Regions,
+    now: TimeMs,
+    expected: &Expected<'_>,
+) -> catalog::Result<Status> {
     let place = |ix| Place { name: regions.region(ix).name.clone(), id: region_ref(regions, ix) };
     let places: Vec<Place> = (0..regions.len()).map(place).collect();
-    let coverage = catalog.map_or(Ok(Vec::new()), |c| c.coverage(now.saturating_sub(COVERAGE_MS)))?;
-    let region = |(ix, place): (usize, &Place)| RegionStatus {
-        name: place.name.clone(),
-        failed: regions.failure(ix).map(|e| e.to_string()),
-        coverage: coverage.iter().find(|c| place.is(&c.region)).cloned(),
+    let period_ms = expected.period_ms().unwrap_or(COVERAGE_MS);
+    let since = now.0.saturating_sub(period_ms);
+    let coverage = catalog.map_or(Ok(Vec::new()), |c| c.coverage(since))?;
+    let region = |(ix, place): (usize, &Place)| {
+        let coverage = coverage.iter().find(|c| place.is(&c.region)).cloned();
+        let waited = coverage.as_ref().and_then(|c| c.oldest).is_some_and(|oldest| oldest < since);
+        RegionStatus {
+            name: place.name.clone(),
+            failed: regions.failure(ix).map(|e| e.to_string()),
+            coverage,
+            overdue: waited && expected.period_ms().is_some(),
+        }
     };
     let mut sources: BTreeMap<String, (Option<SourceRuns>, Option<SourceSnapshots>)> = BTreeMap::new();
+    for source in expected.policies.iter().flat_map(|policy| policy.sources()) {
+        sources.entry(source.name.clone()).or_default();
+    }
     for runs in catalog.map_or(Ok(Vec::new()), Catalog::source_runs)? {
         let name = runs.source.clone();
         sources.entry(name).or_default().0 = Some(runs);
@@ -105,10 +169,14 @@ pub fn of(catalog: Option<&Catalog>, regions: &Regions, now: i64, rpo: Option<i6
         sources.entry(name).or_default().1 = Some(snapshots);
     }
     let source = |(name, (runs, snapshots))| source(name, runs, snapshots, &places);
-    let sources = sources.into_iter().map(source).map(|s| judged(s, now, rpo)).collect();
+    let sources = sources.into_iter().map(source).map(|s| judged(s, now.0, expected)).collect();
+    let policies: catalog::Result<Vec<PolicyStatus>> =
+        expected.policies.iter().map(|policy| policy_status(catalog, policy, now)).collect();
     Ok(Status {
         known: catalog.is_some(),
-        objective: rpo.is_some(),
+        objective: expected.rpo.is_some(),
+        period_ms,
+        policies: policies?,
         sources,
         regions: places.iter().enumerate().map(region).collect(),
     })
@@ -130,10 +198,36 @@ fn source(
     };
     let copies: Vec<(String, u64)> = places.iter().map(|place| (place.name.clone(), held(place))).collect();
     let behind = copies.iter().filter(|(_, n)| *n < total).map(|(name, _)| name.clone()).collect();
-    SourceStatus { name, success, missed: false, last, snapshots: total, copies, behind }
+    // As `success` counts them.
+    let broken = last.as_ref().is_some_and(|run| ![0, 3, 4].contains(&run.exit));
+    SourceStatus {
+        name,
+        policy: None,
+        rpo: None,
+        success,
+        missed: false,
+        broken,
+        last,
+        snapshots: total,
+        copies,
+        behind,
+    }
 }
 
-fn judged(mut source: SourceStatus, now: i64, rpo: Option<i64>) -> SourceStatus {
-    source.missed = rpo.is_some_and(|rpo| source.success.is_none_or(|at| now.saturating_sub(at) > rpo));
+fn judged(mut source: SourceStatus, now: i64, expected: &Expected<'_>) -> SourceStatus {
+    let policy = expected.of(&source.name);
+    source.policy = policy.map(|policy| policy.name().to_string());
+    source.rpo = expected.rpo.or_else(|| policy.and_then(BackupPolicy::rpo_ms));
+    // One that no policy names and that never had a snapshot was a mistake on the command line.
+    source.broken &= source.policy.is_some() || source.success.is_some();
+    source.missed = source.rpo.is_some_and(|rpo| source.success.is_none_or(|at| now.saturating_sub(at) > rpo));
     source
+}
+
+fn policy_status(catalog: Option<&Catalog>, policy: &BackupPolicy, now: TimeMs) -> catalog::Result<PolicyStatus> {
+    let name = policy.name().to_string();
+    let calendar = policy.calendar();
+    let next = Task::ALL.into_iter().filter_map(|task| Some((task, calendar.next_due(task, now)?)));
+    let checked = catalog.map_or(Ok(None), |c| c.last_of(&name, "verify"))?;
+    Ok(PolicyStatus { next: next.collect(), zone: policy.zone(), checked, name })
 }

@@ -9,9 +9,10 @@ use super::repository::Repository;
 use super::retention::Retention;
 use super::sheet::Sheet;
 use super::types::{
-    BackupPolicySpec, BlackoutSpec, Concurrency, Copies, Document, Level, Metadata, ObjectivesSpec, RetentionSpec,
-    RetriesSpec, ScheduleSpec, SourceSpec, VerifySpec,
+    BackupPolicySpec, BlackoutSpec, Concurrency, Copies, Document, Metadata, ObjectivesSpec, RetentionSpec,
+    RetriesSpec, ScheduleSpec, SourceSpec,
 };
+use super::verify::{self, Verify};
 use super::when;
 use super::{API_VERSION, DocumentKind};
 use crate::error::{Error, Kind, Result};
@@ -82,13 +83,6 @@ impl Default for Retries {
     fn default() -> Self {
         Retries { max: 3, backoff_ms: 60_000, backoff_max_ms: 3_600_000 }
     }
-}
-
-/// When the repository is checked is in the calendar; this is how deep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verify {
-    /// How deep to look.
-    pub level: Level,
 }
 
 impl BackupPolicy {
@@ -185,7 +179,7 @@ impl BackupPolicy {
                 backoff_max: text(retries.backoff_max_ms),
             }),
             retention: (!r.keeps_all()).then_some(retention),
-            verify: verify.map(|(v, cron)| VerifySpec { schedule: cron.text().into(), level: Some(v.level) }),
+            verify: verify.map(|(v, cron)| v.effective(cron.text())),
             objectives: self.rpo_ms.map(|ms| ObjectivesSpec { rpo: duration::text(ms) }),
             priority: Some(self.priority),
         };
@@ -246,7 +240,7 @@ pub(super) fn judge(
     let retention = judge_retention(sheet, spec.retention.as_ref());
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
     let rpo_ms = positive(sheet, "spec.objectives.rpo", rpo);
-    let verify = spec.verify.as_ref().map(|verify| Verify { level: verify.level.unwrap_or_default() });
+    let verify = spec.verify.as_ref().map(|spec| verify::judge(sheet, spec));
     if sheet.found.len() > before {
         return None;
     }
@@ -534,6 +528,10 @@ pub(super) fn warnings(sheet: &Sheet<'_>, policy: &BackupPolicy) -> Vec<Error> {
         let what = "no full backup is scheduled: what changed without a trace is never read again".into();
         warn("spec.schedule", what, "add `full:`, for instance `@weekly`");
     }
+    if let Some(e) = policy.verify.and_then(|verify| verify::warning(&verify, calendar)) {
+        found.push(sheet.at("spec.verify", e));
+    }
+    let mut warn = |path: &str, what: String, advice: &str| found.push(sheet.at(path, config(what, advice)));
     let within = policy.retention.within_ms;
     if let Some(gap) = gap.filter(|gap| within > 0 && within < *gap) {
         let (within, gap) = (duration::text(within), duration::text(gap));

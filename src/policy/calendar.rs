@@ -207,6 +207,11 @@ impl Calendar {
         false
     }
 
+    /// The largest gap between two runs of one task, milliseconds, without blackouts.
+    pub(super) fn largest_gap_of(&self, task: Task) -> Option<i64> {
+        gaps(&[self.cron(task)?]).map(|g| i64::from(g.largest) * MINUTE_MS)
+    }
+
     fn backups(&self) -> Vec<&Cron> {
         self.incremental.iter().chain(&self.full).collect()
     }

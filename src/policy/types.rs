@@ -245,6 +245,14 @@ pub struct VerifySpec {
     /// How deep to look. Default: presence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
+    /// Within this time everything stored is to be read once. Default: 30d.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub period: Option<String>,
+    /// One run reads at most this share of what a region holds, what waited longest first. Default: 100%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{1,3}%$"))]
+    pub share: Option<String>,
 }
 
 /// How deep a check looks.

@@ -32,7 +32,9 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
         said.push(match policy.concurrency() {
             Concurrency::Forbid => "a run that is due while an earlier one of its kind is at work is missed".into(),
             Concurrency::Queue => "a run that is due while an earlier one of its kind is at work waits for it".into(),
-            Concurrency::Replace => "a run that is due while an earlier one of its kind is at work stops that one".into(),
+            Concurrency::Replace => {
+                "a run that is due while an earlier one of its kind is at work stops that one".into()
+            }
         });
     }
     let retries = policy.retries();
@@ -46,12 +48,7 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     });
     said.push(retention(&policy.retention()));
     if let (Some(verify), Some(cron)) = (policy.verify(), policy.calendar().cron(Task::Verify)) {
-        let level = match verify.level {
-            super::Level::Presence => "that everything is there",
-            super::Level::Ciphertext => "that stored bytes fit their hashes",
-            super::Level::Content => "that every chunk decrypts to what it was",
-        };
-        said.push(format!("checks {level}: `{}`", cron.text()));
+        said.push(verify.sentence(cron.text()));
     }
     if let Some(rpo) = policy.rpo_ms() {
         said.push(format!("the newest good snapshot must never be older than {}", duration::text(rpo)));

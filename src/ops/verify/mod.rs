@@ -5,9 +5,11 @@
 //! opened, decoded and its chunk ids computed again, in every region.
 
 mod packs;
+mod part;
 mod trees;
 
 use self::packs::{Packs, Places, check_pack, ciphertexts, fetch_pack, parallel, places_by_pack};
+pub use self::part::Part;
 use self::trees::trees;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
@@ -15,7 +17,7 @@ use crate::base::{Cancel, PackName, Progress};
 use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::{FormatError, signed};
+use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
@@ -82,6 +84,24 @@ pub struct VerifyReport {
     pub behind: Vec<String>,
 }
 
+/// How deep, how much of it, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// How deep.
+    pub level: Level,
+    /// Threads.
+    pub workers: usize,
+    /// How many packs are read.
+    pub part: Part,
+}
+
+impl Wish {
+    /// All of it.
+    pub fn all(level: Level, workers: usize) -> Wish {
+        Wish { level, workers, part: Part::default() }
+    }
+}
+
 impl VerifyReport {
     /// How it ended.
     pub fn exit(&self) -> Exit {
@@ -102,8 +122,7 @@ impl VerifyReport {
 /// Nothing could be looked at, or interrupted.
 pub fn run(
     repo: &Arc<Repo>,
-    level: Level,
-    workers: usize,
+    wish: &Wish,
     ledger: Option<&Ledger>,
     progress: &Progress,
     cancel: &Cancel,
@@ -113,9 +132,10 @@ pub fn run(
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
     let packs = index.packs();
-    progress.bytes_expected.set(packs.values().map(|(line, on)| line.size * on.count() as u64).sum());
-    let places = (level == Level::Content).then(|| places_by_pack(&index));
-    let looking = Looking { repo, ledger, chain: open::chain(repo), packs, places, workers, progress, cancel };
+    let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
+    progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
+    let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
+    let looking = Looking { repo, wish, ledger, chain: open::chain(repo), packs, places, progress, cancel };
     for ix in 0..repo.regions.len() {
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
@@ -148,12 +168,12 @@ pub fn run(
 /// What every region is judged by.
 struct Looking<'l> {
     repo: &'l Repo,
+    wish: &'l Wish,
     ledger: Option<&'l Ledger>,
     chain: Chain,
     packs: Packs,
     /// At level `content`.
-    places: Option<Places>,
-    workers: usize,
+    places: Places,
     progress: &'l Progress,
     cancel: &'l Cancel,
 }
@@ -163,39 +183,46 @@ impl Looking<'_> {
         let regions = &self.repo.regions;
         let mut check = |key: &Key, bytes: &[u8]| check_signed(self.repo, &self.chain, key, bytes);
         small_objects(regions, ix, here, self.cancel, &mut check)?;
-        let scrub = Scrub::begin(self.ledger, regions, ix, PackLook::Content);
-        let mut sound = check_packs(self.repo, ix, &self.packs, here)?;
+        let look = if self.wish.level == Level::Content { PackLook::Content } else { PackLook::Ciphertext };
+        let scrub = Scrub::begin(self.ledger, regions, ix, look);
+        let sound = check_packs(self.repo, ix, &self.packs, here)?;
+        let all: Vec<PackName> = self.packs.iter().filter(|(_, (_, on))| on.has(ix)).map(|(name, _)| *name).collect();
+        let there: HashSet<PackName> = sound.iter().copied().collect();
+        let sound = self.wish.part.order(scrub.as_ref(), &all, sound);
         if let Some(scrub) = &scrub {
-            let all: Vec<PackName> =
-                self.packs.iter().filter(|(_, (_, on))| on.has(ix)).map(|(name, _)| *name).collect();
-            let there: HashSet<PackName> = sound.iter().copied().collect();
-            sound = scrub.order(&all, sound);
             all.iter().filter(|name| !there.contains(*name)).for_each(|name| scrub.missing(name));
         }
-        match &self.places {
-            Some(places) => self.contents(ix, &sound, places, scrub.as_ref(), here),
-            None => Ok(()),
+        if self.wish.level == Level::Presence {
+            return Ok(());
         }
+        let size = |name: &PackName| self.packs.get(name).map_or(0, |(line, _)| line.size);
+        let total = all.iter().map(size).sum();
+        let chosen = self.wish.part.cut(sound, total, size);
+        self.contents(ix, &chosen, scrub.as_ref(), here)
     }
 
-    /// Every sound pack, record by record.
+    /// These packs, against their names or record by record.
     fn contents(
         &self,
         ix: usize,
         packs: &[PackName],
-        places: &Places,
         scrub: Option<&Scrub<'_>>,
         here: &mut RegionReport,
     ) -> Result<()> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
-        parallel(packs, self.workers, self.cancel, |name| {
+        parallel(packs, self.wish.workers, self.cancel, |name| {
             let Some(bytes) = fetch_pack(regions, ix, name)? else { return Ok(()) };
             let size = bytes.len() as u64;
             progress.bytes_read.add(size);
             progress.bytes_done.add(size);
-            let expected = places.get(name).map_or(&[][..], |all| all);
-            let checked = check_pack(self.repo, name, bytes.into(), expected);
+            let checked = match self.wish.level {
+                Level::Content => {
+                    let expected = self.places.get(name).map_or(&[][..], |all| all);
+                    check_pack(self.repo, name, bytes.into(), expected)
+                }
+                Level::Presence | Level::Ciphertext => pack::check_name(name, &bytes).map(|()| 0),
+            };
             if let Some(scrub) = scrub {
                 scrub.looked(name, checked.as_ref().err().map(ToString::to_string));
             }
@@ -222,7 +249,7 @@ impl Looking<'_> {
 /// Nothing could be looked at, or interrupted.
 pub fn ciphertext(
     regions: &Regions,
-    workers: usize,
+    wish: &Wish,
     ledger: Option<&Ledger>,
     progress: &Progress,
     cancel: &Cancel,
@@ -234,7 +261,7 @@ pub fn ciphertext(
             Some(e) => Err(e),
             None => small_objects(regions, ix, &mut here, cancel, &mut |_, _| Ok(())).and_then(|()| {
                 let scrub = Scrub::begin(ledger, regions, ix, PackLook::Ciphertext);
-                ciphertexts(regions, ix, (workers, scrub.as_ref()), progress, cancel, &mut here)
+                ciphertexts(regions, ix, (wish, scrub.as_ref()), progress, cancel, &mut here)
             }),
         };
         match looked {

@@ -1,7 +1,7 @@
 //! The packs of a region: fetched whole, against their names, and record by record.
 
 use super::super::scrub::Scrub;
-use super::RegionReport;
+use super::{RegionReport, Wish};
 use crate::base::{Cancel, ChunkId, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
@@ -48,19 +48,19 @@ pub(super) fn parallel<T: Sync>(
 pub(super) fn ciphertexts(
     regions: &Regions,
     ix: usize,
-    (workers, scrub): (usize, Option<&Scrub<'_>>),
+    (wish, scrub): (&Wish, Option<&Scrub<'_>>),
     progress: &Progress,
     cancel: &Cancel,
     here: &mut RegionReport,
 ) -> Result<()> {
     let listed = regions.list(ix, Prefix::Packs)?;
-    let mut packs: Vec<PackName> =
-        listed.iter().filter_map(|l| if let Key::Pack(name) = l.key { Some(name) } else { None }).collect();
-    if let Some(scrub) = scrub {
-        packs = scrub.order(&packs.clone(), packs);
-    }
+    let sizes: HashMap<PackName, u64> =
+        listed.iter().filter_map(|l| if let Key::Pack(name) = l.key { Some((name, l.size)) } else { None }).collect();
+    let all: Vec<PackName> = sizes.keys().copied().collect();
+    let order = wish.part.order(scrub, &all, all.clone());
+    let packs = wish.part.cut(order, sizes.values().sum(), |name| sizes.get(name).copied().unwrap_or(0));
     let totals = Mutex::new((0u64, 0u64));
-    parallel(&packs, workers, cancel, |name| {
+    parallel(&packs, wish.workers, cancel, |name| {
         let Some(bytes) = fetch_pack(regions, ix, name)? else { return Ok(()) };
         progress.bytes_read.add(bytes.len() as u64);
         progress.bytes_done.add(bytes.len() as u64);

@@ -66,7 +66,7 @@ fn all_of_it_arrives() {
          ignoreFile: .no, oneFileSystem: true, tags: [t]}]\ncopies: {min: 1}\nschedule: {timeZone: Asia/Tokyo, \
          incremental: 5 1 * * *, full: '@weekly', jitter: 10m, blackouts: [{start: 0 8 * * *, duration: 90m}]}\n\
          startingDeadline: 6h\nconcurrency: queue\nretries: {max: 0, backoff: 2s, backoffMax: 4s}\nretention: {last: 1, \
-         hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 2w}\nverify: {schedule: '@monthly', level: \
+         hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 2w}\nverify: {schedule: '@monthly', period: 60d, share: 80%, level: \
          content}\nobjectives: {rpo: 1d12h}\npriority: -5",
     );
     let source = &all.sources()[0];
@@ -189,7 +189,12 @@ fn one_mistake_each() {
         ("alerts: []", &["unknown field `alerts`"]),
         ("limits: {}", &["unknown field `limits`"]),
         ("objectives: {rpo: 1d, rto: 1h}", &["unknown field `rto`"]),
-        ("verify: {schedule: '@daily', period: 30d}", &["unknown field `period`"]),
+        ("verify: {schedule: '@daily', period: 30d}", &["spec.verify.period", "presence reads nothing"]),
+        ("verify: {schedule: '@daily', level: content, period: 0s}", &["spec.verify.period", "is zero"]),
+        ("verify: {schedule: '@daily', level: content, share: 101%}", &["spec.verify.share", "1% to 100%"]),
+        ("verify: {schedule: '@daily', level: content, share: '0%'}", &["spec.verify.share"]),
+        ("verify: {schedule: '@daily', level: content, share: 20}", &["spec.verify.share"]),
+        ("verify: {schedule: '@daily', level: content, shares: 20%}", &["did you mean `share`?"]),
     ] {
         refused(&with(rest), &[parts]);
     }

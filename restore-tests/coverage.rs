@@ -1,0 +1,141 @@
+//! Checks by schedule: a share of the packs a run, what waited longest first, and the number that says how far it is.
+
+use crate::harness::{Bench, noise};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// A policy of one source whose verification is `spec`, and six packs with content.
+fn ready(spec: &str) -> Bench {
+    let bench = Bench::with_key(&["a", "b"]);
+    configure(&bench, spec);
+    for n in 0..6 {
+        std::fs::create_dir_all(bench.path("source")).unwrap();
+        std::fs::write(bench.path(&format!("source/{n}")), noise(n, 400_000)).unwrap();
+        assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
+    }
+    bench
+}
+
+fn configure(bench: &Bench, spec: &str) {
+    let region = |r: &str| format!("  - {{name: {r}, url: {}}}\n", bench.region(r).display());
+    let text = format!(
+        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions:\n{}{}---\n\
+         apiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  \
+         sources: [{{name: s, paths: [{}]}}]\n  retries: {{max: 0}}\n  objectives: {{rpo: 2h}}\n  \
+         schedule: {{incremental: '@hourly', full: '@weekly'}}\n  {spec}\n",
+        region("a"),
+        region("b"),
+        bench.path("source").display(),
+    );
+    std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
+}
+
+fn check(bench: &Bench) -> (i32, Value) {
+    bench.json_at(&[], &["run", "daily", "--kind", "verify"])
+}
+
+fn shares(value: &Value) -> Vec<f64> {
+    value["coverage"].as_array().unwrap().iter().map(|region| region["share"].as_f64().unwrap()).collect()
+}
+
+/// The packs of a region, the largest first.
+fn packs(bench: &Bench, region: &str) -> Vec<PathBuf> {
+    let mut stack = vec![bench.region(region).join("packs")];
+    let mut found = Vec::new();
+    while let Some(dir) = stack.pop() {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            if entry.path().is_dir() { stack.push(entry.path()) } else { found.push(entry.path()) }
+        }
+    }
+    found.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().len()));
+    found
+}
+
+fn flip(path: &PathBuf) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn shares_of_the_packs_get_round_to_all_of_them() {
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, share: 34%}");
+    let mut last = vec![0.0, 0.0];
+    let mut runs = 0;
+    while last.iter().any(|share| *share < 1.0) {
+        let (code, value) = check(&bench);
+        assert_eq!(code, 0, "{value:#}");
+        let now = shares(&value);
+        // Each run reads something that no run before it read.
+        assert!(now.iter().zip(&last).all(|(now, last)| now > last || *last == 1.0), "{last:?} {now:?}");
+        assert!(runs > 0 || now.iter().all(|share| *share < 1.0), "a third is not all: {now:?}");
+        (last, runs) = (now, runs + 1);
+    }
+    let status = bench.json_at(&[], &["status"]).1;
+    assert_eq!(status["regions"][1]["coverage"].as_f64(), Some(1.0), "{status:#}");
+    // What is damaged is found once its turn comes, and the next run is the turn of others.
+    flip(&packs(&bench, "b")[0]);
+    let found: Vec<i32> = (0..runs).map(|_| check(&bench).0).collect();
+    assert_eq!(found.iter().filter(|code| **code == 5).count(), 1, "{found:?}");
+    assert_eq!(bench.json_at(&[], &["status"]).0, 5);
+}
+
+#[test]
+fn each_level_finds_what_it_is_for() {
+    let bench = ready("verify: {schedule: '@daily'}");
+    flip(&packs(&bench, "a")[0]);
+    assert_eq!(check(&bench).0, 0, "presence reads no pack");
+    for level in ["ciphertext", "content"] {
+        configure(&bench, &format!("verify: {{schedule: '@daily', level: {level}}}"));
+        let (code, value) = check(&bench);
+        assert_eq!((code, value["findings"].as_array().map(Vec::len)), (5, Some(1)), "{level}: {value:#}");
+    }
+    std::fs::remove_file(&packs(&bench, "a")[0]).unwrap();
+    configure(&bench, "verify: {schedule: '@daily'}");
+    assert_eq!(check(&bench).0, 5);
+}
+
+#[test]
+fn status_tells_each_policy_and_its_objectives() {
+    let bench = ready("verify: {schedule: '@daily', level: content, period: 7d}");
+    let (code, value) = bench.json_at(&[], &["status"]);
+    assert_eq!((code, &value["period_seconds"]), (0, &(7 * 86_400).into()), "{value:#}");
+    let next: Vec<&str> =
+        value["policies"][0]["next"].as_array().unwrap().iter().map(|next| next["task"].as_str().unwrap()).collect();
+    assert_eq!(next, ["incremental", "full", "verify"]);
+    let source = &value["sources"][0];
+    assert_eq!((&source["policy"], &source["rpo_seconds"]), (&"daily".into(), &7200.into()), "{value:#}");
+    assert_eq!(value["policies"][0]["checked"].as_array().map(Vec::len), Some(0));
+    check(&bench);
+    let value = bench.json_at(&[], &["status"]).1;
+    assert_eq!(value["policies"][0]["checked"][0]["how"], "content", "{value:#}");
+    // A source of which nothing is known misses an objective that it has.
+    configure(&bench, "verify: {schedule: '@daily'}");
+    let text = std::fs::read_to_string(bench.path("holdfast.yaml")).unwrap().replace("name: s,", "name: other,");
+    std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
+    let (code, value) = bench.json_at(&[], &["status"]);
+    assert_eq!((code, &value["sources"][0]["missed"]), (1, &true.into()), "{value:#}");
+    let said = String::from_utf8(bench.command_at(&[], &["status"]).output().unwrap().stdout).unwrap();
+    assert!(said.contains("other: last success never of 2 h") && said.contains("in no policy"), "{said}");
+    // One whose last backup failed is not well, however young the one before is.
+    configure(&bench, "verify: {schedule: '@daily'}");
+    std::fs::rename(bench.path("source"), bench.path("gone")).unwrap();
+    assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 1);
+    let (code, value) = bench.json_at(&[], &["status"]);
+    assert_eq!((code, &value["sources"][0]["broken"]), (1, &true.into()), "{value:#}");
+}
+
+#[test]
+fn watching_goes_on_until_it_is_interrupted() {
+    use std::io::{BufRead, BufReader};
+    let bench = ready("verify: {schedule: '@daily'}");
+    let mut watch = bench.command_at(&[], &["status", "--json", "--watch", "1"]);
+    let mut child = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let two: Vec<Value> = lines.take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert!(two.iter().all(|line| line["verb"] == "status"), "{two:?}");
+    let sent = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,104 @@
+//! How the repository is checked by schedule: how deep, how much a run, and within which time everything.
+
+use super::calendar::{Calendar, Task};
+use super::duration;
+use super::name::quoted;
+use super::sheet::Sheet;
+use super::types::{Level, VerifySpec};
+use crate::error::{Error, Kind, Result};
+
+/// Within this everything is read, where nothing is said: 30 days.
+const PERIOD_MS: i64 = 30 * 86_400_000;
+
+/// When the repository is checked is in the calendar; this is how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verify {
+    /// How deep to look.
+    pub level: Level,
+    /// Within this every pack is to be read once, milliseconds.
+    pub period_ms: i64,
+    /// At most this share of a region's bytes is read by one run, percent.
+    pub share: Option<u8>,
+}
+
+impl Verify {
+    /// Whether a run reads packs at all.
+    pub fn reads(&self) -> bool {
+        self.level != Level::Presence
+    }
+
+    /// What the schedule and the share leave, where the period cannot be kept: the share of everything that is read in it,
+    /// percent.
+    pub(super) fn falls_short(&self, calendar: &Calendar) -> Option<u64> {
+        let share = u64::from(self.share?);
+        let gap = calendar.largest_gap_of(Task::Verify)?;
+        let runs = u64::try_from(self.period_ms / gap.max(1)).unwrap_or(0);
+        Some(runs.saturating_mul(share)).filter(|percent| *percent < 100)
+    }
+
+    /// The same, written with nothing left out.
+    pub(super) fn effective(&self, schedule: &str) -> VerifySpec {
+        VerifySpec {
+            schedule: schedule.into(),
+            level: Some(self.level),
+            period: self.reads().then(|| duration::text(self.period_ms)),
+            share: self.share.map(|percent| format!("{percent}%")),
+        }
+    }
+
+    /// In words, for a schedule.
+    pub(super) fn sentence(&self, schedule: &str) -> String {
+        let what = match self.level {
+            Level::Presence => "that everything is there",
+            Level::Ciphertext => "that stored bytes fit their hashes",
+            Level::Content => "that every chunk decrypts to what it was",
+        };
+        let mut text = format!("checks {what}: `{schedule}`");
+        if let Some(percent) = self.share {
+            text.push_str(&format!(", at most {percent}% a run, what waited longest first"));
+        }
+        if self.reads() {
+            text.push_str(&format!("; everything within {}", duration::text(self.period_ms)));
+        }
+        text
+    }
+}
+
+/// What is allowed and probably not meant.
+pub(super) fn warning(verify: &Verify, calendar: &Calendar) -> Option<Error> {
+    let percent = verify.falls_short(calendar)?;
+    let period = duration::text(verify.period_ms);
+    let what = format!("the schedule and the share read {percent}% within {period}, not everything");
+    Some(Error::new(Kind::Config, what).advise("check more often, or use a larger share or a longer period"))
+}
+
+fn share(text: &str) -> Result<u8> {
+    let digits = text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
+    digits
+        .and_then(|d| d.parse().ok())
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or_else(|| Error::new(Kind::Config, format!("{} is not a share", quoted(text))).advise("write 1% to 100%"))
+}
+
+pub(super) fn judge(sheet: &mut Sheet<'_>, spec: &VerifySpec) -> Verify {
+    let level = spec.level.unwrap_or_default();
+    let period = spec.period.as_deref().and_then(|text| sheet.take("spec.verify.period", duration::parse(text)));
+    if period == Some(0) {
+        sheet.refuse("spec.verify.period", "the duration is zero", "use a longer one, or leave the field out");
+    }
+    let share = spec.share.as_deref().and_then(|text| sheet.take("spec.verify.share", share(text)));
+    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share };
+    if !verify.reads() {
+        for (field, given) in [("period", spec.period.is_some()), ("share", spec.share.is_some())] {
+            if given {
+                let what = "a check of presence reads nothing, and is always of everything";
+                sheet.refuse(
+                    &format!("spec.verify.{field}"),
+                    what,
+                    "use `level: ciphertext` or `content`, or leave it out",
+                );
+            }
+        }
+    }
+    verify
+}
