@@ -13,11 +13,13 @@ use holdfast::daemon::run::{self, SourceEnd, Surroundings};
 use holdfast::daemon::state::StateDir;
 use holdfast::daemon::{Job, JobId, Limits, Note, Reading, Start};
 use holdfast::error::{Error, Exit, Kind, Result};
+use holdfast::ops::live::Over;
 use holdfast::policy::{self, Configuration, Repository, Retries, Task, Text};
 use holdfast::region::Address;
 use holdfast::repo::Repo;
 use holdfast::repo::open::{Opening, open};
 use holdfast::repo::view::View;
+use holdfast::source::files::hostname;
 use holdfast::unlock::Unlock;
 use rules::{Rules, Snap};
 use sim::Sim;
@@ -59,9 +61,9 @@ fn wanted() -> [Wanted; 4] {
             name: "new-york",
             repository: 0,
             zone: chrono_tz::America::New_York,
-            crons: [Some("30 1 * * 1-6"), Some("30 2 * * 0"), None],
+            crons: [Some("30 1 * * 2,4"), Some("30 2 * * 0"), None],
             rules: Rules { last: 3, daily: 14, ..none },
-            yaml: "timeZone: America/New_York, incremental: 30 1 * * 1-6, full: 30 2 * * 0, jitter: 20m}\n  \
+            yaml: "timeZone: America/New_York, incremental: 30 1 * * 2,4, full: 30 2 * * 0, jitter: 20m}\n  \
                    retention: {last: 3, daily: 14}\n",
         },
         Wanted {
@@ -310,7 +312,7 @@ impl Year {
             state: &self.state,
             cancel: &Cancel::new(),
             workers: 1,
-            over: None,
+            over: Some(&Over { host: hostname(), before: TimeMs(self.gone.last().map_or(BEGIN, |(_, to)| *to)) }),
         };
         run::run(&around, policy, repository, start.job.kind, Retries { max: 0, ..policy.retries() }, earlier)
     }

@@ -207,6 +207,8 @@ impl Desk<'_, '_, '_> {
                 self.stop_at = Some(self.context.env.steady().saturating_add(self.stop_within_ms));
                 Some(Event::Stop)
             }
+            // Somebody wants it gone, and a run does not listen: what it stored is kept as after a crash.
+            (Signal::Stop, Some(i64::MAX)) => std::process::exit(i32::from(Exit::Interrupted as u8)),
             (Signal::Stop, Some(_)) => {
                 self.cut_off("a second signal");
                 None
