@@ -63,7 +63,7 @@ fn wanted() -> [Wanted; 4] {
             zone: chrono_tz::America::New_York,
             crons: [Some("30 1 * * 2,4"), Some("30 2 * * 0"), None],
             rules: Rules { last: 3, daily: 14, ..none },
-            yaml: "timeZone: America/New_York, incremental: 30 1 * * 2,4, full: 30 2 * * 0, jitter: 20m}\n  \
+            yaml: "timeZone: America/New_York, incremental: '30 1 * * 2,4', full: 30 2 * * 0, jitter: 20m}\n  \
                    retention: {last: 3, daily: 14}\n",
         },
         Wanted {

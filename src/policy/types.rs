@@ -88,8 +88,7 @@ pub struct BackupPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = DURATION))]
     pub starting_deadline: Option<String>,
-    /// What happens when a run is due while an earlier one of the same policy and kind is at work; runs of other
-    /// kinds wait for each other. Default: forbid.
+    /// What happens when a run is due while an earlier one of the same policy and kind is at work. Default: forbid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
     /// How a failed run is tried again.
