@@ -21,13 +21,19 @@ pub struct Sim {
     wall: AtomicI64,
     /// Random draws until the program is dead.
     fuse: AtomicI64,
+    drawn: AtomicI64,
     seen: Mutex<Vec<Seen>>,
 }
 
 impl Sim {
     pub fn new(wall: i64, regions: &[PathBuf]) -> Sim {
         let folders = regions.iter().flat_map(|region| TIMED.map(|name| (region.join(name), None, BTreeSet::new())));
-        Sim { wall: AtomicI64::new(wall), fuse: AtomicI64::new(i64::MAX), seen: Mutex::new(folders.collect()) }
+        Sim {
+            wall: AtomicI64::new(wall),
+            fuse: AtomicI64::new(i64::MAX),
+            drawn: AtomicI64::new(0),
+            seen: Mutex::new(folders.collect()),
+        }
     }
 
     pub fn wall(&self) -> i64 {
@@ -41,6 +47,11 @@ impl Sim {
     /// From the `n`th random draw on (1 is the next) nothing can be sealed any more.
     pub fn light(&self, n: i64) {
         self.fuse.store(n, Ordering::SeqCst);
+    }
+
+    /// Random draws since this was last asked.
+    pub fn draws(&self) -> i64 {
+        self.drawn.swap(0, Ordering::SeqCst)
     }
 
     /// Whether the fuse has burnt down; it is put out.
@@ -81,6 +92,7 @@ impl Ambient for Sim {
 
     fn random(&self, out: &mut [u8]) -> Result<()> {
         self.stamp();
+        self.drawn.fetch_add(1, Ordering::SeqCst);
         if self.fuse.fetch_sub(1, Ordering::SeqCst) <= 1 {
             self.fuse.store(0, Ordering::SeqCst);
             return Err(Error::new(Kind::Bug, "dead"));
