@@ -380,7 +380,8 @@ fn a_killed_daemons_own_run_is_not_taken_for_one_at_work() {
     drop(daemon);
     assert_eq!(snapshots(&bench), 0, "it was killed in the middle");
     // Somebody else has to believe it is at work.
-    assert_eq!(bench.json_at(&[], &["run", &policy]).0, 11);
+    let elsewhere = bench.path("elsewhere").display().to_string();
+    assert_eq!(bench.json_at(&[], &["run", &policy, "--state", &elsewhere]).0, 11);
     let mut daemon = Daemon::start(&bench, &[]);
     daemon.says("attempt 2");
     daemon.says("1 protected");

@@ -235,6 +235,19 @@ fn braked(c: &mut Checker) {
     bench.ok(&["backup", "source"]);
     let plan = run(&bench, c, "forget", &["forget", "--keep-last", "1", "--dry-run"]);
     assert_eq!(plan["brakes"].as_array().map(Vec::len), Some(1), "{plan:#}");
+    let of = |retention: &str| {
+        format!(
+            "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions: \
+             [{{name: a, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: p}}\n\
+             spec:\n  sources: [{{name: '{}', paths: [/x]}}]\n  retention: {{{retention}}}\n",
+            bench.region("a").display(),
+            plan["plan"][0]["source"].as_str().expect("a name")
+        )
+    };
+    std::fs::write(bench.path("old.yaml"), of("last: 5")).expect("file");
+    std::fs::write(bench.path("new.yaml"), of("last: 1")).expect("file");
+    let diff = run(&bench, c, "policy diff", &["policy", "diff", "old.yaml", "new.yaml", "--snapshots"]);
+    assert!(diff["snapshots"][0]["brake"].is_string(), "{diff:#}");
 }
 
 /// A policy with a source that is there and one that is not.

@@ -315,7 +315,23 @@ pub struct Rules {
     /// Keep all that are at most this much older than the newest: 12h, 30d, 2w, 1y
     #[arg(long, value_name = "DURATION", help_heading = "Rules")]
     pub keep_within: Option<String>,
+    /// Keep what the retention of this policy keeps; only its sources are judged, in its repository and time zone
+    #[arg(long, value_name = "NAME", help_heading = "Rules", conflicts_with_all = POLICY_HAS)]
+    pub policy: Option<String>,
 }
+
+/// What a policy says by itself.
+const POLICY_HAS: [&str; 9] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_yearly",
+    "keep_within",
+    "time_zone",
+    "repository",
+];
 
 /// How the rules are applied.
 #[derive(Debug, Clone, Default, ClapArgs)]
@@ -390,6 +406,9 @@ pub struct Run {
     /// What to do
     #[arg(long, value_enum, default_value = "incremental")]
     pub kind: KindArg,
+    /// Sources that became empty or a tenth of what they were are right as they are; said in the new snapshots
+    #[arg(long)]
+    pub accept_shrunk: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -529,6 +548,9 @@ pub enum PolicyVerb {
         old: PathBuf,
         /// The configuration as it will be
         new: PathBuf,
+        /// Judge the snapshots of the repositories too; needs the key
+        #[arg(long)]
+        snapshots: bool,
     },
     /// Print the JSON Schema of the configuration
     Schema,

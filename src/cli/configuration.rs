@@ -10,11 +10,25 @@ pub type Named = (String, String);
 
 /// Reads a file, the files of a folder, or what is found in the usual places.
 pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
-    paths(path)?.iter().map(|path| Ok((path.display().to_string(), text(path)?))).collect()
+    let (files, unread) = readable_files(path)?;
+    Error::all(unread).map_or(Ok(files), Err)
 }
 
-/// The files, unread.
-pub fn paths(path: Option<&Path>) -> Result<Vec<PathBuf>> {
+/// The same, with what of it cannot be read apart.
+pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
+    let (paths, whole) = paths(path)?;
+    for path in &paths {
+        match text(path, whole) {
+            Ok(text) => files.push((path.display().to_string(), text)),
+            Err(e) => unread.push(e),
+        }
+    }
+    Ok((files, unread))
+}
+
+/// The files, unread, and whether they are those of a folder.
+pub fn paths(path: Option<&Path>) -> Result<(Vec<PathBuf>, bool)> {
     let path = match path {
         Some(path) => path.to_path_buf(),
         None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
@@ -22,7 +36,7 @@ pub fn paths(path: Option<&Path>) -> Result<Vec<PathBuf>> {
                 .advise("use --region NAME=PATH or --config FILE")
         })?,
     };
-    if path.is_dir() { folder(&path) } else { Ok(vec![path]) }
+    if path.is_dir() { Ok((folder(&path)?, true)) } else { Ok((vec![path], false)) }
 }
 
 /// As the language reads them.
@@ -34,7 +48,12 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     |e| Error::new(Kind::Config, format!("cannot read the configuration: {}", e.kind())).at(path.display())
 }
 
-fn text(path: &Path) -> Result<String> {
+/// What is in a file. In a folder a pipe is there by mistake, and would be waited for without end.
+fn text(path: &Path, only_files: bool) -> Result<String> {
+    if only_files && !std::fs::metadata(path).map_err(unreadable(path))?.is_file() {
+        let e = Error::new(Kind::Config, "this is no file, and cannot be a configuration").at(path.display());
+        return Err(e.advise("move it out of the folder"));
+    }
     let mut text = String::new();
     // One more than is allowed, so that too much is seen as such.
     let file = std::fs::File::open(path).map_err(unreadable(path))?;

@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod browse;
+mod coming;
 mod common;
 mod configuration;
 mod daemon;
@@ -13,6 +14,7 @@ mod init;
 mod key;
 mod output;
 mod policy;
+mod policy_diff;
 mod progress;
 mod quickstart;
 mod recorded;

@@ -5,8 +5,8 @@ use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::base::units;
 use crate::daemon::run::{self, Fate, Report, Surroundings};
-use crate::error::Result;
-use crate::policy::Task;
+use crate::error::{Error, Kind, Result};
+use crate::policy::{MAY_SHRINK, Task};
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::json;
@@ -15,12 +15,18 @@ use std::sync::Arc;
 pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let configuration = context.configuration()?;
     let policy = configuration.policy(&args.policy)?;
-    let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let kind = match args.kind {
         KindArg::Incremental => Task::Incremental,
         KindArg::Full => Task::Full,
         KindArg::Verify => Task::Verify,
     };
+    if args.accept_shrunk && kind == Task::Verify {
+        let e = Error::new(Kind::Config, "a check makes no snapshot that could say that a source is right as it is");
+        return Err(e.advise("use --accept-shrunk with a backup"));
+    }
+    let accepted = args.accept_shrunk.then(|| policy.tagged(MAY_SHRINK));
+    let policy = accepted.as_ref().unwrap_or(policy);
+    let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let secret: Unlock = context.secret()?;
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
         context.open_at(&context.places_of(repository, copies_min), &secret)

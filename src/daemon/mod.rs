@@ -15,6 +15,7 @@ pub mod run;
 pub mod schedule;
 pub mod seed;
 pub mod state;
+mod turn;
 
 pub use job::{Job, JobId};
 pub use memory::{Again, Counts, Memory, Pending, Running};

@@ -213,13 +213,15 @@ fn item(text: &str, rules: &Rules) -> std::result::Result<Field, String> {
         }
     };
     let any = range == "*" || (range == "?" && rules.question);
+    // A week has no second Sunday at its end.
+    let last = if rules.max == 7 { 6 } else { rules.max };
     let (from, to) = match range.split_once('-') {
-        _ if any => (rules.min, if rules.max == 7 { 6 } else { rules.max }),
+        _ if any => (rules.min, last),
         Some((from, to)) => (value(from, rules)?, value(to, rules)?),
         // `5/10` is `5-59/10`.
         None => {
             let from = value(range, rules)?;
-            (from, if step.is_some() { rules.max } else { from })
+            (from, if step.is_some() { last.max(from) } else { from })
         }
     };
     if from > to {
@@ -285,6 +287,10 @@ mod tests {
         for weekend in ["0 0 * * 6-7", "0 0 * * sat,sun", "0 0 * * 6,0"] {
             assert_eq!(utc(weekend), ["2027-01-02 00:00 +0000", "2027-01-03 00:00 +0000", "2027-01-09 00:00 +0000"]);
         }
+        // A week that is stepped through ends with Saturday.
+        assert_eq!(utc("0 0 * * 1/2"), ["2027-01-04 00:00 +0000", "2027-01-06 00:00 +0000", "2027-01-08 00:00 +0000"]);
+        assert_eq!(utc("0 0 * * mon/2"), utc("0 0 * * 1,3,5"));
+        assert_eq!(utc("0 0 * * 7/2"), utc("0 0 * * 7"));
         // Either day counts when both are restricted.
         assert_eq!(utc("0 0 13 * 5"), ["2027-01-08 00:00 +0000", "2027-01-13 00:00 +0000", "2027-01-15 00:00 +0000"]);
         // Both count when one of them is open.

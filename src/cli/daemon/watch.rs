@@ -58,7 +58,7 @@ impl<'c> Watch<'c> {
 fn look(path: Option<&Path>) -> Digest {
     let mut lines = String::new();
     match configuration::paths(path) {
-        Ok(paths) => paths.iter().for_each(|path| lines.push_str(&line(path))),
+        Ok((paths, _)) => paths.iter().for_each(|path| lines.push_str(&line(path))),
         Err(e) => lines.push_str(&e.to_string()),
     }
     Digest::of(lines.as_bytes())
