@@ -458,7 +458,7 @@ impl Year {
             for kind in Task::ALL {
                 let (id, dues) = (JobId { policy: policy.name.into(), kind }, &all[kind as usize]);
                 for (n, due) in dues.iter().enumerate() {
-                    let gap = self.gone.iter().find(|(from, to)| from < due && due <= to);
+                    let gap = self.gone.iter().find(|(from, to)| from <= due && due <= to);
                     let next = dues.get(n + 1);
                     let fulls = if kind == Task::Incremental { &all[Task::Full as usize][..] } else { &[] };
                     let wanted = match gap {
