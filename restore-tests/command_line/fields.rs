@@ -41,6 +41,7 @@ fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
             }
             Value::Array(list) if list.is_empty() => "list",
             Value::Array(list) if list.iter().all(Value::is_string) => "strings",
+            Value::Array(list) if list.iter().all(Value::is_number) => "numbers",
             Value::Array(list) => {
                 list.iter().for_each(|item| flatten(item, &format!("{path}[]."), found));
                 "objects"
@@ -222,7 +223,18 @@ fn policies(c: &mut Checker) {
     assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["start"].is_null())), "{next:#}");
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
+    scheduled(&good, b, c);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
+}
+
+/// An incremental and a full of every minute.
+fn scheduled(good: &str, b: &Bench, c: &mut Checker) {
+    let minutes =
+        good.replace("'0 * * * *'", "'* * * * *'").replace("'0 3 * * *'", "'* * * * *'").replace("url: a", "url: /a");
+    std::fs::write(b.path("minutes.yaml"), minutes.replace("'0 5 * * *'", "'0 5 1 1 *'")).expect("file");
+    let value = run(b, c, "run", &["run", "home", "--scheduled", "--config", "minutes.yaml"]);
+    assert_eq!(value["gave_way_to"]["task"], "full", "{value:#}");
+    run(b, c, "manifest cronjob", &["manifest", "cronjob", "home", "--config", "minutes.yaml"]);
 }
 
 /// A source that is suddenly empty.

@@ -12,6 +12,7 @@ mod found;
 mod hold;
 mod init;
 mod key;
+mod manifest;
 mod output;
 mod policy;
 mod policy_diff;
@@ -72,6 +73,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),
         },
+        Verb::Manifest(args) => manifest::run(context, &args.verb),
     }
 }
 

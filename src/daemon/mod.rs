@@ -7,6 +7,7 @@
 mod agenda;
 pub mod crew;
 pub mod engine;
+pub mod entrusted;
 pub mod job;
 mod memory;
 pub mod note;

@@ -5,7 +5,7 @@ use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
-use crate::format::snapshot::Mode;
+use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::forget;
 use crate::ops::ledger::Ledger;
@@ -434,8 +434,9 @@ type Await = std::result::Result<Option<Turn>, String>;
 fn wrong_with(report: &BackupReport) -> Vec<String> {
     let mut why = Vec::new();
     if report.errors_total > 0 {
-        let first = report.errors.first().map(|miss| format!("; the first: {}", miss.message)).unwrap_or_default();
-        why.push(format!("{} could not be read{first}", report.errors_total));
+        let named = |miss: &Miss| format!("{}: {}", String::from_utf8_lossy(&miss.path), miss.message);
+        why.push(format!("{} could not be read", report.errors_total));
+        why.extend(report.errors.iter().map(named));
     }
     why.extend(report.behind.iter().map(|(region, reason)| format!("region {region} is behind: {reason}")));
     if report.regions.len() < report.copies_min {
@@ -449,7 +450,7 @@ fn said_of(other: &Live) -> String {
 }
 
 /// Waits, unless interrupted.
-fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
+pub(super) fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
     let mut left = ms;
     while left > 0 {
         cancel.check()?;
