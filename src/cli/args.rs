@@ -44,7 +44,7 @@ pub struct Global {
     /// File with a recovery key
     #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
     pub recovery_key_file: Option<PathBuf>,
-    /// Folder of the local catalog; all in it can be deleted [default: $XDG_STATE_HOME/holdfast, or as root /var/lib/holdfast, else ~/.local/state/holdfast]
+    /// Folder of the local catalog and of the daemon's memory; all in it can be deleted [default: $XDG_STATE_HOME/holdfast, or as root /var/lib/holdfast, else ~/.local/state/holdfast]
     #[arg(long, global = true, value_name = "DIR", env = "HOLDFAST_STATE", help_heading = "Repository")]
     pub state: Option<PathBuf>,
     /// Print one JSON object instead of text
@@ -80,6 +80,8 @@ pub enum Verb {
     Hold(Hold),
     /// Run a policy now, once
     Run(Run),
+    /// Run all policies by their schedules
+    Daemon(Daemon),
     /// Keys that open the repository
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
@@ -475,6 +477,30 @@ pub struct Catalog {
 pub enum CatalogVerb {
     /// Read runs and snapshots back from the regions
     Rebuild,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Signals: HUP reads the configuration again · TERM and INT start nothing more and wait for runs at work, the second one stops them\nExit codes: 0 stopped, all runs at work had ended · 130 runs at work were stopped · with --once the worst of all runs"
+)]
+pub struct Daemon {
+    /// Run what is due or overdue now, wait for it, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Most runs at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
+    pub runs: usize,
+    /// Most runs at the same time into one repository
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one())]
+    pub runs_per_repository: usize,
+    /// How long runs at work may take to end after a signal
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    pub stop_within: String,
+}
+
+fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser;
+    clap::value_parser!(u32).range(1..=1000).map(|n| n as usize)
 }
 
 #[derive(Debug, ClapArgs)]
