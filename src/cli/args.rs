@@ -1,9 +1,14 @@
 //! Arguments of every verb.
 
+mod daemon;
+mod policy;
+
 use crate::chunk::Compression;
 use crate::policy::Rate;
 use clap::builder::TypedValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+pub use daemon::Daemon;
+pub use policy::{Policy, PolicyNext, PolicyVerb};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -480,30 +485,6 @@ pub enum CatalogVerb {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(
-    after_help = "Signals: HUP reads the configuration again · TERM and INT start nothing more and wait for runs at work, the second one stops them\nExit codes: 0 stopped, all runs at work had ended · 130 runs at work were stopped · with --once the worst of all runs"
-)]
-pub struct Daemon {
-    /// Run what is due or overdue now, wait for it, and end
-    #[arg(long)]
-    pub once: bool,
-    /// Most runs at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one())]
-    pub runs: usize,
-    /// Most runs at the same time into one repository
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one())]
-    pub runs_per_repository: usize,
-    /// How long runs at work may take to end after a signal
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
-    pub stop_within: String,
-}
-
-fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
-    use clap::builder::TypedValueParser;
-    clap::value_parser!(u32).range(1..=1000).map(|n| n as usize)
-}
-
-#[derive(Debug, ClapArgs)]
 pub struct Key {
     #[command(subcommand)]
     pub verb: KeyVerb,
@@ -545,50 +526,6 @@ pub struct KeyAdd {
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub weak_passphrase: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Policy {
-    #[command(subcommand)]
-    pub verb: PolicyVerb,
-}
-
-/// What to ask of policies.
-#[derive(Debug, Subcommand)]
-pub enum PolicyVerb {
-    /// Name every mistake in the configuration, or say in words what each policy will do
-    Check,
-    /// Show policies with every default filled in
-    Show {
-        /// Name of a policy [default: all]
-        name: Option<String>,
-    },
-    /// Show the coming runs
-    Next(PolicyNext),
-    /// Say what a change of the configuration does
-    Diff {
-        /// The configuration as it was: a file or a folder
-        old: PathBuf,
-        /// The configuration as it will be
-        new: PathBuf,
-        /// Judge the snapshots of the repositories too; needs the key
-        #[arg(long)]
-        snapshots: bool,
-    },
-    /// Print the JSON Schema of the configuration
-    Schema,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct PolicyNext {
-    /// Name of a policy [default: all]
-    pub name: Option<String>,
-    /// What is due within so many days [default: 7]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3660))]
-    pub days: Option<u32>,
-    /// So many runs of each policy, however late
-    #[arg(long, value_name = "N", conflicts_with = "days", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub count: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]
