@@ -5,13 +5,33 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-/// The shell blocks of the page, in order.
-fn blocks() -> Vec<String> {
+/// The blocks of one kind of the page, in order.
+fn blocks(kind: &str) -> Vec<String> {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operating.md")).unwrap();
     let fenced: Vec<&str> = page.split("```").skip(1).step_by(2).collect();
-    let known = fenced.iter().all(|block| block.starts_with("sh\n") || block.starts_with("console\n"));
-    assert!(known, "a block is neither run nor marked as one that is not");
-    fenced.iter().filter_map(|block| block.strip_prefix("sh\n")).map(str::to_owned).collect()
+    let known = |block: &&str| ["sh\n", "console\n", "yaml\n"].iter().any(|kind| block.starts_with(kind));
+    assert!(fenced.iter().all(known), "a block is neither run nor marked as one that is not");
+    let kind = format!("{kind}\n");
+    fenced.iter().filter_map(|block| block.strip_prefix(&kind)).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_fields_that_the_page_shows_are_understood() {
+    let blocks = blocks("yaml");
+    assert!(blocks.len() >= 2, "{}", blocks.len());
+    for block in blocks {
+        let head = "apiVersion: holdfast.io/v1alpha1\nkind: ";
+        let fields: String = block.lines().map(|line| format!("  {line}\n")).collect();
+        let text = format!(
+            "{head}Repository\nmetadata: {{name: main}}\nspec: {{regions: [{{name: a, url: /r}}]}}\n---\n\
+             {head}BackupPolicy\nmetadata: {{name: p}}\nspec:\n  sources: [{{paths: [/srv]}}]\n{fields}"
+        );
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("holdfast.yaml"), text).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let out = check.current_dir(dir.path()).args(["policy", "check"]).output().unwrap();
+        assert!(out.status.success(), "{block}\n{}", String::from_utf8_lossy(&out.stderr));
+    }
 }
 
 /// Folders that the page names, empty and only for it, over the machine's own. What is needed of the checkout is reached from
@@ -33,7 +53,7 @@ exec bash -euo pipefail "$1/page.sh"
 
 #[test]
 fn the_page_does_what_it_says() {
-    let blocks = blocks();
+    let blocks = blocks("sh");
     assert!(blocks.len() >= 10, "{}", blocks.len());
     let dir = TempDir::new_in(Path::new(env!("CARGO_MANIFEST_DIR")).join("target")).unwrap();
     // Each block says its number before it begins.

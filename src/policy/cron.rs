@@ -422,8 +422,8 @@ mod tests {
             ("0 3 * * 5-7", "0 3 * * 0,5,6"),
             ("0 3 * * sat,7", "0 3 * * 0,6"),
             ("0 3 * * mon-fri", "0 3 * * mon-fri"),
-            // Every second day from Monday to Sunday.
-            ("0 3 * * 1/2", "0 3 * * 0,1,3,5"),
+            // Every second day from Monday on; a week has one Sunday.
+            ("0 3 * * 1/2", "0 3 * * 1,3,5"),
             ("0 3 * * */2", "0 3 * * 0,2,4,6"),
             // Every day, and still restricted: day of month or this one.
             ("0 3 13 * 1-7", "0 3 13 * 0,1,2,3,4,5,6"),
