@@ -15,3 +15,11 @@ quickstart path *args:
 # How long the program's functions are.
 lengths:
     scripts/function-lengths
+
+# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
+race *args:
+    scripts/race {{args}}
+
+# One round of the race on sources and random data.
+race-quick:
+    scripts/race --rounds 1 --corpora sources,random
