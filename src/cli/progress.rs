@@ -32,16 +32,16 @@ impl Shown {
         let progress = Arc::clone(progress);
         let terminal = std::io::stderr().is_terminal();
         let thread = std::thread::spawn(move || {
-            let bar = terminal.then(|| new_bar(title));
+            let mut bar = terminal.then(|| Bar::new(title));
             let every = if terminal { BAR_EVERY } else { LINE_EVERY };
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(every) {
-                match &bar {
-                    Some(bar) => draw(bar, &progress),
+                match &mut bar {
+                    Some(bar) => bar.draw(&progress),
                     None => remark(&plain(title, &progress, started)),
                 }
             }
             if let Some(bar) = bar {
-                bar.finish_and_clear();
+                bar.bar.finish_and_clear();
             }
         });
         Shown { stop: Some(stop), thread: Some(thread), started }
@@ -63,27 +63,52 @@ impl Drop for Shown {
     }
 }
 
-fn new_bar(title: &'static str) -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    bar.set_message(title);
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {prefix}");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar
+/// What is said last on the line is cut where a terminal is narrow.
+const KNOWN: &str = "{prefix} {bar:16} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {wide_msg}";
+/// How much there is to do is not known: no end is promised.
+const UNKNOWN: &str = "{prefix} {spinner} {bytes} {bytes_per_sec} {elapsed} {wide_msg}";
+
+struct Bar {
+    bar: ProgressBar,
+    /// What it looks like now.
+    known: Option<bool>,
 }
 
-fn draw(bar: &ProgressBar, progress: &Progress) {
-    let (done, expected) = (progress.bytes_done.get(), progress.bytes_expected.get());
-    bar.set_length(expected.max(done));
-    bar.set_position(done);
-    let stored = progress.bytes_stored.get();
-    let files = units::count(progress.files.get());
-    let errors = progress.errors.get();
-    let wrong = if errors > 0 { format!(", {errors} errors") } else { String::new() };
-    let stored = if stored > 0 { format!(", {} stored", units::bytes(stored)) } else { String::new() };
-    bar.set_prefix(format!("{files} files{stored}{wrong}"));
+impl Bar {
+    fn new(title: &'static str) -> Bar {
+        let bar = ProgressBar::no_length();
+        bar.set_prefix(title);
+        Bar { bar, known: None }
+    }
+
+    fn draw(&mut self, progress: &Progress) {
+        let (done, expected) = (progress.bytes_done.get(), progress.bytes_expected.get());
+        let known = expected > done;
+        if self.known != Some(known)
+            && let Ok(style) = ProgressStyle::with_template(if known { KNOWN } else { UNKNOWN })
+        {
+            self.bar.set_style(style);
+            self.known = Some(known);
+        }
+        if known {
+            self.bar.set_length(expected)
+        } else {
+            self.bar.unset_length()
+        }
+        self.bar.set_position(done);
+        self.bar.set_message(counts(progress));
+        self.bar.tick();
+    }
+}
+
+fn counts(progress: &Progress) -> String {
+    let (files, stored, errors) = (progress.files.get(), progress.bytes_stored.get(), progress.errors.get());
+    let parts = [
+        (files > 0).then(|| format!("{} files", units::count(files))),
+        (stored > 0).then(|| format!("{} stored", units::bytes(stored))),
+        (errors > 0).then(|| format!("{errors} errors")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn plain(title: &str, progress: &Progress, started: Instant) -> String {

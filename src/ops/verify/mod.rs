@@ -132,7 +132,8 @@ pub fn run(
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
     let packs = index.packs();
-    progress.bytes_expected.set(packs.values().map(|(line, on)| line.size * on.count() as u64).sum());
+    let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
+    progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
     let looking = Looking { repo, wish, ledger, chain: open::chain(repo), packs, places, progress, cancel };
     for ix in 0..repo.regions.len() {

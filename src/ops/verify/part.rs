@@ -35,9 +35,14 @@ impl Part {
         order.into_iter().map(|(name, _)| name).collect()
     }
 
+    /// Of so many bytes, those that the share lets be read.
+    pub(super) fn expected(&self, total: u64) -> u64 {
+        self.percent.map_or(total, |percent| (u128::from(total) * u128::from(percent)).div_ceil(100) as u64)
+    }
+
     /// The first of them, as many as may be read, at least one. `total`: bytes of all packs of the region.
     pub(super) fn cut(&self, order: Vec<PackName>, total: u64, size: impl Fn(&PackName) -> u64) -> Vec<PackName> {
-        let share = self.percent.map(|percent| (u128::from(total) * u128::from(percent)).div_ceil(100) as u64);
+        let share = self.percent.map(|_| self.expected(total));
         let Some(most) = share.into_iter().chain(self.bytes_max).min() else { return order };
         let mut sum = 0u64;
         let within = |name: &PackName| {
