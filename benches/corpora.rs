@@ -61,7 +61,8 @@ fn write_weights(out: &mut impl Write, bytes: u64) -> Done<()> {
         for pair in piece.chunks_exact(8) {
             // Box and Muller, 1958: two uniform numbers make two gaussian ones.
             let unit = |four: &[u8]| f64::from(u32::from_le_bytes([four[0], four[1], four[2], four[3]])) / 4294967296.0;
-            let (radius, angle) = ((-2.0 * (1.0 - unit(&pair[..4])).ln()).sqrt(), std::f64::consts::TAU * unit(&pair[4..]));
+            let (radius, angle) =
+                ((-2.0 * (1.0 - unit(&pair[..4])).ln()).sqrt(), std::f64::consts::TAU * unit(&pair[4..]));
             for part in [angle.cos(), angle.sin()] {
                 values.extend(bf16((radius * part * 0.02) as f32).to_le_bytes());
             }
