@@ -23,3 +23,11 @@ lengths:
 # A daemon through a simulated year on real repositories, with twenty deaths; the suite does a quarter.
 year:
     HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --no-capture year::
+
+# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
+race *args:
+    scripts/race {{args}}
+
+# One round of the race on sources and random data.
+race-quick:
+    scripts/race --rounds 1 --corpora sources,random

@@ -43,6 +43,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("zstd", &["chunk"]),
     ("zstd_safe", &["chunk"]),
     ("aes_gcm", &["crypto"]),
+    ("ring", &["crypto"]),
     ("argon2", &["crypto"]),
     ("ed25519_dalek", &["crypto"]),
     ("x_wing", &["crypto"]),

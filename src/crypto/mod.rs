@@ -1,12 +1,14 @@
 //! Primitives behind one door: key derivation, AEAD, signatures, key encapsulation, secrets of slots.
 
 mod aead;
+mod bulk;
 mod kem;
 mod passphrase;
 mod sign;
 mod slot;
 
 pub use aead::Cipher;
+pub use bulk::BulkCipher;
 pub use kem::{decapsulate, encapsulate, public_key};
 pub use passphrase::{generate_passphrase, passphrase_bits};
 pub use sign::{SigningKey, VerifyKey};

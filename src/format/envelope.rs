@@ -7,7 +7,7 @@
 
 use super::{CHUNK_BYTES_MAX, FormatError};
 use crate::base::{ChunkId, Domain, KeyEpoch, RepoId};
-use crate::crypto::{Cipher, Secret, kd, mac, same};
+use crate::crypto::{BulkCipher, Secret, kd, mac, same};
 
 /// Length of the header with the commitment, in bytes.
 pub const HEADER_BYTES: usize = 112;
@@ -161,7 +161,7 @@ pub fn class_secret(epoch_key: &Secret<32>, domain: Domain, class: Class) -> Sec
 
 /// The keys of one object.
 pub struct ObjectKeys {
-    cipher: Cipher,
+    cipher: BulkCipher,
     commitment: [u8; 32],
     nonce_key: Secret<32>,
 }
@@ -170,7 +170,7 @@ impl ObjectKeys {
     fn derive(header: &Header, secret: &Secret<32>) -> ObjectKeys {
         let all: Secret<96> = kd("object", &[secret.bytes(), &header.bytes()]);
         let part = |from: usize| Secret::from_bytes(array::<32>(&all.bytes()[from..from + 32]));
-        ObjectKeys { cipher: Cipher::new(&part(0)), commitment: array(&all.bytes()[32..64]), nonce_key: part(64) }
+        ObjectKeys { cipher: BulkCipher::new(&part(0)), commitment: array(&all.bytes()[32..64]), nonce_key: part(64) }
     }
 
     /// Keys to read an object whose header was parsed.

@@ -1,0 +1,321 @@
+//! Every stage of a backup, a restore and a verification alone, on one core, through the program's own code.
+//!
+//! `cargo bench --bench stages [DIR]` needs about 2 GB in `/dev/shm` and a quiet machine. Text comes from the files below DIR
+//! (default: the sources of crates that cargo unpacked). Prints the best of several rounds as gigabytes a second, or
+//! microseconds an item, and the seconds that follow from them for a gigabyte.
+
+use holdfast::base::{ChunkId, Domain, KeyEpoch, RepoId};
+use holdfast::chunk::{Codec, Coder, Cutter, IdKey};
+use holdfast::crypto::{BulkCipher, Secret};
+use holdfast::error::Result as Held;
+use holdfast::format::envelope::{Header, Kind};
+use holdfast::format::pack::PackWriter;
+use holdfast::format::tree::{Entry, EntryType};
+use holdfast::repo::tree::{DirWriter, PageSink};
+use holdfast::repo::writer::ZSTD_LEVEL;
+use holdfast::source::files::{
+    DirHandle, Event, RestoreOptions, Target, TargetDir, TargetFile, WalkOptions, Walker, open,
+};
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+type Done<T> = Result<T, Box<dyn std::error::Error>>;
+
+const ROUNDS: usize = 7;
+/// Bytes of each kind of data.
+const DATA_BYTES: usize = 256 << 20;
+/// Chunks are of about this size.
+const CHUNK_BYTES: usize = 1 << 20;
+const PACK_BYTES: usize = 32 << 20;
+const FILES_MAX: usize = 20_000;
+
+/// Seconds of the quickest round.
+fn best(mut act: impl FnMut() -> Done<()>) -> Done<f64> {
+    let mut quickest = f64::MAX;
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        act()?;
+        quickest = quickest.min(begin.elapsed().as_secs_f64());
+    }
+    Ok(quickest)
+}
+
+/// Prints a stage, and returns seconds for a gigabyte.
+fn bytes(name: &str, count: usize, seconds: f64) -> f64 {
+    println!("{name:<44} {:>8.2} GB/s {:>8.3} s/GB", count as f64 / seconds / 1e9, seconds / count as f64 * 1e9);
+    seconds / count as f64 * 1e9
+}
+
+fn items(name: &str, count: usize, seconds: f64) {
+    println!("{name:<44} {:>8.2} µs each, of {count}", seconds / count as f64 * 1e6);
+}
+
+fn random() -> Vec<u8> {
+    let mut data = vec![0; DATA_BYTES];
+    blake3::Hasher::new().update(b"stages").finalize_xof().fill(&mut data);
+    data
+}
+
+/// Gaussian weights, deviation 0.02, as bfloat16.
+fn weights(random: &[u8]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(random.len() / 2);
+    for eight in random.chunks_exact(8) {
+        let unit = |b: &[u8]| f64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])) / 4294967296.0;
+        let radius = (-2.0 * (1.0 - unit(&eight[..4])).ln()).sqrt() * 0.02;
+        let angle = std::f64::consts::TAU * unit(&eight[4..]);
+        for value in [radius * angle.cos(), radius * angle.sin()] {
+            data.extend((((value as f32).to_bits() >> 16) as u16).to_le_bytes());
+        }
+    }
+    data
+}
+
+fn text(dir: &Path) -> Done<Vec<u8>> {
+    let (mut data, mut stack) = (Vec::with_capacity(DATA_BYTES), vec![dir.to_path_buf()]);
+    while let Some(next) = stack.pop().filter(|_| data.len() < DATA_BYTES) {
+        for entry in std::fs::read_dir(next)?.flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => stack.push(entry.path()),
+                Ok(kind) if kind.is_file() => drop(File::open(entry.path())?.read_to_end(&mut data)?),
+                _ => {}
+            }
+        }
+    }
+    data.truncate(DATA_BYTES);
+    if data.len() < CHUNK_BYTES { Err(format!("{}: too little text", dir.display()).into()) } else { Ok(data) }
+}
+
+fn cutting(name: &str, data: &[u8]) -> Done<f64> {
+    let cutter = Cutter::files(7);
+    let seconds = best(|| {
+        let mut rest = data;
+        while let Some(len) = cutter.next(rest, true) {
+            rest = &rest[black_box(len)..];
+        }
+        Ok(())
+    })?;
+    Ok(bytes(&format!("cut, {name}"), data.len(), seconds))
+}
+
+fn id_key() -> IdKey {
+    IdKey::derive(&Secret::from_bytes([3; 32]), Domain(0))
+}
+
+fn hashing(data: &[u8]) -> Done<f64> {
+    let key = id_key();
+    let run = |name: &str, size: usize| -> Done<f64> {
+        let seconds = best(|| {
+            for chunk in data.chunks(size) {
+                black_box(key.id(chunk));
+            }
+            Ok(())
+        })?;
+        Ok(bytes(name, data.len(), seconds))
+    };
+    run("chunk id, 4 KiB", 4096)?;
+    run("chunk id, 1 MiB", CHUNK_BYTES)
+}
+
+/// Encoding with its check, and decoding; seconds for a gigabyte of plaintext, and the share that is stored.
+fn coding(name: &str, data: &[u8]) -> Done<(f64, f64, f64)> {
+    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut bodies: Vec<(Codec, Vec<u8>, usize)> = Vec::new();
+    let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
+    let encode = best(|| {
+        for chunk in data.chunks(CHUNK_BYTES) {
+            out.clear();
+            black_box(coder.encode(chunk, &mut out));
+        }
+        Ok(())
+    })?;
+    for chunk in data.chunks(CHUNK_BYTES) {
+        let mut body = Vec::new();
+        let codec = coder.encode(chunk, &mut body);
+        bodies.push((codec, body, chunk.len()));
+    }
+    let stored: usize = bodies.iter().map(|(_, body, _)| body.len()).sum();
+    let decode = best(|| {
+        for (codec, body, len) in &bodies {
+            out.clear();
+            coder.decode(*codec, body, *len, &mut out).map_err(|_| "a body does not decode")?;
+            black_box(&out);
+        }
+        Ok(())
+    })?;
+    let ratio = stored as f64 / data.len() as f64;
+    let encode = bytes(&format!("encode and check, {name} (stored: {ratio:.3})"), data.len(), encode);
+    Ok((encode, bytes(&format!("decode, {name}"), data.len(), decode), ratio))
+}
+
+fn sealing(data: &[u8]) -> Done<(f64, f64)> {
+    let cipher = BulkCipher::new(&Secret::from_bytes([5; 32]));
+    let mut buffer = data[..CHUNK_BYTES].to_vec();
+    let rounds = data.len() / CHUNK_BYTES;
+    let seal = best(|| {
+        for _ in 0..rounds {
+            black_box(cipher.seal_in_place(&[0; 12], b"", &mut buffer));
+        }
+        Ok(())
+    })?;
+    let seal = bytes("seal, 1 MiB", data.len(), seal);
+    let mut sealed = data[..CHUNK_BYTES].to_vec();
+    let tag = cipher.seal_in_place(&[0; 12], b"", &mut sealed);
+    let open = best(|| {
+        for _ in 0..rounds {
+            buffer.copy_from_slice(&sealed);
+            cipher.open_in_place(&[0; 12], b"", &mut buffer, &tag).map_err(|_| "a record does not open")?;
+        }
+        Ok(())
+    })?;
+    Ok((seal, bytes("open, 1 MiB, with a copy", data.len(), open)))
+}
+
+/// A pack filled with raw chunks: sealing and the pack's hash, in a buffer that is used again.
+fn packing(data: &[u8]) -> Done<f64> {
+    let header =
+        Header { kind: Kind::Data, domain: Domain(0), key_epoch: KeyEpoch(0), repo: RepoId([1; 16]), salt: [2; 32] };
+    let secret = Secret::from_bytes([9; 32]);
+    let mut buffer = Vec::with_capacity(64 << 20);
+    let seconds = best(|| {
+        for part in data.chunks(PACK_BYTES) {
+            buffer.clear();
+            let mut pack = PackWriter::new(std::mem::take(&mut buffer), &header, &secret);
+            for (n, chunk) in part.chunks(CHUNK_BYTES).enumerate() {
+                pack.chunk(ChunkId([n as u8; 32]), chunk.len(), |out| {
+                    out.extend_from_slice(chunk);
+                    Codec::Raw.id()
+                });
+            }
+            buffer = black_box(pack.finish()).bytes;
+        }
+        Ok(())
+    })?;
+    Ok(bytes("pack: copy, seal, hash", data.len(), seconds))
+}
+
+/// Keeps nothing.
+struct Nowhere(IdKey);
+
+impl PageSink for Nowhere {
+    fn put(&mut self, page: &[u8]) -> Held<ChunkId> {
+        Ok(self.0.id(page))
+    }
+}
+
+type Found = Vec<(Entry, Arc<DirHandle>)>;
+
+fn walk(dir: &Path) -> Done<(Found, usize)> {
+    let options = WalkOptions { ignore_file: Some(b".holdfastignore".to_vec()), ..WalkOptions::default() };
+    let mut walker = Walker::new(&[dir.to_path_buf()], options)?;
+    let (mut files, mut count) = (Vec::new(), 0);
+    while let Some(event) = walker.next() {
+        count += 1;
+        if let Event::Item { entry, dir } = event
+            && entry.kind == EntryType::File
+        {
+            files.push((entry, dir));
+        }
+    }
+    Ok((files, count))
+}
+
+fn small_files(dir: &Path, scratch: &Path) -> Done<()> {
+    let (files, count) = walk(dir)?;
+    let seconds = best(|| {
+        black_box(walk(dir)?);
+        Ok(())
+    })?;
+    items("walk with metadata, sorted: an entry", count, seconds);
+    let files = &files[..files.len().min(FILES_MAX)];
+    let mut buffer = vec![0; 4 << 20];
+    let mut total = 0;
+    let seconds = best(|| {
+        total = 0;
+        for (entry, dir) in files {
+            total += open(dir, entry)?.read_at(0, &mut buffer)?;
+        }
+        Ok(())
+    })?;
+    items(&format!("read a small file, {} KB on average", total / files.len() / 1000), files.len(), seconds);
+    let seconds = best(|| {
+        let mut sink = Nowhere(id_key());
+        let mut writer = DirWriter::default();
+        for (n, (entry, _)) in files.iter().enumerate() {
+            writer.push(Entry { name: format!("{n:08}").into_bytes().into(), ..entry.clone() }, &mut sink)?;
+        }
+        black_box(writer.finish(&mut sink)?);
+        Ok(())
+    })?;
+    items("encode a tree entry, with the page's id", files.len(), seconds);
+    let mut round = 0;
+    let seconds = best(|| {
+        round += 1;
+        let target = Target::create(&scratch.join(round.to_string()), RestoreOptions::default())?.root();
+        files.iter().enumerate().try_for_each(|(n, (entry, _))| restore(&target, n, entry, &buffer))
+    })?;
+    items("restore a small file with its metadata", files.len(), seconds);
+    Ok(())
+}
+
+fn restore(target: &TargetDir, number: usize, entry: &Entry, content: &[u8]) -> Done<()> {
+    let entry = Entry { name: format!("{number:08}").into_bytes().into(), ..entry.clone() };
+    let size = usize::try_from(entry.size())?.min(content.len());
+    let file = TargetFile::open(target, &entry)?;
+    file.write_at(0, &content[..size])?;
+    file.finish(&entry).map_err(|all| all.into_iter().next().map_or("no reason".into(), |e| e.to_string()).into())
+}
+
+/// Reading a large file, and writing one in fresh pages.
+fn large_files(scratch: &Path, data: &[u8]) -> Done<(f64, f64)> {
+    let path = scratch.join("large");
+    File::create(&path)?.write_all(data)?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let read = best(|| {
+        let mut file = File::open(&path)?;
+        while file.read(&mut buffer)? > 0 {}
+        Ok(())
+    })?;
+    let write = best(|| {
+        let copy = scratch.join("copy");
+        let _ = std::fs::remove_file(&copy);
+        let mut file = File::create(&copy)?;
+        data.chunks(CHUNK_BYTES).try_for_each(|chunk| Ok(file.write_all(chunk)?))
+    })?;
+    Ok((bytes("read a large file", data.len(), read), bytes("write a large file, fresh pages", data.len(), write)))
+}
+
+fn main() -> Done<()> {
+    let given = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
+    let sources = cargo.or(home).ok_or("HOME is not set")?.join("registry/src");
+    let dir = given.map_or(sources, PathBuf::from);
+    let scratch = tempfile::TempDir::new_in("/dev/shm")?;
+    let (random, text) = (random(), text(&dir)?);
+    let weights = weights(&random);
+    let cut = cutting("random", &random)?;
+    cutting("text", &text)?;
+    cutting("bf16", &weights)?;
+    let id = hashing(&random)?;
+    let (sample, _, _) = coding("random", &random)?;
+    coding("text", &text)?;
+    let (planes, join, share) = coding("bf16", &weights)?;
+    let (_, open) = sealing(&random)?;
+    let pack = packing(&random)?;
+    let (read, write) = large_files(scratch.path(), &random)?;
+    small_files(&dir, scratch.path())?;
+    println!("\nroofline of incompressible data, one region in memory, seconds of one core for a gigabyte:");
+    let hash = 1.0 / 2.9;
+    println!("  backup  {:.2}", read + cut + id + sample + pack + write);
+    println!("  restore {:.2}", read + open + id + write);
+    println!("  verify  {:.2}", read + hash + open + id);
+    println!("the same of bf16 weights:");
+    println!("  backup  {:.2}", read + cut + id + planes + share * (pack + write));
+    println!("  restore {:.2}", share * (read + open) + join + id + write);
+    println!("  verify  {:.2}", share * (read + hash + open) + join + id);
+    Ok(())
+}
