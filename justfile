@@ -31,3 +31,7 @@ race *args:
 # One round of the race on sources and random data.
 race-quick:
     scripts/race --rounds 1 --corpora sources,random
+
+# A real daemon for ten real minutes, a region taken away and given back.
+soak *args:
+    scripts/soak {{args}}
