@@ -13,6 +13,7 @@ mod full_disk;
 mod harness;
 mod hostile;
 mod house;
+mod index_cache;
 mod inside;
 mod interrupts;
 mod key_files;

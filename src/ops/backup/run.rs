@@ -100,7 +100,7 @@ impl Run<'_> {
             generation: self.generation,
             present: self.present_packs(session.regions),
         };
-        let known = Reusable::new(Arc::clone(&index), &rules);
+        let known = Reusable::new(Arc::clone(&index), rules);
         let reader = Reader::new(Arc::clone(repo), index);
         let writer = Writer::new(repo, session, known, self.progress);
         let mut planner = self.planner(walker, &reader, (whole.is_none()).then_some(&writer));

@@ -1,0 +1,110 @@
+//! The program with a folder for its index, and without one.
+
+use crate::harness::{Bench, assert_same, files, noise, small_tree};
+use std::path::PathBuf;
+use std::process::Command;
+
+fn index_files(bench: &Bench) -> Vec<PathBuf> {
+    let mut found = files(&bench.path("state"));
+    found.retain(|path| path.to_string_lossy().contains("/index-"));
+    found
+}
+
+fn backup(bench: &Bench) -> serde_json::Value {
+    bench.ok(&["backup", "--mode", "full", "source"])
+}
+
+fn made() -> Bench {
+    let bench = Bench::with_key(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    backup(&bench);
+    backup(&bench);
+    bench
+}
+
+fn segments(bench: &Bench, region: &str) -> Vec<String> {
+    bench.objects(region).into_iter().filter(|name| name.starts_with("index/")).collect()
+}
+
+/// A run that has a cache stores what a run without one stores.
+#[test]
+fn with_and_without_a_cache_the_same_is_stored() {
+    let with = made();
+    assert!(!index_files(&with).is_empty(), "no index was kept");
+    let without = with.copy();
+    for step in 0..4u64 {
+        for bench in [&with, &without] {
+            std::fs::create_dir_all(bench.path("source")).unwrap();
+            if step == 0 {
+                small_tree(&bench.path("source"));
+            }
+            std::fs::write(bench.path(&format!("source/new-{step}")), noise(900 + step, 300_000)).unwrap();
+        }
+        let _ = std::fs::remove_dir_all(without.path("state"));
+        let (one, other) = (backup(&with), backup(&without));
+        for figure in ["chunks_new", "bytes_new", "chunks_used"] {
+            assert!(one.get(figure).is_some(), "{one:#}");
+            assert_eq!(one[figure], other[figure], "{figure} in step {step}");
+        }
+    }
+    assert_eq!(with.ok(&["verify"])["broken"], serde_json::json!([]));
+    with.ok(&["restore", "latest", "--target", "out"]);
+}
+
+/// A segment that a region no longer lists makes nothing known there, whatever the cache holds.
+#[test]
+fn what_a_region_no_longer_lists_is_stored_there_again() {
+    let bench = made();
+    for region in ["a", "b"] {
+        segments(&bench, region).iter().for_each(|name| std::fs::remove_file(bench.region(region).join(name)).unwrap());
+    }
+    let again = backup(&bench);
+    assert!(again["chunks_new"].as_u64().unwrap() > 10, "{again:#}");
+    std::fs::remove_dir_all(bench.path("state")).unwrap();
+    bench.ok(&["restore", "latest", "--target", "out"]);
+    assert_same(&bench.path("source"), &bench.path("out/source"));
+}
+
+/// A copy cut short counts as none: its size is in the listing.
+#[test]
+fn a_segment_cut_short_in_a_region_is_not_relied_on() {
+    let bench = made();
+    let name = segments(&bench, "b").remove(0);
+    let path = bench.region("b").join(&name);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 100]).unwrap();
+    let (_, value) = bench.json(&["backup", "--mode", "full", "source"]);
+    assert!(value["chunks_new"].as_u64().unwrap() > 10, "{value:#}");
+    assert!(value["findings"].to_string().contains(&name), "{value:#}");
+}
+
+/// Without a place for it the index is in memory, as ever, and nothing else changes.
+#[test]
+fn a_folder_that_cannot_be_used_does_no_harm() {
+    let bench = made();
+    std::fs::remove_dir_all(bench.path("state")).unwrap();
+    std::fs::write(bench.path("state"), b"a file stands in the way").unwrap();
+    let value = backup(&bench);
+    assert_eq!(value["chunks_new"], 0, "{value:#}");
+    bench.ok(&["restore", "latest", "--target", "out"]);
+    assert_same(&bench.path("source"), &bench.path("out/source"));
+}
+
+/// A full disk under the state folder costs the cache and nothing else.
+#[test]
+fn a_full_disk_in_the_state_folder_does_no_harm() {
+    let bench = made();
+    let state = bench.path("small");
+    std::fs::create_dir_all(&state).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "small"]).arg(&state).status();
+    assert!(mounted.is_ok_and(|s| s.success()), "mount is needed, and the right to use it");
+    let out = bench.command(&["--json", "backup", "--mode", "full", "source"]).env("HOLDFAST_STATE", &state).output();
+    let left = files(&state);
+    let _ = Command::new("umount").arg("-l").arg(&state).status();
+    let out = out.unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("\"chunks_new\":0"));
+    assert!(said.contains("local index cannot be written"), "{said}");
+    assert!(left.iter().all(|path| !path.to_string_lossy().contains("/index-")), "{left:?}");
+}
