@@ -96,7 +96,7 @@ pub(super) fn load(listing: &Listing, source: Arc<dyn Source>, cache: Option<Arc
         .into_iter()
         .map(|(kept, regions)| {
             let lines = kept.run.segments.clone();
-            Shelved { body: Body::Run(kept), lines, regions }
+            Shelved { body: Body::Run(Box::new(kept)), lines, regions }
         })
         .collect();
     gathered.memory.build();
@@ -141,7 +141,7 @@ impl Loading<'_> {
             self.gathered.memory.add(Some(&content), line.packs);
             self.gathered.lines.push(line);
             self.gathered.regions.push(at);
-            if self.gathered.memory.len() >= GATHERED_MAX {
+            if self.gathered.memory.count() >= GATHERED_MAX {
                 self.keep();
                 self.tidy();
             }

@@ -42,7 +42,7 @@ fn hash_of(id: &[u8]) -> u64 {
 impl Memory {
     /// Adds one segment; [`Memory::build`] makes it known.
     pub fn add(&mut self, content: Option<&Content>, packs: u32) {
-        let (first_entry, first_pack) = (self.len() as u32, self.packs);
+        let (first_entry, first_pack) = (self.count() as u32, self.packs);
         let lines = content.map_or_else(Vec::new, |content| {
             self.entries.extend_from_slice(&content.segment.entries);
             content.packs.clone()
@@ -63,7 +63,7 @@ impl Memory {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len() / ENTRY_BYTES
     }
 
@@ -107,7 +107,7 @@ impl Memory {
 
     /// All entries.
     pub fn all(&self) -> impl Iterator<Item = Found> {
-        (0..self.len() as u32).filter_map(|n| self.entry(n))
+        (0..self.count() as u32).filter_map(|n| self.entry(n))
     }
 
     /// Pack number `n`, with its segment's.

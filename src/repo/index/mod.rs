@@ -91,7 +91,7 @@ pub struct Located {
 #[derive(Debug)]
 enum Body {
     Memory(Memory),
-    Run(Kept),
+    Run(Box<Kept>),
 }
 
 #[derive(Debug)]
