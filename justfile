@@ -12,6 +12,10 @@ test *args:
 quickstart path *args:
     scripts/quickstart {{quote(path)}} {{args}}
 
+# Builds the static program for the image.
+static:
+    scripts/static
+
 # How long the program's functions are.
 lengths:
     scripts/function-lengths

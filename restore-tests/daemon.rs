@@ -138,6 +138,118 @@ fn a_run_forgets_what_its_retention_does_not_keep_but_an_empty_source_pushes_not
     std::fs::create_dir(bench.path("one")).unwrap();
     let (code, report) = run(&bench, &["run", "daily"]);
     let one = &report["sources"][0];
-    assert_eq!((code, &one["fate"], &one["forgotten"]), (0, &"protected".into(), &0.into()), "{report:#}");
+    assert_eq!((code, &one["fate"], &one["forgotten"]), (11, &"degraded".into(), &0.into()), "{report:#}");
+    assert!(one["why"][0].as_str().unwrap().contains("holds 0 files"), "{report:#}");
     assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(3), "the full ones stay");
+    // Without retention it is said all the same.
+    configure(&bench, &["a"], &sources(&bench, &["one"]));
+    assert_eq!(run(&bench, &["run", "daily"]).0, 11);
+    configure(&bench, &["a"], &format!("{}  retention: {{last: 2}}\n", sources(&bench, &["one"])));
+    assert_eq!(run(&bench, &["run", "daily", "--kind", "verify", "--accept-shrunk"]).0, 2);
+    let (code, report) = run(&bench, &["run", "daily", "--accept-shrunk"]);
+    assert_eq!((code, &report["sources"][0]["forgotten"]), (0, &3.into()), "{report:#}");
+    assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+}
+
+#[test]
+fn a_session_from_times_to_come_holds_nobody_up() {
+    let bench = Bench::new(&["a"]);
+    small_tree(&bench.path("one"));
+    configure(&bench, &["a"], &sources(&bench, &["one"]));
+    let repo = opened(&bench);
+    let errand = Errand { host: "elsewhere".into(), source: "one".into(), generation: Generation(1) };
+    let session = Session::announce(&repo, errand, None).unwrap();
+    let path = bench.region("a").join(holdfast::store::Key::Session(session.sid).path());
+    let touch = |ahead: u64| {
+        let now = holdfast::base::Env::system().now().0.unsigned_abs() / 1000;
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now + ahead);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    };
+    touch(120);
+    assert_eq!(run(&bench, &["run", "daily"]).0, 11);
+    touch(365 * 86_400);
+    assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+}
+
+/// Starts a run and waits until it is at work on the source.
+fn at_work(bench: &Bench) -> std::process::Child {
+    let sessions = || bench.objects("a").into_iter().filter(|key| key.starts_with("sessions/")).count();
+    let mut command = bench.command_at(&[], &["run", "daily"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while sessions() == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without a session");
+        std::thread::yield_now();
+    }
+    child
+}
+
+#[test]
+fn the_next_run_knows_that_the_one_before_was_killed() {
+    let bench = Bench::with_key(&["a"]);
+    small_tree(&bench.path("one"));
+    for n in 0..40 {
+        std::fs::write(bench.path("one").join(format!("large-{n}")), crate::harness::noise(n, 3_000_000)).unwrap();
+    }
+    configure(&bench, &["a"], &(sources(&bench, &["one"]) + "  retries: {max: 0}\n"));
+    let mut killed = at_work(&bench);
+    let (code, report) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &report["excluded"]), (11, &1.into()), "{report:#}");
+    let why = &report["sources"][0]["why"][0];
+    assert!(why.as_str().unwrap().contains("another program on this host"), "{report:#}");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    // Whoever does not know has to wait.
+    let (turns, away) = (bench.path("state/turns"), bench.path("away"));
+    std::fs::rename(&turns, &away).unwrap();
+    let (code, report) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &report["excluded"]), (11, &1.into()), "{report:#}");
+    std::fs::remove_dir_all(&turns).unwrap();
+    std::fs::rename(&away, &turns).unwrap();
+    let (code, report) = run(&bench, &["run", "daily"]);
+    assert_eq!((code, &report["protected"]), (0, &1.into()), "{report:#}");
+}
+
+#[test]
+fn forget_applies_a_policy_to_its_sources_and_says_why() {
+    let bench = Bench::with_key(&["a"]);
+    for name in ["one", "other"] {
+        small_tree(&bench.path(name));
+    }
+    configure(&bench, &["a"], &sources(&bench, &["one"]));
+    for _ in 0..3 {
+        assert_eq!(run(&bench, &["run", "daily"]).0, 0);
+        bench.ok(&["backup", "--name", "other", "other"]);
+    }
+    let zone = "  schedule: {timeZone: Europe/Berlin, full: '@weekly'}\n";
+    let old = bench.path("old.yaml");
+    std::fs::rename(bench.path("holdfast.yaml"), &old).unwrap();
+    configure(&bench, &["a"], &format!("{}{zone}  retention: {{last: 2}}\n", sources(&bench, &["one"])));
+    // What the change does is said before it does it.
+    let (code, diff) = run(&bench, &["policy", "diff", "old.yaml", "holdfast.yaml", "--snapshots"]);
+    let one = &diff["snapshots"][0];
+    assert_eq!((code, &one["source"], &one["kept_old"], &one["kept_new"]), (0, &"one".into(), &3.into(), &2.into()));
+    let (code, plan) = run(&bench, &["forget", "--policy", "daily", "--dry-run"]);
+    assert_eq!((code, &plan["time_zone"]), (0, &"Europe/Berlin".into()), "{plan:#}");
+    let lines = plan["plan"].as_array().unwrap();
+    let reasons: Vec<&Value> = lines.iter().map(|line| &line["reasons"]).collect();
+    assert_eq!(
+        reasons,
+        [&serde_json::json!(["last", "last-good"]), &serde_json::json!(["last"]), &serde_json::json!([])]
+    );
+    assert_eq!(one["lost"], serde_json::json!([lines[2]["id"]]));
+    let (code, done) = run(&bench, &["forget", "--policy", "daily"]);
+    assert_eq!((code, &done["forgotten"]), (0, &one["lost"]), "{done:#}");
+    assert_eq!(bench.ok(&["snapshots", "--name", "other"])["snapshots"].as_array().unwrap().len(), 3);
+    // A source that no policy names any more is forgotten by none, whatever was said of it before.
+    std::fs::copy(bench.path("holdfast.yaml"), &old).unwrap();
+    configure(&bench, &["a"], &format!("{}  retention: {{last: 1}}\n", sources(&bench, &["other"])));
+    let out = bench.command_at(&[], &["policy", "diff", "old.yaml", "holdfast.yaml", "--snapshots"]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("source one: no policy names it any more: its 2 snapshots stay"), "{said}");
+    assert!(said.contains("source other: of its 3 snapshots 3 are kept now and 1 will be\n  forgets  "), "{said}");
+    for wrong in [&["--keep-last", "1"][..], &["--time-zone", "UTC"], &["latest"], &["--policy", "dayly"]] {
+        let args = [&["forget", "--policy", "daily"], wrong].concat();
+        assert_eq!(bench.command_at(&[], &args).output().unwrap().status.code(), Some(2), "{wrong:?}");
+    }
+    assert_eq!(bench.json(&["forget", "--policy", "daily"]).0, 2, "regions from two sides");
 }

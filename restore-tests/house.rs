@@ -71,7 +71,7 @@ fn every_exit_code_is_in_the_readme() {
 
 #[test]
 fn the_scripts_are_scripts() {
-    let scripts = ["scripts/test", "scripts/quickstart", "scripts/function-lengths", ".ci/run"];
+    let scripts = ["scripts/test", "scripts/quickstart", "scripts/static", "scripts/function-lengths", ".ci/run"];
     for name in scripts {
         let path = root().join(name);
         let mode = std::fs::metadata(&path).unwrap_or_else(|e| panic!("{name}: {e}")).permissions().mode();

@@ -149,8 +149,8 @@ fn every_mistake_is_said_at_once_with_its_place() {
     for (line, parts) in lines.iter().zip(wanted) {
         parts.iter().for_each(|part| assert!(line.starts_with("holdfast: ") && line.contains(part), "{part}: {line}"));
     }
-    // Any verb says so; and in JSON.
-    assert_eq!(desk.run(&["snapshots", "--config", "c"]).2, err);
+    // A run says so too; and in JSON.
+    assert_eq!(desk.run(&["run", "bad", "--config", "c"]).2, err);
     let value: Value = serde_json::from_str(&desk.run(&["--json", "policy", "next", "--config", "c"]).1).unwrap();
     assert_eq!((value["more"].as_array().unwrap().len(), &value["exit"]["code"]), (3, &2.into()));
     assert_eq!(value["more"][2]["where"], "c/c.yaml:8:20: spec.schedule.full");
@@ -175,6 +175,47 @@ fn folders_and_several_repositories() {
     }
     assert!(desk.0.path().join("a/packs").exists() || desk.0.path().join("a/config").exists());
     assert!(desk.0.path().join("b/config").exists());
+}
+
+#[test]
+fn a_bad_document_stops_runs_and_no_restore() {
+    let desk = Desk::new(&[("c/main.yaml", &repository()), ("c/bad.yaml", &policy("bad", "  scheduel: {}\n"))]);
+    std::fs::write(desk.0.path().join("key"), [7; 32]).unwrap();
+    let with = |args: &[&str]| desk.run(&[&["--config", "c", "--key-file", "key", "--state", "state"], args].concat());
+    for args in [&["init", "--no-recovery-key"][..], &["backup", "c", "--name", "data"], &["verify"]] {
+        let (code, out, err) = with(args);
+        assert!(code == 0 && err.contains("warning: unknown field `scheduel`"), "{args:?}: {out}{err}");
+    }
+    let (code, _, err) = with(&["restore", "latest", "--target", "back"]);
+    assert!(code == 0 && err.contains("c/bad.yaml:7:3"), "{err}");
+    assert!(!with(&["-q", "snapshots"]).2.contains("scheduel"));
+    for strict in [&["run", "bad"][..], &["policy", "check"], &["policy", "next"]] {
+        assert_eq!(with(strict).0, 2, "{strict:?}");
+    }
+    // What cannot be read at all may be another repository: then its name is asked for.
+    let path = |name: &str| desk.0.path().join("c").join(name);
+    let pipe = || assert!(Command::new("mkfifo").arg(path("x.yaml")).status().unwrap().success());
+    let kinds: [(&str, &dyn Fn()); 4] = [
+        ("no YAML", &|| desk.write("c/x.yaml", "{")),
+        ("this is no file", &pipe),
+        ("not found", &|| std::os::unix::fs::symlink("nowhere", path("x.yaml")).unwrap()),
+        ("without kind", &|| desk.write("c/x.yaml", &repository().replace("kind:", "kin:"))),
+    ];
+    for (what, make) in kinds {
+        make();
+        assert_eq!(with(&["policy", "check"]).0, 2, "{what}");
+        let (code, _, err) = with(&["snapshots"]);
+        assert!(code == 2 && err.contains("--repository main") && err.contains(what), "{what}: {err}");
+        let (code, out, err) = with(&["snapshots", "--repository", "main"]);
+        assert!(code == 0 && out.contains("data") && err.contains(what), "{what}: {out}{err}");
+        std::fs::remove_file(path("x.yaml")).unwrap();
+    }
+    // Nor does it go on with one of two that are named alike, or with one that is wrong itself.
+    desk.write("c/x.yaml", &repository());
+    assert_eq!(with(&["snapshots", "--repository", "main"]).0, 2);
+    std::fs::remove_file(path("x.yaml")).unwrap();
+    desk.write("c/main.yaml", &repository().replace("spec:", "spek:"));
+    assert_eq!(with(&["snapshots", "--repository", "main"]).0, 2);
 }
 
 #[test]

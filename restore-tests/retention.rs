@@ -240,6 +240,29 @@ fn a_region_that_is_behind_keeps_its_last_good_one() {
     assert_eq!(kept(&past, &["--keep-last", "1", "--name", "data"]), ids([&made[5]]));
 }
 
+#[test]
+fn two_machines_that_share_a_name_are_named() {
+    let t = 1_700_000_000_000;
+    let of_hosts = |hosts: &[&str]| {
+        let past = Past::new(&["a"]);
+        for (n, host) in hosts.iter().enumerate() {
+            past.make(&Snap { host: (*host).into(), ..Snap::at(t + n as i64 * DAY) });
+        }
+        past
+    };
+    let past = of_hosts(&["one", "two", "one"]);
+    assert!(
+        past.text(&["forget", "-n", "--keep-last", "2"])
+            .contains("HOSTS: hosts one and two make snapshots of it in turn")
+    );
+    let done = past.bench.ok(&["forget", "--keep-last", "2"]);
+    assert!(done["warnings"][0].as_str().unwrap().contains("source data: hosts one and two"), "{done:#}");
+    // One that was replaced, or a job whose every run has a host of its own.
+    for calm in [&["one", "one", "two", "two"][..], &["one", "two", "three"]] {
+        assert!(!of_hosts(calm).text(&["forget", "-n", "--keep-last", "2"]).contains("HOSTS"), "{calm:?}");
+    }
+}
+
 /// A source of which each snapshot has so many files, a day apart.
 fn sized(past: &Past, from: i64, files: &[u64]) -> Vec<Made> {
     let snap =
@@ -248,19 +271,39 @@ fn sized(past: &Past, from: i64, files: &[u64]) -> Vec<Made> {
 }
 
 #[test]
-fn a_source_that_is_suddenly_small_pushes_nothing_out_until_it_stays_so() {
+fn a_source_that_is_suddenly_small_pushes_nothing_out_until_a_person_says_that_it_is_right() {
     let t = 1_700_000_000_000;
     let past = Past::new(&["a"]);
     let made = sized(&past, t, &[100, 100, 100, 0, 0]);
     let (_, reasons) = plan(&past, &["--keep-last", "2"]);
-    assert_eq!(reasons[&made[3].id], ["last", "shrunk"]);
+    assert_eq!(
+        (&reasons[&made[3].id], &reasons[&made[4].id]),
+        (&vec!["last".into()], &vec!["last".into(), "shrunk".into()])
+    );
     assert_eq!(kept(&past, &["--keep-last", "2"]), ids(&made[1..]));
     assert_eq!(kept(&past, &["--keep-daily", "2"]), ids(&made[1..]));
     // A person knows better.
     assert_eq!(kept(&past, &["--keep-last", "2", "--accept-shrunk"]), ids(&made[3..]));
-    // Three days of it are taken for the truth.
-    let more = sized(&past, t + 5 * DAY, &[5, 5]);
-    assert_eq!(kept(&past, &["--keep-last", "2"]), ids(&more));
+    assert!(past.text(&["forget", "--keep-last", "2", "-n"]).contains("SMALL: its newest snapshot holds 0 files"));
+    // However long it stays so, and however many of it there are.
+    let more = sized(&past, t + 40 * DAY, &[5, 5, 5]);
+    let old = [&made[1], &made[2]];
+    assert_eq!(kept(&past, &["--keep-last", "2"]), ids(old.into_iter().chain(&more[1..])));
+    let told = past.bench.ok(&["forget", "--keep-last", "2"]);
+    assert!(
+        told["warnings"][0].as_str().unwrap().contains("source data: its newest snapshot holds 5 files"),
+        "{told:#}"
+    );
+    // The word is in a snapshot, and counts from then on.
+    let word = past.make(&Snap { files: 5, bytes: 5000, tag: "may-shrink".into(), ..Snap::at(t + 50 * DAY) });
+    let late = sized(&past, t + 51 * DAY, &[5]).remove(0);
+    assert_eq!(kept(&past, &["--keep-last", "2"]), ids([&word, &late]));
+    past.bench.ok(&["forget", "--keep-last", "2"]);
+    assert_eq!(past.visible("data"), ids([&word, &late]));
+    // Steps are added up.
+    let past = Past::new(&["a"]);
+    let made = sized(&past, t, &[100, 100, 40, 11, 9, 9]);
+    assert_eq!(kept(&past, &["--keep-last", "2"]), ids(&made[2..]));
     // It comes back: what was between counts for nothing, and is thinned as the others.
     let past = Past::new(&["a"]);
     let made = sized(&past, t, &[100, 100, 3, 3, 100, 90]);
@@ -312,7 +355,7 @@ fn the_brake_stops_when_only_a_tenth_would_stay_or_the_clock_jumped() {
     let t = 1_700_000_000_000;
     let past = Past::new(&["a"]);
     sized(&past, t, &[100, 100, 100, 100, 100, 5, 5, 5, 5]);
-    let (code, value) = past.bench.json(&["forget", "--keep-last", "3"]);
+    let (code, value) = past.bench.json(&["forget", "--keep-last", "3", "--accept-shrunk"]);
     assert_eq!(code, 11, "{value:#}");
     assert!(value["error"]["what"].as_str().unwrap().contains("a tenth of what goes"), "{value:#}");
     let past = Past::new(&["a"]);

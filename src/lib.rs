@@ -4,6 +4,7 @@ pub mod base;
 pub mod catalog;
 pub mod chunk;
 pub mod cli;
+pub mod cluster;
 pub mod crypto;
 pub mod daemon;
 pub mod error;

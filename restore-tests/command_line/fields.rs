@@ -41,6 +41,7 @@ fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
             }
             Value::Array(list) if list.is_empty() => "list",
             Value::Array(list) if list.iter().all(Value::is_string) => "strings",
+            Value::Array(list) if list.iter().all(Value::is_number) => "numbers",
             Value::Array(list) => {
                 list.iter().for_each(|item| flatten(item, &format!("{path}[]."), found));
                 "objects"
@@ -221,7 +222,18 @@ fn policies(c: &mut Checker) {
     assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["earliest"].is_null())), "{next:#}");
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
+    scheduled(&good, b, c);
     run(b, c, "A verb that fails", &["policy", "check", "--config", "bad.yaml"]);
+}
+
+/// An incremental and a full of every minute.
+fn scheduled(good: &str, b: &Bench, c: &mut Checker) {
+    let minutes =
+        good.replace("'0 * * * *'", "'* * * * *'").replace("'0 3 * * *'", "'* * * * *'").replace("url: a", "url: /a");
+    std::fs::write(b.path("minutes.yaml"), minutes.replace("'0 5 * * *'", "'0 5 1 1 *'")).expect("file");
+    let value = run(b, c, "run", &["run", "home", "--scheduled", "--config", "minutes.yaml"]);
+    assert_eq!(value["gave_way_to"]["task"], "full", "{value:#}");
+    run(b, c, "manifest cronjob", &["manifest", "cronjob", "home", "--config", "minutes.yaml"]);
 }
 
 /// A source that is suddenly empty.
@@ -234,6 +246,19 @@ fn braked(c: &mut Checker) {
     bench.ok(&["backup", "source"]);
     let plan = run(&bench, c, "forget", &["forget", "--keep-last", "1", "--dry-run"]);
     assert_eq!(plan["brakes"].as_array().map(Vec::len), Some(1), "{plan:#}");
+    let of = |retention: &str| {
+        format!(
+            "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions: \
+             [{{name: a, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: p}}\n\
+             spec:\n  sources: [{{name: '{}', paths: [/x]}}]\n  retention: {{{retention}}}\n",
+            bench.region("a").display(),
+            plan["plan"][0]["source"].as_str().expect("a name")
+        )
+    };
+    std::fs::write(bench.path("old.yaml"), of("last: 5")).expect("file");
+    std::fs::write(bench.path("new.yaml"), of("last: 1")).expect("file");
+    let diff = run(&bench, c, "policy diff", &["policy", "diff", "old.yaml", "new.yaml", "--snapshots"]);
+    assert!(diff["snapshots"][0]["brake"].is_string(), "{diff:#}");
 }
 
 /// A policy with a source that is there and one that is not.

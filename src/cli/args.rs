@@ -87,6 +87,8 @@ pub enum Verb {
     Runs(Runs),
     /// The local catalog of runs, snapshots and verification
     Catalog(Catalog),
+    /// Print manifests for Kubernetes
+    Manifest(Manifest),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -313,7 +315,23 @@ pub struct Rules {
     /// Keep all that are at most this much older than the newest: 12h, 30d, 2w, 1y
     #[arg(long, value_name = "DURATION", help_heading = "Rules")]
     pub keep_within: Option<String>,
+    /// Keep what the retention of this policy keeps; only its sources are judged, in its repository and time zone
+    #[arg(long, value_name = "NAME", help_heading = "Rules", conflicts_with_all = POLICY_HAS)]
+    pub policy: Option<String>,
 }
+
+/// What a policy says by itself.
+const POLICY_HAS: [&str; 9] = [
+    "keep_last",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_yearly",
+    "keep_within",
+    "time_zone",
+    "repository",
+];
 
 /// How the rules are applied.
 #[derive(Debug, Clone, Default, ClapArgs)]
@@ -388,6 +406,13 @@ pub struct Run {
     /// What to do
     #[arg(long, value_enum, default_value = "incremental")]
     pub kind: KindArg,
+    /// Sources that became empty or a tenth of what they were are right as they are; said in the new snapshots
+    #[arg(long)]
+    pub accept_shrunk: bool,
+    /// Cron, a timer or a CronJob starts it when it is due: waits as the policy's jitter and blackouts say, and does
+    /// nothing if another run of the policy does its work
+    #[arg(long)]
+    pub scheduled: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -503,6 +528,9 @@ pub enum PolicyVerb {
         old: PathBuf,
         /// The configuration as it will be
         new: PathBuf,
+        /// Judge the snapshots of the repositories too; needs the key
+        #[arg(long)]
+        snapshots: bool,
     },
     /// Print the JSON Schema of the configuration
     Schema,
@@ -518,4 +546,48 @@ pub struct PolicyNext {
     /// So many runs of each policy, however late
     #[arg(long, value_name = "N", conflicts_with = "days", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub count: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Manifest {
+    #[command(subcommand)]
+    pub verb: ManifestVerb,
+}
+
+/// What to print.
+#[derive(Debug, Subcommand)]
+pub enum ManifestVerb {
+    /// A policy as CronJobs, one for each of its schedules
+    Cronjob(CronJobArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct CronJobArgs {
+    /// Name of the policy
+    pub policy: String,
+    /// Namespace to write into the manifests [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Image with the program at /holdfast/bin/holdfast [default: holdfast:VERSION]
+    #[arg(long)]
+    pub image: Option<String>,
+    /// A ConfigMap that has the configuration [default: one with the policy and its repository is printed]
+    #[arg(long, value_name = "NAME")]
+    pub config_map: Option<String>,
+    /// The Secret with the passphrase, and its key [default: holdfast-REPOSITORY/passphrase]
+    #[arg(long = "secret", value_name = "NAME[/KEY]")]
+    pub secret_name: Option<String>,
+    /// A PersistentVolumeClaim, or a folder of it, and where it is mounted; repeat for more. /holdfast/state keeps the
+    /// catalog [default: a name made of the path, or of repository and region]
+    #[arg(long, value_name = "PATH=CLAIM[/FOLDER]")]
+    pub claim: Vec<String>,
+    /// User and group; 0 reads files of every owner, and is refused where pods are restricted [default: 65532]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub run_as: Option<String>,
+    /// Stop a run that takes longer: 90m, 12h, 2d [default: none]
+    #[arg(long, value_name = "DURATION")]
+    pub active_deadline: Option<String>,
+    /// Memory that a pod may use
+    #[arg(long, value_name = "QUANTITY", default_value = "2Gi")]
+    pub memory: String,
 }

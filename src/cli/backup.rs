@@ -12,7 +12,8 @@ use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::record::Closing;
-use crate::source::files::{self, Excludes, WalkOptions};
+use crate::policy::Source;
+use crate::source::files;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -57,23 +58,18 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         (_, ModeArg::Incremental) => Mode::Incremental,
         (_, ModeArg::Independent) => Mode::Independent,
     };
-    Ok(BackupOptions {
+    let source = Source {
+        name: String::new(),
         paths: args.path.clone(),
-        name: args.name.clone(),
-        host: args.host.clone().unwrap_or_else(files::hostname),
+        exclude: patterns,
+        exclude_caches: args.exclude_caches,
+        ignore_file: args.ignore_file.clone(),
+        one_file_system: args.one_file_system,
         tags: args.tag.clone(),
-        mode,
-        clone: args.clone,
-        walk: WalkOptions {
-            excludes: Excludes::parse(&patterns)?,
-            one_file_system: args.one_file_system,
-            skip: Vec::new(),
-            caches: args.exclude_caches,
-            ignore_file: Some(args.ignore_file.as_bytes().to_vec()),
-        },
-        dry_run: args.dry_run,
-        workers: context.workers(),
-    })
+    };
+    let host = args.host.clone().unwrap_or_else(files::hostname);
+    let options = BackupOptions::of(&source, host, mode, context.workers())?;
+    Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, ..options })
 }
 
 /// Misses for JSON.

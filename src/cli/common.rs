@@ -2,7 +2,7 @@
 
 use super::args::{Filter, Global};
 use super::configuration;
-use super::output::remark;
+use super::output::{plain, remark};
 use crate::base::{Cancel, Env};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
@@ -92,13 +92,19 @@ impl Context {
         Repository::new(name, regions, self.global.copies_min, None)
     }
 
+    /// The repository, also where the configuration has mistakes that do not concern it.
     fn configured(&self) -> Result<Repository> {
-        let configuration = self.configuration()?;
+        let (files, unread) = configuration::readable_files(self.global.config.as_deref())?;
         let name = self.global.repository.as_deref();
-        configuration.repository(name).cloned().map_err(|e| match &self.global.config {
+        let found = policy::one_repository(&configuration::texts(&files), unread, name);
+        let (repository, mistakes) = found.map_err(|e| match &self.global.config {
             Some(path) => e.at(path.display()),
             None => e,
-        })
+        })?;
+        if !self.global.quiet {
+            mistakes.iter().for_each(|e| remark(&plain(&format!("warning: {e}"))));
+        }
+        Ok(repository)
     }
 
     /// The whole configuration.

@@ -10,6 +10,12 @@ pub type Named = (String, String);
 
 /// Reads a file, the files of a folder, or what is found in the usual places.
 pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
+    let (files, unread) = readable_files(path)?;
+    Error::all(unread).map_or(Ok(files), Err)
+}
+
+/// The same, with what of it cannot be read apart.
+pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
     let path = match path {
         Some(path) => path.to_path_buf(),
         None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
@@ -17,8 +23,16 @@ pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
                 .advise("use --region NAME=PATH or --config FILE")
         })?,
     };
-    let paths = if path.is_dir() { folder(&path)? } else { vec![path] };
-    paths.iter().map(|path| Ok((path.display().to_string(), text(path)?))).collect()
+    let whole = path.is_dir();
+    let paths = if whole { folder(&path)? } else { vec![path] };
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
+    for path in &paths {
+        match text(path, whole) {
+            Ok(text) => files.push((path.display().to_string(), text)),
+            Err(e) => unread.push(e),
+        }
+    }
+    Ok((files, unread))
 }
 
 /// As the language reads them.
@@ -30,7 +44,12 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     |e| Error::new(Kind::Config, format!("cannot read the configuration: {}", e.kind())).at(path.display())
 }
 
-fn text(path: &Path) -> Result<String> {
+/// What is in a file. In a folder a pipe is there by mistake, and would be waited for without end.
+fn text(path: &Path, only_files: bool) -> Result<String> {
+    if only_files && !std::fs::metadata(path).map_err(unreadable(path))?.is_file() {
+        let e = Error::new(Kind::Config, "this is no file, and cannot be a configuration").at(path.display());
+        return Err(e.advise("move it out of the folder"));
+    }
     let mut text = String::new();
     // One more than is allowed, so that too much is seen as such.
     let file = std::fs::File::open(path).map_err(unreadable(path))?;

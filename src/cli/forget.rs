@@ -1,12 +1,13 @@
 //! `holdfast forget`: by id, or by rules.
 
-use super::args::{Forget, Rules};
+use super::args::Forget;
 use super::common::{Context, passes};
 use super::found;
 use super::output::{Outcome, plain};
 use super::recorded::Recorded;
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
+use crate::format::snapshot::Manifest;
 use crate::ops::forget::{self, ForgetReport, Target};
 use crate::ops::record::Closing;
 use crate::ops::retain::{Line, Plan, SourcePlan, Wish};
@@ -14,6 +15,7 @@ use crate::policy::{self, Retention};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub fn run(context: &Context, args: &Forget) -> Result<Outcome> {
     if args.snapshot.is_empty() { by_rules(context, args) } else { by_id(context, args) }
@@ -56,25 +58,64 @@ fn chosen(view: &View, args: &Forget) -> Result<Vec<Target>> {
     Ok(chosen)
 }
 
-fn wish(args: &Forget) -> Result<Wish> {
-    let Rules { keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within } = &args.rules;
-    let within_ms = keep_within.as_deref().map(policy::length_ms).transpose()?.unwrap_or_default();
-    let [last, hourly, daily, weekly, monthly, yearly] =
-        [keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly].map(|n| n.unwrap_or_default());
-    Ok(Wish {
-        rules: Retention { last, hourly, daily, weekly, monthly, yearly, within_ms },
-        zone: policy::zone(args.applying.time_zone.as_deref().unwrap_or("UTC"))?,
-        accept_small: args.applying.accept_shrunk,
+/// What is judged, by which rules.
+struct Asked {
+    repo: Arc<Repo>,
+    wish: Wish,
+    /// Only these; `None`: all of the repository.
+    sources: Option<Vec<String>>,
+    /// Why, for the record.
+    reason: String,
+}
+
+fn asked(context: &Context, args: &Forget) -> Result<Asked> {
+    let accept_small = args.applying.accept_shrunk;
+    let Some(name) = &args.rules.policy else {
+        let wish = Wish { accept_small, ..by_flags(args)? };
+        return Ok(Asked { repo: context.open()?, wish, sources: None, reason: args.reason.clone() });
+    };
+    let configuration = context.configuration()?;
+    let policy = configuration.policy(name)?;
+    if !context.global.region.is_empty() {
+        let e = Error::new(Kind::Config, format!("policy {name} names its repository"));
+        return Err(e.advise("leave --region out"));
+    }
+    let repository = configuration.repository(Some(policy.repository().as_str()))?;
+    let places = context.places_of(repository, policy.copies_min());
+    let given = Some(&args.reason).filter(|reason| !reason.is_empty());
+    Ok(Asked {
+        repo: context.open_at(&places, &context.secret()?)?,
+        wish: Wish { rules: policy.retention(), zone: policy.zone(), accept_small },
+        sources: Some(policy.sources().iter().map(|source| source.name.clone()).collect()),
+        reason: given.cloned().unwrap_or_else(|| policy.retention_reason()),
     })
 }
 
+fn by_flags(args: &Forget) -> Result<Wish> {
+    let rules = &args.rules;
+    let within_ms = rules.keep_within.as_deref().map(policy::length_ms).transpose()?.unwrap_or_default();
+    let count = |rule: Option<u32>| rule.unwrap_or_default();
+    let rules = Retention {
+        last: count(rules.keep_last),
+        hourly: count(rules.keep_hourly),
+        daily: count(rules.keep_daily),
+        weekly: count(rules.keep_weekly),
+        monthly: count(rules.keep_monthly),
+        yearly: count(rules.keep_yearly),
+        within_ms,
+    };
+    let zone = policy::zone(args.applying.time_zone.as_deref().unwrap_or("UTC"))?;
+    Ok(Wish { rules, zone, accept_small: false })
+}
+
 fn by_rules(context: &Context, args: &Forget) -> Result<Outcome> {
-    let wish = wish(args)?;
-    let repo = context.open()?;
+    let Asked { repo, wish, sources, reason } = asked(context, args)?;
+    let judged =
+        |m: &Manifest| passes(&args.filter, m) && sources.as_ref().is_none_or(|names| names.contains(&m.source.name));
     let dry_run = args.applying.dry_run;
     recorded(context, &repo, dry_run, || {
         let view = View::load(&repo)?;
-        let plan = Plan::make(&repo, &view, &wish, |m| passes(&args.filter, m))?;
+        let plan = Plan::make(&repo, &view, &wish, judged)?;
         let brakes: Vec<Value> =
             plan.sources.iter().filter_map(|s| s.brake.map(|why| json!({"source": s.source, "why": why}))).collect();
         let lines = || plan.sources.iter().flat_map(|s| &s.lines);
@@ -88,7 +129,10 @@ fn by_rules(context: &Context, args: &Forget) -> Result<Outcome> {
         if !args.applying.release_brake {
             plan.check_brakes()?;
         }
-        let report = forget::run(&repo, &view, &plan.targets(), false, &args.reason, &context.cancel)?;
+        let mut report = forget::run(&repo, &view, &plan.targets(), false, &reason, &context.cancel)?;
+        report
+            .warnings
+            .extend(plan.shrunk().chain(plan.hosts_in_turn()).map(|(source, what)| format!("source {source}: {what}")));
         let stay = lines().filter(|line| line.stays()).count();
         let text = format!("{} forgotten, {stay} stay\n", report.forgotten.len());
         Ok((report, text, value))
@@ -146,6 +190,9 @@ fn source_text(plan: &SourcePlan) -> String {
             line.time.rfc3339(),
             plain(&line.host),
         ));
+    }
+    for (word, what) in [("SMALL", plan.shrunk()), ("HOSTS", plan.hosts_in_turn())] {
+        text.push_str(&what.map_or(String::new(), |what| format!("  {word}: {}\n", plain(&what))));
     }
     if let Some(why) = plan.brake {
         text.push_str(&format!("  BRAKE: {why}; --release-brake if they may go\n"));

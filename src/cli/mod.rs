@@ -3,6 +3,7 @@
 mod args;
 mod backup;
 mod browse;
+mod coming;
 mod common;
 mod configuration;
 mod forget;
@@ -10,8 +11,10 @@ mod found;
 mod hold;
 mod init;
 mod key;
+mod manifest;
 mod output;
 mod policy;
+mod policy_diff;
 mod progress;
 mod quickstart;
 mod recorded;
@@ -68,6 +71,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),
         },
+        Verb::Manifest(args) => manifest::run(context, &args.verb),
     }
 }
 

@@ -5,8 +5,9 @@ use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::base::units;
 use crate::daemon::run::{self, Fate, Report, Surroundings};
-use crate::daemon::{Retry, RunKind};
-use crate::error::Result;
+use crate::daemon::{Retry, RunKind, entrusted};
+use crate::error::{Error, Exit, Kind, Result};
+use crate::policy::{BackupPolicy, Coming, MAY_SHRINK, Task, local_time};
 use crate::repo::Repo;
 use crate::unlock::Unlock;
 use serde_json::json;
@@ -15,12 +16,23 @@ use std::sync::Arc;
 pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let configuration = context.configuration()?;
     let policy = configuration.policy(&args.policy)?;
-    let repository = configuration.repository(Some(policy.repository().as_str()))?;
     let kind = match args.kind {
         KindArg::Incremental => RunKind::Incremental,
         KindArg::Full => RunKind::Full,
         KindArg::Verify => RunKind::Verify,
     };
+    if args.accept_shrunk && kind == RunKind::Verify {
+        let e = Error::new(Kind::Config, "a check makes no snapshot that could say that a source is right as it is");
+        return Err(e.advise("use --accept-shrunk with a backup"));
+    }
+    let accepted = args.accept_shrunk.then(|| policy.tagged(MAY_SHRINK));
+    let policy = accepted.as_ref().unwrap_or(policy);
+    let repository = configuration.repository(Some(policy.repository().as_str()))?;
+    if args.scheduled
+        && let Some(other) = wait(context, policy, kind)?
+    {
+        return Ok(gave_way(context, policy, kind, &other));
+    }
     let secret: Unlock = context.secret()?;
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
         context.open_at(&context.places_of(repository, copies_min), &secret)
@@ -38,6 +50,28 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     };
     let report = run::run(&around, policy, repository, kind, retry)?;
     Ok(outcome(context, &report))
+}
+
+/// Waits for the run's turn; the other run where there is one to give way to.
+fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Option<Coming>> {
+    let task = match kind {
+        RunKind::Incremental => Task::Incremental,
+        RunKind::Full => Task::Full,
+        RunKind::Verify => Task::Verify,
+    };
+    entrusted::wait(policy.calendar(), task, &context.env, &context.cancel, &|text| remark(&plain(text)))
+}
+
+/// Nothing was to be done.
+fn gave_way(context: &Context, policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
+    let due = other.due.rfc3339();
+    let (sources, coverage) = (Vec::new(), Vec::new());
+    let report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources, verified: None, coverage };
+    let mut outcome = outcome(context, &report);
+    outcome.json["gave_way_to"] = json!({"task": other.task.name(), "due": due});
+    let (name, at) = (other.task.name(), local_time(policy.zone(), other.due));
+    outcome.text = format!("{} ({}): gives way to the {name} that is due {at}", policy.name(), kind.name());
+    Outcome { exit: Exit::Done, ..outcome }
 }
 
 fn outcome(context: &Context, report: &Report) -> Outcome {

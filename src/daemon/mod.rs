@@ -3,12 +3,14 @@
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
 //! must remember over a restart.
 
+pub mod entrusted;
 pub mod job;
 mod memory;
 pub mod note;
 pub mod run;
 pub mod schedule;
 pub mod state;
+mod turn;
 
 pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};
 pub use memory::{Again, Counts, Memory, Pending, Running};

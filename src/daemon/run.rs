@@ -1,11 +1,12 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
 use super::job::{Retry, RunKind};
+use super::turn::{self, Turn, Whose};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
-use crate::format::snapshot::Mode;
+use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::forget;
 use crate::ops::ledger::Ledger;
@@ -13,10 +14,10 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Excludes, Level, Repository, Source, Verify};
+use crate::policy::{BackupPolicy, Concurrency, Level, Repository, Source, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
-use crate::source::files::{self, WalkOptions};
+use crate::source::files;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +76,15 @@ pub struct SourceEnd {
     pub why: Vec<String>,
     /// Snapshots of it that the policy's retention no longer keeps, and that were forgotten.
     pub forgotten: usize,
+}
+
+impl SourceEnd {
+    /// Something is wrong with what there is.
+    fn worse(&mut self, exit: Exit, why: String) {
+        self.why.push(why);
+        self.exit = self.exit.worse(exit);
+        self.fate = Fate::Degraded;
+    }
 }
 
 /// How a run ended.
@@ -297,32 +307,29 @@ impl Work<'_> {
         self.ledger.with(|catalog| catalog.coverage(since)).unwrap_or_default()
     }
 
-    /// After a new snapshot, the source's older ones are judged by the policy's retention.
-    fn thinned(&self, mut end: SourceEnd) -> SourceEnd {
-        if end.snapshot.is_none() || end.fate == Fate::Failed || self.policy.retention().keeps_all() {
-            return end;
-        }
-        match self.forget_unkept(&end.source) {
-            Ok(count) => end.forgotten = count,
-            Err(e) => {
-                end.why.push(format!("nothing was forgotten: {e}"));
-                end.exit = end.exit.worse(e.exit());
-                end.fate = Fate::Degraded;
-            }
+    /// After a new snapshot, the source's older ones are judged by the policy's retention; and whether the source is
+    /// still what it was.
+    fn thinned(&self, (mut end, view): (SourceEnd, Option<View>)) -> SourceEnd {
+        let Some(view) = view.filter(|_| end.snapshot.is_some() && end.fate != Fate::Failed) else { return end };
+        let source = end.source.clone();
+        if let Err(e) = self.forget_unkept(&source, view, &mut end) {
+            end.worse(e.exit(), format!("nothing was forgotten: {e}"));
         }
         end
     }
 
-    fn forget_unkept(&self, source: &str) -> Result<usize> {
-        let view = View::load(self.repo)?;
+    fn forget_unkept(&self, source: &str, before: View, end: &mut SourceEnd) -> Result<()> {
+        let view = before.again(self.repo)?;
         let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
         let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
+        plan.hosts_in_turn().for_each(|(_, what)| self.say(&format!("source {source}: {what}")));
+        plan.shrunk().for_each(|(_, what)| end.worse(Exit::Refused, what));
         plan.check_brakes()?;
         let targets = plan.targets();
         if targets.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let reason = format!("retention of policy {}", self.policy.name());
+        let reason = self.policy.retention_reason();
         let closing = Closing { source: Some(source.to_owned()), ..Closing::default() };
         let (done, _) = self.recorded(
             Recorded::Forget,
@@ -333,13 +340,14 @@ impl Work<'_> {
         let done = done?;
         done.warnings.iter().for_each(|warning| self.say(&format!("source {source}: {warning}")));
         for (region, why) in &done.behind {
-            self.say(&format!("source {source}: region {region} has not all markers of what was forgotten: {why}"));
+            end.worse(Exit::Behind, format!("region {region} has not all markers of what was forgotten: {why}"));
         }
-        Ok(done.forgotten.len())
+        end.forgotten = done.forgotten.len();
+        Ok(())
     }
 
     /// Backs up one source, unless somebody else does.
-    fn protect(&self, source: &Source, mode: Mode) -> SourceEnd {
+    fn protect(&self, source: &Source, mode: Mode) -> (SourceEnd, Option<View>) {
         let Surroundings { workers, cancel, .. } = *self.around;
         let end = |fate, exit, snapshot, why| SourceEnd {
             source: source.name.clone(),
@@ -349,11 +357,14 @@ impl Work<'_> {
             why,
             forgotten: 0,
         };
-        let options = match wait_for_others(self.around, self.policy, self.repo, source) {
-            Ok(Some(other)) => return end(Fate::Excluded, Exit::Refused, None, vec![said_of(&other)]),
-            Ok(None) => options(source, mode, workers),
+        // It is kept until the end.
+        let turn = match self.wait_for_others(source) {
+            Ok(Err(why)) => return (end(Fate::Excluded, Exit::Refused, None, vec![why]), None),
+            Ok(Ok(turn)) => Ok(turn),
             Err(e) => Err(e),
         };
+        let options = || BackupOptions::of(source, files::hostname(), mode, workers);
+        let options = turn.as_ref().map_err(Clone::clone).and_then(|_| options());
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
         let (done, closed) = self.recorded(
@@ -371,38 +382,60 @@ impl Work<'_> {
                     Exit::Failed => Fate::Failed,
                     _ => Fate::Degraded,
                 };
-                end(fate, exit, report.snapshot, wrong_with(&report))
+                (end(fate, exit, report.snapshot, wrong_with(&report)), Some(report.view))
             }
-            Err(e) => end(Fate::Failed, e.exit(), None, vec![e.to_string()]),
+            Err(e) => (end(Fate::Failed, e.exit(), None, vec![e.to_string()]), None),
+        }
+    }
+
+    /// Looks for a run of this source elsewhere and follows the policy's rule.
+    fn wait_for_others(&self, source: &Source) -> Result<Await> {
+        let Surroundings { env, state, cancel, over, .. } = *self.around;
+        let (mut said, mut ours) = (false, None);
+        loop {
+            let now: TimeMs = env.now();
+            if ours.is_none() {
+                ours = match turn::take(state, &self.repo.id, &source.name, now) {
+                    Whose::Ours(turn) => Some(Some(turn)),
+                    Whose::Unknown => Some(None),
+                    Whose::Anothers => None,
+                };
+            }
+            let other = match &ours {
+                None => Some("another program on this host is at work on it".to_owned()),
+                Some(turn) => {
+                    let over = turn.as_ref().and_then(|turn| turn.over.as_ref()).or(over);
+                    live::of(self.repo, &source.name, now, over)?.as_ref().map(said_of)
+                }
+            };
+            let Some(other) = other else { return Ok(Ok(ours.flatten())) };
+            let (next, wait) = match self.policy.concurrency() {
+                Concurrency::Forbid => return Ok(Err(other)),
+                // It cannot be stopped from here; two runs of one source harm nothing.
+                Concurrency::Replace => ("not waited for", false),
+                Concurrency::Queue => ("waited for", true),
+            };
+            if !said {
+                self.say(&format!("source {}: {other}; {next}", source.name));
+                said = true;
+            }
+            if !wait {
+                return Ok(Ok(ours.flatten()));
+            }
+            pause(LOOK_AGAIN_MS, cancel)?;
         }
     }
 }
 
-fn options(source: &Source, mode: Mode, workers: usize) -> Result<BackupOptions> {
-    Ok(BackupOptions {
-        paths: source.paths.clone(),
-        name: Some(source.name.clone()),
-        host: files::hostname(),
-        tags: source.tags.clone(),
-        mode,
-        clone: false,
-        walk: WalkOptions {
-            excludes: Excludes::parse(&source.exclude)?,
-            skip: Vec::new(),
-            one_file_system: source.one_file_system,
-            caches: source.exclude_caches,
-            ignore_file: Some(source.ignore_file.as_bytes().to_vec()),
-        },
-        dry_run: false,
-        workers,
-    })
-}
+/// The turn at a source, which ends with this; or why the source is left to another.
+type Await = std::result::Result<Option<Turn>, String>;
 
 fn wrong_with(report: &BackupReport) -> Vec<String> {
     let mut why = Vec::new();
     if report.errors_total > 0 {
-        let first = report.errors.first().map(|miss| format!("; the first: {}", miss.message)).unwrap_or_default();
-        why.push(format!("{} could not be read{first}", report.errors_total));
+        let named = |miss: &Miss| format!("{}: {}", String::from_utf8_lossy(&miss.path), miss.message);
+        why.push(format!("{} could not be read", report.errors_total));
+        why.extend(report.errors.iter().map(named));
     }
     why.extend(report.behind.iter().map(|(region, reason)| format!("region {region} is behind: {reason}")));
     if report.regions.len() < report.copies_min {
@@ -415,36 +448,8 @@ fn said_of(other: &Live) -> String {
     format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())
 }
 
-/// Looks for a run of this source elsewhere and follows the policy's rule; returns it where this run must not start.
-fn wait_for_others(
-    around: &Surroundings<'_>,
-    policy: &BackupPolicy,
-    repo: &Arc<Repo>,
-    source: &Source,
-) -> Result<Option<Live>> {
-    let mut said = false;
-    loop {
-        let now: TimeMs = around.env.now();
-        let Some(other) = live::of(repo, &source.name, now, around.over)? else { return Ok(None) };
-        let (next, wait) = match policy.concurrency() {
-            Concurrency::Forbid => return Ok(Some(other)),
-            // It cannot be stopped from here; two runs of one source harm nothing.
-            Concurrency::Replace => ("not waited for", false),
-            Concurrency::Queue => ("waited for", true),
-        };
-        if !said {
-            (around.say)(&format!("source {}: {}; {next}", source.name, said_of(&other)));
-            said = true;
-        }
-        if !wait {
-            return Ok(None);
-        }
-        pause(LOOK_AGAIN_MS, around.cancel)?;
-    }
-}
-
 /// Waits, unless interrupted.
-fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
+pub(super) fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
     let mut left = ms;
     while left > 0 {
         cancel.check()?;

@@ -19,6 +19,8 @@ pub const YOUNG_MS: i64 = 15 * 60_000;
 pub const SIGN_MS: i64 = 30 * 60_000;
 /// One that is older than this is not waited for.
 pub const OLD_MS: i64 = 24 * 3_600_000;
+/// What is from so far ahead says nothing: a store's clock that was wrong must not stop backups until its time comes.
+pub const AHEAD_MS: i64 = 5 * 60_000;
 
 /// A session that seems to be at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,11 @@ pub struct Over {
     pub before: TimeMs,
 }
 
+/// Whether it was at most so long ago.
+fn within(ms: i64, time: TimeMs, now: TimeMs) -> bool {
+    (-AHEAD_MS..ms).contains(&now.0.saturating_sub(time.0))
+}
+
 /// The newest session that seems to be at work on a source.
 ///
 /// # Errors
@@ -48,14 +55,14 @@ pub fn of(repo: &Repo, source: &str, now: TimeMs, over: Option<&Over>) -> Result
     let ended: BTreeSet<SessionId> = listed(repo, Prefix::Snapshots).into_keys().collect();
     let mut open: Vec<(TimeMs, SessionId, RegionSet)> = listed(repo, Prefix::Sessions)
         .into_iter()
-        .filter(|(sid, (since, _))| now.0 - since.0 < OLD_MS && !ended.contains(sid))
+        .filter(|(sid, (since, _))| within(OLD_MS, *since, now) && !ended.contains(sid))
         .map(|(sid, (since, at))| (since, sid, RegionSet::of(at)))
         .collect();
     open.sort_by_key(|(since, ..)| std::cmp::Reverse(*since));
     for (since, sid, at) in open {
         let Some(session) = session(repo, at, sid).filter(|s| s.source == source) else { continue };
         let is_over = over.is_some_and(|over| over.host == session.host && since < over.before);
-        if !is_over && (now.0 - since.0 < YOUNG_MS || shows_life(repo, sid, now)) {
+        if !is_over && (within(YOUNG_MS, since, now) || shows_life(repo, sid, now)) {
             return Ok(Some(Live { sid, host: session.host, since }));
         }
     }
@@ -92,7 +99,7 @@ fn shows_life(repo: &Repo, sid: SessionId, now: TimeMs) -> bool {
     let mut looked_at: BTreeSet<SegmentName> = BTreeSet::new();
     repo.usable().iter().any(|ix| {
         let lines = repo.regions.list(ix, Prefix::Index).unwrap_or_default();
-        lines.iter().filter(|line| now.0 - line.modified < SIGN_MS).any(|line| {
+        lines.iter().filter(|line| within(SIGN_MS, TimeMs(line.modified), now)).any(|line| {
             let Key::Index(name) = line.key else { return false };
             let key = Key::Index(name);
             let read = |bytes: &[u8]| open_segment(repo, &key, bytes).map(|content| content.segment.sid);

@@ -2,7 +2,7 @@
 //! printed or carried out, exactly as it is.
 
 use super::forget::Target;
-use crate::base::{SessionId, TimeMs};
+use crate::base::{SessionId, TimeMs, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::policy::{self, Candidate, Extent, Reason, Retention, Small, Zone};
@@ -17,7 +17,7 @@ const CLAIM_BEFORE_MS_MAX: i64 = 24 * 3_600_000;
 const CLAIM_AFTER_MS_MAX: i64 = 5 * 60_000;
 
 /// What is asked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
     /// What is kept.
     pub rules: Retention,
@@ -68,6 +68,36 @@ pub struct SourcePlan {
     pub brake: Option<&'static str>,
 }
 
+impl SourcePlan {
+    /// What is said where hosts take turns: one that comes again after another was not replaced by it.
+    pub fn hosts_in_turn(&self) -> Option<String> {
+        let mut hosts: Vec<&str> = self.lines.iter().map(|line| line.host.as_str()).collect();
+        hosts.dedup();
+        let again = hosts.iter().enumerate().find(|(n, host)| hosts[..*n].contains(host))?.1;
+        let other = hosts.iter().find(|host| *host != again)?;
+        Some(format!(
+            "hosts {again} and {other} make snapshots of it in turn, and retention takes them for one source: if they \
+             are not, give each a name of its own"
+        ))
+    }
+
+    /// What is said where the newest snapshot is suddenly small.
+    pub fn shrunk(&self) -> Option<String> {
+        let newest = self.lines.iter().find(|line| line.doubt.is_none()).filter(|line| line.small == Small::Waiting)?;
+        let before = self.lines.iter().find(|line| line.doubt.is_none() && line.small == Small::No)?;
+        let held =
+            |line: &Line| format!("{} files, {}", units::count(line.extent.files), units::bytes(line.extent.bytes));
+        Some(format!(
+            "its newest snapshot holds {}; one of {} held {}: older ones stay until somebody says that it is right so \
+             (holdfast run --accept-shrunk, or a backup with --tag {})",
+            held(newest),
+            before.time.rfc3339(),
+            held(before),
+            policy::MAY_SHRINK
+        ))
+    }
+}
+
 /// What will be done.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -95,8 +125,8 @@ impl Plan {
     /// # Errors
     /// A hold cannot be read: it may hold anything.
     pub fn make(repo: &Repo, view: &View, wish: &Wish, filter: impl Fn(&Manifest) -> bool) -> Result<Plan> {
-        let facts =
-            Facts { now: repo.env.now(), held: Holds::certain(repo)?.held(), first_seen: repo.epochs().first_seen() };
+        let holds = if wish.rules.keeps_all() { Holds::load(repo) } else { Holds::certain(repo)? };
+        let facts = Facts { now: repo.env.now(), held: holds.held(), first_seen: repo.epochs().first_seen() };
         let mut sources: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
         for snapshot in view.snapshots.values().filter(|s| filter(&s.manifest)) {
             sources.entry(&snapshot.manifest.source.name).or_default().push(snapshot);
@@ -109,6 +139,16 @@ impl Plan {
     pub fn targets(&self) -> Vec<Target> {
         let lines = self.sources.iter().flat_map(|source| &source.lines);
         lines.filter(|line| !line.stays()).map(|line| line.target.clone()).collect()
+    }
+
+    /// What is said of sources whose snapshots come from several hosts in turn, by name.
+    pub fn hosts_in_turn(&self) -> impl Iterator<Item = (&str, String)> {
+        self.sources.iter().filter_map(|plan| Some((plan.source.as_str(), plan.hosts_in_turn()?)))
+    }
+
+    /// What is said of sources whose newest snapshot is suddenly small, by name.
+    pub fn shrunk(&self) -> impl Iterator<Item = (&str, String)> {
+        self.sources.iter().filter_map(|plan| Some((plan.source.as_str(), plan.shrunk()?)))
     }
 
     /// Refuses a plan of which one source is strange, unless a person has looked at it.
@@ -171,8 +211,9 @@ fn line(one: &Dated<'_>, reasons: Vec<Reason>, small: Small) -> Line {
 }
 
 fn extent(one: &Dated<'_>) -> Extent {
-    let counts = &one.snapshot.manifest.counts;
-    Extent { time: one.time, files: counts.files, bytes: counts.bytes }
+    let m = &one.snapshot.manifest;
+    let accepted = m.tags.iter().any(|tag| tag == policy::MAY_SHRINK);
+    Extent { time: one.time, files: m.counts.files, bytes: m.counts.bytes, accepted }
 }
 
 /// The time that counts is that of the stores, the earliest of all regions: a copy made later is younger. The time

@@ -97,6 +97,19 @@ impl BackupPolicy {
         &self.sources
     }
 
+    /// Why its retention forgets, for the record.
+    pub fn retention_reason(&self) -> String {
+        format!("retention of policy {}", self.name)
+    }
+
+    /// The same policy, whose snapshots have one more tag.
+    pub fn tagged(&self, tag: &str) -> BackupPolicy {
+        let mut policy = self.clone();
+        let without = policy.sources.iter_mut().filter(|source| !source.tags.iter().any(|own| own == tag));
+        without.for_each(|source| source.tags.push(tag.to_owned()));
+        policy
+    }
+
     /// Regions that must hold a complete copy before a run counts as done.
     pub fn copies_min(&self) -> u32 {
         self.copies_min

@@ -127,6 +127,39 @@ pub fn check(texts: &[Text<'_>]) -> Result<Checked> {
     Reading::of(texts, true)
 }
 
+/// One repository of a configuration that may have mistakes elsewhere, and these: a restore must not wait until
+/// somebody has mended a policy. Without a name it must be certain that there is no other repository.
+///
+/// # Errors
+/// As for [`load`] and [`Configuration::repository`]: the document itself, or its name, or which one is meant, is not
+/// beyond doubt.
+pub fn repository(texts: &[Text<'_>], unread: Vec<Error>, name: Option<&str>) -> Result<(Repository, Vec<Error>)> {
+    let mut reading = Reading::read(texts, false);
+    let complete = reading.complete && unread.is_empty();
+    reading.found.extend(unread);
+    let named: Vec<Repository> =
+        reading.repositories.iter().filter(|r| name.is_none_or(|name| r.name().as_str() == name)).cloned().collect();
+    let [only] = named.as_slice() else {
+        let checked = reading.end()?;
+        return Ok((checked.configuration.repository(name)?.clone(), Vec::new()));
+    };
+    let mistakes = reading.end().err().map(apart).unwrap_or_default();
+    if complete || name.is_some() {
+        return Ok((only.clone(), mistakes));
+    }
+    let what =
+        format!("whether `{}` is the only repository cannot be told: the configuration has mistakes", only.name());
+    let unsure = config(what).advise(format!("correct them, or say --repository {}", only.name()));
+    let all = std::iter::once(unsure).chain(mistakes).collect();
+    Error::all(all).map_or_else(|| Ok((only.clone(), Vec::new())), Err)
+}
+
+/// Several mistakes in one, one by one.
+fn apart(e: Error) -> Vec<Error> {
+    let more = e.more().to_vec();
+    std::iter::once(e).chain(more).collect()
+}
+
 /// The only repository of a file.
 ///
 /// # Errors
@@ -161,12 +194,18 @@ struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Among {
     Repository,
+    /// Folders of regions.
+    Folder,
     Policy,
     SourceOf(String),
 }
 
 impl Reading {
     fn of(texts: &[Text<'_>], warn: bool) -> Result<Checked> {
+        Self::read(texts, warn).end()
+    }
+
+    fn read(texts: &[Text<'_>], warn: bool) -> Reading {
         let mut reading = Reading { complete: true, ..Reading::default() };
         let mut files = Vec::with_capacity(texts.len());
         for Text { name, text } in texts {
@@ -188,7 +227,7 @@ impl Reading {
         for (file, node, document) in &waiting {
             reading.policy(file.name, node, document, warn);
         }
-        reading.end()
+        reading
     }
 
     fn end(mut self) -> Result<Checked> {
@@ -219,6 +258,10 @@ impl Reading {
                 self.complete &= repository.is_some();
                 if let Some(repository) = repository {
                     self.unique(&mut sheet, Among::Repository, repository.name().as_str(), "metadata.name");
+                    for (n, region) in repository.regions().iter().enumerate() {
+                        let path = format!("spec.regions[{n}].url");
+                        self.unique(&mut sheet, Among::Folder, &region.path.display().to_string(), &path);
+                    }
                     self.repositories.push(repository);
                 }
             }
@@ -251,6 +294,10 @@ impl Reading {
     fn unique(&mut self, sheet: &mut Sheet<'_>, among: Among, name: &str, path: &str) {
         let (what, advice) = match &among {
             Among::Repository => ("a second repository is named", "give each a name of its own".to_owned()),
+            Among::Folder => (
+                "another repository has the folder",
+                "one folder is one repository: two would not know of each other's sources and retention".to_owned(),
+            ),
             Among::Policy => ("a second policy is named", "give each a name of its own".to_owned()),
             Among::SourceOf(repository) => (
                 "another policy has a source named",

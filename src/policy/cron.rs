@@ -11,7 +11,7 @@
 use super::name::{one_line, quoted};
 use crate::base::TimeMs;
 use crate::error::{Error, Kind, Result};
-use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use std::str::FromStr;
 
@@ -19,6 +19,11 @@ use std::str::FromStr;
 const TEXT_BYTES_MAX: usize = 512;
 /// Longest gap of a time zone that is looked through, in minutes: a zone has skipped a whole day.
 const GAP_MINUTES_MAX: i64 = 2 * 24 * 60;
+/// Where changes of clocks are looked for: two years from 2027-01-01 on, in steps of half an hour, at which all known
+/// changes lie.
+const CHANGES_FROM_S: i64 = 1_798_761_600;
+const CHANGES_STEP_S: i64 = 30 * 60;
+const CHANGES_STEPS: i64 = 2 * 366 * 48;
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -130,6 +135,46 @@ impl Cron {
         &self.text
     }
 
+    /// The five fields as Kubernetes reads them: nicknames written out, Sunday as 0 and never as 7.
+    pub fn five_fields(&self) -> String {
+        let mut fields: Vec<String> =
+            expand(&self.text).unwrap_or(&self.text).split_ascii_whitespace().map(str::to_owned).collect();
+        // There a range of weekdays ends with 6, so that 7 is refused, and `1/2` never reaches Sunday.
+        if let Some(last) = fields.last_mut().filter(|text| text.contains(['7', '/']))
+            && let Ok(weekday) = field(last, &WEEKDAY)
+        {
+            *last = if weekday.open { "*".into() } else { sunday_is_zero(weekday).list(0) };
+        }
+        fields.join(" ")
+    }
+
+    /// The first times of day that a change of the zone's clocks skips and brings twice, in 2027 and 2028; `None`
+    /// where it is due every hour, so that nothing is missed.
+    pub fn clock_changes(&self, zone: Tz) -> (Option<NaiveTime>, Option<NaiveTime>) {
+        let (mut skipped, mut doubled) = (None, None);
+        if self.hour.values().count() == 24 {
+            return (skipped, doubled);
+        }
+        let local = |step: i64| {
+            let at = DateTime::<Utc>::from_timestamp(CHANGES_FROM_S + step * CHANGES_STEP_S, 0)?;
+            Some(at.with_timezone(&zone).naive_local())
+        };
+        let due_in = |from: NaiveDateTime, to: NaiveDateTime| {
+            let due = self.next_local(from - TimeDelta::seconds(1))?;
+            (due < to).then(|| due.time())
+        };
+        for step in 0..CHANGES_STEPS {
+            let (Some(before), Some(after)) = (local(step), local(step + 1)) else { break };
+            let expected = before + TimeDelta::seconds(CHANGES_STEP_S);
+            if after > expected {
+                skipped = skipped.or_else(|| due_in(expected, after));
+            } else if after < expected {
+                doubled = doubled.or_else(|| due_in(after, expected));
+            }
+        }
+        (skipped, doubled)
+    }
+
     /// Whether it is due on a day of the calendar.
     pub(super) fn on(&self, date: NaiveDate) -> bool {
         let (day, weekday) = (date.day() as u8, date.weekday().num_days_from_sunday() as u8);
@@ -213,13 +258,15 @@ fn item(text: &str, rules: &Rules) -> std::result::Result<Field, String> {
         }
     };
     let any = range == "*" || (range == "?" && rules.question);
+    // A week has no second Sunday at its end.
+    let last = if rules.max == 7 { 6 } else { rules.max };
     let (from, to) = match range.split_once('-') {
-        _ if any => (rules.min, if rules.max == 7 { 6 } else { rules.max }),
+        _ if any => (rules.min, last),
         Some((from, to)) => (value(from, rules)?, value(to, rules)?),
         // `5/10` is `5-59/10`.
         None => {
             let from = value(range, rules)?;
-            (from, if step.is_some() { rules.max } else { from })
+            (from, if step.is_some() { last.max(from) } else { from })
         }
     };
     if from > to {
@@ -285,6 +332,10 @@ mod tests {
         for weekend in ["0 0 * * 6-7", "0 0 * * sat,sun", "0 0 * * 6,0"] {
             assert_eq!(utc(weekend), ["2027-01-02 00:00 +0000", "2027-01-03 00:00 +0000", "2027-01-09 00:00 +0000"]);
         }
+        // A week that is stepped through ends with Saturday.
+        assert_eq!(utc("0 0 * * 1/2"), ["2027-01-04 00:00 +0000", "2027-01-06 00:00 +0000", "2027-01-08 00:00 +0000"]);
+        assert_eq!(utc("0 0 * * mon/2"), utc("0 0 * * 1,3,5"));
+        assert_eq!(utc("0 0 * * 7/2"), utc("0 0 * * 7"));
         // Either day counts when both are restricted.
         assert_eq!(utc("0 0 13 * 5"), ["2027-01-08 00:00 +0000", "2027-01-13 00:00 +0000", "2027-01-15 00:00 +0000"]);
         // Both count when one of them is open.
@@ -358,6 +409,47 @@ mod tests {
         // It fires on Mondays.
         assert!(Cron::parse("0 0 31 2 1").is_ok());
         assert!(Cron::parse(&"*".repeat(10_000)).is_err());
+    }
+
+    #[test]
+    fn as_kubernetes_reads_them() {
+        for (text, wanted) in [
+            (" 30  2 * * * ", "30 2 * * *"),
+            ("@weekly", "0 0 * * 0"),
+            ("@annually", "0 0 1 1 *"),
+            ("5/20 1-7 */7 JAN ?", "5/20 1-7 */7 JAN ?"),
+            ("0 3 * * 7", "0 3 * * 0"),
+            ("0 3 * * 5-7", "0 3 * * 0,5,6"),
+            ("0 3 * * sat,7", "0 3 * * 0,6"),
+            ("0 3 * * mon-fri", "0 3 * * mon-fri"),
+            // Every second day from Monday to Sunday.
+            ("0 3 * * 1/2", "0 3 * * 0,1,3,5"),
+            ("0 3 * * */2", "0 3 * * 0,2,4,6"),
+            // Every day, and still restricted: day of month or this one.
+            ("0 3 13 * 1-7", "0 3 13 * 0,1,2,3,4,5,6"),
+            ("0 3 13 * */1", "0 3 13 * *"),
+            ("0 3 * * *,7", "0 3 * * *"),
+        ] {
+            let cron = Cron::parse(text).unwrap();
+            assert_eq!(cron.five_fields(), wanted, "{text}");
+            assert_eq!(Cron::parse(&cron.five_fields()).unwrap(), cron, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_change_of_clocks_hits() {
+        let changes = |text: &str, zone: Tz| {
+            let (skipped, doubled) = Cron::parse(text).unwrap().clock_changes(zone);
+            [skipped, doubled].map(|time| time.map(|t| t.format("%H:%M").to_string()).unwrap_or_default())
+        };
+        let berlin = chrono_tz::Europe::Berlin;
+        assert_eq!(changes("30 2 * * *", berlin), ["02:30", "02:30"]);
+        assert_eq!(changes("0 3 * * *", berlin), ["", ""]);
+        assert_eq!(changes("30 2 * * 1-6", berlin), ["", ""]);
+        assert_eq!(changes("*/20 * * * *", berlin), ["", ""]);
+        assert_eq!(changes("30 2 * * *", Tz::UTC), ["", ""]);
+        assert_eq!(changes("15 1-2 * * *", chrono_tz::America::New_York), ["02:15", "01:15"]);
+        assert_eq!(changes("45 1-2 * * *", chrono_tz::Australia::Lord_Howe), ["", "01:45"]);
     }
 
     /// Each field as text, with the values that are meant.

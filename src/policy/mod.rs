@@ -34,7 +34,7 @@ mod yaml;
 pub use backup::{BackupPolicy, Retries, Source};
 pub use calendar::{Blackout, Calendar, Coming, Start, Task};
 
-pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse};
+pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
 pub use duration::parse as duration_ms;
@@ -44,7 +44,7 @@ pub use region::RegionSpec;
 pub use repository::{REGIONS_MAX, Repository};
 pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use schema::schema;
-pub use shrink::{Extent, Small, brake, small};
+pub use shrink::{Extent, MAY_SHRINK, Small, brake, small};
 pub use types::{Concurrency, Level};
 pub use verify::Verify;
 pub use when::{Zone, length_ms, until, zone};

@@ -281,6 +281,9 @@ mod tests {
         assert_eq!(good(&format!("# comment\n---\n{one}---\n...\n")), good(&one));
         refused(&format!("{one}---\n{one}"), &["x.yaml:15:9", "a second repository is named `main`", "x.yaml:4:9"]);
         let other = one.replace("name: main", "name: other");
+        let shared = ["x.yaml:19:10", "another repository has the folder `/r/a`; the first is at dir/x.yaml:8:10"];
+        refused(&format!("{one}---\n{other}"), &shared);
+        let other = other.replace("/r/", "/q/");
         refused(&format!("{one}---\n{other}"), &["several repositories", "--repository: main, other"]);
         let drill = format!("{one}---\nkind: Drill\n");
         refused(&drill, &["x.yaml:12:7", "the kind `Drill` is not known to this build", "Repository, BackupPolicy"]);

@@ -6,7 +6,8 @@
 //! good snapshot of the source in each place, held ones, and those whose time cannot be believed.
 //!
 //! Snapshots of a source that was suddenly small never push out others: the rules are applied to the others alone,
-//! and a small one is kept where they would keep it if it counted.
+//! and a small one is kept where they would keep it if it counted; the newest of them while nobody has said that it
+//! is right so.
 
 use super::shrink::Small;
 use crate::base::{SessionId, TimeMs};
@@ -80,7 +81,7 @@ pub enum Reason {
     Yearly,
     /// The last good one of its source, in one of the places at least.
     LastGood,
-    /// The source was suddenly small, and nothing confirms it yet.
+    /// The newest of a source that was suddenly small, and nobody has said yet that it is right so.
     Shrunk,
     /// Held.
     Held,
@@ -135,12 +136,9 @@ pub fn judge(candidates: &[Candidate], rules: &Retention, zone: Tz) -> Vec<Verdi
     for n in last_good(&sorted, &usual, &believed) {
         reasons[n].push(Reason::LastGood);
     }
+    let shrunk = believed.iter().copied().find(|n| sorted[*n].small == Small::Waiting);
     for (n, c) in sorted.iter().enumerate() {
-        let more = [
-            (c.small == Small::Waiting && !c.suspect, Reason::Shrunk),
-            (c.held, Reason::Held),
-            (c.suspect, Reason::TimeSuspect),
-        ];
+        let more = [(shrunk == Some(n), Reason::Shrunk), (c.held, Reason::Held), (c.suspect, Reason::TimeSuspect)];
         reasons[n].extend(more.into_iter().filter(|(is, _)| *is).map(|(_, reason)| reason));
     }
     sorted.into_iter().zip(reasons).map(|(candidate, reasons)| Verdict { candidate, reasons }).collect()

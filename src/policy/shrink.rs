@@ -1,10 +1,11 @@
-//! A source that is suddenly small: an unmounted disk, an emptied bucket, a mistake in a path. Its snapshots must
-//! not push out those of what it was before somebody had the time to look.
+//! A source that is suddenly small, or has become so step by step: an unmounted disk, an emptied bucket, a mistake in
+//! a path. Its snapshots must not push out those of what it was before a person has said that it is right so.
 
 use crate::base::TimeMs;
 
-/// How long a source must stay small before that is taken for what it is: a long weekend.
-const CONFIRMED_AFTER_MS: i64 = 3 * 24 * 3_600_000;
+/// The tag by which a person says that a snapshot is right as it is, however small: what is smaller than before it is
+/// not small after it.
+pub const MAY_SHRINK: &str = "may-shrink";
 /// A gap between the two newest snapshots after which many old ones do not go at once.
 const GAP_MS_MAX: i64 = 30 * 24 * 3_600_000;
 /// A run that forgets no more than this many of a source is never stopped.
@@ -19,46 +20,69 @@ pub struct Extent {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Whether a person has said that it is right so.
+    pub accepted: bool,
 }
 
-impl Extent {
-    /// Whether nothing is left of `before`, or a tenth at most in files or in bytes.
-    fn is_small_against(&self, before: &Extent) -> bool {
-        let shrank = |now: u64, then: u64| then > 0 && now.saturating_mul(10) <= then;
-        shrank(self.files, before.files) || shrank(self.bytes, before.bytes)
+/// Whether nothing is left of `then`, or a tenth at most.
+fn shrank(now: u64, then: u64) -> bool {
+    then > 0 && now.saturating_mul(10) <= then
+}
+
+/// The size that a source usually has: the second largest of what is known, so that one day on which it was large
+/// makes no other small; the largest while little is known. What is still kept counts, however old: so a source that
+/// shrinks in steps is seen as well.
+#[derive(Default)]
+struct Usual {
+    known: usize,
+    files: [u64; 2],
+    bytes: [u64; 2],
+}
+
+impl Usual {
+    fn add(&mut self, now: &Extent) {
+        self.known += 1;
+        for ([first, second], value) in [(&mut self.files, now.files), (&mut self.bytes, now.bytes)] {
+            *second = (*second).max(value.min(*first));
+            *first = (*first).max(value);
+        }
+    }
+
+    fn makes_small(&self, now: &Extent) -> bool {
+        let rank = usize::from(self.known > 2);
+        shrank(now.files, self.files[rank]) || shrank(now.bytes, self.bytes[rank])
     }
 }
 
 /// Whether a source had become small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Small {
-    /// No, or it stayed so and that is its size now.
+    /// No, or a person said that this is its size.
     #[default]
     No,
     /// It did, and was its old self again later.
     Once,
-    /// It did, and whether it stays so is not known yet.
+    /// It did, and nobody has said yet that it is right so.
     Waiting,
 }
 
 /// Judges all snapshots of a source, oldest first.
 pub fn small(history: &[Extent]) -> Vec<Small> {
     let mut found = vec![Small::No; history.len()];
-    let mut before: Option<&Extent> = None;
+    let mut usual = Usual::default();
     let mut first = None;
     for (n, now) in history.iter().enumerate() {
-        if before.is_some_and(|before| now.is_small_against(before)) {
-            let first_small = *first.get_or_insert(n);
+        if now.accepted {
+            found[first.take().unwrap_or(n)..n].fill(Small::No);
+            usual = Usual::default();
+        } else if usual.makes_small(now) {
+            first.get_or_insert(n);
             found[n] = Small::Waiting;
-            if now.time.0.saturating_sub(history[first_small].time.0) < CONFIRMED_AFTER_MS {
-                continue;
-            }
-            found[first_small..=n].fill(Small::No);
-        } else if let Some(first_small) = first {
-            found[first_small..n].fill(Small::Once);
+            continue;
+        } else if let Some(first) = first.take() {
+            found[first..n].fill(Small::Once);
         }
-        before = Some(now);
-        first = None;
+        usual.add(now);
     }
     found
 }
@@ -74,15 +98,14 @@ pub fn brake(snapshots: &[(Extent, bool, Small)]) -> Option<&'static str> {
     if snapshots.first().is_some_and(|(_, _, small)| *small == Small::Waiting) {
         return Some("its newest snapshot is empty or a tenth of what the source was");
     }
-    let most = |gone: bool| {
-        let of = snapshots.iter().filter(|(_, goes, _)| *goes == gone).map(|(extent, ..)| extent);
-        of.fold(Extent { time: TimeMs(0), files: 0, bytes: 0 }, |most, one| Extent {
-            files: most.files.max(one.files),
-            bytes: most.bytes.max(one.bytes),
-            ..most
-        })
+    // What is older than a person's word does not count.
+    let newest_word = snapshots.iter().position(|(extent, ..)| extent.accepted);
+    let counted = newest_word.map_or(snapshots, |n| &snapshots[..=n]);
+    let most = |gone: bool, size: fn(&Extent) -> u64| {
+        counted.iter().filter(|(_, goes, _)| *goes == gone).map(|(extent, ..)| size(extent)).max().unwrap_or(0)
     };
-    if most(false).is_small_against(&most(true)) {
+    let sizes: [fn(&Extent) -> u64; 2] = [|extent| extent.files, |extent| extent.bytes];
+    if sizes.into_iter().any(|size| shrank(most(false, size), most(true, size))) {
         return Some("what stays holds a tenth of what goes, or nothing");
     }
     match snapshots {
@@ -105,32 +128,40 @@ mod tests {
             time: TimeMs(n as i64 * DAY),
             files: *files,
             bytes: *bytes,
+            accepted: false,
         };
         sizes.iter().enumerate().map(extent).collect()
     }
 
     #[test]
-    fn small_until_it_stays_so() {
+    fn small_until_a_person_says_that_it_is_right() {
         let big = (100, 1000);
-        assert_eq!(small(&daily(&[big, (0, 0), (0, 0), (0, 0)])), [No, Waiting, Waiting, Waiting]);
-        assert_eq!(small(&daily(&[big, (0, 0), (0, 0), (0, 0), (0, 0)])), [No; 5]);
+        let days = [&[big][..], &[(0, 0); 400]].concat();
+        assert_eq!(small(&daily(&days)), [&[No][..], &[Waiting; 400]].concat());
         assert_eq!(small(&daily(&[big, (0, 0), (0, 0), big, (10, 1000)])), [No, Once, Once, No, Waiting]);
-        assert_eq!(small(&daily(&[big, (11, 101), (2, 11)])), [No, No, No]);
-        assert_eq!(
-            small(&daily(&[big, (90, 100), (91, 101)])),
-            [No, Waiting, No].map(|s| match s {
-                Waiting => Once,
-                other => other,
-            })
-        );
+        assert_eq!(small(&daily(&[big, (90, 100), (91, 101)])), [No, Once, No]);
         // What was empty from the first day on is what it is; one file that goes is all of it.
-        assert_eq!(small(&daily(&[(0, 0), (0, 0), (1, 0), (0, 0)])), [No, No, No, Waiting]);
+        assert_eq!(small(&daily(&[(0, 0), (0, 0), (1, 0), (0, 0)])), [No, No, No, No]);
+        assert_eq!(small(&daily(&[(1, 0), (0, 0)])), [No, Waiting]);
         assert!(small(&[]).is_empty());
+        let mut told = daily(&[big, (0, 0), (5, 50), (5, 50), (4, 40), (0, 0)]);
+        told[2].accepted = true;
+        assert_eq!(small(&told), [No, No, No, No, No, Waiting]);
+    }
+
+    #[test]
+    fn steps_are_added_up_and_one_large_day_is_not_the_measure() {
+        assert_eq!(small(&daily(&[(100, 1000), (11, 101), (2, 11)])), [No, No, Waiting]);
+        let halves: Vec<(u64, u64)> = (0..8).map(|n| (1 << (10 - n), 1)).collect();
+        assert_eq!(small(&daily(&halves)), [No, No, No, No, No, Waiting, Waiting, Waiting]);
+        assert_eq!(small(&daily(&[(5, 5), (5, 5), (500, 5), (5, 5), (5, 5)])), [No; 5]);
     }
 
     #[test]
     fn the_brake_needs_many_and_something_strange() {
-        let line = |n: i64, files, goes, small| (Extent { time: TimeMs(n * DAY), files, bytes: files }, goes, small);
+        let line = |n: i64, files, goes, small| {
+            (Extent { time: TimeMs(n * DAY), files, bytes: files, accepted: false }, goes, small)
+        };
         let mut calm: Vec<_> = (0..20).rev().map(|n| line(n, 100, n < 18, No)).collect();
         assert_eq!(brake(&calm), None);
         calm[0].2 = Waiting;
@@ -141,6 +172,9 @@ mod tests {
         calm[0].0.time = TimeMs(19 * DAY);
         calm[4].0.bytes = 1000;
         assert!(brake(&calm).is_some_and(|why| why.contains("stays")));
+        calm[1].0.accepted = true;
+        assert_eq!(brake(&calm), None);
+        calm[1].0.accepted = false;
         // Few, or the smaller part.
         let few: Vec<_> = (0..6).rev().map(|n| line(n, 100, n < 3, Waiting)).collect();
         assert_eq!(brake(&few), None);

@@ -41,9 +41,25 @@ fn after(value: &Value, depth: usize, out: &mut String) {
     if nested {
         out.push('\n');
         block(value, depth, out);
+    } else if let Some(lines) = value.as_str().and_then(literal) {
+        out.push_str(" |\n");
+        for line in lines.lines() {
+            let indent = if line.is_empty() { String::new() } else { "  ".repeat(depth) };
+            let _ = writeln!(out, "{indent}{line}");
+        }
     } else {
         let _ = writeln!(out, " {}", leaf(value));
     }
+}
+
+/// A text of several lines that may stand as they are.
+fn literal(text: &str) -> Option<&str> {
+    let several = text.trim_end_matches('\n').contains('\n');
+    let ends = text.ends_with('\n') && !text.ends_with("\n\n");
+    let begins = !text.starts_with([' ', '\n']);
+    let plain =
+        |c: char| c == '\n' || matches!(c, ' '..='~' | '\u{a0}'..='\u{d7ff}') && !matches!(c, '\u{2028}' | '\u{2029}');
+    (several && ends && begins && text.chars().all(plain)).then_some(text)
 }
 
 fn leaf(value: &Value) -> String {

@@ -87,6 +87,12 @@ pub fn open_marker(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std:
     Ok(())
 }
 
+/// Whether a snapshot has a marker. One that does not verify hides nothing; reading it has recorded why.
+fn is_marked(repo: &Repo, sid: SessionId, at: RegionSet) -> bool {
+    let key = Key::Forgotten(sid);
+    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
+}
+
 /// Opens what stands at `snapshots/<sid>`; `None` for the end of a session without a snapshot.
 fn open_outcome(
     repo: &Repo,
@@ -140,10 +146,7 @@ impl View {
     pub fn load(repo: &Repo) -> Result<View> {
         let mut view = View::default();
         for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
-            let key = Key::Forgotten(sid);
-            // A marker that does not verify hides nothing; reading it has recorded why.
-            if repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
-            {
+            if is_marked(repo, sid, at) {
                 view.forgotten.insert(sid);
             }
         }
@@ -153,6 +156,32 @@ impl View {
         view.check_config(repo)?;
         view.check_vouched(repo);
         Ok(view)
+    }
+
+    /// The same now: what is known is not read again, only listed.
+    ///
+    /// # Errors
+    /// As for [`View::load`].
+    pub fn again(mut self, repo: &Repo) -> Result<View> {
+        for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
+            if !self.forgotten.contains(&sid) && is_marked(repo, sid, at) {
+                self.forgotten.insert(sid);
+            }
+        }
+        let listed = sids(repo, Prefix::Snapshots);
+        self.snapshots.retain(|sid, _| listed.contains_key(sid) && !self.forgotten.contains(sid));
+        // What could not be read is read once more.
+        (self.damaged, self.unsure) = Default::default();
+        for (sid, places) in listed {
+            match self.snapshots.get_mut(&sid) {
+                Some(known) => (known.regions, known.stored) = (places.at, places.earliest),
+                None if self.ended.contains(&sid) || self.forgotten.contains(&sid) => {}
+                None => self.load_outcome(repo, sid, &places),
+            }
+        }
+        self.check_config(repo)?;
+        self.check_vouched(repo);
+        Ok(self)
     }
 
     fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places) {

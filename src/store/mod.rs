@@ -67,6 +67,15 @@ impl Folder {
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.held.as_raw_fd()))
     }
+
+    /// Where /proc is not mounted, that path is an ordinary one: it would be made, and written to.
+    fn check_path(&self) -> std::io::Result<()> {
+        let (held, named) = (self.held.metadata()?, std::fs::metadata(self.path()));
+        match named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
+            true => Ok(()),
+            false => Err(std::io::Error::other("/proc is not mounted, and folder regions are reached through it")),
+        }
+    }
 }
 
 impl Store {
@@ -84,6 +93,7 @@ impl Store {
             return Err(fail(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
         }
         let folder = Folder { held };
+        folder.check_path().map_err(fail)?;
         let prefix = ObjectPath::from_absolute_path(folder.path())
             .map_err(|e| StoreError::from_store("open folder", "", e.into()))?;
         let inner = PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix);

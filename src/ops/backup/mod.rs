@@ -14,6 +14,7 @@ use super::catch_up::{self, CaughtUp};
 use crate::base::{Cancel, Generation, PackName, Progress, SessionId};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
+use crate::policy::{self, Excludes};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::view::View;
@@ -78,6 +79,8 @@ pub struct BackupReport {
     pub packs: Vec<PackName>,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
+    /// The snapshots that there were when it began.
+    pub view: View,
 }
 
 impl BackupReport {
@@ -121,6 +124,31 @@ fn escaped(path: &[u8]) -> String {
 }
 
 impl BackupOptions {
+    /// For a source as policies and the command line describe it. What belongs to the repository itself is left out by
+    /// [`run`].
+    ///
+    /// # Errors
+    /// A pattern that cannot be understood.
+    pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
+        Ok(BackupOptions {
+            paths: source.paths.clone(),
+            name: Some(source.name.clone()),
+            host,
+            tags: source.tags.clone(),
+            mode,
+            clone: false,
+            walk: WalkOptions {
+                excludes: Excludes::parse(&source.exclude)?,
+                one_file_system: source.one_file_system,
+                caches: source.exclude_caches,
+                ignore_file: Some(source.ignore_file.as_bytes().to_vec()),
+                ..WalkOptions::default()
+            },
+            dry_run: false,
+            workers,
+        })
+    }
+
     /// Name of the source.
     ///
     /// # Errors
@@ -163,7 +191,9 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     }
     let paths = &paths;
     let run = Run { repo, options: &options, paths, source, start, generation, view, parent, fs_id, progress, cancel };
-    if options.dry_run { run.dry(walker) } else { with_records(&run, walker, caught_up) }
+    let report = if options.dry_run { run.dry(walker) } else { with_records(&run, walker, caught_up) };
+    let view = run.view;
+    report.map(|report| BackupReport { view, ..report })
 }
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.

@@ -241,6 +241,7 @@ impl Run<'_> {
             copies_min: self.repo.copies_min,
             packs,
             encoder_errors: self.progress.encoder_errors.get(),
+            view: View::default(),
         }
     }
 }

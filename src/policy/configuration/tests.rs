@@ -216,7 +216,7 @@ fn documents_together() {
     assert_eq!(all_of(&check(&texts).unwrap_err()).len(), 1);
     let lonely = all_of(&check(&[Text { name: "p", text: &one }]).unwrap_err());
     assert!(lonely[0].contains("add a document of kind Repository"), "{lonely:?}");
-    let second = REPOSITORY.replace("main", "second");
+    let second = REPOSITORY.replace("main", "second").replace("url: /", "url: /of/");
     let several = [REPOSITORY, &second, &one].map(|text| Text { name: "x", text });
     let several = all_of(&check(&several).unwrap_err());
     assert!(several[0].contains("several repositories") && several[0].contains("main, second"), "{several:?}");

@@ -1,0 +1,44 @@
+//! Runs to come, for people and in JSON.
+
+use crate::base::TimeMs;
+use crate::policy::{BackupPolicy, Coming, Start, Task, local_time};
+use serde_json::{Value, json};
+
+pub const DAY_MS: i64 = 86_400_000;
+/// Days shown when nothing is said.
+pub const DAYS: u32 = 7;
+/// Most runs of a policy that are shown.
+pub const RUNS_MAX: usize = 10_000;
+
+/// When, what, and why then.
+pub fn run_text(policy: &BackupPolicy, run: &Coming) -> String {
+    let zone = policy.zone();
+    let mut text = format!("{}  {:<11}", local_time(zone, run.at()), run.task.name());
+    let mut notes = Vec::new();
+    match run.start {
+        Start::Between(earliest, latest) => {
+            if latest > earliest {
+                notes.push(format!("until {} by jitter", local_time(zone, latest)));
+            }
+            if earliest > run.due {
+                notes.push(format!("due {}, waits for the end of a blackout", local_time(zone, run.due)));
+            }
+        }
+        Start::Missed(end) => {
+            notes.push(format!("MISSED: a blackout lasts until {}, too long to wait", local_time(zone, end)));
+        }
+    }
+    if let Some((first, _)) = run.instead_of.first() {
+        let also = run.instead_of.len();
+        let what = if also == 1 { format!("the {}", first.name()) } else { format!("{also} others") };
+        notes.push(format!("instead of {what}"));
+    }
+    if !notes.is_empty() {
+        text.push_str(&format!("  ({})", notes.join("; ")));
+    }
+    text
+}
+
+pub fn due_json(task: Task, due: TimeMs) -> Value {
+    json!({"task": task.name(), "due": due.rfc3339()})
+}
