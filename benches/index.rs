@@ -57,7 +57,7 @@ impl Source for Synthetic {
         let place = |c: u64| Place {
             id: id(c),
             pack: ((c - begin) / CHUNKS_A_PACK) as u32,
-            offset: (c % CHUNKS_A_PACK << 20) as u32,
+            offset: ((c % CHUNKS_A_PACK) << 20) as u32,
             record_len: 1 << 20,
             number: (c % CHUNKS_A_PACK) as u32,
             inside: None,
