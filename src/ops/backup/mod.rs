@@ -178,7 +178,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();
-    options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity()));
+    options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
     let walker = Walker::new(&paths, options.walk.clone())?;
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
     let view = View::load(repo)?;

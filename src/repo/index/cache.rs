@@ -96,10 +96,13 @@ impl Cache {
         }
     }
 
-    /// Device and inode of the folder, which is made for it: files that change with every run, and are worth nothing
-    /// elsewhere, need no backup.
-    pub fn identity(&self) -> Option<(u64, u64)> {
-        self.make_folder().and_then(|()| self.folder.metadata()).map(|meta| (meta.dev(), meta.ino())).ok()
+    /// Device and inode of the folder, which is made first if so wished: files that change with every run, and are
+    /// worth nothing elsewhere, need no backup.
+    pub fn identity(&self, make: bool) -> Option<(u64, u64)> {
+        if make {
+            self.make_folder().ok()?;
+        }
+        self.folder.metadata().map(|meta| (meta.dev(), meta.ino())).ok()
     }
 
     fn make_folder(&self) -> io::Result<()> {
