@@ -1,6 +1,7 @@
 //! The one integration-test binary: everything that is tried from outside the library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod alerts;
 mod basics;
 mod catalog;
 mod command_line;
@@ -11,6 +12,7 @@ mod damage;
 mod forged;
 mod full_disk;
 mod harness;
+mod hooks;
 mod hostile;
 mod house;
 mod index_cache;
@@ -19,6 +21,7 @@ mod install;
 mod interrupts;
 mod key_files;
 mod keys;
+mod limits;
 mod lost_parts;
 mod operating;
 mod policies;

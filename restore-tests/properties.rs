@@ -552,7 +552,7 @@ proptest! {
 
     #[test]
     fn what_is_encoded_decodes_to_itself(plain in content(), all in vec(damage(), 1..3)) {
-        let mut coder = Coder::new(3);
+        let mut coder = Coder::default();
         let mut body = Vec::new();
         let codec = coder.encode(&plain, &mut body);
         prop_assert!(body.len() <= plain.len());
@@ -572,7 +572,7 @@ proptest! {
     fn arbitrary_bodies_give_the_length_asked_for_or_nothing(
         body in vec(any::<u8>(), 0..300), frame: bool, id in 0..6u8, len in prop_oneof![0..400usize, 0..(4usize << 20)],
     ) {
-        let mut coder = Coder::new(1);
+        let mut coder = Coder::default();
         let body = if frame { [&[0x28, 0xb5, 0x2f, 0xfd][..], &body].concat() } else { body };
         if let Some(codec) = Codec::from_id(id) {
             let mut out = Vec::new();
@@ -669,7 +669,7 @@ fn lengths_that_lie_are_refused_before_anything_is_allocated() {
     for codec in [Codec::Zstd, Codec::Bf16, Codec::F32] {
         let body = [&[0][..], &(frame.len() as u32).to_le_bytes(), &frame].concat();
         let body = if codec == Codec::Zstd { &frame } else { &body };
-        assert!(Coder::new(1).decode(codec, body, 4 << 20, &mut Vec::new()).is_err());
+        assert!(Coder::default().decode(codec, body, 4 << 20, &mut Vec::new()).is_err());
     }
     assert!(peak_kib() - before < 64 << 10, "{} KiB", peak_kib() - before);
 }
@@ -758,6 +758,7 @@ fn backed_up(repo: &std::sync::Arc<holdfast::repo::Repo>, source: &Path, name: &
         walk: WalkOptions::default(),
         dry_run: false,
         workers,
+        limits: backup::Limits::default(),
     };
     let report = backup::run(repo, options, &Progress::default(), &Cancel::new()).unwrap();
     assert_eq!(report.errors_total, 0);

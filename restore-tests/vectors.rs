@@ -206,7 +206,7 @@ fn packs_and_bundles_are_made_alike() {
 
 #[test]
 fn bodies_are_decoded_alike() {
-    let mut coder = Coder::new(3);
+    let mut coder = Coder::default();
     let all = vectors();
     let seen: Vec<u32> = list(&all["codecs"])
         .iter()

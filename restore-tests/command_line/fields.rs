@@ -261,19 +261,24 @@ fn braked(c: &mut Checker) {
     assert!(diff["snapshots"][0]["brake"].is_string(), "{diff:#}");
 }
 
-/// A policy with a source that is there and one that is not.
+/// A policy with a source that is there and one that is not, and one who is told.
 fn runs(bench: &Bench, c: &mut Checker) {
+    let alert = bench.path("alert.json");
     let text = format!(
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  \
          regions: [{{name: a, url: {}}}, {{name: b, url: {}}}]\n---\napiVersion: holdfast.io/v1alpha1\n\
          kind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retries: {{max: 0}}\n  \
+         hooks: {{after: [{{command: ['true']}}]}}\n  \
+         alerts: [{{name: file, events: [failure], command: [sh, -c, 'cat > {}']}}]\n  \
          verify: {{schedule: '@daily', level: content}}\n  sources: [{{name: here, paths: [{}]}}, {{name: gone, paths: [/nowhere/at/all]}}]\n",
         bench.region("a").display(),
         bench.region("b").display(),
+        alert.display(),
         bench.path("source").display()
     );
     std::fs::write(bench.path("run.yaml"), text).expect("file");
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
+    c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
     c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
 }

@@ -4,6 +4,7 @@ use crate::damage::fixture::run;
 use crate::harness::{Bench, files};
 use crate::inside::Inside;
 use holdfast::base::{ChunkId, Generation, Progress, SegmentName, SessionId};
+use holdfast::chunk::Compression;
 use holdfast::crypto::Secret;
 use holdfast::format::cbor;
 use holdfast::format::envelope::{Class, Kind as ObjectKind};
@@ -156,7 +157,7 @@ impl Villain {
         let index = std::sync::Arc::new(Index::load(repo).expect("index"));
         let rules = Reuse { regions: repo.usable(), bad: [].into(), generation: Generation(1), present: None };
         let progress = Progress::default();
-        let writer = Writer::new(repo, &session, Reusable::new(index, rules), &progress);
+        let writer = Writer::new(repo, &session, Reusable::new(index, rules), Compression::Default, &progress);
         let mut craft = Craft { data: writer.packer(Class::Data), tree: writer.packer(Class::Tree) };
         let root = make(&mut craft);
         craft.data.flush().expect("flushed");

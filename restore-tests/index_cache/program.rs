@@ -3,7 +3,7 @@
 use crate::crash::interfere;
 use crate::harness::{Bench, assert_same, files, noise, small_tree};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn index_files(bench: &Bench) -> Vec<PathBuf> {
     let mut found = files(&bench.path("state"));
@@ -117,6 +117,23 @@ fn killed_at_any_step_of_keeping_the_index_does_no_harm() {
         bench.ok(&args);
     }
     assert_eq!(backup(&bench)["chunks_new"], 0);
+}
+
+/// Several processes that find no index make one each; nobody waits, and what is left is sound.
+#[test]
+fn several_processes_at_once_make_one_index() {
+    let bench = made();
+    std::fs::remove_dir_all(bench.path("state")).unwrap();
+    let spawn = |args: &[&str]| bench.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let source = bench.path("source").display().to_string();
+    let mut all: Vec<_> = (0..4).map(|_| spawn(&["ls", "latest"])).collect();
+    all.extend((0..2).map(|_| spawn(&["backup", "--mode", "full", &source])));
+    for mut child in all {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(backup(&bench)["chunks_new"], 0);
+    let left = index_files(&bench);
+    assert!(!left.is_empty() && left.iter().all(|path| !path.to_string_lossy().contains("/new-")), "{left:?}");
 }
 
 /// Without a place for it the index is in memory, as ever, and nothing else changes.

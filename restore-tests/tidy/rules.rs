@@ -54,6 +54,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("chrono", &["policy"]),
     ("chrono_tz", &["policy"]),
     ("rusqlite", &["catalog"]),
+    ("ureq", &["daemon"]),
+    ("rustls", &["daemon"]),
+    ("rustls_native_certs", &["daemon"]),
     ("getrandom", &["base"]),
 ];
 

@@ -45,6 +45,49 @@ impl Codec {
     }
 }
 
+/// How much work goes into making bodies shorter. What is stored already is found whatever this is: chunks are named
+/// by what they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// None: bodies stay as they are.
+    None,
+    /// Little.
+    Fast,
+    /// As much as costs little time.
+    #[default]
+    Default,
+    /// More.
+    Better,
+    /// As much as there is.
+    Max,
+}
+
+impl Compression {
+    /// All names, in order.
+    pub const NAMES: [&str; 5] = ["none", "fast", "default", "better", "max"];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// From its name.
+    pub fn parse(name: &str) -> Option<Compression> {
+        use Compression::{Better, Default, Fast, Max, None};
+        [None, Fast, Default, Better, Max].into_iter().find(|one| one.name() == name)
+    }
+
+    /// Level of zstd. Levels below the default's cost size and gain little speed on text.
+    fn level(self) -> i32 {
+        match self {
+            Compression::Fast => -5,
+            Compression::None | Compression::Default => 1,
+            Compression::Better => 9,
+            Compression::Max => 19,
+        }
+    }
+}
+
 /// Why a body was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid body")]
@@ -73,6 +116,13 @@ pub struct Coder {
     lower: Vec<u8>,
     check: Vec<u8>,
     rejected: u64,
+    raw: bool,
+}
+
+impl Default for Coder {
+    fn default() -> Coder {
+        Coder::new(Compression::Default)
+    }
 }
 
 fn context(level: i32) -> CCtx<'static> {
@@ -85,13 +135,13 @@ fn context(level: i32) -> CCtx<'static> {
 }
 
 impl Coder {
-    /// With a zstd level.
-    pub fn new(level: i32) -> Coder {
+    /// One that works so hard.
+    pub fn new(compression: Compression) -> Coder {
         let mut huffman = context(HUFFMAN_LEVEL);
         let _ = huffman.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable));
         let _ = huffman.set_parameter(CParameter::MinMatch(7));
         Coder {
-            zstd: context(level),
+            zstd: context(compression.level()),
             huffman,
             sample: context(SAMPLE_LEVEL),
             decoder: DCtx::create(),
@@ -99,6 +149,7 @@ impl Coder {
             lower: Vec::new(),
             check: Vec::new(),
             rejected: 0,
+            raw: compression == Compression::None,
         }
     }
 
@@ -110,6 +161,9 @@ impl Coder {
 
     /// Appends the body of a chunk in the codec that suits it.
     pub fn encode(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
+        if self.raw {
+            return self.encode_plain(plain, out);
+        }
         if let Some(layout) = float::detect(plain) {
             let codec = match (layout.width, layout.half) {
                 (4, _) => Codec::F32,
@@ -131,7 +185,8 @@ impl Coder {
     /// Appends `plain` as a zstd frame, or raw where that is not shorter.
     pub fn encode_plain(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Codec {
         let start = out.len();
-        if plain.len() >= ENCODED_BYTES_MIN
+        if !self.raw
+            && plain.len() >= ENCODED_BYTES_MIN
             && compress(&mut self.zstd, plain, out)
             && self.holds(Codec::Zstd, plain, start, out)
         {
@@ -275,7 +330,7 @@ mod tests {
     }
 
     fn round_trip(plain: &[u8]) -> (Codec, usize) {
-        let mut coder = Coder::new(1);
+        let mut coder = Coder::default();
         let mut out = b"before".to_vec();
         let codec = coder.encode(plain, &mut out);
         assert_eq!(&out[..6], b"before");
@@ -313,9 +368,28 @@ mod tests {
     }
 
     #[test]
+    fn more_work_gives_less_and_none_leaves_it_as_it_is() {
+        let text = include_bytes!("codec.rs");
+        let mut sizes = Vec::new();
+        for name in Compression::NAMES {
+            let compression = Compression::parse(name).unwrap();
+            assert_eq!(compression.name(), name);
+            let (mut coder, mut out, mut back) = (Coder::new(compression), Vec::new(), Vec::new());
+            let codec = coder.encode(text, &mut out);
+            assert_eq!(codec == Codec::Raw, compression == Compression::None);
+            // Any coder reads it.
+            Coder::default().decode(codec, &out, text.len(), &mut back).unwrap();
+            assert!(back == text);
+            sizes.push(out.len());
+        }
+        assert!(sizes.windows(2).all(|pair| pair[0] > pair[1]), "{sizes:?}");
+        assert_eq!((sizes[0], Compression::parse("best")), (text.len(), None));
+    }
+
+    #[test]
     fn bodies_that_lie_about_their_lengths_are_refused() {
         let halves = bf16(100_000);
-        let mut coder = Coder::new(1);
+        let mut coder = Coder::default();
         let mut body = Vec::new();
         let codec = coder.encode(&halves, &mut body);
         assert_eq!(codec, Codec::Bf16);
@@ -334,7 +408,7 @@ mod tests {
 
     #[test]
     fn one_frame_of_the_right_size_and_nothing_else() {
-        let mut coder = Coder::new(1);
+        let mut coder = Coder::default();
         let plain = vec![7; 10_000];
         let mut frame = Vec::new();
         assert_eq!(coder.encode_plain(&plain, &mut frame), Codec::Zstd);

@@ -5,6 +5,6 @@ mod cut;
 mod float;
 mod ids;
 
-pub use codec::{ChunkError, Codec, Coder};
+pub use codec::{ChunkError, Codec, Coder, Compression};
 pub use cut::{Cutter, MAX as CUT_BYTES_MAX};
 pub use ids::{IdKey, gear_seed};

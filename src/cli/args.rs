@@ -1,5 +1,8 @@
 //! Arguments of every verb.
 
+use crate::chunk::Compression;
+use crate::policy::Rate;
+use clap::builder::TypedValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -168,6 +171,20 @@ pub struct Backup {
     /// Only say what would be read
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+    /// How much work goes into making content smaller
+    #[arg(long, value_name = "HOW", default_value = "default", help_heading = "Limits", value_parser = compression())]
+    pub compression: Compression,
+    /// Most bytes a second that are written to each region: 10MiB/s
+    #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
+    pub limit_upload: Option<Rate>,
+    /// Most bytes a second that are read from files: 100MiB/s
+    #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
+    pub limit_read: Option<Rate>,
+}
+
+fn compression() -> impl TypedValueParser<Value = Compression> {
+    clap::builder::PossibleValuesParser::new(Compression::NAMES)
+        .map(|name: String| Compression::parse(&name).unwrap_or_default())
 }
 
 /// Which snapshots.

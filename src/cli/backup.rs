@@ -10,9 +10,9 @@ use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
-use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::backup::{self, BackupOptions, BackupReport, Limits};
 use crate::ops::record::Closing;
-use crate::policy::Source;
+use crate::policy::{Hooks, Rate, Source};
 use crate::source::files;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -66,10 +66,16 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         ignore_file: args.ignore_file.clone(),
         one_file_system: args.one_file_system,
         tags: args.tag.clone(),
+        hooks: Hooks::default(),
     };
     let host = args.host.clone().unwrap_or_else(files::hostname);
     let options = BackupOptions::of(&source, host, mode, context.workers())?;
-    Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, ..options })
+    let limits = Limits {
+        compression: args.compression,
+        upload: args.limit_upload.as_ref().map(Rate::bytes),
+        read: args.limit_read.as_ref().map(Rate::bytes),
+    };
+    Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
 }
 
 /// Misses for JSON.

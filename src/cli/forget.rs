@@ -93,7 +93,7 @@ fn asked(context: &Context, args: &Forget) -> Result<Asked> {
 
 fn by_flags(args: &Forget) -> Result<Wish> {
     let rules = &args.rules;
-    let within_ms = rules.keep_within.as_deref().map(policy::length_ms).transpose()?.unwrap_or_default();
+    let within_ms = rules.keep_within.as_deref().map(policy::span_ms).transpose()?.unwrap_or_default();
     let count = |rule: Option<u32>| rule.unwrap_or_default();
     let rules = Retention {
         last: count(rules.keep_last),

@@ -140,6 +140,7 @@ fn back_up(context: &Context, repo: &Arc<Repo>, args: &Quickstart, progress: &Pr
         walk: WalkOptions::default(),
         dry_run: false,
         workers: context.workers(),
+        limits: backup::Limits::default(),
     };
     backup::run(repo, options, progress, &context.cancel)
 }

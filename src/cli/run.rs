@@ -4,13 +4,16 @@ use super::args::{KindArg, Run};
 use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::base::units;
-use crate::daemon::run::{self, Fate, Report, Surroundings};
+use crate::daemon::alert::Told;
+use crate::daemon::hook::HookEnd;
+use crate::daemon::round;
+use crate::daemon::run::{Fate, Report, Surroundings};
 use crate::daemon::{Retry, RunKind, entrusted};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::policy::{BackupPolicy, Coming, MAY_SHRINK, Task, local_time};
 use crate::repo::Repo;
 use crate::unlock::Unlock;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
@@ -33,9 +36,10 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     {
         return Ok(gave_way(context, policy, kind, &other));
     }
-    let secret: Unlock = context.secret()?;
+    // A run without a key fails like any other: who wants to know of failures is told.
+    let secret: Result<Unlock> = context.secret();
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
-        context.open_at(&context.places_of(repository, copies_min), &secret)
+        context.open_at(&context.places_of(repository, copies_min), secret.as_ref().map_err(Clone::clone)?)
     };
     let retries = policy.retries();
     let retry = Retry { count: retries.max, backoff_ms: retries.backoff_ms, backoff_max_ms: retries.backoff_max_ms };
@@ -48,7 +52,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         workers: context.workers(),
         over: None,
     };
-    let report = run::run(&around, policy, repository, kind, retry)?;
+    let report = round::run(&around, policy, repository, kind, retry, false)?;
     Ok(outcome(context, &report))
 }
 
@@ -65,8 +69,7 @@ fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Optio
 /// Nothing was to be done.
 fn gave_way(context: &Context, policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
     let due = other.due.rfc3339();
-    let (sources, coverage) = (Vec::new(), Vec::new());
-    let report = Report { policy: policy.name().to_string(), kind, attempts: 0, sources, verified: None, coverage };
+    let report = Report::new(policy, kind);
     let mut outcome = outcome(context, &report);
     outcome.json["gave_way_to"] = json!({"task": other.task.name(), "due": due});
     let (name, at) = (other.task.name(), local_time(policy.zone(), other.due));
@@ -88,6 +91,8 @@ fn outcome(context: &Context, report: &Report) -> Outcome {
     let mut value = json!({
         "verb": "run", "policy": report.policy, "kind": report.kind.name(), "attempts": report.attempts,
         "sources": sources, "sources_total": report.sources.len(), "findings": [],
+        "hooks": report.hooks().map(hook_json).collect::<Vec<_>>(),
+        "alerts": report.alerts.iter().map(alert_json).collect::<Vec<_>>(),
     });
     value["coverage"] = report
         .coverage
@@ -115,6 +120,27 @@ fn outcome(context: &Context, report: &Report) -> Outcome {
         let gone = if end.forgotten > 0 { format!(", {} older forgotten", end.forgotten) } else { String::new() };
         text.push_str(&format!("  {}: {}{sid}{gone}\n", plain(&end.source), end.fate.name()));
     }
+    for hook in report.hooks().filter_map(HookEnd::failure) {
+        text.push_str(&format!("  {} FAILED\n", plain(&hook)));
+    }
+    for alert in &report.alerts {
+        let how = alert.why.as_ref().map_or("sent".into(), |why| format!("NOT SENT: {why}"));
+        text.push_str(&format!("  alert {}: {}\n", alert.name, plain(&how)));
+    }
     text.push_str(&plain(&report.summary()));
     Outcome::new(report.exit(), text, value)
+}
+
+fn hook_json(hook: &HookEnd) -> Value {
+    json!({
+        "when": hook.when.name(), "source": hook.source, "program": hook.program, "seconds": hook.ms as f64 / 1000.0,
+        "why": hook.why,
+    })
+}
+
+fn alert_json(alert: &Told) -> Value {
+    let events: Vec<&str> = alert.events.iter().map(|event| event.name()).collect();
+    json!({
+        "name": alert.name, "events": events, "sent": alert.why.is_none(), "attempts": alert.attempts, "why": alert.why,
+    })
 }

@@ -9,7 +9,7 @@ use super::HOME;
 use super::names::{check_name, fitted};
 use super::volumes::{self, Claim, Mount};
 use crate::error::{Error, Exit, Kind, Result};
-use crate::policy::{BackupPolicy, Concurrency, Name, Repository, Task, yaml_text};
+use crate::policy::{Alert, BackupPolicy, Concurrency, Hooks, Name, Receiver, Repository, Task, yaml_text};
 use serde_json::{Value, json};
 
 /// Longest name of a CronJob: the names of its Jobs get eleven characters more.
@@ -376,6 +376,17 @@ impl Making<'_> {
         }
         if calendar.starting_deadline_ms().is_some_and(|ms| ms < DEADLINE_S_MIN * 1000) {
             said.push(format!("the starting deadline is {DEADLINE_S_MIN} s: Kubernetes looks no more often"));
+        }
+        let programs = |alert: &Alert| matches!(alert.to, Receiver::Command(_));
+        let hooks = |hooks: &Hooks| !(hooks.before.is_empty() && hooks.on_failure.is_empty() && hooks.after.is_empty());
+        let hooked = hooks(self.policy.hooks()) || self.policy.sources().iter().any(|source| hooks(&source.hooks));
+        if hooked || self.policy.alerts().iter().any(programs) {
+            said.push(
+                "hooks and programs that are told run inside the pod: an image of this project holds none".into(),
+            );
+        }
+        if !self.policy.alerts().iter().all(programs) {
+            said.push("webhooks over https need the certificates of authorities: mount or add /etc/ssl/certs".into());
         }
         if self.policy.priority() != 0 {
             said.push("the priority orders runs of one daemon; for pods there are priority classes".into());

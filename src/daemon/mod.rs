@@ -3,14 +3,19 @@
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
 //! must remember over a restart.
 
+pub mod alert;
+mod child;
 pub mod entrusted;
+pub mod hook;
 pub mod job;
 mod memory;
 pub mod note;
+pub mod round;
 pub mod run;
 pub mod schedule;
 pub mod state;
 mod turn;
+mod webhook;
 
 pub use job::{Blackout, Concurrency, Job, JobId, Retry, RunKind};
 pub use memory::{Again, Counts, Memory, Pending, Running};

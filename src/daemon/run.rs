@@ -1,5 +1,7 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
+use super::alert::Told;
+use super::hook::{self, HookEnd};
 use super::job::{Retry, RunKind};
 use super::turn::{self, Turn, Whose};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
@@ -14,7 +16,7 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Level, Repository, Source, Verify};
+use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Source, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files;
@@ -76,6 +78,57 @@ pub struct SourceEnd {
     pub why: Vec<String>,
     /// Snapshots of it that the policy's retention no longer keeps, and that were forgotten.
     pub forgotten: usize,
+    /// Whether a brake kept retention from forgetting.
+    pub braked: bool,
+    /// The hooks around it that ran.
+    pub hooks: Vec<HookEnd>,
+}
+
+impl SourceEnd {
+    /// A source without a snapshot.
+    pub fn failed(source: &Source, e: &Error) -> SourceEnd {
+        SourceEnd {
+            source: source.name.clone(),
+            fate: Fate::Failed,
+            exit: e.exit(),
+            snapshot: None,
+            why: vec![e.to_string()],
+            forgotten: 0,
+            braked: false,
+            hooks: Vec::new(),
+        }
+    }
+
+    fn of(source: &Source, report: &BackupReport) -> SourceEnd {
+        let exit = report.exit();
+        let fate = match exit {
+            Exit::Done => Fate::Protected,
+            Exit::Failed => Fate::Failed,
+            _ => Fate::Degraded,
+        };
+        SourceEnd {
+            source: source.name.clone(),
+            fate,
+            exit,
+            snapshot: report.snapshot,
+            why: wrong_with(report),
+            forgotten: 0,
+            braked: false,
+            hooks: Vec::new(),
+        }
+    }
+
+    /// What was protected is degraded where a hook failed.
+    fn hooked(mut self, hooks: Vec<HookEnd>) -> SourceEnd {
+        let failed = hooks.iter().filter_map(HookEnd::failure);
+        if self.fate != Fate::Failed {
+            for why in failed {
+                self.why.push(why);
+                (self.fate, self.exit) = (Fate::Degraded, self.exit.worse(Exit::Partial));
+            }
+        }
+        SourceEnd { hooks, ..self }
+    }
 }
 
 impl SourceEnd {
@@ -102,9 +155,32 @@ pub struct Report {
     pub verified: Option<VerifyReport>,
     /// After a check that reads: how much of each region has been verified within the policy's period.
     pub coverage: Vec<Coverage>,
+    /// The hooks around the whole run that ran.
+    pub hooks: Vec<HookEnd>,
+    /// Who was told, or could not be.
+    pub alerts: Vec<Told>,
 }
 
 impl Report {
+    /// Nothing was done yet.
+    pub fn new(policy: &BackupPolicy, kind: RunKind) -> Report {
+        Report {
+            policy: policy.name().to_string(),
+            kind,
+            attempts: 0,
+            sources: Vec::new(),
+            verified: None,
+            coverage: Vec::new(),
+            hooks: Vec::new(),
+            alerts: Vec::new(),
+        }
+    }
+
+    /// Every hook that ran, around the run and around its sources.
+    pub fn hooks(&self) -> impl Iterator<Item = &HookEnd> {
+        self.hooks.iter().chain(self.sources.iter().flat_map(|source| &source.hooks))
+    }
+
     /// How many sources ended so.
     pub fn count(&self, fate: Fate) -> usize {
         self.sources.iter().filter(|s| s.fate == fate).count()
@@ -115,8 +191,9 @@ impl Report {
         if self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
             return Exit::Interrupted;
         }
+        let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
         let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
-        self.sources.iter().fold(verified, |exit, s| exit.worse(s.exit))
+        self.sources.iter().fold(verified.worse(hooks), |exit, s| exit.worse(s.exit))
     }
 
     /// One line with every source counted.
@@ -164,14 +241,9 @@ pub fn run(
     kind: RunKind,
     retry: Retry,
 ) -> Result<Report> {
-    let mut report = Report {
-        policy: policy.name().to_string(),
-        kind,
-        attempts: 0,
-        sources: Vec::new(),
-        verified: None,
-        coverage: Vec::new(),
-    };
+    let workers = policy.limits().workers.map_or(around.workers, |count| count as usize);
+    let around = &Surroundings { workers, ..*around };
+    let mut report = Report::new(policy, kind);
     loop {
         report.attempts += 1;
         let more = report.attempts <= retry.count;
@@ -216,11 +288,12 @@ struct Work<'a> {
     policy: &'a BackupPolicy,
     repo: &'a Arc<Repo>,
     ledger: &'a Ledger,
+    kind: RunKind,
 }
 
 fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
     let ledger = Ledger::open(around.state, &repo.id, around.env);
-    let work = Work { around, policy, repo, ledger: &ledger };
+    let work = Work { around, policy, repo, ledger: &ledger, kind: report.kind };
     let done = match report.kind {
         RunKind::Verify => work.check().map(|verified| {
             report.coverage = work.coverage();
@@ -323,8 +396,11 @@ impl Work<'_> {
         let wish = Wish { rules: self.policy.retention(), zone: self.policy.zone(), accept_small: false };
         let plan = Plan::make(self.repo, &view, &wish, |manifest| manifest.source.name == source)?;
         plan.hosts_in_turn().for_each(|(_, what)| self.say(&format!("source {source}: {what}")));
-        plan.shrunk().for_each(|(_, what)| end.worse(Exit::Refused, what));
-        plan.check_brakes()?;
+        for (_, what) in plan.shrunk() {
+            end.braked = true;
+            end.worse(Exit::Refused, what);
+        }
+        plan.check_brakes().inspect_err(|_| end.braked = true)?;
         let targets = plan.targets();
         if targets.is_empty() {
             return Ok(());
@@ -346,25 +422,42 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Backs up one source, unless somebody else does.
+    /// Backs up one source, with its hooks, unless somebody else does.
     fn protect(&self, source: &Source, mode: Mode) -> (SourceEnd, Option<View>) {
-        let Surroundings { workers, cancel, .. } = *self.around;
-        let end = |fate, exit, snapshot, why| SourceEnd {
-            source: source.name.clone(),
-            fate,
-            exit,
-            snapshot,
-            why,
-            forgotten: 0,
-        };
         // It is kept until the end.
         let turn = match self.wait_for_others(source) {
-            Ok(Err(why)) => return (end(Fate::Excluded, Exit::Refused, None, vec![why]), None),
+            Ok(Err(why)) => {
+                let left = SourceEnd::failed(source, &Error::new(Kind::Refused, why));
+                return (SourceEnd { fate: Fate::Excluded, ..left }, None);
+            }
             Ok(Ok(turn)) => Ok(turn),
             Err(e) => Err(e),
         };
-        let options = || BackupOptions::of(source, files::hostname(), mode, workers);
-        let options = turn.as_ref().map_err(Clone::clone).and_then(|_| options());
+        let names = (self.policy.name().as_str(), self.kind.name(), Some(source.name.as_str()));
+        let mut hooks = hook::Around::new(&source.hooks, names, self.around.say, self.around.cancel);
+        let ready = turn.as_ref().map_err(Clone::clone).and_then(|_| hooks.before());
+        let (end, view) = self.store(source, mode, ready);
+        if turn.is_ok() {
+            let snapshot = end.snapshot.map(|sid| ("HOLDFAST_SNAPSHOT", sid.hex()));
+            let variables =
+                [("HOLDFAST_FATE", end.fate.name().to_owned()), ("HOLDFAST_EXIT", (end.exit as u8).to_string())];
+            let variables = variables.into_iter().chain(snapshot).collect();
+            hooks.later(&hook::Outcome { failed: end.fate == Fate::Failed, variables });
+        }
+        (end.hooked(hooks.ended), view)
+    }
+
+    /// Backs up one source, if it is `ready`.
+    fn store(&self, source: &Source, mode: Mode, ready: Result<()>) -> (SourceEnd, Option<View>) {
+        let Surroundings { workers, cancel, .. } = *self.around;
+        let limits = self.policy.limits();
+        let limits = backup::Limits {
+            compression: limits.compression,
+            upload: limits.upload.as_ref().map(Rate::bytes),
+            read: limits.read.as_ref().map(Rate::bytes),
+        };
+        let options = ready.and_then(|()| BackupOptions::of(source, files::hostname(), mode, workers));
+        let options = options.map(|options| BackupOptions { limits, ..options });
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
         let (done, closed) = self.recorded(
@@ -376,15 +469,9 @@ impl Work<'_> {
         match done {
             Ok(mut report) => {
                 closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
-                let exit = report.exit();
-                let fate = match exit {
-                    Exit::Done => Fate::Protected,
-                    Exit::Failed => Fate::Failed,
-                    _ => Fate::Degraded,
-                };
-                (end(fate, exit, report.snapshot, wrong_with(&report)), Some(report.view))
+                (SourceEnd::of(source, &report), Some(report.view))
             }
-            Err(e) => (end(Fate::Failed, e.exit(), None, vec![e.to_string()]), None),
+            Err(e) => (SourceEnd::failed(source, &e), None),
         }
     }
 

@@ -7,7 +7,6 @@ use crate::format::snapshot::Manifest;
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth};
-use crate::repo::writer::ZSTD_LEVEL;
 use std::io::Write;
 
 /// Zero bytes written for a hole at once.
@@ -31,7 +30,7 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// # Errors
 /// No such path, or a page that no region has intact.
 pub fn find(reader: &Reader, manifest: &Manifest, path: &[u8]) -> Result<Entry> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let mut entry = manifest.root.clone();
     for (depth, component) in components(path).enumerate() {
         check_depth(depth)?;
@@ -66,7 +65,7 @@ pub fn list(
     cancel: &Cancel,
     show: &mut dyn FnMut(&[u8], &Entry) -> Result<()>,
 ) -> Result<()> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     if root.kind != EntryType::Dir {
         return show(&root.name, root);
     }
@@ -105,7 +104,7 @@ pub fn cat(reader: &Reader, entry: &Entry, out: &mut dyn Write, cancel: &Cancel)
     if let Some(inline) = &entry.inline {
         return out.write_all(inline).map_err(refused);
     }
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let mut list = ListReader::new(reader, entry)?;
     let mut total = 0u64;
     while let Some(item) = list.next(&mut coder)? {

@@ -8,7 +8,6 @@ use crate::format::tree::{Entry, EntryType};
 use crate::region::RegionSet;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth};
-use crate::repo::writer::ZSTD_LEVEL;
 use std::collections::HashSet;
 
 /// Root pages of directories below which everything is in all of these regions: not walked again.
@@ -34,7 +33,7 @@ pub fn regions(
         *known = Known { regions: among, pages: HashSet::new() };
     }
     let mut walk =
-        Walk { reader, known, coder: Coder::new(ZSTD_LEVEL), left: among, walked: HashSet::new(), stack: Vec::new() };
+        Walk { reader, known, coder: Coder::default(), left: among, walked: HashSet::new(), stack: Vec::new() };
     walk.entry(root).and_then(|()| walk.run(cancel)).or_else(|e| match e.kind() {
         Kind::Cancelled => Err(e),
         _ => {

@@ -1,9 +1,12 @@
 //! `kind: BackupPolicy`: what is backed up, when, where to, how long it is kept and how it is proven.
 
+use super::alerts::{self, Alert};
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
 use super::exclude::Excludes;
+use super::hooks::{self, Hooks};
+use super::limits::{self, Limits};
 use super::name::{Name, guess, quoted};
 use super::repository::Repository;
 use super::retention::Retention;
@@ -37,6 +40,9 @@ pub struct BackupPolicy {
     retention: Retention,
     verify: Option<Verify>,
     rpo_ms: Option<i64>,
+    limits: Limits,
+    hooks: Hooks,
+    alerts: Vec<Alert>,
     priority: i32,
 }
 
@@ -57,6 +63,8 @@ pub struct Source {
     pub one_file_system: bool,
     /// Tags of its snapshots.
     pub tags: Vec<String>,
+    /// Commands around each backup of it.
+    pub hooks: Hooks,
 }
 
 /// How a failed run is tried again.
@@ -150,6 +158,21 @@ impl BackupPolicy {
         self.rpo_ms
     }
 
+    /// What a run may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Commands around a whole run.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// Who is told how runs end.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alerts
+    }
+
     /// Which run goes first when several wait: the higher number.
     pub fn priority(&self) -> i32 {
         self.priority
@@ -185,6 +208,9 @@ impl BackupPolicy {
             retention: (!r.keeps_all()).then_some(retention),
             verify: verify.map(|(v, cron)| v.effective(cron.text())),
             objectives: self.rpo_ms.map(|ms| ObjectivesSpec { rpo: duration::text(ms) }),
+            limits: Some(self.limits.effective()),
+            hooks: self.hooks.effective(),
+            alerts: self.alerts.iter().map(Alert::effective).collect(),
             priority: Some(self.priority),
         };
         let metadata = Metadata { name: self.name.to_string() };
@@ -217,6 +243,7 @@ impl Source {
             ignore_file: Some(self.ignore_file.clone()),
             one_file_system: Some(self.one_file_system),
             tags: self.tags.clone(),
+            hooks: self.hooks.effective(),
         }
     }
 }
@@ -245,6 +272,9 @@ pub(super) fn judge(
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
     let rpo_ms = positive(sheet, "spec.objectives.rpo", rpo);
     let verify = spec.verify.as_ref().map(|spec| verify::judge(sheet, spec));
+    let limits = limits::judge(sheet, spec.limits.as_ref());
+    let hooks = hooks::judge(sheet, "spec.hooks", spec.hooks.as_ref());
+    let alerts = alerts::judge(sheet, &spec.alerts);
     if sheet.found.len() > before {
         return None;
     }
@@ -260,6 +290,9 @@ pub(super) fn judge(
         retention,
         verify,
         rpo_ms,
+        limits,
+        hooks,
+        alerts,
         priority: spec.priority.unwrap_or(0),
     })
 }
@@ -350,6 +383,7 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             ignore_file: ignore_file.to_owned(),
             one_file_system: spec.one_file_system.unwrap_or(false),
             tags: spec.tags.clone(),
+            hooks: hooks::judge(sheet, &format!("{at}.hooks"), spec.hooks.as_ref()),
         });
     }
     sources
@@ -491,6 +525,7 @@ fn judge_retries(sheet: &mut Sheet<'_>, spec: Option<&RetriesSpec>) -> Retries {
 
 fn judge_retention(sheet: &mut Sheet<'_>, spec: Option<&RetentionSpec>) -> Retention {
     let Some(spec) = spec else { return Retention::default() };
+    let within = spec.within.as_deref().and_then(|text| sheet.take("spec.retention.within", duration::span_ms(text)));
     let retention = Retention {
         last: spec.last.unwrap_or(0),
         hourly: spec.hourly.unwrap_or(0),
@@ -498,7 +533,7 @@ fn judge_retention(sheet: &mut Sheet<'_>, spec: Option<&RetentionSpec>) -> Reten
         weekly: spec.weekly.unwrap_or(0),
         monthly: spec.monthly.unwrap_or(0),
         yearly: spec.yearly.unwrap_or(0),
-        within_ms: positive(sheet, "spec.retention.within", spec.within.as_deref()).unwrap_or(0),
+        within_ms: within.unwrap_or(0),
     };
     if retention.keeps_all() && spec.within.is_none() {
         let advice = "say what to keep, like `daily: 7`; to keep everything, leave retention out";
@@ -541,5 +576,6 @@ pub(super) fn warnings(sheet: &Sheet<'_>, policy: &BackupPolicy) -> Vec<Error> {
         let what = format!("within {within} may keep the newest snapshot only: the schedule leaves {gap}");
         warn("spec.retention.within", what, "use a longer one");
     }
+    alerts::warnings(&policy.alerts).into_iter().for_each(|(path, what, advice)| warn(&path, what, advice));
     found
 }

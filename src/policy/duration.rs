@@ -1,4 +1,4 @@
-//! Durations as people write them: `90s 15m 6h 7d 2w`, and joined: `1h30m`.
+//! Durations as people write them: `90s 15m 6h 7d 2w 1y`, and joined: `1h30m`. The only reader of them.
 
 use super::name::quoted;
 use crate::error::{Error, Kind, Result};
@@ -6,17 +6,44 @@ use crate::error::{Error, Kind, Result};
 /// Longest duration: a hundred years.
 const MS_MAX: i64 = 36_525 * 86_400_000;
 /// Units, largest first, and what they are in milliseconds.
-const UNITS: [(char, i64); 5] =
-    [('w', 7 * 86_400_000), ('d', 86_400_000), ('h', 3_600_000), ('m', 60_000), ('s', 1000)];
+const UNITS: [(char, i64); 6] =
+    [('y', 365 * 86_400_000), ('w', 7 * 86_400_000), ('d', 86_400_000), ('h', 3_600_000), ('m', 60_000), ('s', 1000)];
 
-/// Milliseconds.
+/// A duration of some length, in milliseconds.
+///
+/// # Errors
+/// [`Kind::Config`]: not of that form, nothing, or more than a hundred years.
+pub(super) fn length_ms(text: &str) -> Result<i64> {
+    match parse(text)? {
+        0 => Err(Error::new(Kind::Config, format!("the duration {} is zero", quoted(text))).advise("use a longer one")),
+        ms => Ok(ms),
+    }
+}
+
+/// How long something is kept, in milliseconds: `12h`, `30d`, `2w`, `1y` (365 days), or several: `1d12h`. Who writes
+/// `3m` there means months, and would lose what three minutes do not keep.
+///
+/// # Errors
+/// [`Kind::Config`]: as for any length, and with minutes or seconds in it.
+pub fn span_ms(text: &str) -> Result<i64> {
+    let ms = length_ms(text)?;
+    if text.contains(['m', 's']) {
+        let what = format!("{} is in minutes or seconds: nothing is kept by them", quoted(text));
+        return Err(
+            Error::new(Kind::Config, what).advise("write hours, days, weeks or years of 365 days: 12h, 30d, 2w, 1y")
+        );
+    }
+    Ok(ms)
+}
+
+/// Milliseconds; there may be none.
 ///
 /// # Errors
 /// [`Kind::Config`] for anything else.
 pub fn parse(text: &str) -> Result<i64> {
     let refuse = |why: &str| {
         Error::new(Kind::Config, format!("{} is not a duration: {why}", quoted(text)))
-            .advise("write numbers with the units s, m, h, d, w, like `90s`, `15m`, `1h30m`, `7d`")
+            .advise("write numbers with the units s, m, h, d, w, y, like `90s`, `15m`, `1h30m`, `7d`")
     };
     let (mut rest, mut units, mut sum) = (text, UNITS.iter(), 0_i64);
     if text.is_empty() {
@@ -49,7 +76,7 @@ pub fn parse(text: &str) -> Result<i64> {
 pub(super) fn text(ms: i64) -> String {
     let mut rest = ms;
     let mut out = String::new();
-    for (letter, factor) in UNITS.iter().skip(1) {
+    for (letter, factor) in UNITS.iter().skip(2) {
         if rest >= *factor {
             out.push_str(&format!("{}{letter}", rest / factor));
             rest %= factor;
@@ -71,6 +98,7 @@ mod tests {
             ("6h", 21_600),
             ("7d", 604_800),
             ("2w", 1_209_600),
+            ("1y2w3d4h", (365 + 14 + 3) * 86_400 + 4 * 3600),
             ("1h30m", 5400),
             ("1d12h", 129_600),
             ("0s", 0),
@@ -89,7 +117,8 @@ mod tests {
             ("90", "a unit is missing"),
             ("h", "a number is missing"),
             ("5 m", "unit ` `"),
-            ("1y", "unit `y`"),
+            ("1q", "unit `q`"),
+            ("101y", "hundred years"),
             ("5M", "unit `M`"),
             ("1m1h", "larger units come first"),
             ("1h1h", "larger units come first"),
@@ -105,6 +134,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_length_is_none_where_one_is_needed() {
+        assert_eq!(length_ms("1d12h").unwrap(), 129_600_000);
+        assert!(length_ms("0d").unwrap_err().to_string().contains("the duration `0d` is zero"));
+        assert_eq!(length_ms("soon").unwrap_err().kind(), Kind::Config);
+        assert_eq!(span_ms("1d12h").unwrap(), 129_600_000);
+        for months in ["3m", "90m", "1d30m", "7200s"] {
+            assert!(span_ms(months).unwrap_err().to_string().contains("minutes or seconds"), "{months}");
+        }
+    }
+
     proptest! {
         #[test]
         fn written_and_read_again(seconds in 0i64..3_000_000_000) {
@@ -112,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_brings_it_down(text in ".{0,20}|[0-9smhdw]{0,20}") {
+        fn no_text_brings_it_down(text in ".{0,20}|[0-9smhdwy]{0,20}") {
             let _ = parse(&text);
         }
     }

@@ -9,6 +9,7 @@
 //! backups go missing. Anchors, aliases, merge keys and tags are refused too, and with them the documents that
 //! grow without bound when read.
 
+mod alerts;
 mod backup;
 mod calendar;
 mod configuration;
@@ -17,7 +18,10 @@ mod diff;
 mod duration;
 mod exclude;
 mod gaps;
+mod hooks;
+mod limits;
 mod name;
+mod rate;
 mod region;
 mod repository;
 mod retention;
@@ -31,23 +35,27 @@ mod words;
 mod write;
 mod yaml;
 
+pub use alerts::{Address, Alert, Receiver, Url, Webhook};
 pub use backup::{BackupPolicy, Retries, Source};
 pub use calendar::{Blackout, Calendar, Coming, Start, Task};
 
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
-pub use duration::parse as duration_ms;
+pub use duration::{parse as duration_ms, span_ms};
 pub use exclude::Excludes;
+pub use hooks::{Hook, Hooks};
+pub use limits::Limits;
 pub use name::Name;
+pub use rate::Rate;
 pub use region::RegionSpec;
 pub use repository::{REGIONS_MAX, Repository};
 pub use retention::{Candidate, Reason, Retention, Verdict, judge};
 pub use schema::schema;
 pub use shrink::{Extent, MAY_SHRINK, Small, brake, small};
-pub use types::{Concurrency, Level};
+pub use types::{Concurrency, Event, HookFailure, Level};
 pub use verify::Verify;
-pub use when::{Zone, length_ms, until, zone};
+pub use when::{Zone, until, zone};
 pub use words::{local_time, sentences};
 pub use write::yaml_text;
 pub use yaml::TEXT_BYTES_MAX;

@@ -6,7 +6,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-const DURATION: &str = "^([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
+const DURATION: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
+const SPAN: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$";
+const RATE: &str = "^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)/s$";
 const NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 
 /// A document of one kind.
@@ -103,6 +105,15 @@ pub struct BackupPolicySpec {
     /// What the backups are for, in figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<ObjectivesSpec>,
+    /// What a run may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
+    /// Commands around a whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksSpec>,
+    /// Who is told how runs end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertSpec>,
     /// Which run goes first when several wait: the higher number. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1000, max = 1000))]
@@ -134,6 +145,9 @@ pub struct SourceSpec {
     /// Tags of its snapshots.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Commands around each backup of this source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HooksSpec>,
 }
 
 /// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.
@@ -231,7 +245,7 @@ pub struct RetentionSpec {
     pub yearly: Option<u32>,
     /// Everything that is not older than this before the newest snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("pattern" = DURATION))]
+    #[schemars(extend("pattern" = SPAN))]
     pub within: Option<String>,
 }
 
@@ -275,4 +289,123 @@ pub struct ObjectivesSpec {
     /// Recovery point objective: the newest good snapshot must never be older than this.
     #[schemars(extend("pattern" = DURATION))]
     pub rpo: String,
+}
+
+/// What a run may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// How much work goes into making content smaller: none, fast, default, better, max. Default: default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = crate::chunk::Compression::NAMES))]
+    pub compression: Option<String>,
+    /// Most bytes a second that are written to each region, on average. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = RATE))]
+    pub upload: Option<String>,
+    /// Most bytes a second that are read from files of the sources, on average. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = RATE))]
+    pub read: Option<String>,
+    /// Threads that read, compress and encrypt. Default: one for each processor, 16 at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub workers: Option<u32>,
+}
+
+/// Commands that are run before and after something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HooksSpec {
+    /// Before, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<HookSpec>,
+    /// When it failed, ahead of `after`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<HookSpec>,
+    /// After it in any case: when it was done, failed or was interrupted, and when a `before` failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<HookSpec>,
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HookSpec {
+    /// The program and its arguments, each as it is; no shell reads them.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+    /// After this time it is ended, with all that it started. Default: 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub timeout: Option<String>,
+    /// What its failure does; only for `before`. Default: abort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<HookFailure>,
+}
+
+/// What the failure of a hook does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum HookFailure {
+    /// Nothing is backed up.
+    #[default]
+    Abort,
+    /// It is backed up all the same, and counts as degraded.
+    Warn,
+}
+
+/// Who is told, and of what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AlertSpec {
+    /// Its name, unique in the policy.
+    #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
+    pub name: String,
+    /// What is told.
+    #[schemars(length(min = 1))]
+    pub events: Vec<Event>,
+    /// Where it is posted to; this or `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookSpec>,
+    /// A program and its arguments that get it on standard input; this or `webhook`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// How long one attempt may take. Default: 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub timeout: Option<String>,
+}
+
+/// What a run may end with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Event {
+    /// The run, or a source of it, failed.
+    Failure,
+    /// A source is degraded or was left to another run, or a hook failed.
+    Degraded,
+    /// Stored bytes are damaged or missing.
+    Damage,
+    /// Retention refused to forget.
+    Brake,
+    /// The run before was none of the good ones, and this one is.
+    Recovered,
+}
+
+/// Where an alert is posted to, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebhookSpec {
+    /// Its address: `http` or `https`. Only its host is ever shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A file with the address, instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<String>,
+    /// A file with headers of the request, one a line: `Name: value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers_file: Option<String>,
 }

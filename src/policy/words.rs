@@ -1,5 +1,6 @@
 //! A policy in words.
 
+use super::alerts::Alert;
 use super::backup::{BackupPolicy, Source};
 use super::calendar::{Calendar, Task};
 use super::duration;
@@ -26,7 +27,12 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
         "backs up to repository {}; done with {copies} complete copies in {regions} regions",
         repository.name()
     ));
-    said.extend(policy.sources().iter().map(source));
+    said.extend(policy.hooks().sentences("a run"));
+    for one in policy.sources() {
+        said.push(source(one));
+        said.extend(one.hooks.sentences(&format!("source `{}`", one.name)));
+    }
+    said.extend(policy.limits().sentences());
     said.extend(schedule(policy.calendar()));
     if Task::ALL.iter().any(|task| policy.calendar().cron(*task).is_some()) {
         said.push(match policy.concurrency() {
@@ -51,6 +57,7 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     if let Some(rpo) = policy.rpo_ms() {
         said.push(format!("the newest good snapshot must never be older than {}", duration::text(rpo)));
     }
+    said.extend(policy.alerts().iter().map(Alert::sentence));
     if policy.priority() != 0 {
         said.push(format!("goes before what has a priority below {}", policy.priority()));
     }

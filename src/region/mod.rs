@@ -9,7 +9,7 @@ mod upload;
 
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{PackName, RegionId};
+use crate::base::{Pace, PackName, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
@@ -117,6 +117,7 @@ pub struct Region {
     store: Option<Store>,
     failed: Mutex<Option<Error>>,
     read_only: Mutex<Option<Error>>,
+    pace: Mutex<Option<Arc<Pace>>>,
 }
 
 /// Something wrong with one copy.
@@ -372,13 +373,32 @@ impl Regions {
         found
     }
 
+    /// From now on writes to each region keep to a pace of its own, on average: an object is written at once.
+    pub fn slow_down(&self, pace: impl Fn() -> Option<Pace>) {
+        self.all.iter().for_each(|region| *lock(&region.pace) = pace().map(Arc::new));
+    }
+
+    /// Waits until so many bytes may be written.
+    async fn paced(&self, ix: usize, bytes: usize) {
+        let Some(pace) = lock(&self.all[ix].pace).clone() else { return };
+        let booked = pace.book(bytes as u64);
+        while let Some(left) = booked.left() {
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    async fn put_one(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
+        let store = self.store(ix)?;
+        self.paced(ix, bytes.len()).await;
+        store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+    }
+
     /// Creates an object in one region.
     ///
     /// # Errors
     /// The store failed.
     pub fn put(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
-        let store = self.store(ix)?;
-        self.handle.block_on(store.put_new(key, bytes.clone())).map_err(|e| e.lift().at(self.label(ix)))
+        self.handle.block_on(self.put_one(ix, key, bytes))
     }
 
     /// Creates an object in several regions at once and returns where it stands now with these bytes.
@@ -389,11 +409,7 @@ impl Regions {
 
     async fn put_all_async(&self, among: RegionSet, key: &Key, bytes: &Bytes) -> RegionSet {
         let puts = among.iter().filter(|ix| *ix < self.all.len()).map(|ix| async move {
-            let done = match self.store(ix) {
-                Ok(store) => store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix))),
-                Err(e) => Err(e),
-            };
-            match done {
+            match self.put_one(ix, key, bytes).await {
                 Ok(Put::Created | Put::Same) => Some(ix),
                 Ok(Put::Other) => {
                     let what = "another object stands at this key";
@@ -424,7 +440,14 @@ fn connect_one(address: &Address, create: bool) -> Region {
         Ok(store) => (Some(store), None),
         Err(e) => (None, Some(e)),
     };
-    Region { name: address.name.clone(), id: None, store, failed: Mutex::new(failed), read_only: Mutex::default() }
+    Region {
+        name: address.name.clone(),
+        id: None,
+        store,
+        failed: Mutex::new(failed),
+        read_only: Mutex::default(),
+        pace: Mutex::default(),
+    }
 }
 
 /// Reads a region's mark.

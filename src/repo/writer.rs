@@ -10,7 +10,7 @@ use super::index::Reusable;
 use super::session::Session;
 use super::tree::PageSink;
 use crate::base::{ChunkId, Generation, PackName, Progress, SegmentName, SessionId};
-use crate::chunk::Coder;
+use crate::chunk::{Coder, Compression};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{Class, Kind as ObjectKind};
 use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
@@ -35,8 +35,6 @@ const BUNDLE_BYTES: usize = 256 << 10;
 const CHECKPOINT_BYTES: u64 = 256 << 20;
 /// Claimed ids are spread over this many locks.
 const SHARDS: usize = 64;
-/// Compression level: levels below cost size and gain little speed on text.
-pub const ZSTD_LEVEL: i32 = 1;
 
 struct Outstanding {
     places: Vec<Place>,
@@ -65,13 +63,20 @@ pub struct Writer<'r> {
     claimed: Vec<Mutex<HashSet<ChunkId>>>,
     ledger: Mutex<Ledger>,
     uploader: Uploader,
+    compression: Compression,
     buffers: Mutex<Vec<Vec<u8>>>,
     progress: &'r Progress,
 }
 
 impl<'r> Writer<'r> {
     /// A writer of a session, into the regions that the session uses.
-    pub fn new(repo: &'r Repo, session: &Session, known: Reusable, progress: &'r Progress) -> Writer<'r> {
+    pub fn new(
+        repo: &'r Repo,
+        session: &Session,
+        known: Reusable,
+        compression: Compression,
+        progress: &'r Progress,
+    ) -> Writer<'r> {
         let used = session.regions.and(repo.writable());
         Writer {
             repo,
@@ -84,6 +89,7 @@ impl<'r> Writer<'r> {
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             ledger: Mutex::default(),
             uploader: Uploader::new(std::sync::Arc::clone(&repo.regions)),
+            compression,
             buffers: Mutex::default(),
             progress,
         }
@@ -101,12 +107,13 @@ impl<'r> Writer<'r> {
         lock(&self.ledger).stored.to_vec()
     }
 
-    /// A worker's own pack for data or trees.
+    /// A worker's own pack for data or trees. Trees are small, and always compressed as usual.
     pub fn packer(&self, class: Class) -> Packer<'_, 'r> {
+        let compression = if class == Class::Tree { Compression::Default } else { self.compression };
         Packer {
             writer: self,
             class,
-            coder: Coder::new(ZSTD_LEVEL),
+            coder: Coder::new(compression),
             pack: None,
             places: Vec::new(),
             bundle: Vec::new(),

@@ -11,7 +11,8 @@ mod step;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
-use crate::base::{Cancel, Generation, PackName, Progress, SessionId};
+use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
+use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
 use crate::policy::{self, Excludes};
@@ -44,6 +45,19 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Threads that read and store; 0: none, everything inline.
     pub workers: usize,
+    /// What else it may use.
+    pub limits: Limits,
+}
+
+/// What a backup may use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// How much work goes into making content smaller.
+    pub compression: Compression,
+    /// Most bytes a second that are written to each region.
+    pub upload: Option<u64>,
+    /// Most bytes a second that are read from files.
+    pub read: Option<u64>,
 }
 
 /// What a run did.
@@ -146,6 +160,7 @@ impl BackupOptions {
             },
             dry_run: false,
             workers,
+            limits: Limits::default(),
         })
     }
 
@@ -180,6 +195,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     options.walk.skip = repo.regions.identities();
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
     let walker = Walker::new(&paths, options.walk.clone())?;
+    repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
     let view = View::load(repo)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };

@@ -6,7 +6,7 @@ use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader};
-use crate::repo::writer::{Writer, ZSTD_LEVEL};
+use crate::repo::writer::Writer;
 use crate::source::files::{DirHandle, Event, ParentRule, SourceError, Walker, too_recent, unchanged};
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl<'p> Planner<'p> {
         Planner {
             walker,
             reader,
-            coder: Coder::new(ZSTD_LEVEL),
+            coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             look_up,
             root: parent.map(|(m, _)| m.root.clone()),

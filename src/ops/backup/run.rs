@@ -2,8 +2,9 @@
 
 use super::build::{self, Built};
 use super::plan::Planner;
-use super::{BackupOptions, BackupReport, work};
-use crate::base::{Cancel, Generation, PackName, Progress};
+use super::work::{self, Means};
+use super::{BackupOptions, BackupReport};
+use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
@@ -102,9 +103,13 @@ impl Run<'_> {
         };
         let known = Reusable::new(Arc::clone(&index), rules);
         let reader = Reader::new(Arc::clone(repo), index);
-        let writer = Writer::new(repo, session, known, self.progress);
+        let limits = self.options.limits;
+        let writer = Writer::new(repo, session, known, limits.compression, self.progress);
+        let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
         let mut planner = self.planner(walker, &reader, (whole.is_none()).then_some(&writer));
-        let built = work::run(&writer, &mut planner, self.options.workers, self.progress, self.cancel, repo);
+        let means =
+            Means { workers: self.options.workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref() };
+        let built = work::run(&writer, &mut planner, &means, repo);
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = built.and_then(|built| match built.root {

@@ -4,7 +4,7 @@
 use super::build::{Builder, Built};
 use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
 use super::step::{Done, Piece, Step};
-use crate::base::{Cancel, ChunkId, Progress};
+use crate::base::{Cancel, ChunkId, Pace, Progress};
 use crate::chunk::{CUT_BYTES_MAX, Cutter};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
@@ -33,17 +33,21 @@ enum Job {
     Big(Arc<Big>),
 }
 
+/// What there is to work with.
+pub(super) struct Means<'m> {
+    pub(super) workers: usize,
+    pub(super) progress: &'m Progress,
+    pub(super) cancel: &'m Cancel,
+    /// How fast files may be read.
+    pub(super) pace: Option<&'m Pace>,
+}
+
 /// Plans, works and builds.
-pub(super) fn run(
-    writer: &Writer<'_>,
-    planner: &mut Planner<'_>,
-    workers: usize,
-    progress: &Progress,
-    cancel: &Cancel,
-    repo: &Repo,
-) -> Result<Built> {
+pub(super) fn run(writer: &Writer<'_>, planner: &mut Planner<'_>, means: &Means<'_>, repo: &Repo) -> Result<Built> {
+    let &Means { workers, progress, cancel, pace } = means;
     let mut trees = writer.packer(Class::Tree);
-    let crew = Crew { writer, progress, cancel, cutter: Cutter::files(repo.gear_seed()), failed: Mutex::new(None) };
+    let crew =
+        Crew { writer, progress, cancel, pace, cutter: Cutter::files(repo.gear_seed()), failed: Mutex::new(None) };
     let result = {
         let mut builder = Builder::new(&mut trees, progress);
         let done = if workers == 0 {
@@ -67,6 +71,7 @@ struct Crew<'c, 'r> {
     writer: &'c Writer<'r>,
     progress: &'c Progress,
     cancel: &'c Cancel,
+    pace: Option<&'c Pace>,
     cutter: Cutter,
     failed: Mutex<Option<Error>>,
 }
@@ -74,7 +79,8 @@ struct Crew<'c, 'r> {
 impl Crew<'_, '_> {
     fn worker(&self) -> Worker<'_, '_> {
         let packer = self.writer.packer(Class::Data);
-        Worker { packer, buf: Vec::new(), cutter: &self.cutter, progress: self.progress, cancel: self.cancel }
+        let (cutter, progress, cancel, pace) = (&self.cutter, self.progress, self.cancel, self.pace);
+        Worker { packer, buf: Vec::new(), cutter, progress, cancel, pace }
     }
 
     fn fail(&self, error: Error) {
@@ -205,6 +211,7 @@ struct Worker<'c, 'r> {
     cutter: &'c Cutter,
     progress: &'c Progress,
     cancel: &'c Cancel,
+    pace: Option<&'c Pace>,
 }
 
 impl Worker<'_, '_> {
@@ -229,6 +236,25 @@ impl Worker<'_, '_> {
         }
     }
 
+    /// Fills the begin of the buffer from a file, as fast as is allowed; returns how much there was.
+    fn read(&mut self, file: &SourceFile, offset: u64, len: usize) -> std::result::Result<usize, SourceError> {
+        let Some(pace) = self.pace else { return file.read_at(offset, &mut self.buf[..len]) };
+        let mut got = 0;
+        for part in self.buf[..len].chunks_mut(pace.part()) {
+            let read = file.read_at(offset + got as u64, part)?;
+            let booked = pace.book(read as u64);
+            while let Some(left) = booked.left() {
+                // Nothing else ends the wait, so the answer says only that the time has passed.
+                let _ = crossbeam_channel::after(left).recv();
+            }
+            got += read;
+            if read < part.len() {
+                break;
+            }
+        }
+        Ok(got)
+    }
+
     /// A file that is read whole.
     fn small(&mut self, dir: &DirHandle, mut entry: Entry) -> Result<Done> {
         let file = match files::open(dir, &entry) {
@@ -247,7 +273,7 @@ impl Worker<'_, '_> {
             // One byte more than expected shows that it grew.
             let len = entry.size() as usize;
             self.buf.resize(self.buf.len().max(len + 1), 0);
-            let read = file.read_at(0, &mut self.buf[..len + 1]);
+            let read = self.read(&file, 0, len + 1);
             let (got, now) = match read.and_then(|got| Ok((got, file.stamp()?))) {
                 Ok(both) => both,
                 Err(e) => return Ok(failed(&e)),
@@ -375,7 +401,7 @@ impl Worker<'_, '_> {
         if self.buf.len() < want {
             self.buf.resize(READ_BYTES, 0);
         }
-        let got = file.read_at(token.pos, &mut self.buf[..want])?;
+        let got = self.read(&file, token.pos, want)?;
         if got == 0 {
             // Shorter than it was: what there was is all there is.
             token.cut_all = true;

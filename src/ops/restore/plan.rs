@@ -8,7 +8,6 @@ use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::source::files::{Target, TargetDir, descriptors};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -62,7 +61,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             shared,
             request,
             target,
-            coder: Coder::new(ZSTD_LEVEL),
+            coder: Coder::default(),
             window: Window::new(descriptors()),
             stack: Vec::new(),
             path: Vec::new(),

@@ -8,7 +8,6 @@ use crate::error::{Kind, Result};
 use crate::format::tree::Entry;
 use crate::repo::index::Located;
 use crate::repo::reader::slice_of;
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::source::files::TargetDir;
 use crate::store::Key;
 use bytes::BytesMut;
@@ -99,7 +98,7 @@ impl Window {
             plan_ranges(shared, std::mem::take(&mut self.refs)).into_iter().map(|r| Some(r).into()).collect();
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut hands = Hands { coder: Coder::new(ZSTD_LEVEL), scratch: Vec::new() };
+            let mut hands = Hands { coder: Coder::default(), scratch: Vec::new() };
             while !shared.cancel.raised() {
                 let Some(slot) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 if let Some(range) = crate::region::lock(slot).take() {
@@ -131,7 +130,7 @@ fn plan_ranges(shared: &Shared<'_>, refs: Vec<ChunkRef>) -> Vec<Range> {
                 let rank = *order.entry(at.pack.name).or_insert(count);
                 placed.push((rank, at, chunk));
             }
-            None => fetch_alone(shared, chunk, &mut Coder::new(ZSTD_LEVEL)),
+            None => fetch_alone(shared, chunk, &mut Coder::default()),
         }
     }
     placed.sort_by_key(|(rank, at, _)| (*rank, at.place.offset, at.place.inside));

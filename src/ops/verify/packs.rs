@@ -11,7 +11,6 @@ use crate::region::{RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Located};
 use crate::repo::reader::{Content, keys_of, open_record};
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
@@ -120,7 +119,7 @@ pub(super) fn check_pack(
 ) -> std::result::Result<u64, FormatError> {
     pack::check_name(name, &bytes)?;
     let keys = keys_of(repo, &bytes)?;
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
     let mut scratch = Vec::new();
     for at in pack::records(&keys, &bytes)? {

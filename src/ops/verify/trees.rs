@@ -8,13 +8,12 @@ use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
-use crate::repo::writer::ZSTD_LEVEL;
 use crate::store::Key;
 use std::collections::{HashMap, HashSet};
 
 /// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.
 pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cancel) -> Result<()> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::default();
     let gone = gone_everywhere(reader);
     let mut walked: HashSet<ChunkId> = HashSet::new();
     for snapshot in view.newest_first() {

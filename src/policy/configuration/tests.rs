@@ -1,7 +1,8 @@
 //! Whole configurations: many broken ones, with the places and the advice that are expected.
 
 use super::*;
-use crate::policy::{Concurrency, Level, Task, yaml_text};
+use crate::chunk::Compression;
+use crate::policy::{Concurrency, Event, HookFailure, Hooks, Level, Limits, Receiver, Task, yaml_text};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -86,12 +87,60 @@ fn all_of_it_arrives() {
     assert_eq!((all.concurrency(), all.verify().map(|v| v.level)), (Concurrency::Queue, Some(Level::Content)));
 }
 
+/// Everything that a run does besides.
+const EXTRAS: &str = "limits: {compression: max, upload: 10MiB/s, read: 100MB/s, workers: 3}\nhooks: {before: [{command: \
+    [sh, -c, 'a \"b\"'], timeout: 90s, failure: warn}, {command: [/b]}], onFailure: [{command: [c]}], after: [{command: \
+    [d], timeout: 1h}]}\nalerts: [{name: ops, events: [failure, recovered], webhook: {url: 'https://h.example:8443/token?x=1', \
+    headersFile: /h}, timeout: 10s}, {name: file, events: [brake], webhook: {urlFile: /u}}, {name: page, events: [damage], \
+    command: [/page, now]}]";
+
+#[test]
+fn limits_hooks_and_alerts_arrive() {
+    let plain = good(SOURCE);
+    assert_eq!((plain.limits(), plain.hooks(), plain.alerts()), (&Limits::default(), &Hooks::default(), &[][..]));
+    let all = good(&with(EXTRAS));
+    let (limits, hooks) = (all.limits(), all.hooks());
+    assert_eq!((limits.compression, limits.workers), (Compression::Max, Some(3)));
+    assert_eq!(limits.upload.as_ref().map(|rate| rate.bytes()), Some(10 << 20));
+    assert_eq!(limits.read.as_ref().map(|rate| rate.bytes()), Some(100_000_000));
+    assert_eq!(hooks.before[0].command, ["sh", "-c", "a \"b\""]);
+    assert_eq!((hooks.before[0].timeout_ms, hooks.before[0].failure), (90_000, HookFailure::Warn));
+    assert_eq!((hooks.before[1].timeout_ms, hooks.before[1].failure), (300_000, HookFailure::Abort));
+    assert_eq!((hooks.on_failure.len(), hooks.after[0].timeout_ms), (1, 3_600_000));
+    let alerts = all.alerts();
+    assert_eq!((alerts[0].events.as_slice(), alerts[0].timeout_ms), (&[Event::Failure, Event::Recovered][..], 10_000));
+    assert_eq!(alerts[1].timeout_ms, 30_000);
+    assert_eq!(alerts[2].to, Receiver::Command(vec!["/page".into(), "now".into()]));
+    let named = good("sources: [{paths: [/a], hooks: {after: [{command: [x]}]}}]");
+    assert_eq!(named.sources()[0].hooks.after[0].command, ["x"]);
+    // A token is in no document and no sentence.
+    let repository = read(&[&policy(SOURCE)]).unwrap().configuration.repositories()[0].clone();
+    let said = crate::policy::sentences(&all, &repository).join("\n");
+    let shown = yaml_text(&json!(all.effective())) + &said + &format!("{all:?}");
+    assert!(shown.contains("h.example:8443") && !shown.contains("token"), "{shown}");
+    for part in [
+        "before a run runs sh -c a \"b\", for at most 1m30s; its failure",
+        "when a run failed runs c",
+        "posts to \
+        h.example:8443 on failure, recovered",
+        "the address in /u",
+        "alert page runs /page now on damage",
+        "compression: max",
+        "at most 10MiB/s to each region",
+        "at most 100MB/s from files",
+        "with 3 threads",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
 /// The effective document says the same, and is its own effective document.
 #[test]
 fn what_is_shown_can_be_read() {
     for spec in [
         SOURCE.to_owned(),
         with("verify: {schedule: '@daily'}"),
+        with(EXTRAS),
         with("schedule: {full: '@daily', jitter: 1h}\nretention: {daily: 7, within: 1w}\nstartingDeadline: 90m"),
         "sources: [{name: 'a: \"b\" #ä', paths: ['/x y', '/-', '/\u{85}'], exclude: ['[a-b]', '!c', '- d', 'true']}]"
             .into(),
@@ -181,13 +230,11 @@ fn one_mistake_each() {
         ("retention: {daily: -1}", &["spec.retention.daily", "from 0 to 100000"]),
         ("retention: {daily: '7'}", &["spec.retention.daily", "a whole number"]),
         ("retention: {within: 0s}", &["spec.retention.within", "zero"]),
+        ("retention: {within: 3m}", &["spec.retention.within", "minutes or seconds", "2w, 1y"]),
         ("retries: {max: 1000}", &["spec.retries.max", "from 0 to 100"]),
         ("objectives: {}", &["spec.objectives", "`rpo` is missing"]),
         ("priority: 1.5", &["spec.priority", "a whole number"]),
         // What nothing serves is no field.
-        ("hooks: {before: {command: [sync]}}", &["unknown field `hooks`"]),
-        ("alerts: []", &["unknown field `alerts`"]),
-        ("limits: {}", &["unknown field `limits`"]),
         ("objectives: {rpo: 1d, rto: 1h}", &["unknown field `rto`"]),
         ("verify: {schedule: '@daily', period: 30d}", &["spec.verify.period", "presence reads nothing"]),
         ("verify: {schedule: '@daily', level: content, period: 0s}", &["spec.verify.period", "is zero"]),
@@ -195,6 +242,62 @@ fn one_mistake_each() {
         ("verify: {schedule: '@daily', level: content, share: '0%'}", &["spec.verify.share"]),
         ("verify: {schedule: '@daily', level: content, share: 20}", &["spec.verify.share"]),
         ("verify: {schedule: '@daily', level: content, shares: 20%}", &["did you mean `share`?"]),
+    ] {
+        refused(&with(rest), &[parts]);
+    }
+}
+
+#[test]
+fn one_mistake_each_in_limits_hooks_and_alerts() {
+    for (rest, parts) in [
+        (
+            "limits: {compression: strongest}",
+            &["spec.limits.compression", "`strongest` is not known", "none, fast, default"][..],
+        ),
+        ("limits: {compression: fsat}", &["spec.limits.compression", "did you mean `fast`?"]),
+        ("limits: {upload: 10MB}", &["spec.limits.upload", "`10MB` is not a rate", "`10MiB/s`"]),
+        ("limits: {read: 1KiB/s}", &["spec.limits.read", "too little", "256KiB/s"]),
+        ("limits: {workers: 0}", &["spec.limits.workers", "from 1 to 64"]),
+        ("limits: {idle: true}", &["spec.limits", "unknown field `idle`"]),
+        ("hooks: {}", &["spec.hooks", "there is no hook"]),
+        ("hooks: {before: {command: [sync]}}", &["spec.hooks.before", "a list is needed here"]),
+        ("hooks: {before: [sync]}", &["spec.hooks.before[0]", "a mapping is needed here"]),
+        ("hooks: {before: [{command: sync}]}", &["hooks.before[0].command", "a list is needed here"]),
+        ("hooks: {before: [{timeout: 5m}]}", &["hooks.before[0]", "`command` is missing"]),
+        ("hooks: {before: [{command: []}]}", &["hooks.before[0].command", "no program to run"]),
+        ("hooks: {before: [{command: ['rm -rf /']}]}", &["before[0].command", "no shell", "[sh, -c"]),
+        ("hooks: {before: [{command: [a, \"b\\0\"]}]}", &["before[0].command", "zero byte"]),
+        ("hooks: {onFailure: [{command: [a], timeout: 0s}]}", &["onFailure[0].timeout", "`0s` is zero"]),
+        ("hooks: {after: [{command: [a], failure: abort}]}", &["after[0].failure", "only a hook that runs before"]),
+        ("hooks: {before: [{command: [a], failure: stop}]}", &["before[0].failure", "abort, warn"]),
+        ("hooks: {beforr: [{command: [a]}]}", &["spec.hooks", "did you mean `before`?"]),
+        ("alerts: [{name: a, events: [failure]}]", &["spec.alerts[0]", "nobody is told"]),
+        ("alerts: [{name: a, events: [], command: [a]}]", &["alerts[0].events", "tells nothing", "failure, degraded"]),
+        ("alerts: [{name: a, command: [a]}]", &["alerts[0]", "`events` is missing"]),
+        (
+            "alerts: [{name: a, events: [failed], command: [a]}]",
+            &["alerts[0].events[0]", "known here: failure, degraded"],
+        ),
+        (
+            "alerts: [{name: a, events: [brake, brake], command: [a]}]",
+            &["alerts[0].events[1]", "`brake` is there twice"],
+        ),
+        ("alerts: [{name: A, events: [brake], command: [a]}]", &["alerts[0].name", "not a valid name"]),
+        (
+            "alerts: [{name: a, events: [brake], command: [a], webhook: {url: 'http://h/'}}]",
+            &["both a webhook and a com"],
+        ),
+        ("alerts: [{name: a, events: [brake], webhook: {}}]", &["alerts[0].webhook", "no address", "urlFile"]),
+        (
+            "alerts: [{name: a, events: [brake], webhook: {url: 'http://h', urlFile: /f}}]",
+            &["both a url and a urlFile"],
+        ),
+        ("alerts: [{name: a, events: [brake], webhook: {urlFile: f}}]", &["webhook.urlFile", "not an absolute path"]),
+        ("alerts: [{name: a, events: [brake], webhook: {url: ftp://h}}]", &["webhook.url", "neither with `https://`"]),
+        (
+            "alerts: [{name: a, events: [brake], command: [a]}, {name: a, events: [brake], command: [b]}]",
+            &["alerts[1].name", "two alerts are named `a`"],
+        ),
     ] {
         refused(&with(rest), &[parts]);
     }
@@ -252,6 +355,9 @@ fn what_is_probably_not_meant() {
     assert!(black[0].contains("leaves 11h"), "{black:?}");
     assert!(warned("objectives: {rpo: 2h}")[0].contains("nothing is scheduled"));
     assert!(warned("schedule: {incremental: '@daily'}")[0].contains("no full backup"));
+    let clear = warned("alerts: [{name: a, events: [failure], webhook: {url: 'http://h.example/token'}}]");
+    assert!(clear[0].contains("webhook.url") && clear[0].contains("in the clear") && !clear[0].contains("token"));
+    assert!(warned("alerts: [{name: a, events: [failure], webhook: {url: 'http://127.0.0.1:80/'}}]").is_empty());
     assert!(warned("schedule: {full: '@daily'}\nretention: {within: 12h}")[0].contains("within 12h"));
 }
 
@@ -263,7 +369,7 @@ proptest! {
 
     #[test]
     fn no_value_brings_it_down(
-        field in "repository|copies|schedule|startingDeadline|concurrency|retries|retention|verify|objectives|priority",
+        field in "repository|copies|schedule|startingDeadline|concurrency|retries|retention|verify|objectives|priority|limits|hooks|alerts",
         value in r#"[\[\]{}:,&*!|>'"%@~#\- a0-9smhdw/]{0,24}|\{(timeZone|full|jitter|rpo|daily|within|max): [ -~]{0,16}\}"#,
     ) {
         if let Err(e) = read(&[&policy(&with(&format!("{field}: {value}")))]) {
