@@ -1,7 +1,7 @@
 //! The dedup index at scale, as runs of the local cache.
 //!
 //! `cargo bench --bench index -- CHUNKS [FOLDER]` makes a synthetic index of so many chunks (1,000,000 by default) in
-//! a folder of its own (below `/dev/shm` by default; 61 bytes a chunk, twice that while it is made), then opens it
+//! a folder of its own (below `/dev/shm` by default; 64 bytes a chunk, twice that while it is made), then opens it
 //! and looks chunks up as a writer does. Memory is the growth of this process's anonymous pages.
 
 use holdfast::base::{ChunkId, Env, Generation, PackName, RepoId, SegmentName, SessionId, WriterId};
@@ -12,7 +12,10 @@ use holdfast::format::signed::Fresh;
 use holdfast::region::RegionSet;
 use holdfast::repo::index::cache::Cache;
 use holdfast::repo::index::{Content, Index, Listing, Reusable, Reuse, Source};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -109,11 +112,17 @@ fn stored(folder: &Path) -> Done<(u64, u64)> {
     Ok((files, bytes))
 }
 
-/// Look-ups a second, on one thread.
+/// What this thread has used of the processor, in seconds: other work on the machine does not count.
+fn used() -> Done<f64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(stat.split(' ').next().ok_or("no schedstat")?.parse::<u64>()? as f64 / 1e9)
+}
+
+/// Look-ups a second of the processor, on one thread.
 fn look_up(known: &Reusable, ids: &[ChunkId], expected: bool) -> Done<f64> {
-    let begin = Instant::now();
+    let begin = used()?;
     let found = ids.iter().filter(|id| known.has(id, |_| false)).count();
-    let rate = ids.len() as f64 / begin.elapsed().as_secs_f64();
+    let rate = ids.len() as f64 / (used()? - begin);
     if found != if expected { ids.len() } else { 0 } {
         return Err(format!("{found} of {} found", ids.len()).into());
     }
@@ -126,44 +135,75 @@ fn known(index: Index) -> Reusable {
     Reusable::new(Arc::new(index), rules)
 }
 
+/// What a look-up cannot do without: a read of a few bytes of a large file that is in memory.
+fn reads(folder: &Path) -> Done<f64> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(std::fs::read_dir(folder)?.next().ok_or("no index")??.path())?.flatten() {
+        files.push((entry.metadata()?.len(), entry.path()));
+    }
+    let (len, path) = files.into_iter().max().ok_or("no run")?;
+    let (file, mut piece) = (File::open(path)?, [0; 240]);
+    let begin = used()?;
+    for n in 0..LOOKUPS {
+        file.read_exact_at(&mut piece, n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (len - 240))?;
+    }
+    Ok(LOOKUPS as f64 / (used()? - begin))
+}
+
+fn cache(folder: &Path) -> Option<Arc<Cache>> {
+    let root = Secret::from_bytes([7; 32]);
+    Some(Arc::new(Cache::new(folder, &RepoId([7; 16]), &root, &Env::system())))
+}
+
+fn open(chunks: u64, folder: &Path) -> Index {
+    let synthetic = Synthetic { chunks };
+    Index::assemble(&synthetic.listing(), Arc::new(synthetic), cache(folder))
+}
+
 fn main() -> Done<()> {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let chunks: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let chunks = chunks.next_multiple_of(ENTRIES);
-    let dir = tempfile::TempDir::new_in(args.next().unwrap_or_else(|| "/dev/shm".into()))?;
-    let cache = || {
-        let root = Secret::from_bytes([7; 32]);
-        Some(Arc::new(Cache::new(dir.path(), &RepoId([7; 16]), &root, &Env::system())))
-    };
-    let source = |chunks| Arc::new(Synthetic { chunks });
-    let listing = Synthetic { chunks }.listing();
+    let parent = args.next().unwrap_or_else(|| "/dev/shm".into());
+    if args.next().is_some() {
+        drop(open(chunks, Path::new(&parent)));
+        return Ok(());
+    }
+    let dir = tempfile::TempDir::new_in(parent)?;
     let begin = Instant::now();
-    drop(Index::assemble(&listing, source(chunks), cache()));
+    // In another process, so that this one's memory tells what an open index takes.
+    let made = Command::new(std::env::current_exe()?).arg(chunks.to_string()).arg(dir.path()).arg("make").status()?;
+    if !made.success() {
+        return Err("it was not made".into());
+    }
     let (files, bytes) = stored(dir.path())?;
     println!("{chunks} chunks: made in {:.1} s; {files} runs", begin.elapsed().as_secs_f64());
     println!("on disk         {:>10.2} bytes a chunk", bytes as f64 / chunks as f64);
+    println!("bare reads      {:>10.0} a second", reads(dir.path())?);
 
     let step = (chunks / LOOKUPS).max(1);
-    let hits: Vec<ChunkId> =
-        (0..LOOKUPS.min(chunks)).map(|n| id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % chunks)).collect();
+    let hit = |n: u64| id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % chunks);
+    let hits: Vec<ChunkId> = (0..LOOKUPS.min(chunks)).map(hit).collect();
     let misses: Vec<ChunkId> = (0..LOOKUPS).map(|n| id((1 << 60) + n * step)).collect();
+    let synthetic = Synthetic { chunks };
+    let listing = synthetic.listing();
     let before = memory()?;
-    let begin = Instant::now();
-    let index = known(Index::assemble(&listing, source(chunks), cache()));
-    println!("open            {:>10.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
-    println!("in memory then  {:>10.2} bytes a chunk", (memory()? - before) as f64 / chunks as f64);
+    let (begin, wall) = (used()?, Instant::now());
+    let index = known(Index::assemble(&listing, Arc::new(synthetic), cache(dir.path())));
+    let (cpu, wall) = (used()? - begin, wall.elapsed().as_secs_f64());
+    println!("open            {:>10.1} ms ({:.1} ms on the clock)", cpu * 1000.0, wall * 1000.0);
+    let grown = |now: u64| now.saturating_sub(before) as f64 / chunks as f64;
+    println!("in memory then  {:>10.2} bytes a chunk", grown(memory()?));
     for round in ["first", "then"] {
         println!("misses, {round:<7} {:>10.0} a second", look_up(&index, &misses, false)?);
         println!("hits, {round:<9} {:>10.0} a second", look_up(&index, &hits, true)?);
     }
-    println!("in memory after {:>10.2} bytes a chunk", (memory()? - before) as f64 / chunks as f64);
+    println!("in memory after {:>10.2} bytes a chunk", grown(memory()?));
     drop(index);
 
-    let more = chunks + 100_000;
-    let listing = Synthetic { chunks: more }.listing();
-    let begin = Instant::now();
-    let index = Index::assemble(&listing, source(more), cache());
-    println!("add 100,000     {:>10.1} ms", begin.elapsed().as_secs_f64() * 1000.0);
-    drop(index);
+    let (begin, wall) = (used()?, Instant::now());
+    drop(open(chunks + 100_000, dir.path()));
+    let (cpu, wall) = (used()? - begin, wall.elapsed().as_secs_f64());
+    println!("add 100,000     {:>10.1} ms ({:.1} ms on the clock)", cpu * 1000.0, wall * 1000.0);
     Ok(())
 }

@@ -253,11 +253,7 @@ impl Index {
     /// What a run has of a chunk; if it is broken, what the segments have that it was made of.
     fn in_part(&self, part: &Part, id: &ChunkId) -> Vec<Found> {
         let Body::Run(kept) = &part.body else { return Vec::new() };
-        let found = kept.run.find(id).and_then(|places| {
-            let found = |place: Place| found_in(&kept.run, place);
-            places.into_iter().map(found).collect()
-        });
-        found.unwrap_or_else(|Broken| self.rescue(part, kept).find(id).collect())
+        kept.run.find(id).unwrap_or_else(|Broken| self.rescue(part, kept).find(id).collect())
     }
 
     /// Reads what a broken run was made of.
@@ -337,15 +333,10 @@ impl Part {
     }
 }
 
-fn found_in(run: &Run, place: Place) -> std::result::Result<Found, Broken> {
-    let (segment, pack) = run.pack(place.pack)?;
-    Ok(Found { place, pack, pack_no: place.pack, segment })
-}
-
 fn every(run: &Run) -> std::result::Result<Vec<Found>, Broken> {
     let (mut cursor, mut all) = (run.cursor(), Vec::new());
     while let Some(raw) = cursor.peek()? {
-        all.push(found_in(run, Place::parse(raw))?);
+        all.push(run.found(raw)?);
         cursor.advance();
     }
     Ok(all)

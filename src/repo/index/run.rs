@@ -5,6 +5,7 @@
 //! first asked for; and the packs that were met. A look-up that passes the filter reads one bucket of about 240 bytes.
 
 use super::filter;
+use super::memory::Found;
 use super::scaled;
 use super::sealed::{BODY_AT, Broken, Part, Sealed, Sealing, TAG_BYTES, Table, table_bytes};
 use crate::base::{ChunkId, Generation, PackName, SegmentName, SessionId, WriterId};
@@ -135,18 +136,18 @@ impl Run {
         BODY_AT + first * ENTRY_BYTES as u64 + n * TAG_BYTES as u64
     }
 
-    /// Every place of a chunk, with its pack's number in the run.
+    /// Every place of a chunk.
     ///
     /// # Errors
     /// The file is broken there.
-    pub fn find(&self, id: &ChunkId) -> Result<Vec<Place>, Broken> {
+    pub fn find(&self, id: &ChunkId) -> Result<Vec<Found>, Broken> {
         if !filter::may_have(self.filter.record(&self.file, filter::line_of(id, self.lines))?, id) {
             return Ok(Vec::new());
         }
         let n = bucket_of(id.bytes(), self.buckets);
         let (first, end) = (self.offset(n)?, self.offset(n + 1)?);
         let len = end.checked_sub(first).ok_or(Broken)? as usize * ENTRY_BYTES + TAG_BYTES;
-        let (mut few, mut many) = ([0; 16 * ENTRY_BYTES + TAG_BYTES], Vec::new());
+        let (mut few, mut many) = ([0; 12 * ENTRY_BYTES + TAG_BYTES], Vec::new());
         let piece = match few.get_mut(..len) {
             Some(piece) => piece,
             None => {
@@ -156,8 +157,17 @@ impl Run {
         };
         self.file.read(Run::bucket_at(n, first), piece)?;
         let (entries, _) = self.file.unseal(Part::Bucket, n, piece)?.as_chunks::<ENTRY_BYTES>();
-        let same = |raw: &&Raw| raw[..32] == *id.bytes();
-        Ok(entries.iter().filter(same).map(Place::parse).collect())
+        entries.iter().filter(|raw| raw[..32] == *id.bytes()).map(|raw| self.found(raw)).collect()
+    }
+
+    /// An entry with what surrounds it.
+    ///
+    /// # Errors
+    /// The file is broken where its pack is described.
+    pub fn found(&self, raw: &Raw) -> Result<Found, Broken> {
+        let place = Place::parse(raw);
+        let (segment, pack) = self.pack(place.pack)?;
+        Ok(Found { place, pack, pack_no: place.pack, segment })
     }
 
     /// Pack number `n`, with its segment's number.
