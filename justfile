@@ -19,3 +19,7 @@ static:
 # How long the program's functions are.
 lengths:
     scripts/function-lengths
+
+# A daemon through a simulated year on real repositories, with twenty deaths; the suite does a quarter.
+year:
+    HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --no-capture year::

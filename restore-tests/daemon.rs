@@ -9,16 +9,21 @@ use std::process::Stdio;
 
 /// Writes a configuration with the bench's regions and one policy, `daily`.
 fn configure(bench: &Bench, regions: &[&str], spec: &str) {
+    configure_as(bench, "daily", regions, spec);
+}
+
+/// The same with a policy of another name.
+pub fn configure_as(bench: &Bench, policy: &str, regions: &[&str], spec: &str) {
     let entry = |r: &&str| format!("  - {{name: {r}, url: {}}}\n", bench.region(r).display());
     let regions: String = regions.iter().map(entry).collect();
     let text = format!(
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions:\n{regions}\
-         ---\napiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n{spec}"
+         ---\napiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: {policy}}}\nspec:\n{spec}"
     );
     std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
 }
 
-fn sources(bench: &Bench, names: &[&str]) -> String {
+pub fn sources(bench: &Bench, names: &[&str]) -> String {
     let entry = |n: &&str| format!("  - {{name: {n}, paths: [{}]}}\n", bench.path(n).display());
     format!("  sources:\n{}", names.iter().map(entry).collect::<String>())
 }

@@ -246,7 +246,7 @@ fn the_calendar_of_coming_runs() {
     assert_eq!(runs.len(), 63);
     let hour = |run: &Value, field: &str| run[field].as_str().unwrap()[11..13].parse::<u32>().unwrap();
     for run in &runs {
-        let (at, task) = (hour(run, "earliest"), run["task"].as_str().unwrap());
+        let (at, task) = (hour(run, "start"), run["task"].as_str().unwrap());
         assert!(!(8..11).contains(&at), "{run}");
         assert_eq!(task == "full", at == 3, "{run}");
         let gave_way = run["instead_of"].as_array().unwrap();

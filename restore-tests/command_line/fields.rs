@@ -66,7 +66,7 @@ struct Checker {
 impl Checker {
     fn take(&mut self, section: &str, value: &Value) {
         let sections: &[&str] = match section {
-            "ls, for each entry" => &[section],
+            "ls, for each entry" | "daemon, for each line" => &[section],
             "A verb that fails" => &[section, "Every verb"],
             _ => &[section, "Every verb"],
         };
@@ -165,6 +165,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "key remove", &[&["key", "remove", id], &one[..]].concat());
     std::fs::rename(bench.path("away"), bench.region("b")).expect("renamed");
     run(&bench, c, "backup", &["backup", &text]);
+    daemon(&bench, c);
     // Damage: every object of packs is cut.
     for pack in files(&bench.region("a").join("packs")) {
         std::fs::write(&pack, noise(1, 100)).expect("damaged");
@@ -219,7 +220,7 @@ fn policies(c: &mut Checker) {
     run(b, c, "policy check", &["policy", "check", "--config", "good.yaml"]);
     run(b, c, "policy show", &["policy", "show", "--config", "good.yaml"]);
     let next = run(b, c, "policy next", &["policy", "next", "--config", "good.yaml"]);
-    assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["earliest"].is_null())), "{next:#}");
+    assert!(next["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["start"].is_null())), "{next:#}");
     run(b, c, "policy diff", &["policy", "diff", "good.yaml", "changed.yaml"]);
     run(b, c, "policy schema", &["policy", "schema"]);
     scheduled(&good, b, c);
@@ -281,6 +282,29 @@ fn runs(bench: &Bench, c: &mut Checker) {
     c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
     c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
+}
+
+/// The same policy by a daemon.
+fn daemon(bench: &Bench, c: &mut Checker) {
+    let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file") + "  schedule: {full: '@yearly'}\n";
+    std::fs::write(bench.path("run.yaml"), text).expect("file");
+    overdue(bench);
+    let output = bench.run(&["--json", "daemon", "--once", "--config", "run.yaml"]).1;
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (last, told) = lines.split_last().expect("lines");
+    told.iter().for_each(|line| c.take("daemon, for each line", line));
+    c.take("daemon", last);
+    assert_eq!((&last["runs"], &last["exit"]["code"]), (&1.into(), &1.into()), "{last:#}");
+}
+
+/// The state folder remembers nothing of the last year.
+fn overdue(bench: &Bench) {
+    let job = holdfast::daemon::JobId { policy: "daily".into(), kind: holdfast::policy::Task::Full };
+    let then = holdfast::base::TimeMs(holdfast::base::Env::system().now().0 - 366 * 86_400_000);
+    let memory = holdfast::daemon::Memory::new("@yearly UTC".into(), then);
+    let state = holdfast::daemon::state::StateDir::take(&bench.path("state")).expect("state");
+    state.save(&[(job, memory)].into()).expect("saved");
 }
 
 fn entries(bench: &Bench, c: &mut Checker) {

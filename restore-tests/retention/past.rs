@@ -155,6 +155,10 @@ impl holdfast::base::clock::Ambient for Standing {
         self.0
     }
 
+    fn steady(&self) -> i64 {
+        self.0.0
+    }
+
     fn random(&self, out: &mut [u8]) -> holdfast::error::Result<()> {
         let fresh: Vec<u8> = std::iter::repeat_with(|| holdfast::base::Env::system().random::<32>())
             .take(out.len().div_ceil(32))

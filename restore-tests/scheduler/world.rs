@@ -3,8 +3,9 @@
 
 use super::calendar;
 use holdfast::base::TimeMs;
-use holdfast::daemon::{Job, JobId, Limits, Memory, Missed, Note, Plan, Reading, RunKind, Scheduler};
+use holdfast::daemon::{Job, JobId, Limits, Memory, Missed, Note, Plan, Reading, Scheduler};
 use holdfast::error::Exit;
+use holdfast::policy::{Start, Task};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub const MINUTE: i64 = 60_000;
@@ -177,13 +178,14 @@ impl World {
             }
             Note::GaveWay { to, .. } => {
                 let full = self.job(to);
-                assert!(full.id.kind == RunKind::Full && job.id.kind == RunKind::Incremental, "{note}");
+                assert!(full.id.kind == Task::Full && job.id.kind == Task::Incremental, "{note}");
                 assert!(job.sources.is_subset(&full.sources) && job.regions == full.regions, "{note}");
                 How::GaveWay
             }
             Note::Missed { why: Missed::Deadline, .. } => {
-                let earliest = job.planned(due).expect("a time").0;
-                assert!(wall.max(earliest) > due.0 + job.deadline_ms.expect("a deadline"), "{note}");
+                let Start::At(planned) = job.start(due) else { panic!("{note}") };
+                let deadline = job.calendar.starting_deadline_ms().expect("a deadline");
+                assert!(wall.max(planned.0) > due.0 + deadline, "{note}");
                 How::Deadline
             }
             Note::Missed { why: Missed::Running, .. } => How::Running,
@@ -207,7 +209,7 @@ impl World {
             if self.fate.clock_steps == 0 {
                 assert!(start.due.0 <= wall, "{start:?} before it is due");
             }
-            assert_eq!(job.free_from(TimeMs(wall)), Some(TimeMs(wall)), "{start:?} in a blackout");
+            assert_eq!(job.calendar.free_from(TimeMs(wall)), TimeMs(wall), "{start:?} in a blackout");
             for other in self.at_work.keys() {
                 assert!(self.job(other).sources.is_disjoint(&job.sources), "{start:?} overlaps with {other}");
             }
@@ -245,7 +247,8 @@ impl World {
         let mut wanted: BTreeSet<(JobId, i64)> = BTreeSet::new();
         for job in &self.jobs {
             let memory = &self.stored_memory[&job.id];
-            let dues = calendar::dues(job.cron.text(), job.zone, self.begin, memory.handled.0);
+            let cron = job.calendar.cron(job.id.kind).unwrap().text();
+            let dues = calendar::dues(cron, job.calendar.zone(), self.begin, memory.handled.0);
             let pending = memory.pending.map(|p| p.due.0);
             for due in &dues {
                 let how = self.decided.get(&(job.id.clone(), *due)).cloned().unwrap_or_default();
@@ -255,7 +258,7 @@ impl World {
             }
             let open = memory.counts.handled() + u64::from(pending.is_some());
             assert_eq!(open, dues.len() as u64, "the books of {}: {memory:?}", job.id);
-            let last = calendar::dues(job.cron.text(), job.zone, memory.handled.0, self.steady + self.off);
+            let last = calendar::dues(cron, job.calendar.zone(), memory.handled.0, self.steady + self.off);
             assert!(last.is_empty(), "{}: not looked at: {last:?}", job.id);
             wanted.extend(dues.into_iter().map(|due| (job.id.clone(), due)));
         }

@@ -38,6 +38,8 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 pub trait Ambient: Send + Sync {
     /// The wall clock.
     fn now(&self) -> TimeMs;
+    /// Milliseconds by a clock that nobody sets and that goes on while the machine sleeps.
+    fn steady(&self) -> i64;
     /// Fills `out` with bytes from the kernel's generator.
     ///
     /// # Errors
@@ -67,6 +69,11 @@ impl Ambient for System {
         })
     }
 
+    fn steady(&self) -> i64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+    }
+
     fn random(&self, out: &mut [u8]) -> Result<()> {
         getrandom::fill(out).map_err(|e| Error::new(Kind::Bug, format!("the kernel gave no random bytes: {e}")))
     }
@@ -86,6 +93,12 @@ impl Env {
     /// The wall clock.
     pub fn now(&self) -> TimeMs {
         self.0.now()
+    }
+
+    /// Milliseconds by a clock that nobody sets and that goes on while the machine sleeps; only differences mean
+    /// something.
+    pub fn steady(&self) -> i64 {
+        self.0.steady()
     }
 
     /// `N` random bytes.

@@ -1,9 +1,14 @@
 //! Arguments of every verb.
 
+mod daemon;
+mod policy;
+
 use crate::chunk::Compression;
 use crate::policy::Rate;
 use clap::builder::TypedValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+pub use daemon::Daemon;
+pub use policy::{Policy, PolicyNext, PolicyVerb};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -44,7 +49,7 @@ pub struct Global {
     /// File with a recovery key
     #[arg(long, global = true, value_name = "FILE", help_heading = "Key", group = "secret")]
     pub recovery_key_file: Option<PathBuf>,
-    /// Folder of the local catalog; all in it can be deleted [default: $XDG_STATE_HOME/holdfast, or as root /var/lib/holdfast, else ~/.local/state/holdfast]
+    /// Folder of the local catalog and of the daemon's memory; all in it can be deleted [default: $XDG_STATE_HOME/holdfast, or as root /var/lib/holdfast, else ~/.local/state/holdfast]
     #[arg(long, global = true, value_name = "DIR", env = "HOLDFAST_STATE", help_heading = "Repository")]
     pub state: Option<PathBuf>,
     /// Print one JSON object instead of text
@@ -80,6 +85,8 @@ pub enum Verb {
     Hold(Hold),
     /// Run a policy now, once
     Run(Run),
+    /// Run all policies by their schedules
+    Daemon(Daemon),
     /// Keys that open the repository
     Key(Key),
     /// What the policies of the configuration say and do; needs no repository
@@ -519,50 +526,6 @@ pub struct KeyAdd {
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub weak_passphrase: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Policy {
-    #[command(subcommand)]
-    pub verb: PolicyVerb,
-}
-
-/// What to ask of policies.
-#[derive(Debug, Subcommand)]
-pub enum PolicyVerb {
-    /// Name every mistake in the configuration, or say in words what each policy will do
-    Check,
-    /// Show policies with every default filled in
-    Show {
-        /// Name of a policy [default: all]
-        name: Option<String>,
-    },
-    /// Show the coming runs
-    Next(PolicyNext),
-    /// Say what a change of the configuration does
-    Diff {
-        /// The configuration as it was: a file or a folder
-        old: PathBuf,
-        /// The configuration as it will be
-        new: PathBuf,
-        /// Judge the snapshots of the repositories too; needs the key
-        #[arg(long)]
-        snapshots: bool,
-    },
-    /// Print the JSON Schema of the configuration
-    Schema,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct PolicyNext {
-    /// Name of a policy [default: all]
-    pub name: Option<String>,
-    /// What is due within so many days [default: 7]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3660))]
-    pub days: Option<u32>,
-    /// So many runs of each policy, however late
-    #[arg(long, value_name = "N", conflicts_with = "days", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub count: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -16,14 +16,12 @@ pub fn run_text(policy: &BackupPolicy, run: &Coming) -> String {
     let mut text = format!("{}  {:<11}", local_time(zone, run.at()), run.task.name());
     let mut notes = Vec::new();
     match run.start {
-        Start::Between(earliest, latest) => {
-            if latest > earliest {
-                notes.push(format!("until {} by jitter", local_time(zone, latest)));
-            }
-            if earliest > run.due {
-                notes.push(format!("due {}, waits for the end of a blackout", local_time(zone, run.due)));
-            }
+        Start::At(at) if at > run.due => {
+            let blackout = policy.calendar().blackout_end(run.due).is_some();
+            let why = if blackout { "waits for the end of a blackout" } else { "moved by jitter" };
+            notes.push(format!("due {}, {why}", local_time(zone, run.due)));
         }
+        Start::At(_) => {}
         Start::Missed(end) => {
             notes.push(format!("MISSED: a blackout lasts until {}, too long to wait", local_time(zone, end)));
         }

@@ -11,6 +11,7 @@ use crate::region::{Address, lock};
 use crate::repo::Repo;
 use crate::repo::open::{self, Opening};
 use crate::unlock::{self, Unlock};
+use crossbeam_channel::Sender;
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
@@ -27,8 +28,21 @@ pub struct Context {
     pub global: Global,
     pub env: Env,
     pub cancel: Cancel,
+    signals: Signals,
     runtime: Runtime,
 }
+
+/// What a signal asks of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// To come to its end.
+    Stop,
+    /// To read its configuration again.
+    Reload,
+}
+
+/// Who takes interrupts instead of the flag.
+type Signals = Arc<Mutex<Option<Sender<Signal>>>>;
 
 /// Regions and what is asked of them.
 pub struct Places {
@@ -46,8 +60,18 @@ impl Context {
             .build()
             .map_err(|e| Error::new(Kind::Bug, format!("cannot start: {e}")))?;
         let cancel = Cancel::new();
-        listen(&runtime, cancel.clone())?;
-        Ok(Context { global, env: Env::system(), cancel, runtime })
+        let signals = Signals::default();
+        listen(&runtime, cancel.clone(), signals.clone())?;
+        Ok(Context { global, env: Env::system(), cancel, signals, runtime })
+    }
+
+    /// From now on interrupts raise no flag and end nothing: they are told to `to`, and so are hang-ups.
+    pub fn forward_signals(&self, to: Sender<Signal>) -> Result<()> {
+        let _inside = self.runtime.enter();
+        let mut hang_up = on(SignalKind::hangup())?;
+        *lock(&self.signals) = Some(to.clone());
+        self.runtime.spawn(async move { while hang_up.recv().await.is_some() && to.send(Signal::Reload).is_ok() {} });
+        Ok(())
     }
 
     pub fn handle(&self) -> &tokio::runtime::Handle {
@@ -183,15 +207,23 @@ impl Context {
 /// What the terminal was like before a question silenced it.
 static SILENCED: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Raises the flag on the first interrupt, ends on the second. Listens from the moment that it returns.
-fn listen(runtime: &Runtime, flag: Cancel) -> Result<()> {
+fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
+    signal(kind).map_err(|e| Error::new(Kind::Bug, format!("cannot listen for interrupts: {e}")))
+}
+
+/// Raises the flag on the first interrupt, ends on the second, unless somebody else takes them. Listens from the
+/// moment that it returns.
+fn listen(runtime: &Runtime, flag: Cancel, signals: Signals) -> Result<()> {
     let _inside = runtime.enter();
-    let on = |kind| signal(kind).map_err(|e| Error::new(Kind::Bug, format!("cannot listen for interrupts: {e}")));
     let (mut int, mut term) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     runtime.spawn(async move {
         loop {
             tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            let taken = lock(&signals).as_ref().is_some_and(|to| to.send(Signal::Stop).is_ok());
             // Nothing is begun while a secret is asked for; and nobody would see what he types afterwards.
+            if taken {
+                continue;
+            }
             if unsilence() || flag.raised() {
                 std::process::exit(130);
             }

@@ -16,16 +16,8 @@ pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
 
 /// The same, with what of it cannot be read apart.
 pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
-    let path = match path {
-        Some(path) => path.to_path_buf(),
-        None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
-            Error::new(Kind::Config, "no regions were given and there is no holdfast.yaml")
-                .advise("use --region NAME=PATH or --config FILE")
-        })?,
-    };
-    let whole = path.is_dir();
-    let paths = if whole { folder(&path)? } else { vec![path] };
     let (mut files, mut unread) = (Vec::new(), Vec::new());
+    let (paths, whole) = paths(path)?;
     for path in &paths {
         match text(path, whole) {
             Ok(text) => files.push((path.display().to_string(), text)),
@@ -33,6 +25,18 @@ pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
         }
     }
     Ok((files, unread))
+}
+
+/// The files, unread, and whether they are those of a folder.
+pub fn paths(path: Option<&Path>) -> Result<(Vec<PathBuf>, bool)> {
+    let path = match path {
+        Some(path) => path.to_path_buf(),
+        None => usual_places().into_iter().find(|p| p.exists()).ok_or_else(|| {
+            Error::new(Kind::Config, "no regions were given and there is no holdfast.yaml")
+                .advise("use --region NAME=PATH or --config FILE")
+        })?,
+    };
+    if path.is_dir() { Ok((folder(&path)?, true)) } else { Ok((vec![path], false)) }
 }
 
 /// As the language reads them.

@@ -6,6 +6,7 @@ mod browse;
 mod coming;
 mod common;
 mod configuration;
+mod daemon;
 mod forget;
 mod found;
 mod hold;
@@ -64,6 +65,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),
+        Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
         Verb::Status(args) => status::run(context, &args),

@@ -119,18 +119,12 @@ fn next(context: &Context, args: &PolicyNext) -> Result<Outcome> {
 }
 
 fn run_json(run: &Coming) -> Value {
-    let between = match run.start {
-        Start::Between(earliest, latest) => Some((earliest, latest)),
-        Start::Missed(_) => None,
-    };
-    let missed = match run.start {
-        Start::Missed(end) => Some(end.rfc3339()),
-        Start::Between(..) => None,
+    let (start, missed) = match run.start {
+        Start::At(at) => (Some(at.rfc3339()), None),
+        Start::Missed(end) => (None, Some(end.rfc3339())),
     };
     json!({
-        "task": run.task.name(), "due": run.due.rfc3339(),
-        "earliest": between.map(|(earliest, _)| earliest.rfc3339()),
-        "latest": between.map(|(_, latest)| latest.rfc3339()),
-        "missed_until": missed, "instead_of": run.instead_of.iter().map(|(task, due)| due_json(*task, *due)).collect::<Vec<_>>(),
+        "task": run.task.name(), "due": run.due.rfc3339(), "start": start, "missed_until": missed,
+        "instead_of": run.instead_of.iter().map(|(task, due)| due_json(*task, *due)).collect::<Vec<_>>(),
     })
 }

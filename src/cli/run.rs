@@ -5,10 +5,10 @@ use super::common::Context;
 use super::output::{Outcome, plain, remark};
 use crate::base::units;
 use crate::daemon::alert::Told;
+use crate::daemon::entrusted;
 use crate::daemon::hook::HookEnd;
 use crate::daemon::round;
 use crate::daemon::run::{Fate, Report, Surroundings};
-use crate::daemon::{Retry, RunKind, entrusted};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::policy::{BackupPolicy, Coming, MAY_SHRINK, Task, local_time};
 use crate::repo::Repo;
@@ -20,11 +20,11 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let configuration = context.configuration()?;
     let policy = configuration.policy(&args.policy)?;
     let kind = match args.kind {
-        KindArg::Incremental => RunKind::Incremental,
-        KindArg::Full => RunKind::Full,
-        KindArg::Verify => RunKind::Verify,
+        KindArg::Incremental => Task::Incremental,
+        KindArg::Full => Task::Full,
+        KindArg::Verify => Task::Verify,
     };
-    if args.accept_shrunk && kind == RunKind::Verify {
+    if args.accept_shrunk && kind == Task::Verify {
         let e = Error::new(Kind::Config, "a check makes no snapshot that could say that a source is right as it is");
         return Err(e.advise("use --accept-shrunk with a backup"));
     }
@@ -41,8 +41,6 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
     let open = |repository: &_, copies_min| -> Result<Arc<Repo>> {
         context.open_at(&context.places_of(repository, copies_min), secret.as_ref().map_err(Clone::clone)?)
     };
-    let retries = policy.retries();
-    let retry = Retry { count: retries.max, backoff_ms: retries.backoff_ms, backoff_max_ms: retries.backoff_max_ms };
     let around = Surroundings {
         open: &open,
         say: &|text| remark(&plain(text)),
@@ -52,22 +50,17 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         workers: context.workers(),
         over: None,
     };
-    let report = round::run(&around, policy, repository, kind, retry, false)?;
+    let report = round::run(&around, policy, repository, kind, (policy.retries(), Vec::new()), &|_| false)?;
     Ok(outcome(context, &report))
 }
 
 /// Waits for the run's turn; the other run where there is one to give way to.
-fn wait(context: &Context, policy: &BackupPolicy, kind: RunKind) -> Result<Option<Coming>> {
-    let task = match kind {
-        RunKind::Incremental => Task::Incremental,
-        RunKind::Full => Task::Full,
-        RunKind::Verify => Task::Verify,
-    };
-    entrusted::wait(policy.calendar(), task, &context.env, &context.cancel, &|text| remark(&plain(text)))
+fn wait(context: &Context, policy: &BackupPolicy, kind: Task) -> Result<Option<Coming>> {
+    entrusted::wait(policy.calendar(), kind, &context.env, &context.cancel, &|text| remark(&plain(text)))
 }
 
 /// Nothing was to be done.
-fn gave_way(context: &Context, policy: &BackupPolicy, kind: RunKind, other: &Coming) -> Outcome {
+fn gave_way(context: &Context, policy: &BackupPolicy, kind: Task, other: &Coming) -> Outcome {
     let due = other.due.rfc3339();
     let report = Report::new(policy, kind);
     let mut outcome = outcome(context, &report);

@@ -63,6 +63,13 @@ pub struct Told {
     pub why: Option<String>,
 }
 
+impl Told {
+    /// That it was not sent, in words; `None`: it was.
+    pub fn failure(&self) -> Option<String> {
+        self.why.as_ref().map(|why| format!("alert {} was not sent ({} attempts): {why}", self.name, self.attempts))
+    }
+}
+
 impl Message {
     /// For people.
     fn text(&self) -> String {

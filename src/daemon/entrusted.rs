@@ -97,7 +97,7 @@ mod tests {
             + "  sources: [{paths: [/srv]}]\n"
             + spec;
         let read = load(&[Text { name: "x", text: &text }]).unwrap_or_else(|e| panic!("{e}"));
-        read.policies()[0].calendar().clone()
+        Calendar::clone(read.policies()[0].calendar())
     }
 
     /// Friday 2027-01-01 and so many minutes later.

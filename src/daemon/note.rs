@@ -131,6 +131,22 @@ impl Note {
             _ => None,
         }
     }
+
+    /// Whose it is and of which due time.
+    pub fn about(&self) -> (Option<&JobId>, Option<TimeMs>) {
+        match self {
+            Note::Started { job, due, .. }
+            | Note::Coalesced { job, due, .. }
+            | Note::GaveWay { job, due, .. }
+            | Note::Missed { job, due, .. }
+            | Note::CatchUp { job, due, .. }
+            | Note::Again { job, due, .. }
+            | Note::GaveUp { job, due, .. }
+            | Note::Replaced { job, due } => (Some(job), Some(*due)),
+            Note::TakenBack { job, pending, .. } => (Some(job), *pending),
+            Note::ClockStep(_) => (None, None),
+        }
+    }
 }
 
 impl fmt::Display for Note {

@@ -1,18 +1,17 @@
 //! A run as a policy wants it, from its first hook to its last alert.
 
-use super::alert::{self, LINES_MAX, Memory, Message};
+use super::alert::{self, LINES_MAX, Memory, Message, Told};
 use super::hook::{Around, Outcome};
-use super::job::{Retry, RunKind};
 use super::run::{self, Fate, Report, SourceEnd, Surroundings};
-use crate::base::TimeMs;
+use crate::base::{Cancel, Env, TimeMs};
 use crate::error::{Error, Exit, Result};
 use crate::ops::verify::VerifyReport;
-use crate::policy::{BackupPolicy, Event, Repository};
+use crate::policy::{BackupPolicy, Event, Repository, Retries, Task};
 use crate::source::files;
 use serde_json::{Value, json};
 
-/// Runs a policy now, with its hooks, and tells who wants to know. With `again` a failed run is tried again later by whoever
-/// started it: its failure is told by the last attempt.
+/// Runs a policy now, with its hooks, and tells who wants to know. `earlier` is as for [`run::run`]. Where whoever started a
+/// run tries it `again` later, after such an exit, its failure is left to the last attempt to tell.
 ///
 /// # Errors
 /// Nothing could be tried, see [`run::run`]; a hook before a check failed.
@@ -20,16 +19,16 @@ pub fn run(
     around: &Surroundings<'_>,
     policy: &BackupPolicy,
     repository: &Repository,
-    kind: RunKind,
-    retry: Retry,
-    again: bool,
+    kind: Task,
+    (retries, earlier): (Retries, Vec<SourceEnd>),
+    again: &dyn Fn(Exit) -> bool,
 ) -> Result<Report> {
     let start = around.env.now();
     let names = (policy.name().as_str(), kind.name(), None);
     let mut hooks = Around::new(policy.hooks(), names, around.say, around.cancel);
     let mut ended = match hooks.before() {
-        Ok(()) => run::run(around, policy, repository, kind, retry),
-        Err(e) => aborted(policy, kind, &e).ok_or(e),
+        Ok(()) => run::run(around, policy, repository, kind, retries, earlier),
+        Err(e) => aborted(policy, kind, &e, &earlier).ok_or(e),
     };
     let exit = exit_of(&ended);
     let variables = vec![("HOLDFAST_EXIT", (exit as u8).to_string())];
@@ -39,22 +38,56 @@ pub fn run(
         report.hooks = hooks.ended;
     }
     let end = Ending { around, policy, kind, start, hooked };
-    let told = end.tell(&ended, again);
-    for one in &told {
-        if let Some(why) = &one.why {
-            (around.say)(&format!("alert {} was not sent ({} attempts): {why}", one.name, one.attempts));
-        }
-    }
+    let told = if again(exit_of(&ended)) { Vec::new() } else { end.tell(&ended) };
+    told.iter().filter_map(Told::failure).for_each(|what| (around.say)(&what));
     if let Ok(report) = &mut ended {
         report.alerts = told;
     }
     ended
 }
 
-/// A backup that a hook kept from being made; none for a check, which has no sources.
-fn aborted(policy: &BackupPolicy, kind: RunKind, e: &Error) -> Option<Report> {
-    let sources = policy.sources().iter().map(|source| SourceEnd::failed(source, e)).collect();
-    (kind != RunKind::Verify).then(|| Report { sources, ..Report::new(policy, kind) })
+/// Runs of a policy that did not take place.
+pub struct Missed {
+    /// The policy.
+    pub policy: BackupPolicy,
+    /// What they would have done.
+    pub kind: Task,
+    /// When they were due, and why they were left out, in words.
+    pub lines: Vec<String>,
+    /// When the last one was due.
+    pub due: TimeMs,
+}
+
+/// Tells who wants to know of runs that did not take place.
+pub fn missed(missed: &Missed, env: &Env, cancel: &Cancel) -> Vec<Told> {
+    let (policy, kind, end) = (&missed.policy, missed.kind, env.now());
+    if !policy.alerts().iter().any(|alert| alert.events.contains(&Event::Missed)) {
+        return Vec::new();
+    }
+    let message = Message {
+        policy: policy.name().to_string(),
+        kind: kind.name(),
+        host: files::hostname(),
+        start: missed.due,
+        end,
+        exit: Exit::Failed,
+        events: vec![Event::Missed],
+        summary: format!("{} ({}): {} runs were missed", policy.name(), kind.name(), missed.lines.len()),
+        lines: missed.lines.clone(),
+        sources: Vec::new(),
+        sources_total: 0,
+        findings: Vec::new(),
+        findings_total: 0,
+    };
+    alert::tell(policy.alerts(), &message, cancel)
+}
+
+/// A backup that a hook kept from being made; none for a check, which has no sources. What earlier attempts did stands.
+fn aborted(policy: &BackupPolicy, kind: Task, e: &Error, earlier: &[SourceEnd]) -> Option<Report> {
+    let stands = |name: &str| earlier.iter().find(|end| end.source == name && end.fate != Fate::Failed).cloned();
+    let sources = policy.sources().iter();
+    let sources = sources.map(|source| stands(&source.name).unwrap_or_else(|| SourceEnd::failed(source, e))).collect();
+    (kind != Task::Verify).then(|| Report { sources, ..Report::new(policy, kind) })
 }
 
 fn exit_of(ended: &Result<Report>) -> Exit {
@@ -72,7 +105,7 @@ fn failed(ended: &Result<Report>) -> bool {
 struct Ending<'a> {
     around: &'a Surroundings<'a>,
     policy: &'a BackupPolicy,
-    kind: RunKind,
+    kind: Task,
     start: TimeMs,
     /// Whether a hook around the run failed.
     hooked: bool,
@@ -80,12 +113,12 @@ struct Ending<'a> {
 
 impl Ending<'_> {
     /// Tells who wants to know. An interrupted run tells nobody: it was a person who stopped it, or a machine that goes down.
-    fn tell(&self, ended: &Result<Report>, again: bool) -> Vec<alert::Told> {
+    fn tell(&self, ended: &Result<Report>) -> Vec<Told> {
         let (policy, exit) = (self.policy, exit_of(ended));
-        if policy.alerts().is_empty() || exit == Exit::Interrupted || (again && failed(ended)) {
+        if policy.alerts().is_empty() || exit == Exit::Interrupted {
             return Vec::new();
         }
-        let memory = Memory::of(self.around.state, policy.name().as_str(), self.kind == RunKind::Verify);
+        let memory = Memory::of(self.around.state, policy.name().as_str(), self.kind == Task::Verify);
         let mut events = self.events(ended, exit);
         let (good, before) = (events.is_empty(), memory.was_good());
         if good && before == Some(false) {

@@ -2,7 +2,6 @@
 
 use super::alert::Told;
 use super::hook::{self, HookEnd};
-use super::job::{Retry, RunKind};
 use super::turn::{self, Turn, Whose};
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::catalog::Coverage;
@@ -16,7 +15,7 @@ use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
-use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Source, Verify};
+use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files;
@@ -146,7 +145,7 @@ pub struct Report {
     /// The policy.
     pub policy: String,
     /// What was done.
-    pub kind: RunKind,
+    pub kind: Task,
     /// Attempts made.
     pub attempts: u32,
     /// Every source of the policy, once; none for a check.
@@ -163,7 +162,7 @@ pub struct Report {
 
 impl Report {
     /// Nothing was done yet.
-    pub fn new(policy: &BackupPolicy, kind: RunKind) -> Report {
+    pub fn new(policy: &BackupPolicy, kind: Task) -> Report {
         Report {
             policy: policy.name().to_string(),
             kind,
@@ -230,7 +229,8 @@ pub struct Surroundings<'a> {
     pub over: Option<&'a Over>,
 }
 
-/// Runs a policy now. A failed run is tried again as `retry` says.
+/// Runs a policy now. A failed run is tried again as `retry` says. `earlier` is how sources ended in attempts before
+/// this one: only those that failed are touched again.
 ///
 /// # Errors
 /// Nothing could be tried: the repository cannot be opened, or the run was interrupted before its first source.
@@ -238,15 +238,16 @@ pub fn run(
     around: &Surroundings<'_>,
     policy: &BackupPolicy,
     repository: &Repository,
-    kind: RunKind,
-    retry: Retry,
+    kind: Task,
+    retry: Retries,
+    earlier: Vec<SourceEnd>,
 ) -> Result<Report> {
     let workers = policy.limits().workers.map_or(around.workers, |count| count as usize);
     let around = &Surroundings { workers, ..*around };
-    let mut report = Report::new(policy, kind);
+    let mut report = Report { sources: earlier, ..Report::new(policy, kind) };
     loop {
         report.attempts += 1;
-        let more = report.attempts <= retry.count;
+        let more = report.attempts <= retry.max;
         let tried = match (around.open)(repository, policy.copies_min()) {
             Ok(repo) => attempt(around, policy, &repo, &mut report),
             Err(e) => Err(e),
@@ -269,7 +270,7 @@ pub fn run(
 
 /// Every source of the policy has exactly one end.
 fn complete(report: Report, policy: &BackupPolicy) -> Result<Report> {
-    let wanted = if report.kind == RunKind::Verify { 0 } else { policy.sources().len() };
+    let wanted = if report.kind == Task::Verify { 0 } else { policy.sources().len() };
     let counted: usize = Fate::ALL.iter().map(|fate| report.count(*fate)).sum();
     if counted != wanted || report.sources.len() != wanted {
         return Err(Error::new(Kind::Bug, format!("{counted} of {wanted} sources were accounted for")));
@@ -288,19 +289,19 @@ struct Work<'a> {
     policy: &'a BackupPolicy,
     repo: &'a Arc<Repo>,
     ledger: &'a Ledger,
-    kind: RunKind,
+    kind: Task,
 }
 
 fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, report: &mut Report) -> Result<()> {
     let ledger = Ledger::open(around.state, &repo.id, around.env);
     let work = Work { around, policy, repo, ledger: &ledger, kind: report.kind };
     let done = match report.kind {
-        RunKind::Verify => work.check().map(|verified| {
+        Task::Verify => work.check().map(|verified| {
             report.coverage = work.coverage();
             report.verified = Some(verified);
         }),
-        RunKind::Incremental => work.protect_all(Mode::Incremental, report),
-        RunKind::Full => work.protect_all(Mode::Full, report),
+        Task::Incremental => work.protect_all(Mode::Incremental, report),
+        Task::Full => work.protect_all(Mode::Full, report),
     };
     ledger.remarks().iter().for_each(|what| (around.say)(what));
     done

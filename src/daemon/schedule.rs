@@ -16,11 +16,13 @@
 //! nothing: due times that were handled stay handled. One that is set back further had been wrong: due times that
 //! were handled and are in the future again become due again when they come.
 
-use super::job::{Concurrency, Job, JobId, RunKind, share};
+use super::agenda::Agenda;
+use super::job::{Job, JobId};
 use super::memory::{Again, Memory, Pending, Running};
 use super::note::{Missed, Note};
 use crate::base::TimeMs;
 use crate::error::Exit;
+use crate::policy::{Concurrency, Start as Begin, Task, share};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run that starts so much later than planned is late.
@@ -83,8 +85,12 @@ pub struct Scheduler {
     memory: BTreeMap<JobId, Memory>,
     /// Jobs of the runs at work, as they were when these started.
     active: BTreeMap<JobId, Job>,
+    agenda: Agenda,
+    /// Full runs by what they read.
+    fulls: BTreeMap<String, Vec<JobId>>,
     limits: Limits,
     last: Option<Reading>,
+    changed: bool,
 }
 
 impl Scheduler {
@@ -97,13 +103,23 @@ impl Scheduler {
         limits: Limits,
         now: Reading,
     ) -> (Scheduler, Vec<Note>) {
-        let mut all = Scheduler { jobs: BTreeMap::new(), memory, active: BTreeMap::new(), limits, last: None };
+        let mut all = Scheduler {
+            jobs: BTreeMap::new(),
+            memory,
+            active: BTreeMap::new(),
+            agenda: Agenda::default(),
+            fulls: BTreeMap::new(),
+            limits,
+            last: None,
+            changed: true,
+        };
         let mut notes = Vec::new();
         all.replace_jobs(jobs, seeds, now.wall, &mut notes);
         let ids: Vec<JobId> = all.jobs.keys().cloned().collect();
         for id in ids {
             let Some(run) = all.memory.get_mut(&id).and_then(|m| m.running.take()) else { continue };
             all.cut_off(&id, run, now.wall, &mut notes);
+            all.touch(&id, now.wall);
         }
         (all, notes)
     }
@@ -118,15 +134,32 @@ impl Scheduler {
         &self.jobs
     }
 
+    /// How many runs are at work.
+    pub fn at_work(&self) -> usize {
+        self.active.len()
+    }
+
+    /// From now on nothing is started; what is due is remembered.
+    pub fn start_nothing(&mut self) {
+        self.limits.runs = 0;
+    }
+
+    /// Whether the memory is another than when this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Reading) -> Plan {
         let mut plan = Plan::default();
         self.clock(now, &mut plan.notes);
-        let ids: Vec<JobId> = self.jobs.keys().cloned().collect();
-        ids.iter().for_each(|id| self.admit(id, now.wall, &mut plan.notes));
-        ids.iter().for_each(|id| self.judge(id, now.wall, &mut plan));
-        self.start(now.wall, &mut plan);
-        plan.wake = ids.iter().filter_map(|id| self.wake(id, now.wall)).min();
+        let due = self.agenda.due(now.wall);
+        due.iter().for_each(|id| self.admit(id, now.wall, &mut plan.notes));
+        let waiting = self.agenda.waiting();
+        waiting.iter().for_each(|id| self.judge(id, now.wall, &mut plan));
+        self.start(&waiting, now.wall, &mut plan);
+        due.iter().chain(&waiting).for_each(|id| self.touch(id, now.wall));
+        plan.wake = self.agenda.first();
         plan
     }
 
@@ -135,6 +168,7 @@ impl Scheduler {
         let mut notes = Vec::new();
         self.clock(now, &mut notes);
         self.active.remove(id);
+        self.changed = true;
         if let Some(run) = self.memory.get_mut(id).and_then(|m| m.running.take()) {
             if self.jobs.contains_key(id) {
                 self.close(id, run, exit, now.wall, &mut notes);
@@ -142,6 +176,7 @@ impl Scheduler {
                 self.memory.remove(id);
             }
         }
+        self.touch(id, now.wall);
         let plan = self.tick(now);
         Plan { notes: [notes, plan.notes].concat(), ..plan }
     }
@@ -150,8 +185,7 @@ impl Scheduler {
     pub fn reload(&mut self, jobs: Vec<Job>, seeds: &BTreeMap<JobId, TimeMs>, now: Reading) -> Plan {
         let mut notes = Vec::new();
         self.clock(now, &mut notes);
-        let ids: Vec<JobId> = self.jobs.keys().cloned().collect();
-        ids.iter().for_each(|id| self.admit(id, now.wall, &mut notes));
+        self.agenda.due(now.wall).iter().for_each(|id| self.admit(id, now.wall, &mut notes));
         self.replace_jobs(jobs, seeds, now.wall, &mut notes);
         let plan = self.tick(now);
         Plan { notes: [notes, plan.notes].concat(), ..plan }
@@ -180,28 +214,51 @@ impl Scheduler {
                 memory.schedule = schedule;
             }
         }
+        self.changed = true;
+        self.agenda = Agenda::default();
+        self.fulls = BTreeMap::new();
+        let ids: Vec<JobId> = self.jobs.keys().cloned().collect();
+        for id in ids {
+            self.touch(&id, now);
+            let Some(job) = self.jobs.get(&id).filter(|_| id.kind == Task::Full) else { continue };
+            job.sources.iter().for_each(|source| self.fulls.entry(source.clone()).or_default().push(id.clone()));
+        }
     }
 
     /// Compares the clocks.
     fn clock(&mut self, now: Reading, notes: &mut Vec<Note>) {
         let moved = |last: Reading| (now.wall.0 - last.wall.0) - (now.steady - last.steady);
         let step = self.last.map_or(0, moved);
+        let back = self.last.is_none_or(|last| now.wall < last.wall);
         self.last = Some(now);
         if step.abs() >= STEP_MS {
             notes.push(Note::ClockStep(step));
+            self.changed = true;
             for memory in self.memory.values_mut() {
                 memory.again.iter_mut().for_each(|again| again.at.0 += step);
                 memory.pending.iter_mut().filter(|p| p.late).for_each(|p| p.start.0 += step);
             }
         }
+        if back {
+            self.take_back(now.wall, notes);
+        }
+        if back || step.abs() >= STEP_MS {
+            let ids: Vec<JobId> = self.jobs.keys().cloned().collect();
+            ids.iter().for_each(|id| self.touch(id, now.wall));
+        }
+    }
+
+    /// A clock that had been far ahead is forgiven.
+    fn take_back(&mut self, now: TimeMs, notes: &mut Vec<Note>) {
         for (id, memory) in &mut self.memory {
-            if memory.handled.0 - now.wall.0 <= BACK_MAX_MS {
+            if memory.handled.0 - now.0 <= BACK_MAX_MS {
                 continue;
             }
-            memory.handled = now.wall;
-            let pending = memory.pending.take_if(|p| p.due > now.wall).map(|p| p.due);
-            memory.again.take_if(|again| again.due > now.wall);
-            notes.push(Note::TakenBack { job: id.clone(), to: now.wall, pending });
+            self.changed = true;
+            memory.handled = now;
+            let pending = memory.pending.take_if(|p| p.due > now).map(|p| p.due);
+            memory.again.take_if(|again| again.due > now);
+            notes.push(Note::TakenBack { job: id.clone(), to: now, pending });
         }
     }
 
@@ -209,25 +266,29 @@ impl Scheduler {
     fn admit(&mut self, id: &JobId, now: TimeMs, notes: &mut Vec<Note>) {
         let (Some(job), Some(memory)) = (self.jobs.get(id), self.memory.get_mut(id)) else { return };
         let before = memory.pending;
-        while let Some(due) = job.next_after(memory.handled).filter(|due| *due <= now) {
+        while let Some(due) = self.agenda.next_due(job, memory.handled).filter(|due| *due <= now) {
+            self.changed = true;
             memory.handled = due;
             if let Some(again) = memory.again.take() {
                 memory.counts.failed += 1;
                 notes.push(Note::GaveUp { job: id.clone(), due: again.due, attempts: again.attempt - 1 });
             }
-            let Some(planned) = job.planned(due) else {
-                memory.counts.missed_blackout += 1;
-                notes.push(Note::Missed { job: id.clone(), due, why: Missed::Blackout });
-                continue;
+            let planned = match job.start(due) {
+                Begin::At(at) => at,
+                Begin::Missed(_) => {
+                    memory.counts.missed_blackout += 1;
+                    notes.push(Note::Missed { job: id.clone(), due, why: Missed::Blackout });
+                    continue;
+                }
             };
-            if job.too_late(due, planned.max(now)) {
+            if job.calendar.too_late(due, planned.max(now)) {
                 memory.counts.missed_deadline += 1;
                 notes.push(Note::Missed { job: id.clone(), due, why: Missed::Deadline });
                 continue;
             }
             let mut next = Pending { due, start: planned, late: now.0 - planned.0 > LATE_MS };
             if next.late {
-                let most = job.deadline_ms.map_or(i64::MAX, |ms| due.0 + ms - now.0);
+                let most = job.calendar.starting_deadline_ms().map_or(i64::MAX, |ms| due.0 + ms - now.0);
                 next.start = TimeMs(now.0 + share(&[id.policy.as_bytes()], self.limits.catch_up_ms.min(most)));
             }
             if let Some(old) = memory.pending.replace(next) {
@@ -240,6 +301,7 @@ impl Scheduler {
         if let Some(late) = memory.pending.filter(|p| p.late && before.is_none_or(|b| b.due != p.due)) {
             notes.push(Note::CatchUp { job: id.clone(), due: late.due, at: late.start });
         }
+        self.touch(id, now);
     }
 
     /// Decides about a due run that has not started: too late, given way, or against the rule of its policy.
@@ -248,12 +310,12 @@ impl Scheduler {
         let Some(pending) = self.memory.get(id).and_then(|m| m.pending) else { return };
         let full = self.full_instead(job, pending, now);
         let Some(memory) = self.memory.get_mut(id) else { return };
-        let (job_id, due) = (id.clone(), pending.due);
+        let (job_id, due, decided) = (id.clone(), pending.due, plan.notes.len());
         if let Some(to) = full {
             memory.pending = None;
             memory.counts.gave_way += 1;
             plan.notes.push(Note::GaveWay { job: job_id, due, to });
-        } else if job.too_late(due, now) {
+        } else if job.calendar.too_late(due, now) {
             memory.pending = None;
             memory.counts.missed_deadline += 1;
             plan.notes.push(Note::Missed { job: job_id, due, why: Missed::Deadline });
@@ -272,11 +334,13 @@ impl Scheduler {
                 Concurrency::Queue | Concurrency::Replace => {}
             }
         }
+        self.changed |= plan.notes.len() > decided;
     }
 
     /// The full run that does the work of this one: it was due at the same time, is at work, or comes before the
     /// next due time.
     fn full_instead(&self, job: &Job, pending: Pending, now: TimeMs) -> Option<JobId> {
+        let candidates = self.fulls.get(job.sources.first().filter(|_| job.id.kind == Task::Incremental)?)?;
         let next = job.next_after(pending.due);
         let does = |full: &&Job| {
             self.memory.get(&full.id).is_some_and(|m| {
@@ -286,15 +350,16 @@ impl Scheduler {
                     || m.again.is_some_and(|again| again.at <= now)
             })
         };
-        self.jobs.values().filter(|full| full.stands_for(job)).find(does).map(|full| full.id.clone())
+        let fulls = candidates.iter().filter_map(|id| self.jobs.get(id)).filter(|full| full.stands_for(job));
+        fulls.into_iter().find(does).map(|full| full.id.clone())
     }
 
     /// Starts what may start, by priority, then full runs, then the longest wait.
-    fn start(&mut self, now: TimeMs, plan: &mut Plan) {
+    fn start(&mut self, waiting: &[JobId], now: TimeMs, plan: &mut Plan) {
         let mut ready: Vec<(i32, bool, TimeMs, JobId)> = Vec::new();
-        for (id, job) in &self.jobs {
+        for (id, job) in waiting.iter().filter_map(|id| Some((id, self.jobs.get(id)?))) {
             let ripe = self.memory.get(id).and_then(|m| ripe(m, now));
-            ready.extend(ripe.map(|since| (-job.priority, job.id.kind != RunKind::Full, since, id.clone())));
+            ready.extend(ripe.map(|since| (-job.priority, job.id.kind != Task::Full, since, id.clone())));
         }
         ready.sort();
         let mut waiting: BTreeSet<String> = BTreeSet::new();
@@ -305,7 +370,7 @@ impl Scheduler {
             }
             if !self.has_room(&job) || !waiting.is_disjoint(&job.sources) {
                 // Later ones must not take its sources again and again.
-                waiting.extend(job.sources);
+                waiting.extend(job.sources.iter().cloned());
                 continue;
             }
             self.begin(job, now, plan);
@@ -314,11 +379,11 @@ impl Scheduler {
 
     /// Moves a run that is ready within a blackout to its end.
     fn in_blackout(&mut self, job: &Job, now: TimeMs) -> bool {
-        // Without an end in sight it is looked at again at the first one.
-        let until = job.free_from(now).unwrap_or(TimeMs(now.0 + super::job::BLACKOUT_MOVE_MAX_MS));
+        let until = job.calendar.free_from(now);
         if until == now {
             return false;
         }
+        self.changed = true;
         if let Some(memory) = self.memory.get_mut(&job.id) {
             if let Some(pending) = &mut memory.pending {
                 *pending = Pending { start: until, late: false, ..*pending };
@@ -344,6 +409,7 @@ impl Scheduler {
             (None, Some(again)) => (again.due, again.attempt),
             (None, None) => return,
         };
+        self.changed = true;
         if attempt == 1 {
             memory.counts.started += 1;
             memory.started = Some(due);
@@ -361,7 +427,7 @@ impl Scheduler {
             Exit::Done | Exit::Partial | Exit::Behind => memory.counts.done += 1,
             Exit::Interrupted if !run.replaced => self.cut_off(id, run, now, notes),
             // What a second attempt may find different.
-            Exit::Failed | Exit::NoRepository if run.attempt <= job.retry.count => {
+            Exit::Failed | Exit::NoRepository if run.attempt <= job.retry.max => {
                 self.try_again(id, run, now, notes);
             }
             _ => {
@@ -377,7 +443,7 @@ impl Scheduler {
     fn cut_off(&mut self, id: &JobId, run: Running, now: TimeMs, notes: &mut Vec<Note>) {
         let Some(memory) = self.memory.get_mut(id) else { return };
         memory.counts.interrupted += 1;
-        let more = self.jobs.get(id).is_some_and(|job| run.attempt <= job.retry.count.max(INTERRUPTED_MAX));
+        let more = self.jobs.get(id).is_some_and(|job| run.attempt <= job.retry.max.max(INTERRUPTED_MAX));
         if more {
             self.try_again(id, run, now, notes);
         } else {
@@ -401,14 +467,19 @@ impl Scheduler {
         }
     }
 
-    /// When something may change for this job without anybody's doing.
-    fn wake(&self, id: &JobId, now: TimeMs) -> Option<TimeMs> {
-        let (job, memory) = (self.jobs.get(id)?, self.memory.get(id)?);
-        let expires = |p: Pending| job.deadline_ms.map(|ms| TimeMs(p.due.0.saturating_add(ms).saturating_add(1)));
+    /// Writes into the agenda when something may change for this job without anybody's doing.
+    fn touch(&mut self, id: &JobId, now: TimeMs) {
+        let (Some(job), Some(memory)) = (self.jobs.get(id), self.memory.get(id)) else {
+            return self.agenda.set(id, None, false);
+        };
+        let deadline = job.calendar.starting_deadline_ms();
+        let expires = |p: Pending| deadline.map(|ms| TimeMs(p.due.0.saturating_add(ms).saturating_add(1)));
         let pending = memory.pending.map(|p| p.start);
-        let times =
-            [job.next_after(memory.handled), pending, memory.pending.and_then(expires), memory.again.map(|a| a.at)];
-        times.into_iter().flatten().filter(|at| *at > now).min()
+        let next = self.agenda.next_due(job, memory.handled);
+        let times = [pending, memory.pending.and_then(expires), memory.again.map(|a| a.at)];
+        // A due time that has passed is one that nobody has looked at.
+        let at = times.into_iter().flatten().filter(|at| *at > now).chain(next).min();
+        self.agenda.set(id, at, memory.pending.is_some() || memory.again.is_some());
     }
 }
 

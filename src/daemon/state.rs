@@ -16,13 +16,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is read.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILE_BYTES_MAX: u64 = 256 << 20;
 const VERSION: u32 = 1;
 const FILE: &str = "schedule.json";
 const FILE_NEW: &str = "schedule.json.new";
 const LOCK: &str = "daemon.lock";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
     version: u32,
@@ -36,6 +36,14 @@ struct Entry {
     #[serde(flatten)]
     job: JobId,
     memory: Memory,
+}
+
+/// An entry as it is written: the same fields, borrowed.
+#[derive(Serialize)]
+struct Line<'m> {
+    #[serde(flatten)]
+    job: &'m JobId,
+    memory: &'m Memory,
 }
 
 /// What was found on the disk.
@@ -106,10 +114,10 @@ impl StateDir {
     /// The disk cannot be written.
     pub fn save(&self, memory: &BTreeMap<JobId, Memory>) -> Result<()> {
         let path = self.path.join(FILE_NEW);
-        let text = write(memory)?;
+        let parts = write(memory)?;
         let stored = (|| {
             let mut file = File::create(&path)?;
-            file.write_all(text.as_bytes())?;
+            parts.iter().try_for_each(|part| file.write_all(part.as_bytes()))?;
             file.sync_all()?;
             std::fs::rename(&path, self.path.join(FILE))?;
             File::open(&self.path)?.sync_all()
@@ -122,12 +130,13 @@ fn unusable(path: &Path, e: &std::io::Error) -> Error {
     Error::new(Kind::Config, format!("the state folder cannot be used: {e}")).at(path.display())
 }
 
-fn write(memory: &BTreeMap<JobId, Memory>) -> Result<String> {
+/// The document in parts; with many jobs it is large.
+fn write(memory: &BTreeMap<JobId, Memory>) -> Result<[String; 3]> {
     let bug = |e: serde_json::Error| Error::new(Kind::Bug, format!("the schedule cannot be written: {e}"));
-    let jobs: Vec<Entry> =
-        memory.iter().map(|(job, memory)| Entry { job: job.clone(), memory: memory.clone() }).collect();
-    let checksum = checksum(&jobs).map_err(bug)?;
-    serde_json::to_string(&Document { version: VERSION, jobs, checksum }).map_err(bug)
+    let jobs: Vec<Line<'_>> = memory.iter().map(|(job, memory)| Line { job, memory }).collect();
+    let jobs = serde_json::to_string(&jobs).map_err(bug)?;
+    let checksum = blake3::hash(jobs.as_bytes()).to_hex();
+    Ok([format!("{{\"version\":{VERSION},\"jobs\":"), jobs, format!(",\"checksum\":\"{checksum}\"}}")])
 }
 
 fn checksum(jobs: &[Entry]) -> serde_json::Result<String> {
@@ -150,11 +159,11 @@ fn read(bytes: &[u8]) -> std::result::Result<BTreeMap<JobId, Memory>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::RunKind;
     use super::*;
+    use crate::policy::Task;
 
     fn memory() -> BTreeMap<JobId, Memory> {
-        let id = |policy: &str| JobId { policy: policy.into(), kind: RunKind::Full };
+        let id = |policy: &str| JobId { policy: policy.into(), kind: Task::Full };
         let one = Memory::new("0 2 * * * UTC".into(), TimeMs(1_798_761_600_000));
         BTreeMap::from([(id("a"), one.clone()), (id("b"), one)])
     }

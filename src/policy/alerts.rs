@@ -121,7 +121,8 @@ impl fmt::Debug for Url {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Event; 5] = [Event::Failure, Event::Degraded, Event::Damage, Event::Brake, Event::Recovered];
+    pub const ALL: [Event; 6] =
+        [Event::Failure, Event::Degraded, Event::Damage, Event::Brake, Event::Missed, Event::Recovered];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -130,6 +131,7 @@ impl Event {
             Event::Degraded => "degraded",
             Event::Damage => "damage",
             Event::Brake => "brake",
+            Event::Missed => "missed",
             Event::Recovered => "recovered",
         }
     }

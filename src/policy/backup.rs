@@ -21,6 +21,7 @@ use super::{API_VERSION, DocumentKind};
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Longest name of a source and longest tag, in bytes.
 const LABEL_BYTES_MAX: usize = 255;
@@ -34,7 +35,7 @@ pub struct BackupPolicy {
     repository: Name,
     sources: Vec<Source>,
     copies_min: u32,
-    calendar: Calendar,
+    calendar: Arc<Calendar>,
     concurrency: Concurrency,
     retries: Retries,
     retention: Retention,
@@ -76,6 +77,14 @@ pub struct Retries {
     pub backoff_ms: i64,
     /// The longest wait, milliseconds.
     pub backoff_max_ms: i64,
+}
+
+impl Retries {
+    /// The wait before attempt `attempt` (2 is the first that waits).
+    pub fn wait_ms(&self, attempt: u32) -> i64 {
+        let doublings = attempt.saturating_sub(2).min(62);
+        self.backoff_ms.saturating_mul(1i64.checked_shl(doublings).unwrap_or(i64::MAX)).min(self.backoff_max_ms).max(0)
+    }
 }
 
 impl Default for Retries {
@@ -124,7 +133,7 @@ impl BackupPolicy {
     }
 
     /// When runs start.
-    pub fn calendar(&self) -> &Calendar {
+    pub fn calendar(&self) -> &Arc<Calendar> {
         &self.calendar
     }
 
@@ -133,7 +142,7 @@ impl BackupPolicy {
         self.calendar.zone
     }
 
-    /// What happens when a run is due while an earlier one is under way.
+    /// What happens when a run is due while an earlier one of the same kind is at work.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency
     }
@@ -266,7 +275,7 @@ pub(super) fn judge(
     let repository = judge_repository(sheet, spec, repositories, complete);
     let copies_min = repository.and_then(|repository| judge_copies(sheet, spec, repository));
     let sources = judge_sources(sheet, &spec.sources, &document.metadata.name);
-    let calendar = judge_calendar(sheet, spec);
+    let calendar = judge_calendar(sheet, &document.metadata.name, spec);
     let retries = judge_retries(sheet, spec.retries.as_ref());
     let retention = judge_retention(sheet, spec.retention.as_ref());
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
@@ -284,7 +293,7 @@ pub(super) fn judge(
         repository: repository?.name().clone(),
         sources,
         copies_min: copies_min?,
-        calendar,
+        calendar: Arc::new(calendar),
         concurrency: spec.concurrency.unwrap_or_default(),
         retries,
         retention,
@@ -439,7 +448,7 @@ fn positive(sheet: &mut Sheet<'_>, path: &str, text: Option<&str>) -> Option<i64
     Some(ms)
 }
 
-fn judge_calendar(sheet: &mut Sheet<'_>, spec: &BackupPolicySpec) -> Calendar {
+fn judge_calendar(sheet: &mut Sheet<'_>, policy: &str, spec: &BackupPolicySpec) -> Calendar {
     let before = sheet.found.len();
     let none = ScheduleSpec { time_zone: None, incremental: None, full: None, jitter: None, blackouts: Vec::new() };
     let schedule = spec.schedule.as_ref().unwrap_or(&none);
@@ -449,6 +458,7 @@ fn judge_calendar(sheet: &mut Sheet<'_>, spec: &BackupPolicySpec) -> Calendar {
     let full = cron("spec.schedule.full", schedule.full.as_ref());
     let verify = cron("spec.verify.schedule", spec.verify.as_ref().map(|v| &v.schedule));
     let calendar = Calendar {
+        policy: policy.to_owned(),
         zone: zone.and_then(|zone| sheet.take("spec.schedule.timeZone", zone)).unwrap_or(Tz::UTC),
         incremental,
         full,

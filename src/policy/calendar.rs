@@ -1,24 +1,28 @@
-//! When the runs of a policy start.
+//! When the runs of a policy start. The daemon and `policy next` both ask here.
 //!
-//! A run is *due* when its schedule says so. It starts then, or up to the jitter later; never inside a blackout,
-//! but at its end, unless that is later than the starting deadline allows: then it is missed. Backups that
-//! would start at the same time become one: a full if one of them is a full. So an incremental gives way to a
-//! full that is due at the same time, and after a blackout one run does what several would have done.
+//! A run is *due* when its schedule says so. It starts then, or up to the jitter later, by a share that follows from
+//! the policy's name and the due time; never inside a blackout, but at its end, unless that is later than the
+//! starting deadline allows: then it is missed. What becomes of runs that are due while others wait is in
+//! `coming`.
 
 use super::cron::Cron;
 use super::gaps::{Gaps, gaps, never_longer};
 use crate::base::TimeMs;
 use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
 
 const MINUTE_MS: i64 = 60_000;
 const YEAR_MS: i64 = 366 * 24 * 60 * MINUTE_MS;
+/// A blackout that lasts longer has no end in sight.
+const SIGHT_MS: i64 = 2 * YEAR_MS;
 /// Where checks that need some time begin: 2027-01-01. The same text gets the same verdict every day.
-const REFERENCE: TimeMs = TimeMs(1_798_761_600_000);
+pub(super) const REFERENCE: TimeMs = TimeMs(1_798_761_600_000);
 /// Most runs that are looked at for one gap.
 const LOOKED_AT_MAX: usize = 1500;
 
 /// What is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Task {
     /// An incremental backup.
     Incremental,
@@ -32,7 +36,7 @@ impl Task {
     /// All of them.
     pub const ALL: [Task; 3] = [Task::Incremental, Task::Full, Task::Verify];
 
-    /// A word for reports.
+    /// Its name in options, reports and files.
     pub fn name(self) -> &'static str {
         match self {
             Task::Incremental => "incremental",
@@ -52,7 +56,8 @@ pub struct Blackout {
 }
 
 impl Blackout {
-    pub(super) fn new(start: Cron, duration_ms: i64) -> Blackout {
+    /// Begins by a schedule and lasts so many milliseconds.
+    pub fn new(start: Cron, duration_ms: i64) -> Blackout {
         let endless = never_longer(&start, duration_ms / MINUTE_MS);
         Blackout { start, duration_ms, endless }
     }
@@ -71,53 +76,31 @@ impl Blackout {
 /// The schedules of a policy and what moves its runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calendar {
-    pub(super) zone: Tz,
-    pub(super) incremental: Option<Cron>,
-    pub(super) full: Option<Cron>,
-    pub(super) verify: Option<Cron>,
-    pub(super) jitter_ms: i64,
-    pub(super) deadline_ms: Option<i64>,
-    pub(super) blackouts: Vec<Blackout>,
+    /// Name of the policy.
+    pub policy: String,
+    /// The time zone of all schedules.
+    pub zone: Tz,
+    /// When incremental backups are due.
+    pub incremental: Option<Cron>,
+    /// When full ones are.
+    pub full: Option<Cron>,
+    /// When checks are.
+    pub verify: Option<Cron>,
+    /// How much later than due a run may start, milliseconds.
+    pub jitter_ms: i64,
+    /// How late a run may start before it is missed, milliseconds; `None`: however late.
+    pub deadline_ms: Option<i64>,
+    /// When no run starts.
+    pub blackouts: Vec<Blackout>,
 }
 
 /// When a run that is due starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Between these two.
-    Between(TimeMs, TimeMs),
+    /// Then.
+    At(TimeMs),
     /// Not at all: its blackout ends then, which is too late.
     Missed(TimeMs),
-}
-
-/// A run to come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Coming {
-    /// What is done.
-    pub task: Task,
-    /// When it is due.
-    pub due: TimeMs,
-    /// When it starts.
-    pub start: Start,
-    /// What would have started at the same time and gave way.
-    pub instead_of: Vec<(Task, TimeMs)>,
-}
-
-impl Coming {
-    /// When it starts at the earliest, or would have been due.
-    pub fn at(&self) -> TimeMs {
-        match self.start {
-            Start::Between(earliest, _) => earliest,
-            Start::Missed(_) => self.due,
-        }
-    }
-
-    /// Makes one of two that start at the same time.
-    fn join(&mut self, other: Coming) {
-        let stronger = other.task >= self.task;
-        let weaker = if stronger { std::mem::replace(self, other) } else { other };
-        self.instead_of.extend(weaker.instead_of);
-        self.instead_of.push((weaker.task, weaker.due));
-    }
 }
 
 impl Calendar {
@@ -157,7 +140,7 @@ impl Calendar {
 
     /// The end of the blackout that holds at a time, together with those that begin before it ends.
     pub fn blackout_end(&self, at: TimeMs) -> Option<TimeMs> {
-        let far = TimeMs(at.0.saturating_add(2 * YEAR_MS));
+        let far = TimeMs(at.0.saturating_add(SIGHT_MS));
         let mut end = at;
         while let Some(next) = self.blackouts.iter().find_map(|blackout| self.holds(blackout, end)) {
             end = next.min(far);
@@ -175,45 +158,37 @@ impl Calendar {
         (start <= at).then_some(TimeMs(end))
     }
 
-    /// When a run that is due at a time starts.
-    pub fn start(&self, due: TimeMs) -> Start {
-        let after = |at: TimeMs| self.blackout_end(at).unwrap_or(at);
-        let earliest = after(due);
-        if self.deadline_ms.is_some_and(|deadline| earliest.0 - due.0 > deadline) {
-            return Start::Missed(earliest);
-        }
-        let latest = if self.jitter_ms > 0 { after(TimeMs(due.0.saturating_add(self.jitter_ms))) } else { earliest };
-        Start::Between(earliest, latest)
+    /// The first time from `at` on that is in no blackout.
+    pub fn free_from(&self, at: TimeMs) -> TimeMs {
+        self.blackout_end(at).unwrap_or(at)
     }
 
-    /// What is due after `after` and not after `until`, at most `count` runs, by their start.
-    pub fn coming(&self, after: TimeMs, until: TimeMs, count: usize) -> Vec<Coming> {
-        let mut due = Task::ALL.map(|task| (self.next_due(task, after), task));
-        let mut found: Vec<Coming> = Vec::new();
-        let mut last = [None::<usize>; 2];
-        while let Some((at, task)) = due.iter().filter_map(|(at, task)| Some(((*at)?, *task))).min() {
-            due[task as usize].0 = self.next_due(task, at);
-            let over = at > until || found.len() >= count;
-            // What waits for the same blackout's end still joins.
-            if over && last.iter().flatten().all(|n| found[*n].at() < at) {
-                break;
-            }
-            let run = Coming { task, due: at, start: self.start(at), instead_of: Vec::new() };
-            let last = &mut last[usize::from(task == Task::Verify)];
-            let starts = |run: &Coming| matches!(run.start, Start::Between(..)).then(|| run.at());
-            match last.map(|n| &mut found[n]).filter(|before| starts(before) == starts(&run)) {
-                Some(before) => before.join(run),
-                None if over => {}
-                None => {
-                    if starts(&run).is_some() {
-                        *last = Some(found.len());
-                    }
-                    found.push(run);
-                }
-            }
+    /// Whether a start at `at` is too late for what is due at `due`.
+    pub fn too_late(&self, due: TimeMs, at: TimeMs) -> bool {
+        self.deadline_ms.is_some_and(|ms| at.0 > due.0.saturating_add(ms))
+    }
+
+    /// When a run that is due at a time starts, if nothing else is in its way.
+    pub fn start(&self, task: Task, due: TimeMs) -> Start {
+        let earliest = self.free_from(due);
+        if self.too_late(due, earliest) || earliest.0.saturating_sub(due.0) >= SIGHT_MS {
+            return Start::Missed(earliest);
         }
-        found.sort_by_key(|run| (run.at(), run.task));
-        found
+        let moved = match self.jitter(task, due) {
+            0 => earliest,
+            ms => self.free_from(TimeMs(due.0.saturating_add(ms))),
+        };
+        // Jitter moves a run, it does not make it late.
+        Start::At(if self.too_late(due, moved) { earliest } else { moved })
+    }
+
+    /// How much later a run starts, so that not all start at once. It never reaches the next due time.
+    fn jitter(&self, task: Task, due: TimeMs) -> i64 {
+        if self.jitter_ms <= 0 {
+            return 0;
+        }
+        let gap = self.next_due(task, due).map_or(i64::MAX, |next| next.0 - due.0);
+        share(&[self.policy.as_bytes(), &due.0.to_le_bytes()], self.jitter_ms.min(gap - 1))
     }
 
     /// Whether a task that has a schedule starts within a year of its first time.
@@ -222,8 +197,8 @@ impl Calendar {
         let limit = TimeMs(first.0.saturating_add(YEAR_MS));
         let mut next = Some(first);
         while let Some(due) = next.filter(|due| *due <= limit) {
-            let skip = match self.start(due) {
-                Start::Between(earliest, _) => return earliest <= limit,
+            let skip = match self.start(task, due) {
+                Start::At(at) => return at <= limit,
                 // Until then everything is too early.
                 Start::Missed(end) => end.0 - self.deadline_ms.unwrap_or(0) - 1,
             };
@@ -252,18 +227,31 @@ impl Calendar {
         if self.blackouts.is_empty() {
             return gaps(&self.backups()).map(|g| i64::from(g.largest) * MINUTE_MS);
         }
-        let only_backups = Calendar { verify: None, ..self.clone() };
+        let only_backups = Calendar { verify: None, jitter_ms: 0, ..self.clone() };
         let runs = only_backups.coming(REFERENCE, TimeMs(REFERENCE.0 + YEAR_MS), LOOKED_AT_MAX);
         let starts: Vec<i64> =
-            runs.iter().filter(|run| matches!(run.start, Start::Between(..))).map(|run| run.at().0).collect();
+            runs.iter().filter(|run| matches!(run.start, Start::At(_))).map(|run| run.at().0).collect();
         starts.windows(2).map(|pair| pair[1] - pair[0]).max()
     }
+}
+
+/// A number from 0 to `most` that follows from `parts`.
+pub fn share(parts: &[&[u8]], most: i64) -> i64 {
+    let mut hash = blake3::Hasher::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut first = [0; 8];
+    hash.finalize_xof().fill(&mut first);
+    // 63 bits, so that it fits; the bias is far below a millisecond.
+    (u64::from_le_bytes(first) >> 1) as i64 % most.max(0).saturating_add(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const HOUR: i64 = 60 * MINUTE_MS;
 
@@ -271,6 +259,7 @@ mod tests {
         let cron = |text: &str| (!text.is_empty()).then(|| Cron::parse(text).unwrap());
         let blackout = |(start, hours): &(&str, i64)| Blackout::new(Cron::parse(start).unwrap(), hours * HOUR);
         Calendar {
+            policy: "p".into(),
             zone: Tz::UTC,
             incremental: cron(incremental),
             full: cron(full),
@@ -316,7 +305,7 @@ mod tests {
         daily.deadline_ms = Some(2 * HOUR);
         let runs = daily.coming(TimeMs(REFERENCE.0 - 1), TimeMs(REFERENCE.0 + 48 * HOUR), 9);
         assert_eq!(runs[0].start, Start::Missed(TimeMs(REFERENCE.0 + 11 * HOUR)));
-        assert_eq!(runs[1].start, Start::Between(TimeMs(REFERENCE.0 + 32 * HOUR), TimeMs(REFERENCE.0 + 32 * HOUR)));
+        assert_eq!(runs[1].start, Start::At(TimeMs(REFERENCE.0 + 32 * HOUR)));
         assert!(daily.ever_starts(Task::Incremental));
         daily.blackouts = vec![Blackout::new(Cron::parse("0 7 * * *").unwrap(), 4 * HOUR)];
         assert!(!daily.ever_starts(Task::Incremental));
@@ -338,8 +327,29 @@ mod tests {
     fn jitter_and_blackouts() {
         let mut daily = calendar("0 7 * * *", "", &[("30 7 * * *", 2)]);
         daily.jitter_ms = HOUR;
-        let (from, to) = (REFERENCE.0 + 7 * HOUR, REFERENCE.0 + 9 * HOUR + HOUR / 2);
-        assert_eq!(daily.start(TimeMs(from)), Start::Between(TimeMs(from), TimeMs(to)));
+        let starts: BTreeSet<i64> = (0..40)
+            .map(|day| {
+                let due = TimeMs(REFERENCE.0 + day * 24 * HOUR + 7 * HOUR);
+                let Start::At(at) = daily.start(Task::Incremental, due) else { panic!("missed") };
+                at.0 - due.0
+            })
+            .collect();
+        // Before the blackout, anywhere; else at its end.
+        assert!(starts.iter().all(|ms| (0..HOUR / 2).contains(ms) || *ms == 5 * HOUR / 2), "{starts:?}");
+        assert!(starts.len() > 10 && starts.contains(&(5 * HOUR / 2)), "{starts:?}");
+        // Where that is too late, the jitter is left out.
+        daily.deadline_ms = Some(HOUR);
+        let start = |day: i64| daily.start(Task::Incremental, TimeMs(REFERENCE.0 + (24 * day + 7) * HOUR));
+        assert!((0..40).all(|day| matches!(start(day), Start::At(_))));
+    }
+
+    #[test]
+    fn shares_are_in_range_and_differ() {
+        let all: BTreeSet<i64> = (0..1000i64).map(|n| share(&[b"policy", &n.to_le_bytes()], 299_999)).collect();
+        assert!(all.len() > 990 && all.iter().all(|n| (0..300_000).contains(n)));
+        assert_eq!(share(&[b"x"], 0), 0);
+        assert_eq!(share(&[b"x"], -5), 0);
+        assert!(share(&[b"x"], i64::MAX) >= 0);
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn retention_effect(old: &BackupPolicy, new: &BackupPolicy, now: TimeMs) -> 
 
 fn imagined(policy: &BackupPolicy, from: TimeMs, now: TimeMs) -> Vec<Candidate> {
     let runs = policy.calendar().coming(from, now, IMAGINED_MAX);
-    let made = runs.iter().filter(|run| run.task != Task::Verify && matches!(run.start, Start::Between(..)));
+    let made = runs.iter().filter(|run| run.task != Task::Verify && matches!(run.start, Start::At(_)));
     made.enumerate()
         .map(|(n, run)| {
             let mut sid = [0; 16];

@@ -12,6 +12,7 @@
 mod alerts;
 mod backup;
 mod calendar;
+mod coming;
 mod configuration;
 mod cron;
 mod diff;
@@ -37,8 +38,8 @@ mod yaml;
 
 pub use alerts::{Address, Alert, Receiver, Url, Webhook};
 pub use backup::{BackupPolicy, Retries, Source};
-pub use calendar::{Blackout, Calendar, Coming, Start, Task};
-
+pub use calendar::{Blackout, Calendar, Start, Task, share};
+pub use coming::Coming;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};

@@ -90,7 +90,7 @@ pub struct BackupPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = DURATION))]
     pub starting_deadline: Option<String>,
-    /// What happens when a run is due while an earlier one of the same policy is under way. Default: forbid.
+    /// What happens when a run is due while an earlier one of the same policy and kind is at work. Default: forbid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
     /// How a failed run is tried again.
@@ -183,7 +183,7 @@ pub struct BlackoutSpec {
     pub duration: String,
 }
 
-/// What happens when a run is due while an earlier one of the same policy is under way.
+/// What happens when a run is due while an earlier one of the same policy and kind is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -391,6 +391,8 @@ pub enum Event {
     Damage,
     /// Retention refused to forget.
     Brake,
+    /// The daemon left out a run that was due.
+    Missed,
     /// The run before was none of the good ones, and this one is.
     Recovered,
 }

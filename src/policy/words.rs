@@ -36,9 +36,11 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     said.extend(schedule(policy.calendar()));
     if Task::ALL.iter().any(|task| policy.calendar().cron(*task).is_some()) {
         said.push(match policy.concurrency() {
-            Concurrency::Forbid => "a run that is due while another is under way is missed".into(),
-            Concurrency::Queue => "a run that is due while another is under way waits for it".into(),
-            Concurrency::Replace => "a run that is due while another is under way stops that one".into(),
+            Concurrency::Forbid => "a run that is due while an earlier one of its kind is at work is missed".into(),
+            Concurrency::Queue => "a run that is due while an earlier one of its kind is at work waits for it".into(),
+            Concurrency::Replace => {
+                "a run that is due while an earlier one of its kind is at work stops that one".into()
+            }
         });
     }
     let retries = policy.retries();
