@@ -5,14 +5,13 @@
 //! microseconds an item, and the seconds that follow from them for a gigabyte.
 
 use holdfast::base::{ChunkId, Domain, KeyEpoch, RepoId};
-use holdfast::chunk::{Codec, Coder, Cutter, IdKey};
+use holdfast::chunk::{Codec, Coder, Compression, Cutter, IdKey};
 use holdfast::crypto::{BulkCipher, Secret};
 use holdfast::error::Result as Held;
 use holdfast::format::envelope::{Header, Kind};
 use holdfast::format::pack::PackWriter;
 use holdfast::format::tree::{Entry, EntryType};
 use holdfast::repo::tree::{DirWriter, PageSink};
-use holdfast::repo::writer::ZSTD_LEVEL;
 use holdfast::source::files::{
     DirHandle, Event, RestoreOptions, Target, TargetDir, TargetFile, WalkOptions, Walker, open,
 };
@@ -122,7 +121,7 @@ fn hashing(data: &[u8]) -> Done<f64> {
 
 /// Encoding with its check, and decoding; seconds for a gigabyte of plaintext, and the share that is stored.
 fn coding(name: &str, data: &[u8]) -> Done<(f64, f64, f64)> {
-    let mut coder = Coder::new(ZSTD_LEVEL);
+    let mut coder = Coder::new(Compression::Default);
     let mut bodies: Vec<(Codec, Vec<u8>, usize)> = Vec::new();
     let mut out = Vec::with_capacity(2 * CHUNK_BYTES);
     let encode = best(|| {

@@ -15,6 +15,7 @@ mod harness;
 mod hooks;
 mod hostile;
 mod house;
+mod index_cache;
 mod inside;
 mod install;
 mod interrupts;

@@ -7,7 +7,8 @@ use holdfast::crypto::Secret;
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::objects::{EpochBegin, EpochEnd, Hold};
 use holdfast::format::signed::check_sum;
-use holdfast::repo::index::Index;
+use holdfast::repo::SMALL_OBJECT_BYTES_MAX;
+use holdfast::repo::index::{Index, open_segment};
 use holdfast::repo::init::NewSecret;
 use holdfast::repo::keys;
 use holdfast::repo::session::{Errand, Session};
@@ -234,9 +235,12 @@ fn ended_session(inside: &Inside) -> String {
 /// to be damaged, of the second the tree pack.
 fn packs_of(inside: &Inside, second: &str, first: &str) -> ([String; 2], [String; 2], [String; 2]) {
     let index = Index::load(&inside.repo).expect("index");
-    let of = |sid: &str| index.segments().iter().find(|s| s.sid.hex() == sid).expect("a segment");
+    let of = |sid: &str| index.segments().find(|s| s.sid.hex() == sid).expect("a segment");
     let pack = |sid: &str, tree: bool| {
-        Key::Pack(of(sid).packs.iter().find(|line| line.tree == tree).expect("a pack").name).path()
+        let key = Key::Index(of(sid).name);
+        let bytes = inside.repo.regions.get(0, &key, SMALL_OBJECT_BYTES_MAX).expect("a segment");
+        let packs = open_segment(&inside.repo, &key, &bytes).expect("a sound segment").packs;
+        Key::Pack(packs.iter().find(|line| line.tree == tree).expect("a pack").name).path()
     };
     let segment = |sid: &str| Key::Index(of(sid).name).path();
     (

@@ -180,7 +180,11 @@ impl Context {
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
         let opening = self.opening(places);
-        let repo = Arc::new(open::open(&opening, secret)?);
+        let mut repo = open::open(&opening, secret)?;
+        if let Ok(state) = self.state() {
+            repo.keep_index_in(&state);
+        }
+        let repo = Arc::new(repo);
         if !self.global.quiet {
             for (region, e) in repo.regions.failures() {
                 remark(&format!("warning: region {region} is not used: {e}"));

@@ -35,7 +35,8 @@ impl Recorded<'_> {
         let ledger = Ledger::open(&context.state()?, &self.id, &context.env);
         let opening = Opening { kind: self.kind, repo: self.repo, host: files::hostname(), closing: self.opening };
         let (done, closed) = opening.run(&ledger, || act(Some(&ledger)), end);
-        ledger.remarks().iter().for_each(|what| remark(&format!("warning: {what}")));
+        let index = self.repo.and_then(Repo::index_cache).map(|cache| cache.remarks()).unwrap_or_default();
+        ledger.remarks().iter().chain(&index).for_each(|what| remark(&format!("warning: {what}")));
         if !context.global.quiet {
             for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
                 remark(&format!("warning: region {region} has no record of this run: {why}"));

@@ -118,7 +118,8 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
     let mut packs: Option<BTreeMap<(Key, u64), RegionSet>> = None;
     let mut incomplete = RegionSet::NONE;
     let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
-    for (name, at) in index::listed(repo) {
+    for (name, holders) in index::listed(repo) {
+        let at = holders.all();
         let missing = RegionSet::of(repo.writable().iter().filter(|ix| !at.has(*ix)));
         if missing.is_empty() {
             continue;
@@ -146,7 +147,8 @@ fn segments(repo: &Repo, epochs: &Epochs, cancel: &Cancel, done: &mut CaughtUp) 
 
 fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<PackLine>> {
     let key = Key::Index(name);
-    repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes)?.pack_lines())
+    repo.regions
+        .read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes).map(|content| content.packs))
 }
 
 /// Outcomes come last, and only where everything else is complete; what was forgotten is not brought back.

@@ -102,7 +102,7 @@ fn shows_life(repo: &Repo, sid: SessionId, now: TimeMs) -> bool {
         lines.iter().filter(|line| within(SIGN_MS, TimeMs(line.modified), now)).any(|line| {
             let Key::Index(name) = line.key else { return false };
             let key = Key::Index(name);
-            let read = |bytes: &[u8]| open_segment(repo, &key, bytes).map(|segment| segment.sid);
+            let read = |bytes: &[u8]| open_segment(repo, &key, bytes).map(|content| content.segment.sid);
             let at = RegionSet::of([ix]);
             looked_at.insert(name)
                 && repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, read).is_ok_and(|writer| writer == sid)

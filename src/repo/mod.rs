@@ -29,7 +29,9 @@ use crate::region::{Finding, RegionSet, Regions};
 use crate::store::Key;
 use bytes::Bytes;
 use epochs::Epochs;
+use index::cache::Cache;
 use minicbor::Encode;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Largest small object that is read, in bytes.
@@ -55,9 +57,20 @@ pub struct Repo {
     id_key: IdKey,
     domain: Domain,
     key_epoch: KeyEpoch,
+    index_cache: Option<Arc<Cache>>,
 }
 
 impl Repo {
+    /// Keeps a copy of the index below the folder `state` of this machine.
+    pub fn keep_index_in(&mut self, state: &Path) {
+        self.index_cache = Some(Arc::new(Cache::new(state, &self.id, &self.ring.id_root(), &self.env)));
+    }
+
+    /// The copy of the index on this machine.
+    pub fn index_cache(&self) -> Option<&Arc<Cache>> {
+        self.index_cache.as_ref()
+    }
+
     /// Keys and writers.
     pub fn trust(&self) -> Trust<'_> {
         Trust { repo: self.id, ring: &self.ring }

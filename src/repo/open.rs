@@ -182,6 +182,7 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
         id_key,
         domain,
         key_epoch,
+        index_cache: None,
     })
 }
 

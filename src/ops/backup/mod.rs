@@ -191,8 +191,9 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
     let start = repo.env.now().0;
-    // A repository inside of its own source would grow with every run.
+    // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();
+    options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
     let walker = Walker::new(&paths, options.walk.clone())?;
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };

@@ -101,7 +101,7 @@ impl Run<'_> {
             generation: self.generation,
             present: self.present_packs(session.regions),
         };
-        let known = Reusable::new(Arc::clone(&index), &rules);
+        let known = Reusable::new(Arc::clone(&index), rules);
         let reader = Reader::new(Arc::clone(repo), index);
         let limits = self.options.limits;
         let writer = Writer::new(repo, session, known, limits.compression, self.progress);

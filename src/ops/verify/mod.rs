@@ -128,7 +128,8 @@ pub fn run(
     cancel: &Cancel,
 ) -> Result<VerifyReport> {
     let view = View::load(repo)?;
-    let index = Arc::new(Index::load(repo)?);
+    // What the regions themselves can do is the question.
+    let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
     let packs = index.packs();
@@ -159,10 +160,20 @@ pub fn run(
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
     report.findings = repo.findings();
+    distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
     }
     Ok(report)
+}
+
+/// Where a segment was found damaged, this machine's copy of it must not hide that from the next backup: what no
+/// region can say any more is to be stored again.
+fn distrust(repo: &Repo, findings: &[Finding]) {
+    let segment = |finding: &Finding| matches!(Key::parse(&finding.object), Some(Key::Index(_)));
+    if let Some(cache) = repo.index_cache().filter(|_| findings.iter().any(segment)) {
+        cache.discard();
+    }
 }
 
 /// What every region is judged by.
@@ -393,7 +404,7 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
 fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
     for ix in repo.usable().iter() {
         let snapshots = view.snapshots.values().filter(|s| !s.regions.has(ix)).count();
-        let segments = index.segments().iter().filter(|s| !s.regions.has(ix)).count();
+        let segments = index.segments().filter(|s| !s.regions.has(ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));
