@@ -82,6 +82,21 @@ fn shares_of_the_packs_get_round_to_all_of_them() {
 }
 
 #[test]
+fn a_bound_of_bytes_and_a_rate_are_kept() {
+    let bench = ready("verify: {schedule: '@daily', level: content, bytesMax: 1B}");
+    let (code, value) = check(&bench);
+    let one = |value: &Value| {
+        value["coverage"][0]["share"].as_f64().unwrap() * value["coverage"][0]["packs"].as_f64().unwrap()
+    };
+    assert_eq!((code, one(&value).round()), (0, 1.0), "one pack at least, and no more: {value:#}");
+    configure(&bench, "verify: {schedule: '@daily', level: content, rate: 2MiB/s}");
+    let begin = std::time::Instant::now();
+    assert_eq!(check(&bench).0, 0);
+    // Six packs of 400 kB and more in each of two regions, at 2 MiB a second.
+    assert!(begin.elapsed().as_secs_f64() > 2.0, "{:?}", begin.elapsed());
+}
+
+#[test]
 fn each_level_finds_what_it_is_for() {
     let bench = ready("verify: {schedule: '@daily'}");
     flip(&packs(&bench, "a")[0]);

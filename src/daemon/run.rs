@@ -369,8 +369,9 @@ impl Work<'_> {
             Level::Ciphertext => verify::Level::Ciphertext,
             Level::Content => verify::Level::Content,
         };
-        let part = verify::Part { percent: spec.share, ..verify::Part::at(self.around.env.now(), spec.period_ms) };
-        verify::Wish { level, workers: self.around.workers, part }
+        let turn = verify::Part::at(self.around.env.now(), spec.period_ms);
+        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, ..turn };
+        verify::Wish { level, workers: self.around.workers, part, rate: spec.rate }
     }
 
     /// How much of each region has been verified within the period.

@@ -18,6 +18,34 @@ const UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
+/// A number with a unit, in bytes.
+fn bytes(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a whole number is needed")?;
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
+    let factor = factor.ok_or_else(|| format!("the unit {} is not known", quoted(unit)))?;
+    number.checked_mul(*factor).filter(|bytes| *bytes <= RATE_MAX).ok_or_else(|| "it is too much".into())
+}
+
+/// Reads a size: `50GiB`.
+///
+/// # Errors
+/// [`Kind::Config`] for anything else, and for nothing.
+pub(super) fn size(text: &str) -> Result<u64> {
+    let read = bytes(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("it is nothing".into()) });
+    read.map_err(|why| {
+        let what = format!("{} is not a size: {why}", quoted(text));
+        Error::new(Kind::Config, what).advise("write bytes, like `500MiB` or `50GiB`")
+    })
+}
+
+/// Writes a size as [`size`] reads it.
+pub(super) fn size_text(bytes: u64) -> String {
+    let whole = UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor)).max_by_key(|(_, factor)| *factor);
+    whole.map_or_else(|| format!("{bytes}B"), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
 /// A rate, and how it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
@@ -36,13 +64,7 @@ impl Rate {
             Error::new(Kind::Config, what).advise("write bytes a second, like `500KiB/s`, `10MiB/s` or `100MB/s`")
         };
         let amount = text.strip_suffix("/s").ok_or_else(|| refuse("`/s` is missing at the end"))?;
-        let digits = amount.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = amount.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| refuse("a whole number is needed"))?;
-        let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
-        let factor = factor.ok_or_else(|| refuse(&format!("the unit {} is not known", quoted(unit))))?;
-        let bytes = number.checked_mul(*factor).filter(|bytes| *bytes <= RATE_MAX);
-        let bytes = bytes.ok_or_else(|| refuse("it is too much"))?;
+        let bytes = bytes(amount).map_err(|why| refuse(&why))?;
         if bytes < RATE_MIN {
             let what = format!("{} is too little: a run so slow would pass for dead", quoted(text));
             return Err(Error::new(Kind::Config, what).advise("use 256KiB/s or more"));

@@ -266,6 +266,14 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9]{1,3}%$"))]
     pub share: Option<String>,
+    /// One run reads at most so many bytes of each region. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)$"))]
+    pub bytes_max: Option<String>,
+    /// Packs are read no faster than this. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = RATE))]
+    pub rate: Option<String>,
 }
 
 /// How deep a check looks.

@@ -3,6 +3,7 @@
 use super::calendar::{Calendar, Task};
 use super::duration;
 use super::name::quoted;
+use super::rate::{self, Rate};
 use super::sheet::Sheet;
 use super::types::{Level, VerifySpec};
 use crate::error::{Error, Kind, Result};
@@ -19,6 +20,10 @@ pub struct Verify {
     pub period_ms: i64,
     /// At most this share of a region's bytes is read by one run, percent.
     pub share: Option<u8>,
+    /// At most so many bytes of a region are read by one run.
+    pub bytes_max: Option<u64>,
+    /// Packs are read no faster than so many bytes a second.
+    pub rate: Option<u64>,
 }
 
 impl Verify {
@@ -43,6 +48,8 @@ impl Verify {
             level: Some(self.level),
             period: self.reads().then(|| duration::text(self.period_ms)),
             share: self.share.map(|percent| format!("{percent}%")),
+            bytes_max: self.bytes_max.map(rate::size_text),
+            rate: self.rate.map(|bytes| format!("{}/s", rate::size_text(bytes))),
         }
     }
 
@@ -56,6 +63,12 @@ impl Verify {
         let mut text = format!("checks {what}: `{schedule}`");
         if let Some(percent) = self.share {
             text.push_str(&format!(", at most {percent}% a run, what waited longest first"));
+        }
+        if let Some(bytes) = self.bytes_max {
+            text.push_str(&format!(", at most {} of each region a run", rate::size_text(bytes)));
+        }
+        if let Some(bytes) = self.rate {
+            text.push_str(&format!(", no faster than {}/s", rate::size_text(bytes)));
         }
         if self.reads() {
             text.push_str(&format!("; everything within {}", duration::text(self.period_ms)));
@@ -87,9 +100,14 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, spec: &VerifySpec) -> Verify {
         sheet.refuse("spec.verify.period", "the duration is zero", "use a longer one, or leave the field out");
     }
     let share = spec.share.as_deref().and_then(|text| sheet.take("spec.verify.share", share(text)));
-    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share };
+    let bytes_max = spec.bytes_max.as_deref().and_then(|text| sheet.take("spec.verify.bytesMax", rate::size(text)));
+    let rate = spec.rate.as_deref().and_then(|text| sheet.take("spec.verify.rate", Rate::parse(text)));
+    let rate = rate.map(|rate| rate.bytes());
+    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share, bytes_max, rate };
     if !verify.reads() {
-        for (field, given) in [("period", spec.period.is_some()), ("share", spec.share.is_some())] {
+        let bounds = [("share", &spec.share), ("bytesMax", &spec.bytes_max), ("rate", &spec.rate)];
+        for (field, given) in bounds.into_iter().chain([("period", &spec.period)]).map(|(f, text)| (f, text.is_some()))
+        {
             if given {
                 let what = "a check of presence reads nothing, and is always of everything";
                 sheet.refuse(

@@ -13,7 +13,7 @@ pub use self::part::Part;
 use self::trees::trees;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
-use crate::base::{Cancel, PackName, Progress};
+use crate::base::{Cancel, Pace, PackName, Progress};
 use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
@@ -93,12 +93,20 @@ pub struct Wish {
     pub workers: usize,
     /// How many packs are read.
     pub part: Part,
+    /// Packs are read no faster than so many bytes a second, over all regions.
+    pub rate: Option<u64>,
 }
 
 impl Wish {
     /// All of it.
     pub fn all(level: Level, workers: usize) -> Wish {
-        Wish { level, workers, part: Part::default() }
+        Wish { level, workers, part: Part::default(), rate: None }
+    }
+}
+
+impl Wish {
+    fn pace(&self, cancel: &Cancel) -> Option<Pace> {
+        self.rate.map(|rate| Pace::new(rate, cancel))
     }
 }
 
@@ -136,7 +144,8 @@ pub fn run(
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
-    let looking = Looking { repo, wish, ledger, chain: open::chain(repo), packs, places, progress, cancel };
+    let pace = wish.pace(cancel);
+    let looking = Looking { repo, wish, pace, ledger, chain: open::chain(repo), packs, places, progress, cancel };
     for ix in 0..repo.regions.len() {
         cancel.check()?;
         let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
@@ -180,6 +189,7 @@ fn distrust(repo: &Repo, findings: &[Finding]) {
 struct Looking<'l> {
     repo: &'l Repo,
     wish: &'l Wish,
+    pace: Option<Pace>,
     ledger: Option<&'l Ledger>,
     chain: Chain,
     packs: Packs,
@@ -223,7 +233,7 @@ impl Looking<'_> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
         parallel(packs, self.wish.workers, self.cancel, |name| {
-            let Some(bytes) = fetch_pack(regions, ix, name)? else { return Ok(()) };
+            let Some(bytes) = fetch_pack(regions, ix, name, self.pace.as_ref())? else { return Ok(()) };
             let size = bytes.len() as u64;
             progress.bytes_read.add(size);
             progress.bytes_done.add(size);

@@ -2,7 +2,7 @@
 
 use super::super::scrub::Scrub;
 use super::{RegionReport, Wish};
-use crate::base::{Cancel, ChunkId, PackName, Progress};
+use crate::base::{Booked, Cancel, ChunkId, Pace, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
@@ -59,8 +59,9 @@ pub(super) fn ciphertexts(
     let order = wish.part.order(scrub, &all, all.clone());
     let packs = wish.part.cut(order, sizes.values().sum(), |name| sizes.get(name).copied().unwrap_or(0));
     let totals = Mutex::new((0u64, 0u64));
+    let pace = wish.pace(cancel);
     parallel(&packs, wish.workers, cancel, |name| {
-        let Some(bytes) = fetch_pack(regions, ix, name)? else { return Ok(()) };
+        let Some(bytes) = fetch_pack(regions, ix, name, pace.as_ref())? else { return Ok(()) };
         progress.bytes_read.add(bytes.len() as u64);
         progress.bytes_done.add(bytes.len() as u64);
         let mut totals = lock(&totals);
@@ -83,10 +84,22 @@ pub(super) fn ciphertexts(
 }
 
 /// A whole pack; `None` when it is not to be had, which is recorded.
-pub(super) fn fetch_pack(regions: &Regions, ix: usize, name: &PackName) -> Result<Option<bytes::Bytes>> {
+pub(super) fn fetch_pack(
+    regions: &Regions,
+    ix: usize,
+    name: &PackName,
+    pace: Option<&Pace>,
+) -> Result<Option<bytes::Bytes>> {
     let key = Key::Pack(*name);
     match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => {
+            let booked = pace.map(|pace| pace.book(bytes.len() as u64));
+            while let Some(left) = booked.as_ref().and_then(Booked::left) {
+                // Nothing else ends the wait, so the answer says only that the time has passed.
+                let _ = crossbeam_channel::after(left).recv();
+            }
+            Ok(Some(bytes))
+        }
         Err(e) if e.kind() == Kind::Retry => Err(e),
         Err(e) => {
             regions.record(ix, &key.path(), e.what());

@@ -67,7 +67,7 @@ fn all_of_it_arrives() {
          ignoreFile: .no, oneFileSystem: true, tags: [t]}]\ncopies: {min: 1}\nschedule: {timeZone: Asia/Tokyo, \
          incremental: 5 1 * * *, full: '@weekly', jitter: 10m, blackouts: [{start: 0 8 * * *, duration: 90m}]}\n\
          startingDeadline: 6h\nconcurrency: queue\nretries: {max: 0, backoff: 2s, backoffMax: 4s}\nretention: {last: 1, \
-         hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 2w}\nverify: {schedule: '@monthly', period: 60d, share: 80%, level: \
+         hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 2w}\nverify: {schedule: '@monthly', period: 60d, share: 80%, bytesMax: 50GiB, rate: 10MiB/s, level: \
          content}\nobjectives: {rpo: 1d12h}\npriority: -5",
     );
     let source = &all.sources()[0];
@@ -241,6 +241,10 @@ fn one_mistake_each() {
         ("verify: {schedule: '@daily', level: content, share: 101%}", &["spec.verify.share", "1% to 100%"]),
         ("verify: {schedule: '@daily', level: content, share: '0%'}", &["spec.verify.share"]),
         ("verify: {schedule: '@daily', level: content, share: 20}", &["spec.verify.share"]),
+        ("verify: {schedule: '@daily', level: content, bytesMax: 5}", &["spec.verify.bytesMax"]),
+        ("verify: {schedule: '@daily', level: content, bytesMax: 0MiB}", &["spec.verify.bytesMax", "it is nothing"]),
+        ("verify: {schedule: '@daily', level: content, rate: 10MiB}", &["spec.verify.rate"]),
+        ("verify: {schedule: '@daily', rate: 10MiB/s}", &["spec.verify.rate", "presence reads nothing"]),
         ("verify: {schedule: '@daily', level: content, shares: 20%}", &["did you mean `share`?"]),
     ] {
         refused(&with(rest), &[parts]);
