@@ -11,5 +11,5 @@ pub mod units;
 pub use cancel::Cancel;
 pub use clock::{Env, TimeMs};
 pub use ids::*;
-pub use pace::{Booked, Pace};
+pub use pace::Pace;
 pub use progress::Progress;

@@ -54,6 +54,14 @@ impl Pace {
 }
 
 impl Booked<'_> {
+    /// Waits on this thread until it is over.
+    pub fn wait(&self) {
+        while let Some(left) = self.left() {
+            // Nothing else ends the wait, so the answer says only that the time has passed.
+            let _ = crossbeam_channel::after(left).recv();
+        }
+    }
+
     /// How long to wait before asking again; `None`: it is over.
     pub fn left(&self) -> Option<Duration> {
         if self.pace.cancel.raised() {

@@ -102,9 +102,7 @@ impl Wish {
     pub fn all(level: Level, workers: usize) -> Wish {
         Wish { level, workers, part: Part::default(), rate: None }
     }
-}
 
-impl Wish {
     fn pace(&self, cancel: &Cancel) -> Option<Pace> {
         self.rate.map(|rate| Pace::new(rate, cancel))
     }

@@ -2,7 +2,7 @@
 
 use super::super::scrub::Scrub;
 use super::{RegionReport, Wish};
-use crate::base::{Booked, Cancel, ChunkId, Pace, PackName, Progress};
+use crate::base::{Cancel, ChunkId, Pace, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
@@ -93,10 +93,8 @@ pub(super) fn fetch_pack(
     let key = Key::Pack(*name);
     match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
         Ok(bytes) => {
-            let booked = pace.map(|pace| pace.book(bytes.len() as u64));
-            while let Some(left) = booked.as_ref().and_then(Booked::left) {
-                // Nothing else ends the wait, so the answer says only that the time has passed.
-                let _ = crossbeam_channel::after(left).recv();
+            if let Some(pace) = pace {
+                pace.book(bytes.len() as u64).wait();
             }
             Ok(Some(bytes))
         }
