@@ -22,7 +22,7 @@ lengths:
 
 # A daemon through a simulated year on real repositories, with twenty deaths; the suite does a quarter.
 year:
-    HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --no-capture year::
+    HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
 race *args:

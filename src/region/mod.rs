@@ -250,6 +250,11 @@ impl Regions {
         lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
     }
 
+    /// How much was recorded so far.
+    pub fn findings_count(&self) -> usize {
+        lock(&self.findings).all.len()
+    }
+
     /// Removes what dead writers left half-written.
     ///
     /// # Errors

@@ -174,11 +174,13 @@ pub fn run(
     Ok(report)
 }
 
-/// Where a segment was found damaged, this machine's copy of it must not hide that from the next backup: what no
-/// region can say any more is to be stored again.
+/// Where a segment, an outcome or a marker was found damaged, what this machine knows of it must not hide that from the
+/// next backup: what no region can say any more is to be stored again.
 fn distrust(repo: &Repo, findings: &[Finding]) {
-    let segment = |finding: &Finding| matches!(Key::parse(&finding.object), Some(Key::Index(_)));
-    if let Some(cache) = repo.index_cache().filter(|_| findings.iter().any(segment)) {
+    let known = |finding: &Finding| {
+        matches!(Key::parse(&finding.object), Some(Key::Index(_) | Key::Snapshot(_) | Key::Forgotten(_)))
+    };
+    if let Some(cache) = repo.index_cache().filter(|_| findings.iter().any(known)) {
         cache.discard();
     }
 }
