@@ -35,3 +35,7 @@ race-quick:
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}
+
+# Ten thousand policies: time to load, and what an idle daemon costs with them.
+many-policies *args:
+    scripts/many-policies {{args}}
