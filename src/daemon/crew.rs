@@ -56,7 +56,7 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             // Whatever becomes of it, its end is told: the source would never be backed up again otherwise.
             let result = catch_unwind(AssertUnwindSafe(|| work(&start, &cancel, earlier)))
                 .unwrap_or_else(|_| Err(Error::new(Kind::Bug, "the run ended by a mistake of this program")));
-            memory::give_back();
+            memory::trim();
             // Nobody listens only when the daemon itself is gone.
             let _ = done.send(Done { start, result });
         });
