@@ -7,16 +7,40 @@ use super::FormatError;
 use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode};
 
-/// Deepest nesting that is read.
+/// Deepest nesting that is read in long input.
 const DEPTH_MAX: usize = 16;
+/// Input up to this may be nested as it likes, in bytes.
+const NESTED_BYTES_MAX: usize = 512 << 10;
 
 /// Canonical encoding of `value`.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut out = Vec::new();
-    // Writing into a Vec cannot fail, and no type of ours refuses to be encoded.
-    let done = minicbor::encode(value, &mut out);
-    debug_assert!(done.is_ok());
+    encode_into(value, &mut out);
     out
+}
+
+/// The same, behind what is there.
+pub fn encode_into<T: Encode<()>>(value: &T, out: &mut Vec<u8>) {
+    // Writing into a Vec cannot fail, and no type of ours refuses to be encoded.
+    let done = minicbor::encode(value, out);
+    debug_assert!(done.is_ok());
+}
+
+/// Takes what is written only as long as it is what is expected.
+struct Expected<'b>(&'b [u8]);
+
+impl minicbor::encode::Write for Expected<'_> {
+    type Error = ();
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(())?;
+        Ok(())
+    }
+}
+
+fn encodes_to<T: Encode<()>>(value: &T, bytes: &[u8]) -> bool {
+    let mut expected = Expected(bytes);
+    minicbor::encode(value, &mut expected).is_ok() && expected.0.is_empty()
 }
 
 /// Decodes the one value that `bytes` hold.
@@ -24,9 +48,13 @@ pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`FormatError::Malformed`] for anything but the canonical encoding of a `T`.
 pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, FormatError> {
-    check_depth(bytes).map_err(|_| FormatError::Malformed(what, "nesting"))?;
+    // No type of ours contains itself, and what is not known is skipped without recursion: nesting costs memory, some
+    // bytes for each level. Short input cannot cost much; pages of trees are read by the thousand.
+    if bytes.len() > NESTED_BYTES_MAX {
+        check_depth(bytes).map_err(|_| FormatError::Malformed(what, "nesting"))?;
+    }
     let value: T = minicbor::decode(bytes).map_err(|_| FormatError::Malformed(what, "CBOR"))?;
-    if encode(&value) == bytes { Ok(value) } else { Err(FormatError::Malformed(what, "not canonical")) }
+    if encodes_to(&value, bytes) { Ok(value) } else { Err(FormatError::Malformed(what, "not canonical")) }
 }
 
 /// Walks the items without recursion; counts of containers are bounded by the bytes that are there.
@@ -90,6 +118,12 @@ mod tests {
         for bytes in bad {
             assert!(decode::<Probe>("probe", bytes).is_err(), "{bytes:x?}");
         }
-        assert!(decode::<Probe>("probe", &[0x81; 10_000]).is_err());
+        for (deep, length) in
+            [0x81, 0x9f, 0xa1, 0xbf, 0xc1].into_iter().flat_map(|deep| [(deep, 100_000), (deep, 1_000_000)])
+        {
+            assert!(decode::<Probe>("probe", &vec![deep; length]).is_err());
+            let unknown = [&[0xa2, 0, 1, 9][..], &vec![deep; length]].concat();
+            assert!(decode::<Probe>("probe", &unknown).is_err());
+        }
     }
 }

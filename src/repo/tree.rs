@@ -10,6 +10,7 @@ use crate::format::tree::{
     Child, DIR_DEPTH_MAX, Entry, ITEMS_INLINE_MAX, Item, ListPage, ListRef, PAGE_DEPTH_MAX, Page, Xattr, items,
     push_item,
 };
+use minicbor::bytes::ByteVec;
 use std::collections::VecDeque;
 
 /// Stores tree pages; the same page is stored once.
@@ -43,9 +44,11 @@ struct Level {
 /// Writes one directory.
 #[derive(Default)]
 pub struct DirWriter {
-    entries: Vec<Entry>,
-    bytes: usize,
-    last: Option<Vec<u8>>,
+    /// Entries of the open page, encoded.
+    open: Vec<u8>,
+    count: u64,
+    first: Option<ByteVec>,
+    last: Option<ByteVec>,
     levels: Vec<Level>,
 }
 
@@ -55,26 +58,24 @@ impl DirWriter {
     /// # Errors
     /// A name out of order, or the sink's.
     pub fn push(&mut self, entry: Entry, sink: &mut dyn PageSink) -> Result<()> {
-        if self.last.as_deref().is_some_and(|last| last >= &entry.name[..]) {
+        if self.last.as_deref().is_some_and(|last| last[..] >= entry.name[..]) {
             return Err(Error::new(Kind::Bug, "directory entries out of order"));
         }
-        let name = entry.name.to_vec();
-        self.bytes += cbor::encode(&entry).len();
-        self.entries.push(entry);
-        if self.bytes >= PAGE_BYTES_END || (self.bytes >= PAGE_BYTES_MIN && ends_page(&name)) {
-            self.close_page(sink)?;
+        cbor::encode_into(&entry, &mut self.open);
+        self.count += 1;
+        let ends = self.open.len() >= PAGE_BYTES_END || (self.open.len() >= PAGE_BYTES_MIN && ends_page(&entry.name));
+        if self.first.is_none() {
+            self.first = Some(entry.name.clone());
         }
-        self.last = Some(name);
-        Ok(())
+        self.last = Some(entry.name);
+        if ends { self.close_page(sink) } else { Ok(()) }
     }
 
     fn close_page(&mut self, sink: &mut dyn PageSink) -> Result<()> {
-        let entries = std::mem::take(&mut self.entries);
-        self.bytes = 0;
-        let (Some(first), count) = (entries.first().map(|e| e.name.clone()), entries.len() as u64) else {
-            return Ok(());
-        };
-        let page = sink.put(&cbor::encode(&Page { level: 0, entries: Some(entries), children: None }))?;
+        let count = std::mem::take(&mut self.count);
+        let Some(first) = self.first.take() else { return Ok(()) };
+        let page = sink.put(&Page::of_encoded(count, &self.open))?;
+        self.open.clear();
         self.push_child(0, Child { page, first, entries: count }, sink)
     }
 

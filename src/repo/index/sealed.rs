@@ -1,7 +1,7 @@
 //! A sealed local file: a header, buckets, and tables of records in pages. Every piece is sealed with a key of this
 //! file alone and for its own place, so that nothing in it can be changed, moved or taken from another file unseen.
 
-use crate::crypto::{Cipher, Secret, kd};
+use crate::crypto::{BulkCipher, Secret, kd};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -48,16 +48,16 @@ fn nonce(part: Part, number: u64) -> [u8; 12] {
     nonce
 }
 
-fn cipher(root: &Secret<32>, salt: &[u8]) -> Cipher {
-    Cipher::new(&kd("index cache file", &[root.bytes(), salt]))
+fn cipher(root: &Secret<32>, salt: &[u8]) -> BulkCipher {
+    BulkCipher::new(&kd("index cache file", &[root.bytes(), salt]))
 }
 
 const WHOLE_MAGIC: &[u8; 8] = b"hfabout1";
 /// The longest file that is read whole, in bytes.
 const WHOLE_BYTES_MAX: u64 = 1 << 30;
 
-fn whole_cipher(root: &Secret<32>, name: &str, salt: &[u8]) -> Cipher {
-    Cipher::new(&kd("local file", &[root.bytes(), salt, name.as_bytes()]))
+fn whole_cipher(root: &Secret<32>, name: &str, salt: &[u8]) -> BulkCipher {
+    BulkCipher::new(&kd("local file", &[root.bytes(), salt, name.as_bytes()]))
 }
 
 /// The content of a file that is one piece.
@@ -99,7 +99,7 @@ pub fn write_whole(
 /// A file that is read.
 pub struct Sealed {
     file: File,
-    cipher: Cipher,
+    cipher: BulkCipher,
     /// What the header says.
     pub counts: [u64; COUNTS],
 }
@@ -124,7 +124,9 @@ impl Sealed {
             return Err(Broken);
         }
         let cipher = cipher(root, salt);
-        let header = cipher.open(&nonce(Part::Header, 0), &[], header).map_err(|_| Broken)?;
+        let mut header = header.to_vec();
+        let (header, tag) = header.split_last_chunk_mut::<TAG_BYTES>().ok_or(Broken)?;
+        cipher.open_in_place(&nonce(Part::Header, 0), &[], header, tag).map_err(|_| Broken)?;
         let mut counts = [0; COUNTS];
         for (count, raw) in counts.iter_mut().zip(header.as_chunks::<8>().0) {
             *count = u64::from_le_bytes(*raw);
@@ -216,7 +218,7 @@ impl Table {
 /// A file that is written, from its first piece to its last; the header comes at the end.
 pub struct Sealing {
     file: BufWriter<File>,
-    cipher: Cipher,
+    cipher: BulkCipher,
 }
 
 impl Sealing {

@@ -258,21 +258,21 @@ impl Walker {
 
     fn visit(&mut self, name: &[u8], asked: Option<Asked>) {
         let Some(dir) = self.stack.last().map(|f| Arc::clone(&f.dir)) else { return };
-        let path = dir.path_of(name);
         if !self.rel.is_empty() {
             self.rel.push(b'/');
         }
         self.rel.extend_from_slice(name);
-        let mut entry = match stat(&dir, name, &path) {
+        let mut entry = match stat(&dir, name) {
             Ok(entry) => entry,
-            Err(error) => return self.queue.push_back(Event::Failed { path, error }),
+            Err(error) => return self.queue.push_back(Event::Failed { path: dir.path_of(name), error }),
         };
         let wanted = asked.is_some();
         if !wanted && self.excluded(entry.kind == EntryType::Dir) {
-            return self.queue.push_back(Event::Excluded { path });
+            return self.queue.push_back(Event::Excluded { path: dir.path_of(name) });
         }
         match entry.kind {
             EntryType::Dir if self.stack.len() > DIR_DEPTH_MAX => {
+                let path = dir.path_of(name);
                 let what = format!("not read: directories are nested deeper than {DIR_DEPTH_MAX}");
                 let error = SourceError::other(&path, SourceErrorKind::Unsupported, what);
                 self.queue.push_back(Event::Failed { path, error });
@@ -282,6 +282,7 @@ impl Walker {
                 match rustix::fs::openat(&*dir, name, flags, Mode::empty()) {
                     Ok(fd) => self.enter(DirHandle { fd, trail: dir.trail.below(name) }, name, asked),
                     Err(e) => {
+                        let path = dir.path_of(name);
                         let error = SourceError::new(&path, "open it", e);
                         self.queue.push_back(Event::Failed { path, error });
                     }
@@ -289,6 +290,7 @@ impl Walker {
             }
             EntryType::File => self.queue.push_back(Event::Item { entry, dir }),
             _ => {
+                let path = dir.path_of(name);
                 // Gone or replaced meanwhile; without its target a link cannot be made again.
                 if let Err(error) = read_target(&mut entry, &dir, name, &path) {
                     return self.queue.push_back(Event::Failed { path, error });
@@ -384,11 +386,12 @@ fn resolve(root: &Path) -> Result<(PathBuf, bool)> {
     Ok((std::fs::canonicalize(parent).map_err(fail)?.join(name), false))
 }
 
-fn stat(dir: &DirHandle, name: &[u8], path: &[u8]) -> std::result::Result<Entry, SourceError> {
-    let stat =
-        rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| SourceError::new(path, "stat it", e))?;
-    let kind = attrs::kind_of(&stat)
-        .ok_or_else(|| SourceError::other(path, SourceErrorKind::Unsupported, "is of a type that is not known"))?;
+fn stat(dir: &DirHandle, name: &[u8]) -> std::result::Result<Entry, SourceError> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|e| SourceError::new(&dir.path_of(name), "stat it", e))?;
+    let kind = attrs::kind_of(&stat).ok_or_else(|| {
+        SourceError::other(&dir.path_of(name), SourceErrorKind::Unsupported, "is of a type that is not known")
+    })?;
     let mut entry = Entry::bare(name, kind);
     attrs::fill(&mut entry, &stat);
     Ok(entry)
