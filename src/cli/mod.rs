@@ -26,6 +26,7 @@ mod snapshots;
 mod status;
 mod verify;
 
+use crate::base::memory;
 use crate::error::{Error, Exit, Kind};
 use args::{Args, Verb};
 use clap::Parser;
@@ -44,6 +45,7 @@ pub fn main() -> u8 {
             return code;
         }
     };
+    memory::give_large_buffers_back();
     raise_descriptor_limit();
     let json = args.global.json;
     let done = Context::new(args.global).and_then(|context| run(&context, args.verb));
