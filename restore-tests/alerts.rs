@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// What a receiver does with a request.
 #[derive(Clone, Copy)]
-enum Answer {
+pub enum Answer {
     Status(u16),
     /// It says nothing until the other hangs up.
     Silence,
@@ -21,7 +21,7 @@ enum Answer {
 }
 
 /// A receiver of webhooks: the n-th request gets the n-th answer, later ones the last.
-struct Server {
+pub struct Server {
     port: u16,
     /// Head and body of each request.
     requests: Arc<Mutex<Vec<(String, Value)>>>,
@@ -29,7 +29,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(answers: &'static [Answer]) -> Server {
+    pub fn new(answers: &'static [Answer]) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -43,11 +43,11 @@ impl Server {
         Server { port, requests, _thread: thread }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hooks/TOKEN?key=TOKEN", self.port)
     }
 
-    fn seen(&self) -> Vec<(String, Value)> {
+    pub fn seen(&self) -> Vec<(String, Value)> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -254,6 +254,18 @@ fn what_is_not_taken_is_tried_again_within_a_bound_and_fails_nothing() {
         assert!(said.contains(&format!("alert {name} was not sent")), "{said}");
     }
     assert_eq!((busy.seen().len(), broken.seen().len(), gone.seen().len()), (3, 4, 1));
+}
+
+#[test]
+fn an_address_in_a_pipe_is_not_waited_for() {
+    let bench = bench(&["a"]);
+    let pipe = bench.path("pipe").display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|s| s.success()), "mkfifo");
+    configure(&bench, "", &format!("  - {{name: pipe, events: [failure], webhook: {{urlFile: {pipe}}}}}\n"));
+    take_away(&bench);
+    let (code, report, said) = run(&bench, &[], &[]);
+    assert_eq!((code, &report["alerts"][0]["attempts"]), (1, &1.into()), "{report:#}");
+    assert!(said.contains("it is no file"), "{said}");
 }
 
 #[test]

@@ -198,7 +198,15 @@ fn wrong_usage_is_told_and_changes_nothing() {
         let (code, text) = told(&bench.run(args).1);
         assert_eq!(code, 2, "{args:?}: {text}");
         assert!(text.contains("Usage") || text.contains("try '--help'"), "{args:?}: {text}");
+        let output = bench.run(&[&["--json"], args].concat()).1;
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(2), &b""[..]), "{args:?}: {value:#}");
+        assert_eq!((&value["exit"]["name"], &value["error"]["kind"]), (&"usage".into(), &"config".into()), "{value:#}");
+        let said = |field: &str| value["error"][field].as_str().is_some_and(|text| !text.contains(['\n', '\u{1b}']));
+        assert!(said("what") && said("advice"), "{value:#}");
     }
+    // After `--` it is a name.
+    assert!(bench.run(&["backup", "--no-such-flag", "--", "--json"]).1.stdout.is_empty());
     for args in [&["--help"][..], &["--version"], &["help", "restore"], &["key", "add", "--help"]] {
         let output = bench.run(args).1;
         assert_eq!(told(&output), (0, String::new()));

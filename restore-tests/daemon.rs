@@ -81,6 +81,26 @@ fn what_fails_is_tried_again_and_named_and_the_others_are_protected_once() {
 }
 
 #[test]
+fn an_interruption_between_attempts_loses_nothing_of_what_was_done() {
+    let bench = Bench::with_key(&["a"]);
+    small_tree(&bench.path("one"));
+    let retries = "  retries: {max: 2, backoff: 1h}\n";
+    configure(&bench, &["a"], &(sources(&bench, &["one", "gone"]) + retries));
+    let mut waiting = bench.command_at(&[], &["--json", "run", "daily"]);
+    let mut waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.ok().filter(|l| l.contains("attempt 1 failed")));
+    assert!(said.is_some_and(|said| said.contains("the next is in 3600 s")));
+    let done = std::process::Command::new("kill").args(["-s", "TERM", &waiting.id().to_string()]).status();
+    assert!(done.is_ok_and(|s| s.success()), "kill");
+    let out = waiting.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((out.status.code(), &report["exit"]["name"]), (Some(130), &"interrupted".into()), "{report:#}");
+    assert_eq!((&report["protected"], &report["failed"], &report["attempts"]), (&1.into(), &1.into(), &1.into()));
+    assert!(report["sources"][0]["snapshot"].is_string(), "{report:#}");
+}
+
+#[test]
 fn a_region_that_is_away_degrades_a_run_and_too_few_copies_fail_it() {
     let bench = Bench::with_key(&["a", "b"]);
     small_tree(&bench.path("one"));

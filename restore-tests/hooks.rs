@@ -34,6 +34,7 @@ impl Stage {
 
     fn run(&self, args: &[&str]) -> (i32, Value, String) {
         let mut command = self.bench.command_at(&[], &[&["--json", "run", "daily"], args].concat());
+        command.env("NOTIFY_SOCKET", "@nobody").env("WATCHDOG_USEC", "1000000");
         let out = command.env("HOLDFAST_PASSPHRASE", "SECRET").env("HOLDFAST_OTHER", "SECRET").output().unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
         let said = String::from_utf8(out.stderr).unwrap();
@@ -115,6 +116,8 @@ fn no_secret_reaches_them_and_what_is_made_does() {
     assert_eq!(code, 0, "{report:#}");
     let env = std::fs::read_to_string(env).unwrap();
     assert!(!env.contains("SECRET") && !env.contains("HOLDFAST_OTHER"), "{env}");
+    // Whoever has these could speak for this program to the service manager.
+    assert!(!env.contains("NOTIFY_SOCKET") && !env.contains("WATCHDOG_"), "{env}");
     let sid = report["sources"][0]["snapshot"].as_str().unwrap();
     for line in [&format!("HOLDFAST_SNAPSHOT={sid}"), "HOLDFAST_POLICY=daily", "HOLDFAST_SOURCE=one", "/"] {
         assert!(env.lines().any(|l| l == line), "{line}: {env}");
@@ -212,7 +215,11 @@ fn started(stage: &Stage, until: &Path) -> Child {
 }
 
 fn interrupt(child: &Child) {
-    let done = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    signal(child, "TERM");
+}
+
+fn signal(child: &Child, name: &str) {
+    let done = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
     assert!(done.is_ok_and(|s| s.success()), "kill");
 }
 
@@ -238,6 +245,40 @@ fn an_interruption_ends_one_that_runs_before_and_those_after_still_run() {
         let wanted: &[&str] = if around_run { &["after"] } else { &["after one", "after"] };
         assert_eq!(stage.logged(), wanted);
         assert_eq!(stage.snapshots(), 0);
+    }
+}
+
+/// A program that somebody started, and that goes on without him.
+fn deaf_to_hang_ups(command: &mut Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.current_dir(command.get_current_dir().unwrap()).stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn a_terminal_that_goes_away_is_an_interruption_unless_hang_ups_are_ignored() {
+    for (ignored, signals) in [(false, &["HUP", "HUP"][..]), (true, &["HUP", "TERM"])] {
+        let stage = Stage::new();
+        let pid = stage.bench.path("pid");
+        let waits =
+            format!("{{command: [sh, -c, 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600']}}", pid.display());
+        let after = stage.note("after");
+        stage.configure("", &format!("    hooks: {{before: [{waits}], after: [{after}]}}\n"));
+        let mut command = stage.bench.command_at(&[], &["run", "daily"]);
+        if ignored {
+            command = deaf_to_hang_ups(&mut command);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while !pid.exists() {
+            assert_eq!(child.try_wait().unwrap(), None, "it ended early");
+            std::thread::yield_now();
+        }
+        signals.iter().for_each(|name| signal(&child, name));
+        let out = child.wait_with_output().unwrap();
+        // Had the ignored one counted, the next would have ended it before it could clean up.
+        assert_eq!((out.status.code(), stage.logged()), (Some(130), vec!["after".into()]), "{signals:?}: {out:?}");
     }
 }
 

@@ -1,8 +1,12 @@
 //! Keys from outside: every kind of slot, adding and removing with one secret at hand, races, rollbacks.
 
 use crate::harness::{Bench, PASSPHRASE, assert_same, files, opened, small_tree};
+use holdfast::base::Env;
 use holdfast::error::Kind;
+use holdfast::region::Address;
+use holdfast::repo::held::Held;
 use holdfast::repo::init::NewSecret;
+use holdfast::repo::open::{Opening, open_held};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
@@ -559,5 +563,32 @@ fn secrets_stay_secret() {
         let bytes = std::fs::read(&file).unwrap();
         check(&file, &bytes);
         assert!(!bytes.windows(20).any(|w| w == b"all work and no play"), "{} shows content", file.display());
+    }
+}
+
+#[test]
+fn a_secret_that_is_held_opens_again_and_not_after_its_slot_is_removed() {
+    let bench = Bench::new(&["a", "b"]);
+    let slot = slot_of(&bench, &["--passphrase-file", &secret(&bench, "p", PASSPHRASE.as_bytes())]);
+    let held = Held::new(holdfast::unlock::from_passphrase(String::from(PASSPHRASE).into()).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let address = |name: &str| Address { name: name.into(), folder: bench.region(name) };
+    let (addresses, env) = (["a", "b"].map(address), Env::system());
+    let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };
+    let first = open_held(&opening, &held).unwrap_or_else(|e| panic!("{e}"));
+    let again = open_held(&opening, &held).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((first.id, first.slot), (again.id, again.slot));
+    assert!(!format!("{held:?}").contains(PASSPHRASE));
+    // Another key takes its place.
+    let new = bench.path("new.key").display().to_string();
+    let own = bench.path("p").display().to_string();
+    json(&bench, &["--passphrase-file", &own], &["key", "add", "--new-key-file", &new]);
+    json(&bench, &["--key-file", &new], &["key", "remove", text(&slot["id"])]);
+    let e = open_held(&opening, &held).err().expect("the slot was removed");
+    assert_eq!(e.kind(), Kind::WrongKey, "{e}");
+    // And what is wrong is not kept either.
+    let other = Held::new(holdfast::unlock::from_passphrase(String::from(SECOND).into()).unwrap());
+    for _ in 0..2 {
+        assert_eq!(open_held(&opening, &other).err().map(|e| e.kind()), Some(Kind::WrongKey));
     }
 }

@@ -295,3 +295,54 @@ fn a_warning_has_figures_and_is_no_mistake() {
         assert!(warned[0].contains(part), "{part}: {told}");
     }
 }
+
+#[test]
+fn a_configuration_whose_link_is_swapped_is_read_as_a_whole() {
+    const FILES: usize = 40;
+    let desk = Desk::new(&[]);
+    for version in ["old", "new"] {
+        let repository = format!(
+            "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: {version}}}\nspec: {{regions: \
+             [{{name: a, url: /srv/{version}}}]}}\n"
+        );
+        desk.write(&format!("{version}/repository.yaml"), &repository);
+        for n in 0..FILES {
+            // Half of one and half of the other names repositories that are not there.
+            let policy = format!(
+                "apiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: p{n}}}\nspec: {{repository: \
+                 {version}, sources: [{{name: s{n}, paths: [/srv]}}]}}\n"
+            );
+            desk.write(&format!("{version}/p{n}.yaml"), &policy);
+        }
+    }
+    let at = desk.0.path().to_owned();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at.join(name)).unwrap();
+    link("old", "..data");
+    std::fs::create_dir(at.join("config")).unwrap();
+    let names = (0..FILES).map(|n| format!("p{n}.yaml")).chain(["repository.yaml".into()]);
+    names.for_each(|name| link(&format!("../..data/{name}"), &format!("config/{name}")));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for version in ["new", "old"].iter().cycle() {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    return;
+                }
+                link(version, "..next");
+                std::fs::rename(at.join("..next"), at.join("..data")).unwrap();
+                // As long as a reading may take: some are disturbed, and not every time.
+                let rest = std::time::Duration::from_millis(2);
+                let _ = crossbeam_channel::after(rest).recv();
+            }
+        });
+        let mut wrong = Vec::new();
+        for _ in 0..60 {
+            let (code, out, said) = desk.run(&["policy", "check", "--config", "config"]);
+            if code != 0 && !said.contains("changes whenever it is read") {
+                wrong.push(format!("{code}: {out}{said}"));
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(wrong.is_empty(), "{} readings: {}", wrong.len(), wrong[0]);
+    });
+}

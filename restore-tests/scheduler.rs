@@ -4,7 +4,7 @@ pub mod calendar;
 mod world;
 
 use holdfast::base::TimeMs;
-use holdfast::daemon::{Job, JobId, Limits, Missed, Note, Plan, Reading, Scheduler};
+use holdfast::daemon::{Job, JobId, Limits, Memory, Missed, Note, Plan, Reading, Scheduler};
 use holdfast::error::Exit;
 use holdfast::policy::{Blackout, Calendar, Concurrency, Cron, Retries, Start, Task, Zone};
 use proptest::prelude::*;
@@ -504,4 +504,23 @@ proptest! {
         let shown: BTreeSet<_> = shown.filter(|(at, ..)| *at <= to).collect();
         prop_assert_eq!(shown, started(&calendar, from, to));
     }
+}
+
+#[test]
+fn a_clock_that_stood_still_for_years_is_caught_up_at_once() {
+    // A machine without a battery begins in 1970, and hears of the time a minute later.
+    let jobs = vec![utc("often", Task::Incremental, "*/5 * * * *"), utc("yearly", Task::Full, "0 0 1 1 *")];
+    let begin = |steady| Reading { wall: TimeMs(1_000_000 + steady), steady };
+    let (mut scheduler, _) = Scheduler::new(jobs, BTreeMap::new(), &BTreeMap::new(), LIMITS, begin(0));
+    scheduler.tick(begin(0));
+    let plan = scheduler.tick(Reading { wall: TimeMs(NOON), steady: MINUTE });
+    assert!(plan.notes.len() < 1100, "{} decisions", plan.notes.len());
+    let over: Vec<&Note> = plan.notes.iter().filter(|note| matches!(note, Note::PassedOver { .. })).collect();
+    assert!(matches!(over[..], [Note::PassedOver { into, .. }] if into.0 == NOON), "{over:?}");
+    let due = |m: &Memory| m.pending.map(|p| p.due).or(m.started).map_or(0, |due| due.0);
+    let pending: Vec<i64> = scheduler.memory().values().map(due).collect();
+    // Neither the newest of the many nor the rare one is lost, and the others are done by these.
+    let new_year = NOON - NOON.rem_euclid(DAY);
+    assert!(pending[0] == NOON && pending[1] <= new_year && pending[1] > NOON - 367 * DAY, "{pending:?}");
+    assert!(scheduler.memory().values().all(|m| m.handled.0 > NOON - 367 * DAY));
 }

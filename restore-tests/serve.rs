@@ -17,17 +17,17 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Due once a year, so that nothing becomes due while the test runs.
-const YEARLY: &str = "  schedule: {incremental: 0 0 1 1 *}\n";
-const RETRY: &str = "  retries: {max: 3, backoff: 1s}\n";
+pub const YEARLY: &str = "  schedule: {incremental: 0 0 1 1 *}\n";
+pub const RETRY: &str = "  retries: {max: 3, backoff: 1s}\n";
 const DAY: i64 = 86_400_000;
 
 /// A name whose late runs start within a quarter of a second.
-fn prompt() -> String {
+pub fn prompt() -> String {
     (0..).map(|n| format!("policy-{n}")).find(|name| share(&[name.as_bytes()], 300_000) < 250).unwrap()
 }
 
 /// A daemon at work; it ends with the test.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
 }
@@ -41,18 +41,22 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    fn start(bench: &Bench, args: &[&str]) -> Daemon {
+    pub fn start(bench: &Bench, args: &[&str]) -> Daemon {
         Daemon::spawn(bench.command_at(&[], &[&["daemon"], args].concat()))
     }
 
-    fn spawn(mut command: Command) -> Daemon {
+    pub fn spawn(mut command: Command) -> Daemon {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         Daemon { child, lines }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reads on until this is said; returns the line.
-    fn says(&mut self, part: &str) -> String {
+    pub fn says(&mut self, part: &str) -> String {
         let mut said = Vec::new();
         for line in self.lines.by_ref() {
             let line = line.unwrap();
@@ -64,20 +68,20 @@ impl Daemon {
         panic!("{part:?} was not said: {said:#?}");
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(done.is_ok_and(|s| s.success()), "kill");
     }
 
     /// Waits for its end; returns it and what else was said.
-    fn ends(mut self) -> (ExitStatus, String) {
+    pub fn ends(mut self) -> (ExitStatus, String) {
         let rest: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
         (self.child.wait().unwrap(), rest.join("\n"))
     }
 }
 
 /// A bench with a repository in `a` and `b`, a small source and one policy.
-fn ready(policy: &str, more: &str) -> Bench {
+pub fn ready(policy: &str, more: &str) -> Bench {
     let bench = Bench::with_key(&["a", "b"]);
     small_tree(&bench.path("one"));
     configure_as(&bench, policy, &["a", "b"], &(sources(&bench, &["one"]) + more));
@@ -85,13 +89,16 @@ fn ready(policy: &str, more: &str) -> Bench {
 }
 
 /// Makes the state folder remember that everything until then was looked at.
-fn remember(bench: &Bench, jobs: &[(&str, Task, &str)], handled: i64) {
-    let state = StateDir::take(&bench.path("state")).unwrap();
+pub fn remember(bench: &Bench, jobs: &[(&str, Task, &str)], handled: i64) {
     let entry = |(policy, kind, cron): &(&str, Task, &str)| {
         let id = JobId { policy: (*policy).into(), kind: *kind };
         (id, Memory::new(format!("{cron} UTC"), TimeMs(handled)))
     };
-    state.save(&jobs.iter().map(entry).collect()).unwrap();
+    store(bench, jobs.iter().map(entry).collect());
+}
+
+pub fn store(bench: &Bench, memory: BTreeMap<JobId, Memory>) {
+    StateDir::take(&bench.path("state")).unwrap().save(&memory).unwrap();
 }
 
 fn memory(bench: &Bench) -> BTreeMap<JobId, Memory> {
@@ -100,7 +107,7 @@ fn memory(bench: &Bench) -> BTreeMap<JobId, Memory> {
     memory
 }
 
-fn a_year_ago() -> i64 {
+pub fn a_year_ago() -> i64 {
     Env::system().now().0 - 366 * DAY
 }
 
@@ -108,7 +115,7 @@ fn snapshots(bench: &Bench) -> usize {
     bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len()
 }
 
-fn once(bench: &Bench) -> (i32, Vec<Value>) {
+pub fn once(bench: &Bench) -> (i32, Vec<Value>) {
     let out = bench.command_at(&[], &["--json", "daemon", "--once"]).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -134,7 +141,7 @@ fn once_runs_what_is_overdue_and_nothing_twice() {
     assert_eq!((code, &last["runs"]), (0, &2.into()), "the full one and the check: {last:#}");
     let ended: Vec<&str> = told.iter().filter(|l| l["event"] == "ended").map(|l| l["kind"].as_str().unwrap()).collect();
     assert!(ended.contains(&"full") && ended.contains(&"verify"), "{ended:?}");
-    // A hundred thousand due times that one run does are one line.
+    // Far more due times than are looked at one by one are done by one run, and are few lines.
     assert!(told.len() < 20, "{} lines", told.len());
     assert_eq!(snapshots(&bench), 1);
     let runs = bench.json_at(&["a", "b"], &["runs"]).1;
@@ -142,7 +149,8 @@ fn once_runs_what_is_overdue_and_nothing_twice() {
     assert!(policies.len() >= 2 && policies.iter().all(|p| *p == "daily"), "{runs:#}");
     let remembered = memory(&bench);
     let handled = |kind| remembered[&JobId { policy: "daily".into(), kind }].counts.handled();
-    assert!(handled(Task::Incremental) > 100_000 && handled(Task::Full) == 1 && handled(Task::Verify) > 50);
+    assert!((1000..1010).contains(&handled(Task::Incremental)), "{}", handled(Task::Incremental));
+    assert!(handled(Task::Full) == 1 && handled(Task::Verify) > 50);
 }
 
 #[test]
@@ -406,14 +414,14 @@ fn a_full_state_folder_stops_no_backup() {
 }
 
 /// An alert that writes its events to the file `told`, a line each.
-fn telling(bench: &Bench, on: &str) -> String {
+pub fn telling(bench: &Bench, on: &str) -> String {
     let file = bench.path("told").display().to_string();
     format!(
         "  alerts: [{{name: file, events: [{on}], command: [sh, -c, 'echo $HOLDFAST_EVENTS >> {file}; cat > {file}.json']}}]\n"
     )
 }
 
-fn told(bench: &Bench) -> Vec<String> {
+pub fn told(bench: &Bench) -> Vec<String> {
     std::fs::read_to_string(bench.path("told")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
@@ -430,9 +438,10 @@ fn a_run_that_fails_is_told_by_its_last_attempt_and_the_next_good_one_tells_of_i
     daemon.says("attempt 2");
     assert_eq!(told(&bench), [""; 0], "another attempt comes");
     daemon.says("GIVEN UP after 3 attempts");
-    assert_eq!(told(&bench), ["failure"]);
     daemon.signal("TERM");
     daemon.ends();
+    // It was told beside the loop, and before the end.
+    assert_eq!(told(&bench), ["failure"]);
     std::fs::rename(bench.path("one"), bench.path("gone")).unwrap();
     due(&bench);
     let (code, lines) = once(&bench);

@@ -35,10 +35,13 @@ pub fn dues(cron: &str, zone: Tz, from: i64, to: i64) -> Vec<i64> {
     let mut at = (from - 24 * 60 * MINUTE_MS).div_euclid(MINUTE_MS) * MINUTE_MS;
     let mut newest = local(at);
     let mut found = Vec::new();
+    // What is due every hour is due in both of two that have the same name.
+    let hours = cron.split(' ').nth(1).unwrap();
+    let every_hour = (0..24).all(|hour| fits(hours, hour, 0));
     while at < to {
         at += MINUTE_MS;
         let now = local(at);
-        let mut due = false;
+        let mut due = every_hour && matches(cron, now);
         while newest < now {
             newest += minute;
             due |= matches(cron, newest);

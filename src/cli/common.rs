@@ -9,6 +9,7 @@ use crate::format::snapshot::Manifest;
 use crate::policy::{self, Configuration, RegionSpec, Repository};
 use crate::region::{Address, lock};
 use crate::repo::Repo;
+use crate::repo::held::Held;
 use crate::repo::open::{self, Opening};
 use crate::unlock::{self, Unlock};
 use crossbeam_channel::Sender;
@@ -179,8 +180,15 @@ impl Context {
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
-        let opening = self.opening(places);
-        let mut repo = open::open(&opening, secret)?;
+        self.opened(open::open(&self.opening(places), secret)?)
+    }
+
+    /// The same with a secret that is used again and again.
+    pub fn open_held(&self, places: &Places, held: &Held) -> Result<Arc<Repo>> {
+        self.opened(open::open_held(&self.opening(places), held)?)
+    }
+
+    fn opened(&self, mut repo: Repo) -> Result<Arc<Repo>> {
         if let Ok(state) = self.state() {
             repo.keep_index_in(&state);
         }
@@ -211,11 +219,35 @@ fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal> {
     signal(kind).map_err(|e| Error::new(Kind::Bug, format!("cannot listen for interrupts: {e}")))
 }
 
-/// Raises the flag on the first interrupt, ends on the second, unless somebody else takes them. Listens from the
-/// moment that it returns.
+/// Whether this program was started with hang-ups ignored.
+fn hang_ups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is the first signal, which this is.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Raises the flag on the first interrupt or hang-up, ends on the second interrupt, unless somebody else takes them.
+/// Listens from the moment that it returns.
 fn listen(runtime: &Runtime, flag: Cancel, signals: Signals) -> Result<()> {
     let _inside = runtime.enter();
     let (mut int, mut term) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    // A terminal that goes away is an interruption, so that what was frozen by a hook is thawed by another; unless
+    // somebody, like `nohup`, said that it is to be ignored.
+    if !hang_ups_are_ignored() {
+        let (mut hang_up, flag, signals) = (on(SignalKind::hangup())?, flag.clone(), signals.clone());
+        runtime.spawn(async move {
+            while hang_up.recv().await.is_some() {
+                // A daemon is told of them otherwise. They often come twice: the second one asks for nothing more.
+                if lock(&signals).is_none() && !flag.raised() {
+                    if unsilence() {
+                        std::process::exit(130);
+                    }
+                    flag.raise();
+                }
+            }
+        });
+    }
     runtime.spawn(async move {
         loop {
             tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }

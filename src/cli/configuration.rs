@@ -1,9 +1,14 @@
 //! The files of the configuration.
 
+use crate::base::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{FILE_NAME, TEXT_BYTES_MAX, Text};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// How often files that change while they are read are read again.
+const READS_MAX: usize = 20;
 
 /// A file's name for errors and its text.
 pub type Named = (String, String);
@@ -14,8 +19,27 @@ pub fn files(path: Option<&Path>) -> Result<Vec<Named>> {
     Error::all(unread).map_or(Ok(files), Err)
 }
 
-/// The same, with what of it cannot be read apart.
+/// The same, with what of it cannot be read apart. All of them are of one moment: a cluster that swaps the link behind
+/// its files while they are read must not give half of the old configuration and half of the new one.
 pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
+    of_one_moment(|| look(path), || once(path))?
+}
+
+/// Reads until the files were the same before and after.
+fn of_one_moment<T>(mut look: impl FnMut() -> Option<Digest>, mut read: impl FnMut() -> T) -> Result<T> {
+    for _ in 0..READS_MAX {
+        let before = look();
+        let found = read();
+        // What has no state that could be compared, like a pipe, can be read only once.
+        if before.is_none() || look() == before {
+            return Ok(found);
+        }
+    }
+    let e = Error::new(Kind::Config, "the configuration changes whenever it is read");
+    Err(e.advise("let whatever writes it come to its end, and try again"))
+}
+
+fn once(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
     let (mut files, mut unread) = (Vec::new(), Vec::new());
     let (paths, whole) = paths(path)?;
     for path in &paths {
@@ -25,6 +49,31 @@ pub fn readable_files(path: Option<&Path>) -> Result<(Vec<Named>, Vec<Error>)> {
         }
     }
     Ok((files, unread))
+}
+
+/// Which files there are, and their places, sizes and times; `None` where one is read that is no file.
+pub fn look(path: Option<&Path>) -> Option<Digest> {
+    let mut lines = String::new();
+    match paths(path) {
+        Ok((paths, whole)) => {
+            for path in &paths {
+                lines.push_str(&line(path, whole)?);
+            }
+        }
+        Err(e) => lines.push_str(&e.to_string()),
+    }
+    Some(Digest::of(lines.as_bytes()))
+}
+
+fn line(path: &Path, whole: bool) -> Option<String> {
+    match std::fs::metadata(path) {
+        Ok(m) if !whole && !m.is_file() => None,
+        Ok(m) => {
+            let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
+            Some(format!("{} {} {} {} {times:?}\n", path.display(), m.dev(), m.ino(), m.len()))
+        }
+        Err(e) => Some(format!("{} {e}\n", path.display())),
+    }
 }
 
 /// The files, unread, and whether they are those of a folder.
@@ -88,4 +137,34 @@ fn usual_places() -> Vec<PathBuf> {
     places.extend(config.map(|c| c.join("holdfast").join(FILE_NAME)));
     places.push(PathBuf::from("/etc/holdfast").join(FILE_NAME));
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again() {
+        let (now, reads) = (Cell::new(0_u64), Cell::new(0_u64));
+        let look = || Some(Digest::of(&now.get().to_le_bytes()));
+        let changes = |times: u64| {
+            now.set(0);
+            reads.set(0);
+            of_one_moment(look, || {
+                reads.set(reads.get() + 1);
+                if reads.get() <= times {
+                    now.set(now.get() + 1);
+                }
+                reads.get()
+            })
+        };
+        assert_eq!(changes(0).unwrap(), 1);
+        assert_eq!(changes(3).unwrap(), 4);
+        let e = changes(u64::MAX).unwrap_err();
+        assert!(e.kind() == Kind::Config && reads.get() == READS_MAX as u64, "{e}");
+        // A pipe has given all it had.
+        reads.set(0);
+        assert_eq!(of_one_moment(|| None, || reads.set(reads.get() + 1)).map(|()| reads.get()).unwrap(), 1);
+    }
 }

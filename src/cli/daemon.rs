@@ -11,19 +11,22 @@ use crate::daemon::alert::Told as AlertTold;
 use crate::daemon::crew::{Crew, Done};
 use crate::daemon::engine::{Engine, Event, Host, Standing};
 use crate::daemon::notify::Notify;
-use crate::daemon::round::{self, Missed};
+use crate::daemon::round::{self, Announcement, Telling, Undone};
 use crate::daemon::run::{Open, SourceEnd, Surroundings};
 use crate::daemon::seed::seeds;
 use crate::daemon::state::StateDir;
+use crate::daemon::teller::Teller;
 use crate::daemon::{Job, JobId, Limits, Note, Reading, Start};
 use crate::error::{Exit, Result};
 use crate::ops::live::Over;
-use crate::policy::{self, Configuration, Retries};
+use crate::policy::{self, BackupPolicy, Configuration, RegionSpec, Retries};
 use crate::region::lock;
+use crate::repo::held::Held;
 use crate::source::files::hostname;
 use crossbeam_channel::{Receiver, unbounded};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use told::Told;
@@ -31,6 +34,10 @@ use watch::Watch;
 
 /// Late runs start within this, by a share that follows from their policy's name.
 const CATCH_UP_MS: i64 = 5 * 60_000;
+/// How long those who tell may take to end once they are asked to.
+const TELLING_ENDS_MS: i64 = 5_000;
+/// How often it is looked whether all is told.
+const LOOK_MS: i64 = 50;
 
 /// The configuration in force.
 type InForce = Mutex<Arc<Configuration>>;
@@ -43,11 +50,12 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let configuration = Arc::new(watch.taking(|| context.configuration()).0?);
     // Before the secret is asked for: a second daemon need not be told it.
     let held = StateDir::take(&state)?;
-    let secret = context.secret()?;
+    let secret = Held::new(context.secret()?);
     let open: &Open<'_> =
-        &|repository, copies_min| context.open_at(&context.places_of(repository, copies_min), &secret);
+        &|repository, copies_min| context.open_held(&context.places_of(repository, copies_min), &secret);
     let (in_force, over) = (Mutex::new(configuration.clone()), Over { host: hostname(), before: context.env.now() });
     let retries_here = args.once;
+    let alerts = Alerts { teller: Teller::new(), telling: Cancel::new(), told: told.clone() };
     let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| {
         let configuration = lock(&in_force).clone();
         let policy = configuration.policy(&start.job.policy)?;
@@ -56,15 +64,10 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         let (env, workers) = (&context.env, context.workers());
         let around = Surroundings { open, say: &say, env, state: &state, cancel, workers, over: Some(&over) };
         let retries = if retries_here { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
-        // The scheduler's rule: a later attempt comes unless another run is due before it.
-        let again = |exit: Exit| {
-            let wait = policy.retries().wait_ms(start.attempt.saturating_add(1));
-            let next = policy.calendar().next_due(start.job.kind, start.due);
-            let before = next.is_none_or(|next| context.env.now().0.saturating_add(wait) < next.0);
-            let worth = matches!(exit, Exit::Failed | Exit::NoRepository);
-            !retries_here && worth && before && start.attempt <= policy.retries().max
-        };
-        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &again)
+        let again = |exit: Exit| !retries_here && comes_again(policy, start, exit, context.env.now());
+        let aside = |announced: Announcement| alerts.tell(&start.job, announced);
+        let telling = Telling { again: &again, aside: Some(&aside) };
+        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
     };
     let (done_to, done) = unbounded();
     let (signals_to, signals) = unbounded();
@@ -82,7 +85,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
             watch,
             notify: Notify::from_env(),
             crew: Crew::new(scope, &work, done_to),
-            telling: Cancel::new(),
+            alerts: &alerts,
+            state: &state,
             done,
             signals,
             frozen: args.once.then_some(begin),
@@ -100,8 +104,17 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         let turned = engine.run(&mut desk, args.once);
         // An error of the loop must not leave runs behind that nobody waits for.
         desk.crew.stop_all();
+        desk.all_told(turned.is_err());
         turned.map(|()| desk.outcome(args.once))
     })
+}
+
+/// Whether a further attempt follows one that ended so. The scheduler's rule: unless another run is due before it.
+fn comes_again(policy: &BackupPolicy, start: &Start, exit: Exit, now: TimeMs) -> bool {
+    let wait = policy.retries().wait_ms(start.attempt.saturating_add(1));
+    let next = policy.calendar().next_due(start.job.kind, start.due);
+    let before = next.is_none_or(|next| now.0.saturating_add(wait) < next.0);
+    matches!(exit, Exit::Failed | Exit::NoRepository) && before && start.attempt <= policy.retries().max
 }
 
 /// The jobs of all policies. A run that is started by hand has no jitter, and is tried again at once by itself.
@@ -116,6 +129,37 @@ fn jobs(configuration: &Configuration, once: bool) -> Vec<Job> {
     jobs
 }
 
+/// What a policy backs up, and where.
+fn backs_up<'c>(configuration: &'c Configuration, policy: &str) -> Option<(&'c [policy::Source], &'c [RegionSpec])> {
+    let policy = configuration.policy(policy).ok()?;
+    let repository = configuration.repository(Some(policy.repository().as_str())).ok()?;
+    Some((policy.sources(), repository.regions()))
+}
+
+/// Who is told of runs, beside them.
+struct Alerts {
+    teller: Teller,
+    /// Raised when nobody is to be told any more.
+    telling: Cancel,
+    told: Told,
+}
+
+impl Alerts {
+    fn tell(&self, job: &JobId, announced: Announcement) {
+        let (telling, told, of) = (self.telling.clone(), self.told.clone(), job.clone());
+        let errand = move || {
+            if telling.raised() {
+                return told.remark(Some(&of), "alerts were not sent: interrupted");
+            }
+            let done = announced.tell(&telling);
+            done.iter().filter_map(AlertTold::failure).for_each(|what| told.remark(Some(&of), &what));
+        };
+        if let Err(why) = self.teller.tell(&job.policy, Box::new(errand)) {
+            self.told.remark(Some(job), &format!("alerts were not sent: {why}"));
+        }
+    }
+}
+
 /// Where the loop meets the world.
 struct Desk<'a, 'scope, 'env> {
     context: &'a Context,
@@ -124,8 +168,8 @@ struct Desk<'a, 'scope, 'env> {
     watch: Watch<'a>,
     notify: Notify,
     crew: Crew<'scope, 'env>,
-    /// Raised when nobody is to be told any more.
-    telling: Cancel,
+    alerts: &'a Alerts,
+    state: &'a Path,
     done: Receiver<Done>,
     signals: Receiver<Signal>,
     /// With `--once` no time passes: what becomes due meanwhile is the next one's.
@@ -156,7 +200,7 @@ impl Host for Desk<'_, '_, '_> {
 
     fn notes(&mut self, notes: &[Note]) -> Result<()> {
         self.told.notes(notes);
-        self.missed(notes);
+        self.undone(notes);
         Ok(())
     }
 
@@ -230,32 +274,57 @@ impl Desk<'_, '_, '_> {
         }
     }
 
-    /// Tells who wants to know of runs that were left out, beside the loop.
-    fn missed(&self, notes: &[Note]) {
-        let mut all: BTreeMap<&JobId, Vec<&Note>> = BTreeMap::new();
+    /// Tells who wants to know of runs that were left out, or given up after they were cut off.
+    fn undone(&self, notes: &[Note]) {
+        let mut all: BTreeMap<(&JobId, &str), (policy::Event, Vec<&Note>)> = BTreeMap::new();
         for note in notes {
-            if let Note::Missed { job, .. } = note {
-                all.entry(job).or_default().push(note);
-            }
+            let (job, event) = match note {
+                Note::Missed { job, .. } => (job, policy::Event::Missed),
+                Note::GaveUp { job, cut_off: true, .. } => (job, policy::Event::Failure),
+                _ => continue,
+            };
+            all.entry((job, event.name())).or_insert((event, Vec::new())).1.push(note);
         }
         let configuration = lock(self.in_force).clone();
-        for (job, notes) in all {
+        for ((job, _), (event, notes)) in all {
             let Ok(policy) = configuration.policy(&job.policy) else { continue };
             let due = notes.iter().filter_map(|note| note.about().1).max().unwrap_or(TimeMs(0));
             let lines = notes.iter().map(|note| note.to_string()).collect();
-            let missed = Missed { policy: policy.clone(), kind: job.kind, lines, due };
-            let (told, env, telling) = (self.told.clone(), self.context.env.clone(), self.telling.clone());
-            let job = job.clone();
-            self.crew.aside(move || {
-                let done = round::missed(&missed, &env, &telling);
-                done.iter().filter_map(AlertTold::failure).for_each(|what| told.remark(Some(&job), &what));
-            });
+            let undone = Undone { policy, kind: job.kind, event, lines, due };
+            let say = |text: &str| self.told.remark(Some(job), text);
+            if let Some(announced) = round::undone(undone, &self.context.env, self.state, &say) {
+                self.alerts.tell(job, announced);
+            }
+        }
+    }
+
+    /// Waits until everything is told: as long as runs at work might have taken, or until somebody wants it to end. With
+    /// `now` nobody is waited for.
+    fn all_told(&mut self, now: bool) {
+        if now {
+            self.alerts.telling.raise();
+        }
+        let mut ends_at: Option<i64> = None;
+        while !self.alerts.teller.idle() {
+            let now = self.context.env.steady();
+            self.notify.turn(now, "runs have ended; alerts are told".into());
+            if self.stop_at.is_some_and(|at| now >= at) {
+                self.alerts.telling.raise();
+            }
+            if self.alerts.telling.raised() && now > *ends_at.get_or_insert(now.saturating_add(TELLING_ENDS_MS)) {
+                return;
+            }
+            match self.signals.recv_timeout(Duration::from_millis(LOOK_MS.unsigned_abs())) {
+                Ok(Signal::Stop) if self.alerts.telling.raised() => return,
+                Ok(Signal::Stop) => self.alerts.telling.raise(),
+                Ok(Signal::Reload) | Err(_) => {}
+            }
         }
     }
 
     /// Stops all runs at work; what they stored is kept.
     fn cut_off(&mut self, why: &str) {
-        self.telling.raise();
+        self.alerts.telling.raise();
         self.stop_at = Some(i64::MAX);
         self.told.remark(None, &format!("{why}: runs at work are stopped; what they stored is kept"));
         self.crew.stop_all();
@@ -288,6 +357,10 @@ impl Desk<'_, '_, '_> {
         let configuration = Arc::new(configuration);
         let before = std::mem::replace(&mut *lock(self.in_force), configuration.clone());
         let (old, new) = (names(&before), names(&configuration));
+        // What was protected as the old one said is not what the new one wants.
+        self.crew.forget_earlier(|name| {
+            backs_up(&before, name).is_some_and(|old| Some(old) == backs_up(&configuration, name))
+        });
         let gone: Vec<&str> = old.difference(&new).map(String::as_str).collect();
         self.told.remark(None, &format!("configuration read: {} policies", units::count(new.len() as u64)));
         if !gone.is_empty() {

@@ -27,7 +27,7 @@ mod status;
 mod verify;
 
 use crate::base::memory;
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Kind};
 use args::{Args, Verb};
 use clap::Parser;
 use common::Context;
@@ -37,6 +37,7 @@ use output::Outcome;
 pub fn main() -> u8 {
     let args = match Args::try_parse() {
         Ok(args) => args,
+        Err(e) if e.use_stderr() && json_is_wanted() => return output::print_error(&usage(&e), true),
         Err(e) => {
             let code = if e.use_stderr() { Exit::Usage as u8 } else { 0 };
             // A closed output cannot be told anything.
@@ -77,6 +78,24 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         },
         Verb::Manifest(args) => manifest::run(context, &args.verb),
     }
+}
+
+/// Whether JSON is wanted, where the arguments cannot be understood.
+fn json_is_wanted() -> bool {
+    std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
+}
+
+/// What is wrong with the arguments: what it is, and what else was said of it.
+fn usage(e: &clap::Error) -> Error {
+    if e.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Error::new(Kind::Config, "a verb is missing").advise("`holdfast --help` shows them");
+    }
+    let text = e.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let what = lines.next().unwrap_or("wrong usage");
+    let advice: Vec<&str> = lines.collect();
+    let error = Error::new(Kind::Config, what.strip_prefix("error: ").unwrap_or(what));
+    if advice.is_empty() { error } else { error.advise(advice.join("; ")) }
 }
 
 /// A restore of a deep tree holds many directories open.

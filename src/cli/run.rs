@@ -7,7 +7,7 @@ use crate::base::units;
 use crate::daemon::alert::Told;
 use crate::daemon::entrusted;
 use crate::daemon::hook::HookEnd;
-use crate::daemon::round;
+use crate::daemon::round::{self, Telling};
 use crate::daemon::run::{Fate, Report, Surroundings};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::policy::{BackupPolicy, Coming, MAY_SHRINK, Task, local_time};
@@ -50,7 +50,8 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         workers: context.workers(),
         over: None,
     };
-    let report = round::run(&around, policy, repository, kind, (policy.retries(), Vec::new()), &|_| false)?;
+    let telling = Telling { again: &|_| false, aside: None };
+    let report = round::run(&around, policy, repository, kind, (policy.retries(), Vec::new()), &telling)?;
     Ok(outcome(context, &report))
 }
 

@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// How often `--watch` looks when it says no number of seconds.
 const WATCH_SECONDS: u64 = 5;
-/// Waits are cut into pieces of this, so that an interruption ends them.
-const PIECE_MS: u64 = 100;
 
 pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let Some(seconds) = args.watch else { return look(context, args) };
@@ -32,14 +30,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         }
         let exit = outcome.exit;
         outcome.print(context.global.json);
-        let mut left = seconds.saturating_mul(1000);
-        while left > 0 {
-            if context.cancel.raised() {
-                return Ok(Outcome::silent(exit));
-            }
-            // Nothing else ends the wait, so the answer says only that the time has passed.
-            let _ = crossbeam_channel::after(Duration::from_millis(left.min(PIECE_MS))).recv();
-            left = left.saturating_sub(PIECE_MS);
+        if context.cancel.wait(Duration::from_secs(seconds)).is_err() {
+            return Ok(Outcome::silent(exit));
         }
     }
 }

@@ -14,10 +14,17 @@ use std::time::{Duration, Instant};
 const ATTEMPTS_MAX: u32 = 4;
 /// Wait before the second attempt; each later one is twice as long.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// How long those who tell may take to notice an interruption.
+/// How long those who tell may take to notice an interruption, and beyond their timeouts to end.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// The same for what an attempt takes beyond its timeout: a program is asked to end before it is made to.
+const ATTEMPT_TIME: Duration = Duration::from_secs(10);
 /// Lists in a message have at most so many lines.
 pub const LINES_MAX: usize = 50;
+/// Of what is wrong with a source so many lines are in a message.
+pub const WHY_MAX: usize = 10;
+/// Lines of a message have at most so many bytes. With the lines there are, that makes a message that a variable of a
+/// program can hold (128 KiB) and that no receiver finds too large.
+const LINE_BYTES_MAX: usize = 1000;
 
 /// What there is to tell.
 #[derive(Debug, Clone)]
@@ -39,7 +46,7 @@ pub struct Message {
     /// For people: what happened, in a line.
     pub summary: String,
     /// For people: what is wrong, line by line.
-    pub lines: Vec<String>,
+    pub lines: Lines,
     /// Sources, as JSON.
     pub sources: Vec<Value>,
     /// How many sources there are.
@@ -70,14 +77,49 @@ impl Told {
     }
 }
 
+/// Lines of a message: the first, and how many more there are. Messages may have to wait, many of them.
+#[derive(Debug, Clone, Default)]
+pub struct Lines {
+    first: Vec<String>,
+    more: usize,
+}
+
+impl Extend<String> for Lines {
+    fn extend<T: IntoIterator<Item = String>>(&mut self, all: T) {
+        for text in all {
+            if self.first.len() < LINES_MAX {
+                self.first.push(line(&text));
+            } else {
+                self.more += 1;
+            }
+        }
+    }
+}
+
+/// A line of a message: it has an end, and what a file's name does to a terminal or to lines is shown, not done.
+pub fn line(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() >= LINE_BYTES_MAX {
+            out.push('…');
+            break;
+        }
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 impl Message {
     /// For people.
     fn text(&self) -> String {
-        let mut lines = vec![format!("holdfast on {}: {}", self.host, self.summary)];
-        lines.extend(self.lines.iter().take(LINES_MAX).cloned());
-        let more = self.lines.len().saturating_sub(LINES_MAX);
-        if more > 0 {
-            lines.push(format!("and {more} more"));
+        let mut lines = vec![line(&format!("holdfast on {}: {}", self.host, self.summary))];
+        lines.extend(self.lines.first.iter().cloned());
+        if self.lines.more > 0 {
+            lines.push(format!("and {} more", self.lines.more));
         }
         lines.join("\n")
     }
@@ -98,21 +140,23 @@ impl Message {
 /// Tells everybody who wants to know of one of the events; each is told once. Ends soon after an interruption.
 pub fn tell(alerts: &[Alert], message: &Message, cancel: &Cancel) -> Vec<Told> {
     let (sender, receiver) = unbounded();
+    let mut longest = Duration::ZERO;
     let mut told: Vec<Told> = Vec::new();
     for alert in alerts {
         let events: Vec<Event> = message.events.iter().copied().filter(|event| alert.events.contains(event)).collect();
         if events.is_empty() {
             continue;
         }
-        let why = Some("interrupted".into());
-        told.push(Told { name: alert.name.to_string(), events: events.clone(), attempts: 0, why });
         let errand = Errand::new(alert, message, &events, cancel);
-        let (number, sender) = (told.len() - 1, sender.clone());
+        longest = longest.max(errand.time_max());
+        let (number, sender) = (told.len(), sender.clone());
         // Not waited for after an interruption: a request that is under way cannot be taken back.
-        std::thread::spawn(move || errand.run(number, &sender));
+        let begun = std::thread::Builder::new().spawn(move || errand.run(number, &sender));
+        let why = begun.err().map_or("interrupted".into(), |e| format!("no thread can be started: {e}"));
+        told.push(Told { name: alert.name.to_string(), events, attempts: 0, why: Some(why) });
     }
     drop(sender);
-    let mut interrupted: Option<Instant> = None;
+    let (begin, mut interrupted): (Instant, Option<Instant>) = (Instant::now(), None);
     loop {
         match receiver.recv_timeout(Duration::from_millis(100)) {
             Ok((number, attempts, why)) => {
@@ -124,6 +168,12 @@ pub fn tell(alerts: &[Alert], message: &Message, cancel: &Cancel) -> Vec<Told> {
             Err(RecvTimeoutError::Timeout) => {}
         }
         if cancel.raised() && interrupted.get_or_insert_with(Instant::now).elapsed() > STOP_TIME {
+            return told;
+        }
+        if begin.elapsed() > longest {
+            // Whatever holds one up must not hold up the run.
+            let late = told.iter_mut().filter(|one| one.attempts == 0 && one.why.as_deref() == Some("interrupted"));
+            late.for_each(|one| one.why = Some("it took too long".into()));
             return told;
         }
     }
@@ -157,13 +207,20 @@ impl Errand {
         }
     }
 
+    /// How long it may take, with all attempts.
+    fn time_max(&self) -> Duration {
+        let waits = BACKOFF.saturating_mul(1 << ATTEMPTS_MAX);
+        self.timeout.saturating_add(ATTEMPT_TIME).saturating_mul(ATTEMPTS_MAX).saturating_add(waits)
+    }
+
     fn run(&self, number: usize, sender: &Sender<(usize, u32, Option<String>)>) {
         let mut wait = BACKOFF;
         for attempt in 1..=ATTEMPTS_MAX {
             let why = match self.once() {
                 Ok(()) => None,
                 Err(unsent) if unsent.again && attempt < ATTEMPTS_MAX && !self.cancel.raised() => {
-                    self.pause(wait);
+                    // Interrupted, the next attempt is the last.
+                    let _ = self.cancel.wait(wait);
                     wait *= 2;
                     continue;
                 }
@@ -186,27 +243,19 @@ impl Errand {
         let said = if ended.output.is_empty() { String::new() } else { format!("; it said: {}", ended.output) };
         Err(Unsent { why: format!("{}: {why}{said}", command.first().map_or("", String::as_str)), again: true })
     }
-
-    fn pause(&self, wait: Duration) {
-        let began = Instant::now();
-        while began.elapsed() < wait && !self.cancel.raised() {
-            // Nothing else ends the wait, so the answer says only that the time has passed.
-            let _ = crossbeam_channel::after(Duration::from_millis(50)).recv();
-        }
-    }
 }
 
-/// How the runs of policies ended, for the next ones: a small file a policy in the state folder.
+/// How the runs of policies ended, for the next ones: small files in the state folder, one for each policy's backups and
+/// one for its checks, which may end at the same time.
 pub struct Memory {
     path: PathBuf,
-    subject: &'static str,
 }
 
 impl Memory {
     /// Of a policy's backups, or of its checks.
     pub fn of(state: &Path, policy: &str, check: bool) -> Memory {
         let subject = if check { "verify" } else { "backup" };
-        Memory { path: state.join("ends").join(format!("{policy}.json")), subject }
+        Memory { path: state.join("ends").join(format!("{policy}.{subject}.json")) }
     }
 
     fn read(&self) -> Map<String, Value> {
@@ -217,7 +266,7 @@ impl Memory {
 
     /// Whether the run before was one of the good ones, if that is known.
     pub fn was_good(&self) -> Option<bool> {
-        self.read().get(self.subject)?["good"].as_bool()
+        self.read().get("good")?.as_bool()
     }
 
     /// Keeps how this one was.
@@ -225,9 +274,7 @@ impl Memory {
     /// # Errors
     /// The file cannot be written.
     pub fn keep(&self, good: bool, end: TimeMs) -> Result<()> {
-        let mut all = self.read();
-        all.insert(self.subject.into(), json!({"good": good, "end": end.rfc3339()}));
-        let text = Value::Object(all).to_string();
+        let text = json!({"good": good, "end": end.rfc3339()}).to_string();
         let new = self.path.with_extension("new");
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&new, text));
@@ -236,5 +283,31 @@ impl Memory {
             let what = format!("how the run ended cannot be kept: {e}");
             Error::new(Kind::Retry, what).at(self.path.display())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_and_checks_that_end_together_are_both_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |check| Memory::of(dir.path(), "home", check);
+        assert_eq!((of(false).was_good(), of(true).was_good()), (None, None));
+        std::thread::scope(|scope| {
+            for check in [false, true] {
+                let of = &of;
+                scope.spawn(move || (0..200).for_each(|n| of(check).keep(n % 2 == 0 || check, TimeMs(n)).unwrap()));
+            }
+        });
+        assert_eq!((of(false).was_good(), of(true).was_good()), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn a_line_has_an_end_and_does_nothing() {
+        assert_eq!(line("a\nb\u{1b}[2J ä"), "a\\nb\\u{1b}[2J ä");
+        let long = line(&"ä".repeat(100_000));
+        assert!(long.len() <= LINE_BYTES_MAX + '…'.len_utf8() + 1 && long.ends_with('…'), "{}", long.len());
     }
 }

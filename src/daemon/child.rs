@@ -3,7 +3,7 @@
 
 use crate::base::Cancel;
 use rustix::fs::OFlags;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Variables of this program begin with it: among them are passphrases.
 const OWN_PREFIX: &str = "HOLDFAST_";
+/// What the service manager said to this program alone.
+const OWN: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
 /// What is kept of the output, in bytes: the end.
 const OUTPUT_BYTES_MAX: usize = 4 << 10;
 /// Between the request to end and the end.
@@ -87,6 +89,9 @@ fn start(call: &Call<'_>) -> std::io::Result<Started> {
     {
         command.env_remove(name);
     }
+    for name in OWN {
+        command.env_remove(name);
+    }
     command.envs(call.variables.iter().map(|(name, value)| (*name, value)));
     let child = command.spawn()?;
     let raw = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -143,8 +148,10 @@ impl Started {
 
     /// Asks the group to end, and makes it.
     fn end(&mut self, tail: &mut Tail) {
-        // A group that is gone needs no signal.
-        let _ = kill_process_group(self.group, Signal::TERM);
+        if kill_process_group(self.group, Signal::TERM).is_err() {
+            // It has left its group for another. It is not reaped, so the number is its own.
+            let _ = kill_process(self.group, Signal::TERM);
+        }
         let asked = Instant::now();
         while !self.over() && asked.elapsed() < TERM_TIME {
             tail.take(&mut self.output);
@@ -152,6 +159,8 @@ impl Started {
         }
         // What ignores the request, or outlives its parent.
         let _ = kill_process_group(self.group, Signal::KILL);
+        // It may have left its group: whoever waited for it then would wait without end.
+        let _ = kill_process(self.group, Signal::KILL);
         drop(self.reap(tail));
     }
 
@@ -258,6 +267,18 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(gone());
+    }
+
+    #[test]
+    fn what_leaves_its_group_is_ended_too() {
+        let began = Instant::now();
+        let script = "$SIG{TERM} = 'IGNORE'; setpgrp(0, getpgrp(getppid())); print 'left'; $| = 1; sleep 600";
+        let command = ["perl", "-e", script].map(String::from);
+        let timeout = Duration::from_millis(500);
+        let call = Call { command: &command, variables: &[], input: b"", timeout, grace: Duration::ZERO };
+        let done = run(&call, &Cancel::new());
+        assert!(done.why.is_some_and(|why| why.contains("ended after")), "{}", done.output);
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -52,7 +52,8 @@ impl<'scope, 'env> Crew<'scope, 'env> {
         self.at_work.insert(start.job.clone(), cancel.clone());
         let earlier = self.earlier.remove(&start.job).filter(|(due, _)| *due == start.due && start.attempt > 1);
         let earlier = earlier.map(|(_, ends)| ends).unwrap_or_default();
-        self.scope.spawn(move || {
+        let this = start.clone();
+        let begun = std::thread::Builder::new().spawn_scoped(self.scope, move || {
             // Whatever becomes of it, its end is told: the source would never be backed up again otherwise.
             let result = catch_unwind(AssertUnwindSafe(|| work(&start, &cancel, earlier)))
                 .unwrap_or_else(|_| Err(Error::new(Kind::Bug, "the run ended by a mistake of this program")));
@@ -60,11 +61,16 @@ impl<'scope, 'env> Crew<'scope, 'env> {
             // Nobody listens only when the daemon itself is gone.
             let _ = done.send(Done { start, result });
         });
+        if let Err(e) = begun {
+            let result = Err(Error::new(Kind::Retry, format!("no thread can be started: {e}")));
+            // The same; and the loop, which reads it, is here.
+            let _ = self.done.send(Done { start: this, result });
+        }
     }
 
-    /// Does something beside the runs.
-    pub fn aside(&self, act: impl FnOnce() + Send + 'scope) {
-        self.scope.spawn(act);
+    /// How sources ended so far is forgotten where `still` does not hold for the policy: it is another one now.
+    pub fn forget_earlier(&mut self, still: impl Fn(&str) -> bool) {
+        self.earlier.retain(|job, _| still(&job.policy));
     }
 
     /// Asks a run to stop.

@@ -1,16 +1,15 @@
 //! Whose turn it is when something else keeps the schedule: cron, a timer, a CronJob. It starts every run when it is
 //! due and knows nothing of the policy's other runs; what the calendar says beyond that is made up for here.
 
-use super::run::{Say, pause};
+use super::run::Say;
 use crate::base::{Cancel, Env, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::policy::{Calendar, Coming, Start, Task, local_time};
+use std::time::Duration;
 
 const MINUTE_MS: i64 = 60_000;
 /// How much the clock that started the run may be ahead of ours.
 const AHEAD_MS: i64 = 5_000;
-/// How long ago the newest due time is looked for.
-const LOOK_BACK_MS: i64 = 10 * 366 * 24 * 60 * MINUTE_MS;
 /// How long before it there may be runs that still wait.
 const WAITING_MS: i64 = 2 * 24 * 60 * MINUTE_MS;
 
@@ -28,7 +27,7 @@ pub enum Turn {
 /// # Errors
 /// [`Kind::Config`]: nothing was due yet. [`Kind::Refused`]: a blackout leaves no time before the starting deadline.
 pub fn of(calendar: &Calendar, task: Task, now: TimeMs) -> Result<Turn> {
-    let due = last_due(calendar, task, TimeMs(now.0 + AHEAD_MS)).ok_or_else(|| {
+    let due = calendar.last_due(task, TimeMs(now.0 + AHEAD_MS)).ok_or_else(|| {
         Error::new(Kind::Config, format!("the policy schedules no {} run that is due", task.name()))
             .advise("leave --scheduled out to start one by hand")
     })?;
@@ -61,25 +60,9 @@ pub fn wait(calendar: &Calendar, task: Task, env: &Env, cancel: &Cancel, say: &S
     }
     // By the clock, and not once for all of it: clocks are set.
     while at > env.now() {
-        pause((at.0 - env.now().0).clamp(1, MINUTE_MS), cancel)?;
+        cancel.wait(Duration::from_millis((at.0 - env.now().0).clamp(1, MINUTE_MS).unsigned_abs()))?;
     }
     Ok(None)
-}
-
-/// The newest time up to `until` at which something was due.
-fn last_due(calendar: &Calendar, task: Task, until: TimeMs) -> Option<TimeMs> {
-    let due_after = |at: i64| calendar.next_due(task, TimeMs(at)).filter(|due| *due <= until);
-    let mut due = due_after(until.0.saturating_sub(LOOK_BACK_MS))?;
-    // Nothing is due after `high`.
-    let mut high = until.0;
-    while high - due.0 > MINUTE_MS {
-        let middle = due.0 + (high - due.0) / 2;
-        match due_after(middle) {
-            Some(later) => due = later,
-            None => high = middle,
-        }
-    }
-    due_after(due.0).or(Some(due))
 }
 
 #[cfg(test)]
@@ -151,7 +134,7 @@ mod tests {
         #[test]
         fn the_last_due_time(minute in 0u32..60, step in 1u32..24, days in "\\*|1|13|\\*/7", now in 0i64..40 * DAY) {
             let calendar = calendar(&format!("  schedule: {{full: '{minute} */{step} {days} * *'}}\n"));
-            let found = last_due(&calendar, Task::Full, at(now)).unwrap();
+            let found = calendar.last_due(Task::Full, at(now)).unwrap();
             prop_assert!(found <= at(now));
             prop_assert!(calendar.next_due(Task::Full, found).unwrap() > at(now));
             prop_assert_eq!(calendar.next_due(Task::Full, TimeMs(found.0 - 1)), Some(found));

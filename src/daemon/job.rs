@@ -72,6 +72,11 @@ impl Job {
         self.calendar.next_due(self.id.kind, after)
     }
 
+    /// The newest due time up to `until`.
+    pub fn last_due(&self, until: TimeMs) -> Option<TimeMs> {
+        self.calendar.last_due(self.id.kind, until)
+    }
+
     /// When the run that is due at `due` is to start.
     pub fn start(&self, due: TimeMs) -> Start {
         self.calendar.start(self.id.kind, due)

@@ -41,7 +41,8 @@ pub struct Again {
     pub at: TimeMs,
 }
 
-/// What became of all due times so far. Each is in exactly one of the first six, or is pending.
+/// What became of all due times so far. Each is in exactly one of the first six, or is pending; those that were
+/// passed over unseen are in none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {

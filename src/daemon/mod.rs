@@ -20,6 +20,7 @@ pub mod run;
 pub mod schedule;
 pub mod seed;
 pub mod state;
+pub mod teller;
 mod turn;
 mod webhook;
 

@@ -50,6 +50,16 @@ pub enum Note {
         /// The later one.
         into: TimeMs,
     },
+    /// More due times had come than are looked at one by one, as when a clock had stood still for years: these were
+    /// passed over, and the run of the one that follows does their work.
+    PassedOver {
+        /// Whose.
+        job: JobId,
+        /// The first of them.
+        from: TimeMs,
+        /// The one that follows the last of them.
+        into: TimeMs,
+    },
     /// A full run of the same sources does the work.
     GaveWay {
         /// Whose.
@@ -96,6 +106,8 @@ pub enum Note {
         due: TimeMs,
         /// Attempts made.
         attempts: u32,
+        /// Whether its last attempt was cut off: then it could not tell anybody, and no run that is due now will.
+        cut_off: bool,
     },
     /// It is asked to stop for a newer one.
     Replaced {
@@ -144,6 +156,7 @@ impl Note {
             | Note::GaveUp { job, due, .. }
             | Note::Replaced { job, due } => (Some(job), Some(*due)),
             Note::TakenBack { job, pending, .. } => (Some(job), *pending),
+            Note::PassedOver { job, into, .. } => (Some(job), Some(*into)),
             Note::ClockStep(_) => (None, None),
         }
     }
@@ -157,6 +170,10 @@ impl fmt::Display for Note {
             Note::Coalesced { job, due, into } => {
                 write!(f, "{job}: due {}: done together with the run due {}", due.rfc3339(), into.rfc3339())
             }
+            Note::PassedOver { job, from, into } => {
+                let (from, into) = (from.rfc3339(), into.rfc3339());
+                write!(f, "{job}: all that was due from {from} on: done together with the run due {into}")
+            }
             Note::GaveWay { job, due, to } => write!(f, "{job}: due {}: gives way to {to}", due.rfc3339()),
             Note::Missed { job, due, why } => write!(f, "{job}: MISSED, due {}: {}", due.rfc3339(), why.reason()),
             Note::CatchUp { job, due, at } => {
@@ -165,7 +182,7 @@ impl fmt::Display for Note {
             Note::Again { job, due, attempt, at } => {
                 write!(f, "{job}: due {}: attempt {attempt} at {}", due.rfc3339(), at.rfc3339())
             }
-            Note::GaveUp { job, due, attempts } => {
+            Note::GaveUp { job, due, attempts, .. } => {
                 write!(f, "{job}: GIVEN UP after {attempts} attempts, due {}", due.rfc3339())
             }
             Note::Replaced { job, due } => {

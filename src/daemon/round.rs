@@ -1,17 +1,39 @@
 //! A run as a policy wants it, from its first hook to its last alert.
 
-use super::alert::{self, LINES_MAX, Memory, Message, Told};
+use super::alert::{self, LINES_MAX, Lines, Memory, Message, Told, WHY_MAX, line};
 use super::hook::{Around, Outcome};
 use super::run::{self, Fate, Report, SourceEnd, Surroundings};
 use crate::base::{Cancel, Env, TimeMs};
 use crate::error::{Error, Exit, Result};
 use crate::ops::verify::VerifyReport;
-use crate::policy::{BackupPolicy, Event, Repository, Retries, Task};
+use crate::policy::{Alert, BackupPolicy, Event, Repository, Retries, Task};
 use crate::source::files;
 use serde_json::{Value, json};
+use std::path::Path;
 
-/// Runs a policy now, with its hooks, and tells who wants to know. `earlier` is as for [`run::run`]. Where whoever started a
-/// run tries it `again` later, after such an exit, its failure is left to the last attempt to tell.
+/// Something to tell, and to whom.
+pub struct Announcement {
+    alerts: Vec<Alert>,
+    message: Message,
+}
+
+impl Announcement {
+    /// Tells everybody. What was not sent is in it, too.
+    pub fn tell(&self, cancel: &Cancel) -> Vec<Told> {
+        alert::tell(&self.alerts, &self.message, cancel)
+    }
+}
+
+/// How it is told how runs end.
+pub struct Telling<'a> {
+    /// Whether whoever started a run tries it again later, after such an exit: its failure is left to the last attempt to
+    /// tell.
+    pub again: &'a dyn Fn(Exit) -> bool,
+    /// Takes what is to be told, so that the run can end; without it everybody is told before the end.
+    pub aside: Option<&'a dyn Fn(Announcement)>,
+}
+
+/// Runs a policy now, with its hooks, and tells who wants to know. `earlier` is as for [`run::run`].
 ///
 /// # Errors
 /// Nothing could be tried, see [`run::run`]; a hook before a check failed.
@@ -21,7 +43,7 @@ pub fn run(
     repository: &Repository,
     kind: Task,
     (retries, earlier): (Retries, Vec<SourceEnd>),
-    again: &dyn Fn(Exit) -> bool,
+    telling: &Telling<'_>,
 ) -> Result<Report> {
     let start = around.env.now();
     let names = (policy.name().as_str(), kind.name(), None);
@@ -38,48 +60,67 @@ pub fn run(
         report.hooks = hooks.ended;
     }
     let end = Ending { around, policy, kind, start, hooked };
-    let told = if again(exit_of(&ended)) { Vec::new() } else { end.tell(&ended) };
-    told.iter().filter_map(Told::failure).for_each(|what| (around.say)(&what));
-    if let Ok(report) = &mut ended {
-        report.alerts = told;
+    let announced = if (telling.again)(exit_of(&ended)) { None } else { end.announce(&ended) };
+    match (announced, telling.aside) {
+        (None, _) => {}
+        (Some(announced), Some(aside)) => aside(announced),
+        (Some(announced), None) => {
+            let told = announced.tell(around.cancel);
+            told.iter().filter_map(Told::failure).for_each(|what| (around.say)(&what));
+            if let Ok(report) = &mut ended {
+                report.alerts = told;
+            }
+        }
     }
     ended
 }
 
-/// Runs of a policy that did not take place.
-pub struct Missed {
+/// Runs of a policy that nobody can tell of: they did not take place, or were cut off.
+pub struct Undone<'a> {
     /// The policy.
-    pub policy: BackupPolicy,
+    pub policy: &'a BackupPolicy,
     /// What they would have done.
     pub kind: Task,
-    /// When they were due, and why they were left out, in words.
+    /// What became of them.
+    pub event: Event,
+    /// When they were due, and why they were not done, in words.
     pub lines: Vec<String>,
     /// When the last one was due.
     pub due: TimeMs,
 }
 
-/// Tells who wants to know of runs that did not take place.
-pub fn missed(missed: &Missed, env: &Env, cancel: &Cancel) -> Vec<Told> {
-    let (policy, kind, end) = (&missed.policy, missed.kind, env.now());
-    if !policy.alerts().iter().any(|alert| alert.events.contains(&Event::Missed)) {
-        return Vec::new();
+/// What is to be told of runs that were not done, where somebody wants to know.
+pub fn undone(undone: Undone<'_>, env: &Env, state: &Path, say: &dyn Fn(&str)) -> Option<Announcement> {
+    let Undone { policy, kind, event, lines, due } = undone;
+    let end = env.now();
+    if event == Event::Failure && !policy.alerts().is_empty() {
+        // The next good one is a recovery.
+        let kept = Memory::of(state, policy.name().as_str(), kind == Task::Verify).keep(false, end);
+        kept.err().iter().for_each(|e| say(&e.to_string()));
     }
+    if !policy.alerts().iter().any(|alert| alert.events.contains(&event)) {
+        return None;
+    }
+    let summed = lines.len();
+    let mut shown = Lines::default();
+    shown.extend(lines);
+    let what = if event == Event::Failure { "given up: each attempt was cut off" } else { "missed" };
     let message = Message {
         policy: policy.name().to_string(),
         kind: kind.name(),
         host: files::hostname(),
-        start: missed.due,
+        start: due,
         end,
         exit: Exit::Failed,
-        events: vec![Event::Missed],
-        summary: format!("{} ({}): {} runs were missed", policy.name(), kind.name(), missed.lines.len()),
-        lines: missed.lines.clone(),
+        events: vec![event],
+        summary: format!("{} ({}): {summed} runs were {what}", policy.name(), kind.name()),
+        lines: shown,
         sources: Vec::new(),
         sources_total: 0,
         findings: Vec::new(),
         findings_total: 0,
     };
-    alert::tell(policy.alerts(), &message, cancel)
+    Some(Announcement { alerts: policy.alerts().to_vec(), message })
 }
 
 /// A backup that a hook kept from being made; none for a check, which has no sources. What earlier attempts did stands.
@@ -112,11 +153,11 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// Tells who wants to know. An interrupted run tells nobody: it was a person who stopped it, or a machine that goes down.
-    fn tell(&self, ended: &Result<Report>) -> Vec<Told> {
+    /// What is to be told. An interrupted run tells nobody: it was a person who stopped it, or a machine that goes down.
+    fn announce(&self, ended: &Result<Report>) -> Option<Announcement> {
         let (policy, exit) = (self.policy, exit_of(ended));
         if policy.alerts().is_empty() || exit == Exit::Interrupted {
-            return Vec::new();
+            return None;
         }
         let memory = Memory::of(self.around.state, policy.name().as_str(), self.kind == Task::Verify);
         let mut events = self.events(ended, exit);
@@ -129,11 +170,13 @@ impl Ending<'_> {
             (self.around.say)("how the run before ended is not known: no alert tells of a recovery");
         }
         let end = self.around.env.now();
-        let told = alert::tell(policy.alerts(), &self.message(ended, exit, events, end), self.around.cancel);
+        // Before it is told: the next run may end before somebody who is slow has taken this.
         if let Err(e) = memory.keep(good, end) {
             (self.around.say)(&e.to_string());
         }
-        told
+        let wanted = policy.alerts().iter().any(|alert| alert.events.iter().any(|event| events.contains(event)));
+        let alerts = policy.alerts().to_vec();
+        wanted.then(|| Announcement { alerts, message: self.message(ended, exit, events, end) })
     }
 
     fn events(&self, ended: &Result<Report>, exit: Exit) -> Vec<Event> {
@@ -156,7 +199,7 @@ impl Ending<'_> {
         let report = ended.as_ref().ok();
         let sources = report.map_or(&[][..], |report| &report.sources);
         let findings = report.and_then(|report| report.verified.as_ref()).map_or(&[][..], |v| &v.findings);
-        let mut lines: Vec<String> = Vec::new();
+        let mut lines = Lines::default();
         for source in sources {
             lines.extend(source.why.iter().map(|why| format!("source {}: {why}", source.source)));
         }
@@ -182,15 +225,20 @@ impl Ending<'_> {
             lines,
             sources: told.iter().take(LINES_MAX).map(|source| source_json(source)).collect(),
             sources_total: sources.len(),
-            findings: findings.iter().take(LINES_MAX).map(ToString::to_string).collect(),
+            findings: findings.iter().take(LINES_MAX).map(|finding| line(&finding.to_string())).collect(),
             findings_total: findings.len(),
         }
     }
 }
 
 fn source_json(source: &SourceEnd) -> Value {
+    let mut why: Vec<String> = source.why.iter().take(WHY_MAX).map(|why| line(why)).collect();
+    let more = source.why.len().saturating_sub(WHY_MAX);
+    if more > 0 {
+        why.push(format!("and {more} more"));
+    }
     json!({
         "source": source.source, "fate": source.fate.name(), "exit": source.exit as u8,
-        "snapshot": source.snapshot.map(|sid| sid.hex()), "why": source.why,
+        "snapshot": source.snapshot.map(|sid| sid.hex()), "why": why,
     })
 }

@@ -25,9 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often it is looked whether somebody else's run has ended.
-const LOOK_AGAIN_MS: i64 = 5_000;
-/// Waits are cut into pieces of this, so that an interruption ends them.
-const PIECE_MS: i64 = 200;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Opens a repository, for a run that must make so many copies.
 pub type Open<'a> = dyn Fn(&Repository, u32) -> Result<Arc<Repo>> + Send + Sync + 'a;
@@ -148,6 +146,8 @@ pub struct Report {
     pub kind: Task,
     /// Attempts made.
     pub attempts: u32,
+    /// Whether it was interrupted while it waited for another attempt.
+    pub interrupted: bool,
     /// Every source of the policy, once; none for a check.
     pub sources: Vec<SourceEnd>,
     /// What a check found.
@@ -167,6 +167,7 @@ impl Report {
             policy: policy.name().to_string(),
             kind,
             attempts: 0,
+            interrupted: false,
             sources: Vec::new(),
             verified: None,
             coverage: Vec::new(),
@@ -187,7 +188,7 @@ impl Report {
 
     /// The exit code.
     pub fn exit(&self) -> Exit {
-        if self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
+        if self.interrupted || self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
             return Exit::Interrupted;
         }
         let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
@@ -257,14 +258,26 @@ pub fn run(
             Err(e) => worth_another(e.exit()),
         };
         if !again || !more || around.cancel.raised() {
-            // What earlier attempts did stands.
-            tried.or_else(|e| if report.sources.is_empty() { Err(e) } else { Ok(()) })?;
+            if let Err(e) = tried {
+                if report.sources.is_empty() {
+                    return Err(e);
+                }
+                // What earlier attempts did stands.
+                (around.say)(&format!("attempt {} failed: {e}", report.attempts));
+                report.interrupted = e.exit() == Exit::Interrupted;
+            }
             return complete(report, policy);
         }
         let wait = retry.wait_ms(report.attempts + 1);
         let why = tried.err().map(|e| format!(": {e}")).unwrap_or_default();
         (around.say)(&format!("attempt {} failed{why}; the next is in {} s", report.attempts, wait / 1000));
-        pause(wait, around.cancel)?;
+        if let Err(e) = around.cancel.wait(Duration::from_millis(wait.unsigned_abs())) {
+            if report.sources.is_empty() {
+                return Err(e);
+            }
+            report.interrupted = true;
+            return complete(report, policy);
+        }
     }
 }
 
@@ -511,7 +524,7 @@ impl Work<'_> {
             if !wait {
                 return Ok(Ok(ours.flatten()));
             }
-            pause(LOOK_AGAIN_MS, cancel)?;
+            cancel.wait(LOOK_AGAIN)?;
         }
     }
 }
@@ -535,17 +548,4 @@ fn wrong_with(report: &BackupReport) -> Vec<String> {
 
 fn said_of(other: &Live) -> String {
     format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())
-}
-
-/// Waits, unless interrupted.
-pub(super) fn pause(ms: i64, cancel: &Cancel) -> Result<()> {
-    let mut left = ms;
-    while left > 0 {
-        cancel.check()?;
-        let piece = left.min(PIECE_MS);
-        // Nothing else ends the wait, so the answer says only that the time has passed.
-        let _ = crossbeam_channel::after(Duration::from_millis(piece.unsigned_abs())).recv();
-        left -= piece;
-    }
-    cancel.check()
 }

@@ -31,6 +31,9 @@ pub const LATE_MS: i64 = 120_000;
 pub const BACK_MAX_MS: i64 = 3 * 3_600_000;
 /// Differences between the clocks below this are no step.
 pub const STEP_MS: i64 = 10_000;
+/// Most due times of a job that are looked at one by one when time has passed; beyond, only the newest is. A clock that
+/// stood at 1970 until the network was there would ask for half a million hourly ones.
+const LOOKED_AT_MAX: usize = 1000;
 /// Attempts that are made in any case when the program, not the run, ends too early.
 const INTERRUPTED_MAX: u32 = 3;
 
@@ -265,13 +268,22 @@ impl Scheduler {
     /// Looks at every due time that has come, once.
     fn admit(&mut self, id: &JobId, now: TimeMs, notes: &mut Vec<Note>) {
         let (Some(job), Some(memory)) = (self.jobs.get(id), self.memory.get_mut(id)) else { return };
-        let before = memory.pending;
+        let (before, mut looked_at) = (memory.pending, 0);
         while let Some(due) = self.agenda.next_due(job, memory.handled).filter(|due| *due <= now) {
             self.changed = true;
+            looked_at += 1;
+            if looked_at > LOOKED_AT_MAX
+                && let Some(newest) = job.last_due(now).filter(|newest| *newest > due)
+            {
+                notes.push(Note::PassedOver { job: id.clone(), from: due, into: newest });
+                memory.handled = TimeMs(newest.0 - 1);
+                continue;
+            }
             memory.handled = due;
             if let Some(again) = memory.again.take() {
                 memory.counts.failed += 1;
-                notes.push(Note::GaveUp { job: id.clone(), due: again.due, attempts: again.attempt - 1 });
+                let attempts = again.attempt.saturating_sub(1);
+                notes.push(Note::GaveUp { job: id.clone(), due: again.due, attempts, cut_off: false });
             }
             let planned = match job.start(due) {
                 Begin::At(at) => at,
@@ -433,7 +445,7 @@ impl Scheduler {
             _ => {
                 memory.counts.failed += 1;
                 if !run.replaced {
-                    notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt });
+                    notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt, cut_off: false });
                 }
             }
         }
@@ -448,7 +460,7 @@ impl Scheduler {
             self.try_again(id, run, now, notes);
         } else {
             memory.counts.failed += 1;
-            notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt });
+            notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt, cut_off: true });
         }
     }
 
@@ -463,7 +475,7 @@ impl Scheduler {
             notes.push(Note::Again { job: id.clone(), due: run.due, attempt, at });
         } else {
             memory.counts.failed += 1;
-            notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt });
+            notes.push(Note::GaveUp { job: id.clone(), due: run.due, attempts: run.attempt, cut_off: false });
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -126,8 +126,22 @@ impl StateDir {
     }
 }
 
+/// A path that leads nowhere does not become right by trying again; a disk may.
 fn unusable(path: &Path, e: &std::io::Error) -> Error {
-    Error::new(Kind::Config, format!("the state folder cannot be used: {e}")).at(path.display())
+    let kind = match e.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::Full,
+        ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::NotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::InvalidFilename
+        | ErrorKind::InvalidInput => Kind::Config,
+        _ if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => Kind::Config,
+        _ => Kind::Retry,
+    };
+    Error::new(kind, format!("the state folder cannot be used: {e}")).at(path.display())
 }
 
 /// The document in parts; with many jobs it is large.
@@ -181,6 +195,16 @@ mod tests {
         state.save(&memory()).unwrap();
         state.save(&memory()).unwrap();
         assert!(matches!(state.load(TimeMs(0)).unwrap(), Found::Memory(found) if found == memory()));
+    }
+
+    #[test]
+    fn a_disk_that_is_full_is_no_mistake_of_the_configuration() {
+        use rustix::io::Errno;
+        let kind = |errno: Errno| unusable(Path::new("/state"), &errno.into()).kind();
+        assert_eq!([Errno::NOSPC, Errno::DQUOT].map(kind), [Kind::Full; 2]);
+        assert_eq!([Errno::IO, Errno::STALE, Errno::MFILE, Errno::NOMEM].map(kind), [Kind::Retry; 4]);
+        let wrong = [Errno::NOTDIR, Errno::ACCESS, Errno::ROFS, Errno::LOOP, Errno::NAMETOOLONG];
+        assert_eq!(wrong.map(kind), [Kind::Config; 5]);
     }
 
     #[test]

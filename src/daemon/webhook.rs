@@ -105,6 +105,11 @@ fn tls() -> Result<TlsConfig, Unsent> {
 /// What is in a file, without blanks around it.
 fn text_of(path: &Path) -> Result<String, Unsent> {
     let wrong = |why: String| Unsent::final_(format!("{}: {why}", path.display()));
+    let found = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
+    if !found.is_file() {
+        // A pipe would be waited for without end.
+        return Err(wrong("it is no file".into()));
+    }
     let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(|e| wrong(e.kind().to_string()))?;

@@ -17,6 +17,8 @@ const YEAR_MS: i64 = 366 * 24 * 60 * MINUTE_MS;
 const SIGHT_MS: i64 = 2 * YEAR_MS;
 /// Where checks that need some time begin: 2027-01-01. The same text gets the same verdict every day.
 pub(super) const REFERENCE: TimeMs = TimeMs(1_798_761_600_000);
+/// How long ago the newest due time is looked for.
+const LOOK_BACK_MS: i64 = 10 * YEAR_MS;
 /// Most runs that are looked at for one gap.
 const LOOKED_AT_MAX: usize = 1500;
 
@@ -136,6 +138,22 @@ impl Calendar {
     /// The first time after `after` at which something is due.
     pub fn next_due(&self, task: Task, after: TimeMs) -> Option<TimeMs> {
         self.cron(task)?.next_after(self.zone, after)
+    }
+
+    /// The newest time up to `until`, and not more than ten years before it, at which something was due.
+    pub fn last_due(&self, task: Task, until: TimeMs) -> Option<TimeMs> {
+        let due_after = |at: i64| self.next_due(task, TimeMs(at)).filter(|due| *due <= until);
+        let mut due = due_after(until.0.saturating_sub(LOOK_BACK_MS))?;
+        // Nothing is due after `high`.
+        let mut high = until.0;
+        while high - due.0 > MINUTE_MS {
+            let middle = due.0 + (high - due.0) / 2;
+            match due_after(middle) {
+                Some(later) => due = later,
+                None => high = middle,
+            }
+        }
+        due_after(due.0).or(Some(due))
     }
 
     /// The end of the blackout that holds at a time, together with those that begin before it ends.

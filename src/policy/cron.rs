@@ -6,12 +6,16 @@
 //!
 //! Daylight saving: the crate is asked on a calendar without offsets, and the times that it names are turned
 //! into instants here. A local time that is skipped runs once, at the first instant after the gap; a local time
-//! that comes twice runs the first time only. Times that fall together run once.
+//! that comes twice runs the first time only, unless the schedule is one for every hour: that is about what has passed
+//! since, and not about the time of day. Times that fall together run once.
 
 use super::name::{one_line, quoted};
 use crate::base::TimeMs;
 use crate::error::{Error, Kind, Result};
-use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone,
+    Utc,
+};
 use chrono_tz::Tz;
 use std::str::FromStr;
 
@@ -198,9 +202,33 @@ impl Cron {
             local = self.next_local(local)?;
             let due = resolve(zone, local)?;
             if due > instant {
+                let due = self.in_second_pass(zone, instant, due).unwrap_or(due);
                 return Some(TimeMs(due.timestamp_millis()));
             }
         }
+    }
+
+    /// The first time after `after` and before `due`, which is the next one that comes for the first time, that comes for
+    /// the second time; only where it is due every hour.
+    fn in_second_pass(&self, zone: Tz, after: DateTime<Utc>, due: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let offset = |at: DateTime<Utc>| zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+        let name = after.naive_utc() + offset(after);
+        let second = matches!(zone.from_local_datetime(&name), MappedLocalTime::Ambiguous(_, at) if at == after);
+        if self.hour.values().count() < 24 || (offset(after) == offset(due) && !second) {
+            return None;
+        }
+        // Clocks were set back before `after` or are between the two: asked by a clock that is not set at all.
+        let by = |clock: FixedOffset| {
+            let mut local = after.naive_utc() + clock;
+            loop {
+                local = self.next_local(local)?;
+                let at = (local - clock).and_utc();
+                if at >= due || offset(at) == clock {
+                    return Some(at).filter(|at| *at < due);
+                }
+            }
+        };
+        [offset(after), offset(due)].into_iter().filter_map(by).min()
     }
 
     /// The first calendar time after another.
@@ -368,6 +396,16 @@ mod tests {
         );
         // Asked in the second of two equal hours.
         assert_eq!(times("30 2 * * *", berlin, "2027-10-31T01:10:00Z", 1), ["2027-11-01 02:30 +0100"]);
+        // What is due every hour is so in both.
+        assert_eq!(
+            times("30 * * * *", berlin, "2027-10-30T23:45:00Z", 3),
+            ["2027-10-31 02:30 +0200", "2027-10-31 02:30 +0100", "2027-10-31 03:30 +0100"]
+        );
+        assert_eq!(
+            times("*/30 * * * 0", chrono_tz::Australia::Lord_Howe, "2027-04-03T14:15:00Z", 3),
+            ["2027-04-04 01:30 +1100", "2027-04-04 01:30 +1030", "2027-04-04 02:00 +1030"]
+        );
+        assert_eq!(times("0 * * * *", berlin, "2027-03-28T00:30:00Z", 1), ["2027-03-28 03:00 +0200"]);
         // A zone that skipped a day.
         assert_eq!(
             times("0 12 30 12 *", chrono_tz::Pacific::Apia, "2011-12-01T00:00:00Z", 1),
@@ -509,6 +547,7 @@ mod tests {
                     due |= passed > latest && matches(&passed);
                     passed += TimeDelta::minutes(1);
                 }
+                due |= hour.1.len() == 24 && matches(&local);
                 latest = latest.max(local);
                 before = local;
                 if due {

@@ -155,6 +155,14 @@ impl Walk<'_> {
     }
 
     fn number(&mut self, node: &Node, text: &str, plain: bool, schema: &Json) -> Json {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let octal = digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+        if plain && octal {
+            let what =
+                format!("{} is one number to some and another to others: a leading zero may mean base 8", quoted(text));
+            self.note(&node.at, what, "write it without the zero");
+            return Json::Null;
+        }
         let number = text.parse::<i64>().ok().filter(|_| plain && !text.starts_with('+'));
         let Some(number) = number else { return self.wrong_type(node, "integer") };
         let min = schema["minimum"].as_i64().unwrap_or(i64::from(i32::MIN));

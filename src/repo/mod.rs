@@ -5,6 +5,7 @@
 //! re-uses (those in published segments) or that nobody refers to.
 
 pub mod epochs;
+pub mod held;
 pub mod holds;
 pub mod index;
 pub mod init;

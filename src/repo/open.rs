@@ -3,6 +3,7 @@
 //! A region that is missing, empty or another repository's is set aside with its reason; the others go on.
 
 use super::epochs::Epochs;
+use super::held::Held;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ConfigNo, Digest, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
@@ -103,13 +104,13 @@ fn several(rivals: &BTreeMap<RepoId, Vec<String>>) -> Error {
 
 /// Marks that name different repositories: the one that the secret opens is meant. Without that, one forged or
 /// swapped mark would lock everybody out.
-fn open_among(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
+fn open_among(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
     let rivals = repositories(&Regions::connect(opening.addresses, false, opening.handle));
     let mut opened = None;
     let mut failed = None;
     for id in rivals.keys() {
         let one = Opening { pin: Some(*id), ..*opening };
-        match open(&one, secret) {
+        match open_asked(&one, asked) {
             Ok(_) if opened.is_some() => return Err(several(&rivals)),
             Ok(repo) => opened = Some(repo),
             Err(e) => failed = Some(e),
@@ -149,11 +150,30 @@ fn nothing_usable(regions: &Regions) -> Error {
 /// # Errors
 /// Nothing usable, wrong key, a key that was removed, a newer format, or damage in all copies.
 pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
+    open_asked(opening, Asked { secret, held: None })
+}
+
+/// Opens the repository with a secret that was used before, and will be.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_held(opening: &Opening<'_>, held: &Held) -> Result<Repo> {
+    open_asked(opening, Asked { secret: held.secret(), held: Some(held) })
+}
+
+/// What is tried at the slots.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    secret: &'a Unlock,
+    held: Option<&'a Held>,
+}
+
+fn open_asked(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
     let Marked { regions, id } = match mark(opening) {
-        Err(e) if e.kind() == Kind::Foreign && opening.pin.is_none() => return open_among(opening, secret),
+        Err(e) if e.kind() == Kind::Foreign && opening.pin.is_none() => return open_among(opening, asked),
         marked => marked?,
     };
-    let (slot, keys, config) = unlock(&regions, &id, secret)?;
+    let (slot, keys, config) = unlock(&regions, &id, asked)?;
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
             .advise("install a newer holdfast; nothing was changed"));
@@ -223,12 +243,13 @@ pub fn open_slot_object(bytes: &[u8], repo: &RepoId, id: SlotId) -> std::result:
 
 /// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
 /// removed, or never listed because another change was quicker, must not hide the one that counts.
-fn unlock(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, SlotKeys, Config)> {
+fn unlock(regions: &Regions, repo: &RepoId, Asked { secret, held }: Asked<'_>) -> Result<(Slot, SlotKeys, Config)> {
     let ids = slot_ids(regions, regions.healthy());
     if ids.is_empty() {
         return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
     }
     let (mut tried, mut opened, mut unreadable) = (0, None, None);
+    let ids = held.map_or_else(|| ids.iter().copied().collect(), |held| held.in_turn(ids.clone()));
     for id in ids {
         let slot = match read_slot(regions, repo, id) {
             Ok(slot) => slot,
@@ -237,7 +258,8 @@ fn unlock(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, Sl
                 continue;
             }
         };
-        let seed = match seed_for(&slot, secret) {
+        let known = held.and_then(|held| held.known(&slot));
+        let seed = match known.map_or_else(|| seed_for(&slot, secret), |seed| Ok(Some(seed))) {
             Ok(Some(seed)) => seed,
             Ok(None) => continue,
             Err(e) if e.kind() == Kind::WrongKey => return Err(e),
@@ -250,6 +272,7 @@ fn unlock(regions: &Regions, repo: &RepoId, secret: &Unlock) -> Result<(Slot, Sl
         };
         tried += 1;
         if let Ok((anchor, keys)) = slot.open(&seed) {
+            held.into_iter().for_each(|held| held.keep(&slot, &seed));
             match walk_chain(regions, repo, &anchor) {
                 Ok(config) if config.lists(&slot.id) => return Ok((slot, keys, config)),
                 Ok(config) => opened = Some(removed_in(&config)),

@@ -20,10 +20,14 @@ impl Told {
         self.tell("remark", job, None, &text, Value::Null);
     }
 
-    /// Decisions. After a long absence many due times of a job are done by one run: that is one line.
+    /// Decisions. After a long absence many due times of a job are done by one run, or all are missed: that is one line.
     pub fn notes(&self, notes: &[Note]) {
-        let coalesced = |note: &Note| matches!(note, Note::Coalesced { .. }).then(|| note.about().0.cloned());
-        for same in notes.chunk_by(|a, b| coalesced(a).is_some() && coalesced(a) == coalesced(b)) {
+        let many = |note: &Note| match note {
+            Note::Coalesced { job, .. } => Some((job.clone(), None)),
+            Note::Missed { job, why, .. } => Some((job.clone(), Some(*why))),
+            _ => None,
+        };
+        for same in notes.chunk_by(|a, b| many(a).is_some() && many(a) == many(b)) {
             let (Some(first), Some(last)) = (same.first(), same.last()) else { continue };
             let (job, due) = last.about();
             let text = match first.about().1.filter(|_| same.len() > 1) {

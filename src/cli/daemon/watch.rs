@@ -2,8 +2,7 @@
 //! links that are swapped, as clusters do, and works on every file system.
 
 use crate::base::{Digest, Env};
-use crate::cli::configuration;
-use std::os::unix::fs::MetadataExt;
+use crate::cli::configuration::look;
 use std::path::Path;
 
 /// How often it is looked, at the most.
@@ -15,9 +14,9 @@ const SHARE: i64 = 250;
 pub struct Watch<'c> {
     path: Option<&'c Path>,
     /// The files as they are in force.
-    taken: Digest,
+    taken: Option<Digest>,
     /// As they were when last looked at.
-    seen: Digest,
+    seen: Option<Digest>,
     next: i64,
 }
 
@@ -51,25 +50,5 @@ impl<'c> Watch<'c> {
         self.taken = look(self.path);
         let value = read();
         (value, look(self.path) == self.taken)
-    }
-}
-
-/// Which files there are, and their places, sizes and times.
-fn look(path: Option<&Path>) -> Digest {
-    let mut lines = String::new();
-    match configuration::paths(path) {
-        Ok((paths, _)) => paths.iter().for_each(|path| lines.push_str(&line(path))),
-        Err(e) => lines.push_str(&e.to_string()),
-    }
-    Digest::of(lines.as_bytes())
-}
-
-fn line(path: &Path) -> String {
-    match std::fs::metadata(path) {
-        Ok(m) => {
-            let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
-            format!("{} {} {} {} {times:?}\n", path.display(), m.dev(), m.ino(), m.len())
-        }
-        Err(e) => format!("{} {e}\n", path.display()),
     }
 }

@@ -234,6 +234,8 @@ fn one_mistake_each() {
         ("retries: {max: 1000}", &["spec.retries.max", "from 0 to 100"]),
         ("objectives: {}", &["spec.objectives", "`rpo` is missing"]),
         ("priority: 1.5", &["spec.priority", "a whole number"]),
+        ("priority: 010", &["spec.priority", "`010`", "base 8", "without the zero"]),
+        ("priority: 0o10", &["spec.priority", "a whole number"]),
         // What nothing serves is no field.
         ("objectives: {rpo: 1d, rto: 1h}", &["unknown field `rto`"]),
         ("verify: {schedule: '@daily', period: 30d}", &["spec.verify.period", "presence reads nothing"]),
