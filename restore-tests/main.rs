@@ -32,6 +32,7 @@ mod retention;
 mod scheduler;
 mod serve;
 mod sessions;
+mod status;
 mod tidy;
 mod torture;
 mod vectors;
