@@ -77,9 +77,12 @@ fn look(context: &Context, args: &Args) -> Result<Outcome> {
     Ok(Outcome::new(exit, text(&status, &refused, exit, now), value))
 }
 
+/// Where the repository is, the configuration with its name in it, and what is wrong with that.
+type Configured = (Places, Option<(Configuration, Name)>, Vec<String>);
+
 /// The repository and the configuration. Where that has mistakes which do not concern the repository, they are
 /// returned, and the rest is told all the same.
-fn configured(context: &Context) -> Result<(Places, Option<(Configuration, Name)>, Vec<String>)> {
+fn configured(context: &Context) -> Result<Configured> {
     let e = match context.places_and_configuration() {
         Ok((places, configuration)) => return Ok((places, configuration, Vec::new())),
         Err(e) => e,
