@@ -22,7 +22,7 @@ lengths:
 
 # A daemon through a simulated year on real repositories, with twenty deaths; the suite does a quarter.
 year:
-    HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --no-capture year::
+    HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
 race *args:
@@ -35,3 +35,7 @@ race-quick:
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}
+
+# Ten thousand policies: time to load, and what an idle daemon costs with them.
+many-policies *args:
+    scripts/many-policies {{args}}

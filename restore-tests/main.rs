@@ -27,6 +27,7 @@ mod operating;
 mod policies;
 mod properties;
 mod reader;
+mod recall;
 mod regions;
 mod retention;
 mod scheduler;

@@ -243,7 +243,9 @@ impl Year {
         let (env, handle) = (&self.env, self.runtime.handle());
         let key: [u8; 32] = std::fs::read(self.benches[which].path("key")).unwrap().try_into().unwrap();
         let opening = Opening { addresses: &addresses, copies_min: 2, pin: None, env, handle };
-        Ok(Arc::new(open(&opening, &Unlock::KeyFile(key.into()))?))
+        let mut repo = open(&opening, &Unlock::KeyFile(key.into()))?;
+        repo.keep_index_in(&self.state);
+        Ok(Arc::new(repo))
     }
 
     /// The daemon's whole life: from one death to the next.

@@ -59,6 +59,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("rustls", &["daemon"]),
     ("rustls_native_certs", &["daemon"]),
     ("getrandom", &["base"]),
+    ("libc", &["base"]),
 ];
 
 /// Lines of the longest function.

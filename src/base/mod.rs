@@ -1,9 +1,10 @@
-//! Ids, units, clock and entropy, cancellation, pace and progress: std and serde only, no I/O
-//! but the kernel's clock and random numbers.
+//! Ids, units, clock and entropy, cancellation, pace, progress and the allocator: std, serde and the C library only, no
+//! I/O but the kernel's clock and random numbers.
 
 pub mod cancel;
 pub mod clock;
 pub mod ids;
+pub mod memory;
 pub mod pace;
 pub mod progress;
 pub mod units;

@@ -26,6 +26,7 @@ mod snapshots;
 mod status;
 mod verify;
 
+use crate::base::memory;
 use crate::error::{Error, Exit};
 use args::{Args, Verb};
 use clap::Parser;
@@ -43,6 +44,7 @@ pub fn main() -> u8 {
             return code;
         }
     };
+    memory::give_large_buffers_back();
     raise_descriptor_limit();
     let json = args.global.json;
     let done = Context::new(args.global).and_then(|context| run(&context, args.verb));

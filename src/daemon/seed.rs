@@ -46,7 +46,7 @@ fn newest(configuration: &Configuration, name: &str, open: &Open<'_>) -> Result<
     let repository = configuration.repository(Some(name))?;
     let repo = open(repository, repository.copies_min())?;
     let mut found: BTreeMap<(String, Task), TimeMs> = BTreeMap::new();
-    for snapshot in View::load(&repo)?.snapshots.values() {
+    for snapshot in View::recall(&repo)?.snapshots.values() {
         let manifest = &snapshot.manifest;
         let kinds: &[Task] =
             if manifest.mode == Mode::Incremental { &[Task::Incremental] } else { &[Task::Incremental, Task::Full] };

@@ -257,6 +257,11 @@ impl Regions {
         lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
     }
 
+    /// How much was recorded so far.
+    pub fn findings_count(&self) -> usize {
+        lock(&self.findings).all.len()
+    }
+
     /// Removes what dead writers left half-written.
     ///
     /// # Errors
@@ -304,6 +309,32 @@ impl Regions {
     pub fn get_range(&self, ix: usize, key: &Key, offset: u64, len: u64) -> Result<Bytes> {
         let store = self.store(ix)?;
         self.handle.block_on(store.get_range(key, offset, len)).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// As [`Regions::get`], into a buffer that keeps its memory for the next read.
+    ///
+    /// # Errors
+    /// As for [`Regions::get`].
+    pub fn get_into<'b>(&self, ix: usize, key: &Key, len_max: u64, buffer: &'b mut Vec<u8>) -> Result<&'b mut [u8]> {
+        let store = self.store(ix)?;
+        self.handle.block_on(store.get_into(key, len_max, buffer)).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// As [`Regions::get_range`], into a buffer that keeps its memory for the next read.
+    ///
+    /// # Errors
+    /// As for [`Regions::get_range`].
+    pub fn get_range_into<'b>(
+        &self,
+        ix: usize,
+        key: &Key,
+        range: std::ops::Range<u64>,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b mut [u8]> {
+        let store = self.store(ix)?;
+        let len = range.end.saturating_sub(range.start);
+        let read = store.get_range_into(key, range.start, len, buffer);
+        self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))
     }
 
     /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is recorded.

@@ -199,7 +199,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     let walker = Walker::new(&paths, options.walk.clone())?;
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
-    let view = View::load(repo)?;
+    let view = View::recall(repo)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();

@@ -10,7 +10,6 @@ use crate::repo::index::Located;
 use crate::repo::reader::slice_of;
 use crate::source::files::TargetDir;
 use crate::store::Key;
-use bytes::BytesMut;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -64,6 +63,8 @@ pub(super) struct Window {
 struct Hands {
     coder: Coder,
     scratch: Vec<u8>,
+    /// What is read.
+    buffer: Vec<u8>,
 }
 
 /// Neighbouring records of one pack, with the references to them.
@@ -98,7 +99,7 @@ impl Window {
             plan_ranges(shared, std::mem::take(&mut self.refs)).into_iter().map(|r| Some(r).into()).collect();
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut hands = Hands { coder: Coder::default(), scratch: Vec::new() };
+            let mut hands = Hands { coder: Coder::default(), scratch: Vec::new(), buffer: Vec::new() };
             while !shared.cancel.raised() {
                 let Some(slot) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                 if let Some(range) = crate::region::lock(slot).take() {
@@ -159,11 +160,12 @@ fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
     let key = Key::Pack(name);
     let repo = &shared.reader.repo;
     let ix = shared.reader.order(first.regions).first().copied();
+    let Hands { coder, scratch, buffer } = hands;
     let fetched = ix.and_then(|ix| {
-        let read = repo.regions.get_range(ix, &key, u64::from(range.from), u64::from(range.to - range.from));
+        let read = repo.regions.get_range_into(ix, &key, u64::from(range.from)..u64::from(range.to), buffer);
         let keys = shared.reader.pack_keys(&name, ix);
         match (read, keys) {
-            (Ok(bytes), Ok(keys)) => Some((BytesMut::from(bytes), keys)),
+            (Ok(bytes), Ok(keys)) => Some((bytes, keys)),
             // Read again alone, which names what is missing as such.
             (Err(e), _) | (_, Err(e)) if e.kind() == Kind::NotFound => None,
             (Err(e), _) | (_, Err(e)) => {
@@ -172,8 +174,8 @@ fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
             }
         }
     });
-    let Some((mut bytes, keys)) = fetched else {
-        range.refs.into_iter().for_each(|(_, chunk)| fetch_alone(shared, chunk, &mut hands.coder));
+    let Some((bytes, keys)) = fetched else {
+        range.refs.into_iter().for_each(|(_, chunk)| fetch_alone(shared, chunk, coder));
         return;
     };
     shared.progress.bytes_read.add(bytes.len() as u64);
@@ -186,7 +188,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
         }
         let start = (at.place.offset - range.from) as usize;
         let sealed = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
-        let plain = shared.reader.open_at(&keys, &at, sealed, &mut hands.coder, &mut hands.scratch);
+        let plain = shared.reader.open_at(&keys, &at, sealed, coder, scratch);
         if let (Err(why), Some(ix)) = (&plain, ix) {
             repo.regions.record(ix, &key.path(), why.to_string());
         }
@@ -198,7 +200,7 @@ fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
             });
             match part {
                 Some(part) if part.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, part),
-                _ => fetch_alone(shared, chunk, &mut hands.coder),
+                _ => fetch_alone(shared, chunk, coder),
             }
         }
     }

@@ -8,7 +8,7 @@ mod packs;
 mod part;
 mod trees;
 
-use self::packs::{Packs, Places, check_pack, ciphertexts, fetch_pack, parallel, places_by_pack};
+use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, parallel, places_by_pack};
 pub use self::part::Part;
 use self::trees::trees;
 use super::ledger::Ledger;
@@ -178,23 +178,27 @@ pub fn run(
     Ok(report)
 }
 
-/// Where a segment was found damaged, this machine's copy of it must not hide that from the next backup: what no
-/// region can say any more is to be stored again.
+/// Where a segment, an outcome or a marker was found damaged, what this machine knows of it must not hide that from the
+/// next backup: what no region can say any more is to be stored again.
 fn distrust(repo: &Repo, findings: &[Finding]) {
-    if let Some(cache) = repo.index_cache().filter(|_| names_segment(findings)) {
+    if let Some(cache) = repo.index_cache().filter(|_| names_known(findings)) {
         cache.clear();
     }
 }
 
-/// The same after a check without a key: for the local index of repository `id` in the folder `state`.
+/// The same after a check without a key: for what is known of repository `id` in the folder `state`.
 pub fn distrust_local(state: &Path, id: &RepoId, findings: &[Finding]) {
-    if names_segment(findings) {
+    if names_known(findings) {
         Cache::discard(state, id);
     }
 }
 
-fn names_segment(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| matches!(Key::parse(&finding.object), Some(Key::Index(_))))
+/// Whether something is among the findings of which this machine keeps what it read.
+fn names_known(findings: &[Finding]) -> bool {
+    let known = |finding: &Finding| {
+        matches!(Key::parse(&finding.object), Some(Key::Index(_) | Key::Snapshot(_) | Key::Forgotten(_)))
+    };
+    findings.iter().any(known)
 }
 
 /// What every region is judged by.
@@ -249,17 +253,18 @@ impl Looking<'_> {
     ) -> Result<()> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
-        parallel(packs, self.wish.workers, self.cancel, |name| {
-            let Some(bytes) = fetch_pack(regions, ix, name, self.pace.as_ref(), scrub)? else { return Ok(()) };
+        parallel(packs, self.wish.workers, self.cancel, |name, Hands { buffer, coder, scratch }| {
+            let fetched = fetch_pack(regions, ix, name, (self.pace.as_ref(), scrub), buffer)?;
+            let Some(bytes) = fetched else { return Ok(()) };
             let size = bytes.len() as u64;
             progress.bytes_read.add(size);
             progress.bytes_done.add(size);
             let checked = match self.wish.level {
                 Level::Content => {
                     let expected = self.places.get(name).map_or(&[][..], |all| all);
-                    check_pack(self.repo, name, bytes.into(), expected)
+                    check_pack(self.repo, name, bytes, expected, coder, scratch)
                 }
-                Level::Presence | Level::Ciphertext => pack::check_name(name, &bytes).map(|()| 0),
+                Level::Presence | Level::Ciphertext => pack::check_name(name, bytes).map(|()| 0),
             };
             if let Some(scrub) = scrub {
                 scrub.looked(name, checked.as_ref().err().map(ToString::to_string));

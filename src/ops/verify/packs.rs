@@ -16,19 +16,29 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// What one worker re-uses from pack to pack.
+#[derive(Default)]
+pub(super) struct Hands {
+    /// A whole pack.
+    pub(super) buffer: Vec<u8>,
+    pub(super) coder: Coder,
+    pub(super) scratch: Vec<u8>,
+}
+
 /// Runs `each` for every item on several threads; stops at the first error.
 pub(super) fn parallel<T: Sync>(
     items: &[T],
     workers: usize,
     cancel: &Cancel,
-    each: impl Fn(&T) -> Result<()> + Sync,
+    each: impl Fn(&T, &mut Hands) -> Result<()> + Sync,
 ) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let work = || {
+        let mut hands = Hands::default();
         while !cancel.raised() && lock(&failed).is_none() {
             let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(e) = each(item) {
+            if let Err(e) = each(item, &mut hands) {
                 lock(&failed).get_or_insert(e);
             }
         }
@@ -71,15 +81,16 @@ pub(super) fn ciphertexts(
     still_damaged(regions, ix, scrub, &there, &packs);
     let totals = Mutex::new((0u64, 0u64));
     let pace = wish.pace(cancel);
-    parallel(&packs, wish.workers, cancel, |name| {
-        let Some(bytes) = fetch_pack(regions, ix, name, pace.as_ref(), scrub)? else { return Ok(()) };
+    parallel(&packs, wish.workers, cancel, |name, hands| {
+        let fetched = fetch_pack(regions, ix, name, (pace.as_ref(), scrub), &mut hands.buffer)?;
+        let Some(bytes) = fetched else { return Ok(()) };
         progress.bytes_read.add(bytes.len() as u64);
         progress.bytes_done.add(bytes.len() as u64);
         let mut totals = lock(&totals);
         totals.0 += 1;
         totals.1 += bytes.len() as u64;
         drop(totals);
-        let checked = pack::check_name(name, &bytes);
+        let checked = pack::check_name(name, bytes);
         if let Some(scrub) = scrub {
             scrub.looked(name, checked.as_ref().err().map(ToString::to_string));
         }
@@ -95,15 +106,15 @@ pub(super) fn ciphertexts(
 }
 
 /// A whole pack; `None` when it is not to be had, which is recorded.
-pub(super) fn fetch_pack(
+pub(super) fn fetch_pack<'b>(
     regions: &Regions,
     ix: usize,
     name: &PackName,
-    pace: Option<&Pace>,
-    scrub: Option<&Scrub<'_>>,
-) -> Result<Option<bytes::Bytes>> {
+    (pace, scrub): (Option<&Pace>, Option<&Scrub<'_>>),
+    buffer: &'b mut Vec<u8>,
+) -> Result<Option<&'b mut [u8]>> {
     let key = Key::Pack(*name);
-    match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
+    match regions.get_into(ix, &key, OBJECT_BYTES_MAX as u64, buffer) {
         Ok(bytes) => {
             if let Some(pace) = pace {
                 pace.book(bytes.len() as u64).wait();
@@ -141,17 +152,17 @@ pub(super) fn places_by_pack(index: &Index) -> Places {
 pub(super) fn check_pack(
     repo: &Repo,
     name: &PackName,
-    mut bytes: Vec<u8>,
+    bytes: &mut [u8],
     expected: &[Located],
+    coder: &mut Coder,
+    scratch: &mut Vec<u8>,
 ) -> std::result::Result<u64, FormatError> {
-    pack::check_name(name, &bytes)?;
-    let keys = keys_of(repo, &bytes)?;
-    let mut coder = Coder::default();
+    pack::check_name(name, bytes)?;
+    let keys = keys_of(repo, bytes)?;
     let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
-    let mut scratch = Vec::new();
-    for at in pack::records(&keys, &bytes)? {
+    for at in pack::records(&keys, bytes)? {
         let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        match open_record(repo.id_key(), &keys, at.number, record, &mut coder, &mut scratch)?.0 {
+        match open_record(repo.id_key(), &keys, at.number, record, coder, scratch)?.0 {
             Content::Chunk(id, len) => {
                 found.insert((id, at.offset, at.len, at.number, None, len));
             }

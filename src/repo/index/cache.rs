@@ -7,7 +7,7 @@
 
 use super::memory::Memory;
 use super::run::{Cursor, Making, Plan, Raw, Run, SegmentLine};
-use super::sealed::Broken;
+use super::sealed::{self, Broken};
 use crate::base::{Env, RepoId};
 use crate::crypto::{Secret, kd};
 use crate::region::lock;
@@ -79,6 +79,10 @@ fn folder_of(state: &Path, repo: &RepoId) -> PathBuf {
     state.join(format!("index-{repo}"))
 }
 
+fn clear(folder: &Path) {
+    ["run-", "about-"].iter().flat_map(|prefix| files(folder, prefix)).for_each(|path| remove(&path));
+}
+
 fn files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)));
@@ -121,12 +125,47 @@ impl Cache {
 
     /// Removes everything that is kept for a repository; needs no key.
     pub fn discard(state: &Path, repo: &RepoId) {
-        files(&folder_of(state, repo), "run-").iter().for_each(|path| remove(path));
+        clear(&folder_of(state, repo));
     }
 
     /// Removes everything.
     pub fn clear(&self) {
-        files(&self.folder, "run-").iter().for_each(|path| remove(path));
+        clear(&self.folder);
+    }
+
+    /// What [`Cache::write_file`] wrote under this name, if it is still that.
+    pub fn read_file(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.folder.join(format!("about-{name}"));
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path).ok()?;
+        sealed::read_whole(&file, name, &self.root).or_else(|| {
+            self.broken(&path);
+            None
+        })
+    }
+
+    /// Seals bytes into a file of this name, in place of the one before.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write_file(&self, name: &str, bytes: Vec<u8>) -> io::Result<()> {
+        self.make_folder()?;
+        self.sweep();
+        let random: [u8; 8] = self.env.random().map_err(io::Error::other)?;
+        let salt = self.env.random().map_err(io::Error::other)?;
+        let staged = self.folder.join(format!("new-{:016x}", u64::from_le_bytes(random)));
+        let written = self.stage(&staged).and_then(|file| {
+            sealed::write_whole(&file, name, &self.root, salt, bytes)?;
+            std::fs::rename(&staged, self.folder.join(format!("about-{name}")))
+        });
+        written.inspect_err(|_| remove(&staged))
+    }
+
+    /// A new file, held as long as it is open: what nobody holds was left by a dead process.
+    fn stage(&self, staged: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(staged)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
     }
 
     fn files(&self, prefix: &str) -> Vec<PathBuf> {
@@ -212,10 +251,7 @@ impl Cache {
         plan: Plan,
         fill: impl FnOnce(&mut Making) -> Result<(), E>,
     ) -> Result<Run, E> {
-        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(staged)?;
-        // Held as long as this process lives: what nobody holds was left by a dead one.
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from)?;
-        let mut making = Making::begin(file, &self.root, salt, plan)?;
+        let mut making = Making::begin(self.stage(staged)?, &self.root, salt, plan)?;
         fill(&mut making)?;
         let file = making.finish()?;
         Run::open(file, &self.root).map_err(|Broken| io::Error::other("it does not hold what was written").into())

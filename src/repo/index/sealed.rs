@@ -52,6 +52,50 @@ fn cipher(root: &Secret<32>, salt: &[u8]) -> Cipher {
     Cipher::new(&kd("index cache file", &[root.bytes(), salt]))
 }
 
+const WHOLE_MAGIC: &[u8; 8] = b"hfabout1";
+/// The longest file that is read whole, in bytes.
+const WHOLE_BYTES_MAX: u64 = 1 << 30;
+
+fn whole_cipher(root: &Secret<32>, name: &str, salt: &[u8]) -> Cipher {
+    Cipher::new(&kd("local file", &[root.bytes(), salt, name.as_bytes()]))
+}
+
+/// The content of a file that is one piece.
+pub fn read_whole(file: &File, name: &str, root: &Secret<32>) -> Option<Vec<u8>> {
+    let len = file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+    if len > WHOLE_BYTES_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let (start, _) = bytes.split_at_checked(WHOLE_MAGIC.len() + SALT_BYTES)?;
+    let (magic, salt) = start.split_at(WHOLE_MAGIC.len());
+    let cipher = (magic == WHOLE_MAGIC).then(|| whole_cipher(root, name, salt))?;
+    let mut sealed = bytes.split_off(start.len());
+    let (body, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>()?;
+    cipher.open_in_place(&[0; 12], &[], body, tag).ok()?;
+    sealed.truncate(sealed.len() - TAG_BYTES);
+    Some(sealed)
+}
+
+/// Writes a file that is one piece. Its key is used once: the salt is random.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_whole(
+    mut file: &File,
+    name: &str,
+    root: &Secret<32>,
+    salt: [u8; SALT_BYTES],
+    mut body: Vec<u8>,
+) -> io::Result<()> {
+    let tag = whole_cipher(root, name, &salt).seal_in_place(&[0; 12], &[], &mut body);
+    file.write_all(WHOLE_MAGIC)?;
+    file.write_all(&salt)?;
+    file.write_all(&body)?;
+    file.write_all(&tag)
+}
+
 /// A file that is read.
 pub struct Sealed {
     file: File,

@@ -1,8 +1,10 @@
 //! Which snapshots there are: manifests of all regions less what was forgotten, and whether anything
 //! that a manifest vouches for is missing.
 
+mod recall;
+
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::base::{Digest, Generation, SessionId, TimeMs};
+use crate::base::{Digest, Generation, SessionId, TimeMs, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
@@ -12,6 +14,7 @@ use crate::format::signed::check_sum;
 use crate::format::snapshot::{Manifest, Seen};
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
+use recall::{Place, Recall};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot.
@@ -22,7 +25,7 @@ pub struct Snapshot {
     /// Digest of the manifest.
     pub digest: Digest,
     /// Who signed it.
-    pub writer: crate::base::WriterId,
+    pub writer: WriterId,
     /// Regions that list it.
     pub regions: RegionSet,
     /// The earliest time that a region's store gives its manifest.
@@ -50,23 +53,31 @@ pub struct View {
     unsure: BTreeSet<SessionId>,
 }
 
-/// Where something is listed, and the earliest time that a store gives it.
+/// Where something is listed.
 struct Places {
     at: RegionSet,
+    /// The earliest time that a store gives it.
     earliest: TimeMs,
+    /// What each region says of it.
+    all: Vec<Place>,
+    /// Whether the id of each of these regions is known.
+    known: bool,
 }
 
 fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, Places> {
     let mut found: BTreeMap<SessionId, Places> = BTreeMap::new();
     for ix in repo.usable().iter() {
+        let id = repo.regions.region(ix).id;
         match repo.regions.list(ix, prefix) {
             Ok(listed) => {
                 for line in listed {
-                    if let Key::Snapshot(sid) | Key::Forgotten(sid) = line.key {
-                        let time = TimeMs(line.modified);
-                        let places = found.entry(sid).or_insert(Places { at: RegionSet::NONE, earliest: time });
-                        *places = Places { at: places.at.with(ix), earliest: places.earliest.min(time) };
-                    }
+                    let (Key::Snapshot(sid) | Key::Forgotten(sid)) = line.key else { continue };
+                    let time = TimeMs(line.modified);
+                    let none = Places { at: RegionSet::NONE, earliest: time, all: Vec::new(), known: true };
+                    let places = found.entry(sid).or_insert(none);
+                    (places.at, places.earliest) = (places.at.with(ix), places.earliest.min(time));
+                    places.known &= id.is_some();
+                    places.all.extend(id.map(|region| Place { region, size: line.size, modified: line.modified }));
                 }
             }
             Err(e) => repo.regions.fail(ix, e),
@@ -93,17 +104,25 @@ fn is_marked(repo: &Repo, sid: SessionId, at: RegionSet) -> bool {
     repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
 }
 
-/// Opens what stands at `snapshots/<sid>`; `None` for the end of a session without a snapshot.
-fn open_outcome(
-    repo: &Repo,
-    key: &Key,
-    sid: SessionId,
-    bytes: &[u8],
-) -> std::result::Result<Option<Snapshot>, FormatError> {
+/// What became of a session.
+#[derive(Debug)]
+enum Outcome {
+    /// A snapshot.
+    Snapshot(Snapshot),
+    /// It ended without one.
+    End,
+}
+
+fn snapshot(manifest: Manifest, digest: Digest, writer: WriterId) -> Snapshot {
+    Snapshot { manifest, digest, writer, regions: RegionSet::NONE, stored: TimeMs(0) }
+}
+
+/// Opens what stands at `snapshots/<sid>`.
+fn open_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::result::Result<Outcome, FormatError> {
     let opened = repo.open_object(key, bytes)?;
     match opened.kind {
         ObjectKind::Manifest => {}
-        ObjectKind::Tombstone | ObjectKind::Repack => return Ok(None),
+        ObjectKind::Tombstone | ObjectKind::Repack => return Ok(Outcome::End),
         _ => return Err(FormatError::Unsigned("not an outcome of a session")),
     }
     let manifest: Manifest = opened.decode("manifest")?;
@@ -114,13 +133,7 @@ fn open_outcome(
     if manifest.sid != sid || !allowed {
         return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
     }
-    Ok(Some(Snapshot {
-        manifest,
-        digest: opened.digest,
-        writer: opened.writer,
-        regions: RegionSet::NONE,
-        stored: TimeMs(0),
-    }))
+    Ok(Outcome::Snapshot(snapshot(manifest, opened.digest, opened.writer)))
 }
 
 /// Whether a region's copy fits its checksum.
@@ -132,10 +145,27 @@ fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
 fn record_ends(repo: &Repo, key: &Key, at: RegionSet, sid: SessionId) {
     for ix in at.iter() {
         let read = |bytes: &[u8]| open_outcome(repo, key, sid, bytes);
-        if let Ok(None) = repo.regions.read(RegionSet::of([ix]), key, SMALL_OBJECT_BYTES_MAX, read) {
+        if let Ok(Outcome::End) = repo.regions.read(RegionSet::of([ix]), key, SMALL_OBJECT_BYTES_MAX, read) {
             repo.regions.record(ix, &key.path(), "says that the session ended, but another region has its snapshot");
         }
     }
+}
+
+/// The end of a session stands in one region. Where another shows its manifest, that one was created first where it
+/// counts, and the end was put there by somebody else.
+fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Outcome> {
+    let key = Key::Snapshot(sid);
+    let read = |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
+    let found = read(at)?;
+    if matches!(found, Outcome::End) && at.count() > 1 {
+        for ix in at.iter() {
+            if let Ok(Outcome::Snapshot(snapshot)) = read(RegionSet::of([ix])) {
+                record_ends(repo, &key, at, sid);
+                return Ok(Outcome::Snapshot(snapshot));
+            }
+        }
+    }
+    Ok(found)
 }
 
 impl View {
@@ -144,15 +174,35 @@ impl View {
     /// # Errors
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
+        Self::load_with(repo, Recall::default())
+    }
+
+    /// The same, but what this machine has read before and the regions list unchanged is not read again. Damage that
+    /// leaves an object's size and time as they were is not seen; whoever looks for damage takes [`View::load`].
+    ///
+    /// # Errors
+    /// As for [`View::load`].
+    pub fn recall(repo: &Repo) -> Result<View> {
+        Self::load_with(repo, Recall::read(repo))
+    }
+
+    fn load_with(repo: &Repo, mut recall: Recall) -> Result<View> {
         let mut view = View::default();
-        for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
-            if is_marked(repo, sid, at) {
-                view.forgotten.insert(sid);
+        let (markers, outcomes) = (sids(repo, Prefix::Forgotten), sids(repo, Prefix::Snapshots));
+        for (sid, places) in &markers {
+            let before = repo.regions.findings_count();
+            let known = recall.marker(*sid, places);
+            if known || is_marked(repo, *sid, places.at) {
+                view.forgotten.insert(*sid);
+                if !known && repo.regions.findings_count() == before {
+                    recall.keep_marker(*sid, places);
+                }
             }
         }
-        for (sid, places) in sids(repo, Prefix::Snapshots) {
-            view.load_outcome(repo, sid, &places);
+        for (sid, places) in &outcomes {
+            view.load_outcome(repo, *sid, places, &mut recall);
         }
+        recall.write(repo, |sid| !outcomes.contains_key(sid) && !markers.contains_key(sid));
         view.check_config(repo)?;
         view.check_vouched(repo);
         Ok(view)
@@ -176,7 +226,7 @@ impl View {
             match self.snapshots.get_mut(&sid) {
                 Some(known) => (known.regions, known.stored) = (places.at, places.earliest),
                 None if self.ended.contains(&sid) || self.forgotten.contains(&sid) => {}
-                None => self.load_outcome(repo, sid, &places),
+                None => self.load_outcome(repo, sid, &places, &mut Recall::default()),
             }
         }
         self.check_config(repo)?;
@@ -184,34 +234,21 @@ impl View {
         Ok(self)
     }
 
-    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places) {
-        let (key, at) = (Key::Snapshot(sid), places.at);
-        let read =
-            |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
-        let mut found = read(at);
-        if matches!(found, Ok(None)) && at.count() > 1 {
-            // The end of a session stands in one region. Where another shows its manifest, that one was
-            // created first where it counts, and the end was put there by somebody else.
-            for ix in at.iter() {
-                if let Ok(Some(snapshot)) = read(RegionSet::of([ix])) {
-                    record_ends(repo, &key, at, sid);
-                    found = Ok(Some(snapshot));
-                    break;
+    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places, recall: &mut Recall) {
+        if let Some(outcome) = recall.outcome(sid, places) {
+            return self.take(sid, places, outcome);
+        }
+        let before = repo.regions.findings_count();
+        match read_outcome(repo, sid, places.at) {
+            Ok(outcome) => {
+                // What a region shows damaged is read again until it is mended.
+                if repo.regions.findings_count() == before {
+                    recall.keep_outcome(sid, places, &outcome);
                 }
-            }
-        }
-        if let Ok(Some(snapshot)) = &found {
-            self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
-        }
-        match found {
-            Ok(Some(snapshot)) if !self.forgotten.contains(&sid) => {
-                self.snapshots.insert(sid, Snapshot { regions: at, stored: places.earliest, ..snapshot });
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                self.ended.insert(sid);
+                self.take(sid, places, outcome);
             }
             Err(e) => {
+                let (key, at) = (Key::Snapshot(sid), places.at);
                 if e.kind() == Kind::WrongKey {
                     self.sealed_otherwise = self.sealed_otherwise.or(at);
                 }
@@ -220,6 +257,19 @@ impl View {
                 }
                 self.damaged.insert(sid, e.to_string());
             }
+        }
+    }
+
+    fn take(&mut self, sid: SessionId, places: &Places, outcome: Outcome) {
+        match outcome {
+            Outcome::Snapshot(snapshot) => {
+                self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
+                if !self.forgotten.contains(&sid) {
+                    let (regions, stored) = (places.at, places.earliest);
+                    self.snapshots.insert(sid, Snapshot { regions, stored, ..snapshot });
+                }
+            }
+            Outcome::End => _ = self.ended.insert(sid),
         }
     }
 

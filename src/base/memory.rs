@@ -1,0 +1,29 @@
+//! How the allocator treats memory that is freed.
+
+/// Buffers of this size and larger go back to the system when they are freed, in bytes.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 1 << 20;
+
+/// Makes the allocator give large buffers back. glibc raises its threshold for separate mappings with every large buffer
+/// that is freed, and from then on keeps such buffers in one arena a thread, where nothing trims them: a daemon that
+/// checks packs grew by tens of megabytes a check. A threshold that is set stays (`mallopt(3)`). Whoever reads or
+/// writes many large buffers uses the same ones again. musl's allocator gives them back of itself.
+pub fn give_large_buffers_back() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)]
+    {
+        // SAFETY: the call takes numbers, and touches nothing but the allocator's settings.
+        let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+}
+
+/// Gives back what lies free between the small things that are kept (`malloc_trim(3)`). Takes milliseconds: for the end of a
+/// run in a process that goes on.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)]
+    {
+        // SAFETY: the call takes a number, is safe beside other threads, and touches freed memory only.
+        let _ = unsafe { libc::malloc_trim(0) };
+    }
+}
