@@ -52,6 +52,7 @@ fn fill(mut catalog: Catalog, regions: &[RegionRef]) -> Done<()> {
             files: n,
             bytes: n << 20,
             errors: 0,
+            accepted: false,
             regions: regions.to_vec(),
         })
     };

@@ -74,11 +74,95 @@ fn shares_of_the_packs_get_round_to_all_of_them() {
     }
     let status = bench.json_at(&[], &["status"]).1;
     assert_eq!(status["regions"][1]["coverage"].as_f64(), Some(1.0), "{status:#}");
-    // What is damaged is found once its turn comes, and the next run is the turn of others.
-    flip(&packs(&bench, "b")[0]);
-    let found: Vec<i32> = (0..runs).map(|_| check(&bench).0).collect();
-    assert_eq!(found.iter().filter(|code| **code == 5).count(), 1, "{found:?}");
-    assert_eq!(bench.json_at(&[], &["status"]).0, 5);
+    // What is damaged is found once its turn comes. The next run is the turn of others, and still says so: it was not
+    // mended by not being looked at.
+    let damaged = &packs(&bench, "b")[0];
+    let sound = std::fs::read(damaged).unwrap();
+    flip(damaged);
+    let found: Vec<(i32, Value)> = (0..2 * runs).map(|_| check(&bench)).collect();
+    let first = found.iter().position(|(code, _)| *code == 5).expect("it was never found");
+    assert!(first < runs && found[first..].iter().all(|(code, _)| *code == 5), "{found:?}");
+    let earlier = |value: &Value| value["findings"].to_string().contains("found by an earlier check");
+    let others = found[first..].iter().filter(|(_, value)| earlier(value)).count();
+    assert!(others >= runs - 1 && others < found.len() - first, "read again in its turn, and no sooner: {found:?}");
+    let status = bench.json_at(&[], &["status"]);
+    let share = status.1["regions"][1]["coverage"].as_f64();
+    assert!(status.0 == 5 && share.is_some_and(|share| share < 1.0), "what is damaged is not verified: {share:?}");
+    std::fs::write(damaged, sound).unwrap();
+    assert!((0..=runs).any(|_| check(&bench).0 == 0), "it was mended");
+    assert_eq!(bench.json_at(&[], &["status"]).0, 0);
+}
+
+/// A check without a key does not know what should be there, but it does know what was.
+#[test]
+fn packs_that_are_gone_are_missed_with_and_without_a_key() {
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext}");
+    let gone = packs(&bench, "b").remove(0);
+    std::fs::rename(&gone, bench.path("hidden")).unwrap();
+    for _ in 0..2 {
+        let (code, value) = bench.json(&["verify", "--level", "ciphertext"]);
+        assert_eq!((code, value["findings"].as_array().map(Vec::len)), (5, Some(1)), "{value:#}");
+        assert_eq!(bench.json_at(&[], &["status"]).0, 5);
+    }
+    assert_eq!(check(&bench).0, 5);
+    assert_eq!(bench.json(&["verify", "--level", "ciphertext"]).0, 5);
+    std::fs::rename(bench.path("hidden"), &gone).unwrap();
+    assert_eq!(bench.json(&["verify", "--level", "ciphertext"]).0, 0);
+    assert_eq!(bench.json_at(&[], &["status"]).0, 0);
+}
+
+/// One bad sector: it is damage, and what lies elsewhere is read all the same, with and without a key.
+#[test]
+fn a_pack_that_cannot_be_read_does_not_keep_others_from_being_read() {
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, bytesMax: 1B}");
+    let bad = packs(&bench, "b").remove(0);
+    let check = || {
+        let mut command = std::process::Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=read,pread64"]).arg("-P").arg(&bad);
+        command.args(["-e", "inject=read,pread64:error=EIO", env!("CARGO_BIN_EXE_holdfast"), "--json", "--quiet"]);
+        command.args(["--key-file", "key", "run", "daily", "--kind", "verify"]);
+        command.env("HOLDFAST_STATE", bench.path("state")).current_dir(bench.dir.path());
+        let out = command.output().expect("strace is needed");
+        let value: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+        (out.status.code(), value)
+    };
+    let total = packs(&bench, "b").len();
+    let all: Vec<_> = (0..total).map(|_| check()).collect();
+    assert!(all.iter().any(|(code, _)| *code == Some(5)) && all.iter().all(|(code, _)| *code != Some(4)), "{all:?}");
+    let last = &all[total - 1].1;
+    assert!(last["findings"].to_string().contains("input/output error"), "{last:#}");
+    let sound = shares(last)[1] * total as f64;
+    assert_eq!(sound.round() as usize, total - 1, "every other one was read: {last:#}");
+    assert_eq!(last["coverage"][1]["damaged"], 1);
+}
+
+/// Damage that a check has found is not built upon: while the source has what was in it, that is stored again.
+#[test]
+fn what_is_known_to_be_damaged_is_stored_again() {
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext}");
+    let one = packs(&bench, "a").remove(0);
+    flip(&one);
+    assert_eq!(check(&bench).0, 5);
+    // One region has it still: an incremental run does not store it all again, a full one does.
+    let kind = |kind: &str| bench.json_at(&[], &["run", "daily", "--kind", kind]).0;
+    let count = || packs(&bench, "a").len();
+    let before = count();
+    assert_eq!((kind("incremental"), count()), (0, before));
+    assert_eq!(kind("full"), 0);
+    assert!(count() > before, "nothing was stored again");
+    let again = count();
+    assert_eq!((kind("full"), count()), (0, again), "it is stored once");
+    // Nowhere intact: the next run of any kind does, and old snapshots are whole again as well.
+    let others: Vec<PathBuf> = packs(&bench, "a").into_iter().filter(|path| *path != one).take(2).collect();
+    for path in others {
+        let inside = path.strip_prefix(bench.region("a")).unwrap();
+        flip(&bench.region("b").join(inside));
+        flip(&path);
+    }
+    assert_eq!(check(&bench).0, 5);
+    assert_eq!(kind("incremental"), 0);
+    bench.ok(&["restore", "latest", "--target", "out"]);
+    crate::harness::assert_same(&bench.path("source"), &bench.path("out"));
 }
 
 #[test]

@@ -52,19 +52,7 @@ fn the_configuration_in_the_readme_is_read() {
 fn every_exit_code_is_in_the_readme() {
     use holdfast::error::Exit;
     let readme = text("README.md");
-    let all = [
-        Exit::Done,
-        Exit::Failed,
-        Exit::Usage,
-        Exit::Partial,
-        Exit::Behind,
-        Exit::Damage,
-        Exit::NoRepository,
-        Exit::Refused,
-        Exit::WrongKey,
-        Exit::Interrupted,
-    ];
-    for exit in all {
+    for exit in Exit::ALL {
         assert!(readme.contains(&format!("\n| {} | ", exit as u8)), "{exit:?} is missing");
     }
 }

@@ -33,6 +33,7 @@ mod retention;
 mod scheduler;
 mod serve;
 mod sessions;
+mod status;
 mod telling;
 mod tidy;
 mod torture;

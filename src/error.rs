@@ -87,6 +87,20 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them, by number.
+    pub const ALL: [Exit; 10] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::Partial,
+        Exit::Behind,
+        Exit::Damage,
+        Exit::NoRepository,
+        Exit::Refused,
+        Exit::WrongKey,
+        Exit::Interrupted,
+    ];
+
     /// Where two apply, the first of 1, 5, 3, 4 counts.
     pub fn worse(self, other: Exit) -> Exit {
         let rank = |e: Exit| match e {
@@ -231,6 +245,25 @@ mod tests {
         assert_eq!(Exit::Behind.worse(Exit::Damage), Exit::Damage);
         assert_eq!(Exit::Done.worse(Exit::Behind), Exit::Behind);
         assert_eq!(Exit::Damage.worse(Exit::Failed), Exit::Failed);
+    }
+
+    #[test]
+    fn every_exit_is_listed_once_by_number() {
+        assert!(Exit::ALL.windows(2).all(|pair| (pair[0] as u8) < pair[1] as u8));
+        // Who adds one must say where it stands here, and so meets the list.
+        let place = |exit: Exit| match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Partial => 3,
+            Exit::Behind => 4,
+            Exit::Damage => 5,
+            Exit::NoRepository => 6,
+            Exit::Refused => 7,
+            Exit::WrongKey => 8,
+            Exit::Interrupted => 9,
+        };
+        assert!(Exit::ALL.iter().enumerate().all(|(n, exit)| place(*exit) == n));
     }
 
     #[test]

@@ -170,8 +170,11 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     for pack in files(&bench.region("a").join("packs")) {
         std::fs::write(&pack, noise(1, 100)).expect("damaged");
     }
+    let manifest = files(&bench.region("a").join("snapshots")).remove(0);
+    std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
+    run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
     braked(c);
@@ -282,6 +285,11 @@ fn runs(bench: &Bench, c: &mut Checker) {
     c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
     c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
+    let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file");
+    let hindered = text.replace("after: [{command: ['true']}]", "before: [{command: ['false']}]");
+    std::fs::write(bench.path("hindered.yaml"), hindered).expect("file");
+    run(bench, c, "run", &["run", "daily", "--config", "hindered.yaml"]);
+    c.take("status", &bench.json_at(&[], &["status", "--config", "hindered.yaml"]).1);
 }
 
 /// The same policy by a daemon.

@@ -47,10 +47,12 @@ pub fn in_one(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
     }
 }
 
-/// Without a key: only what the bytes themselves, or their name, say.
+/// Without a key: only what the bytes themselves, or their name, say; and which packs there were, which this machine
+/// knows from the check before.
 fn ciphertext(kind: Kind, damage: Damage) -> &'static [i32] {
     let named_by_hash = matches!(kind, K::Data | K::Tree | K::Index);
     match damage {
+        D::Missing if matches!(kind, K::Data | K::Tree) => &[5],
         D::Missing => &[0],
         _ if damage.is_another() && !named_by_hash => &[0],
         _ => &[5],

@@ -160,6 +160,33 @@ fn a_cron_job_says_what_the_policy_says() {
 }
 
 #[test]
+fn odd_texts_reach_the_pod_as_they_are_and_what_it_lacks_is_said() {
+    let odd =
+        ["*\u{2028}evil: true", "#no comment", "a\u{85}b", "'\"", "\u{feff}bom", "- [x]", "\u{1f980} \u{fffd}", "%TAG"];
+    let spec = format!(
+        "  sources: [{{name: 'one: {{two}}', paths: [/srv], exclude: {}}}]\n  schedule: {{full: '@daily'}}\n  \
+         alerts: [{{name: ops, events: [failure], webhook: {{urlFile: /etc/h/url, headersFile: /etc/h/headers}}}}, \
+         {{name: chat, events: [failure], webhook: {{url: 'https://chat.example.org/t'}}}}]\n",
+        serde_json::to_string(&odd).unwrap()
+    );
+    let desk = desk("data", &spec);
+    let (code, out, err) = holdfast(desk.path(), &["manifest", "cronjob", "data"]);
+    assert_eq!(code, 0, "{err}");
+    let file = desk.path().join("printed.yaml");
+    std::fs::write(&file, out).unwrap();
+    let seen = documents(&file);
+    assert_eq!(seen.len(), 2, "{seen:#?}");
+    let inner = desk.path().join("inner.yaml");
+    std::fs::write(&inner, seen[0]["data"]["holdfast.yaml"].as_str().unwrap()).unwrap();
+    let policy = &documents(&inner)[1]["spec"]["sources"][0];
+    assert_eq!((&policy["exclude"], &policy["name"]), (&serde_json::json!(odd), &"one: {two}".into()));
+    let warnings = manifests(desk.path(), &["data"])["warnings"].to_string();
+    for part in ["the pod has no /etc/h/url:", "the pod has no /etc/h/headers:", "alert chat: its address stands in"] {
+        assert!(warnings.contains(part), "{part}: {warnings}");
+    }
+}
+
+#[test]
 fn root_reads_everything_and_is_said() {
     let desk = desk("data", "  sources: [{paths: [/srv]}]\n  schedule: {full: '@daily'}\n");
     let made = manifests(desk.path(), &["data", "--run-as", "0"]);
@@ -184,6 +211,9 @@ fn what_cannot_be_is_refused() {
     refused(&plain.replace("/srv", "/holdfast/bin"), &[], "taken in the pod");
     refused(&plain.replace("/srv", "/proc/self"), &[], "taken in the pod");
     refused(&plain.replace("/srv", "'/srv/a:b'"), &[], "cannot be written");
+    // A line's end for some readers of YAML would end the comment that the path stands in.
+    refused(&plain.replace("/srv", "\"/srv/a\\u2028b\""), &[], "cannot be written");
+    refused(&plain.replace("/srv", "\"/srv/a\\tb\""), &[], "cannot be written");
     refused(plain, &["--claim", "/elsewhere=c"], "nothing of the policy is at /elsewhere");
     refused(plain, &["--claim", "/srv=c", "--claim", "/srv/=d"], "two claims");
     refused(plain, &["--claim", "/srv"], "names no claim");

@@ -62,6 +62,8 @@ fn the_units_allow_little() {
         assert!(out.status.success(), "{name}: {}", said(&out));
         let text = unit(name);
         assert!(text.contains("CapabilityBoundingSet=CAP_DAC_READ_SEARCH\n"), "{name}");
+        // What is below /tmp and /var/tmp can be a source: a private one would be empty.
+        assert!(!text.contains("PrivateTmp=yes") && text.contains("ProtectSystem=strict\n"), "{name}");
         assert!(text.contains("LoadCredential=passphrase:") && !text.contains("HOLDFAST_PASSPHRASE"), "{name}");
     }
 }

@@ -11,8 +11,8 @@ mod snapshots;
 
 pub use file::{SetAside, path_of};
 pub use runs::{RunLine, RunQuery, SourceRuns, details};
-pub use scrub::{Coverage, PackLook, Scrubbed};
-pub use snapshots::{Copies, SnapshotLine, SourceSnapshots};
+pub use scrub::{Coverage, PackLook, Scrubbed, Waiting};
+pub use snapshots::{Copies, Size, SnapshotLine, SourceSnapshots};
 
 use crate::base::RegionId;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
@@ -52,6 +52,10 @@ pub struct RegionRef {
     pub name: String,
 }
 
+/// What is from further ahead than this, ms, was written by a clock that was wrong: it must not pass for young until
+/// its time comes.
+pub const AHEAD_MS: i64 = 5 * 60_000;
+
 /// An open catalog.
 #[derive(Debug)]
 pub struct Catalog {
@@ -69,6 +73,26 @@ impl Catalog {
         let mut catalog = Catalog { connection: Connection::open_in_memory()?, inode: 0 };
         schema::migrate(&mut catalog.connection)?;
         Ok(catalog)
+    }
+
+    /// Whether everything that the regions know was read into it once.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn is_filled(&self) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM filled)";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// It was, at this time (ms).
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn mark_filled(&mut self, at: i64) -> Result<()> {
+        self.all_or_nothing(|connection| {
+            connection.execute("INSERT INTO filled SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM filled)", [at])?;
+            Ok(())
+        })
     }
 
     /// Runs `act` in one transaction: all of it, or nothing.

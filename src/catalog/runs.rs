@@ -49,7 +49,7 @@ pub struct SourceRuns {
     pub source: String,
     /// The newest backup.
     pub last: Option<RunLine>,
-    /// Start of the newest backup that left a snapshot in enough regions (exit code 0, 3 or 4), ms.
+    /// Start of the newest backup that left a snapshot in enough regions (exit code 0, 3 or 4) which is still there, ms.
     pub success: Option<i64>,
 }
 
@@ -140,33 +140,56 @@ impl Catalog {
         Ok(lines.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The newest run of one kind of a policy.
+    /// The newest run of one kind of a policy. What is from after `until` (ms) does not count.
     ///
     /// # Errors
     /// The file could not be read.
-    pub fn last_of(&self, policy: &str, kind: &str) -> Result<Option<RunLine>> {
-        let sql = format!("{COLUMNS} WHERE r.policy = ?1 AND r.kind = ?2 ORDER BY r.start DESC LIMIT 1");
+    pub fn last_of(&self, policy: &str, kind: &str, until: i64) -> Result<Option<RunLine>> {
+        let sql =
+            format!("{COLUMNS} WHERE r.policy = ?1 AND r.kind = ?2 AND r.start <= ?3 ORDER BY r.start DESC LIMIT 1");
         let mut newest = self.connection.prepare_cached(&sql)?;
-        Ok(newest.query_row([policy, kind], line).optional()?)
+        Ok(newest.query_row(params![policy, kind, until], line).optional()?)
     }
 
-    /// The backups of every source in short, by name.
+    /// Checks that came to their end (exit code 0, 3, 4 or 5), newest first, as long as `more` wants another. What is
+    /// from after `until` (ms) does not count.
     ///
     /// # Errors
     /// The file could not be read.
-    pub fn source_runs(&self) -> Result<Vec<SourceRuns>> {
+    pub fn checks(&self, until: i64, mut more: impl FnMut(&RunLine) -> bool) -> Result<()> {
+        let sql = format!(
+            "{COLUMNS} WHERE r.kind = 'verify' AND r.exit IN (0, 3, 4, 5) AND r.start <= ?1 ORDER BY r.start DESC"
+        );
+        let mut checks = self.connection.prepare_cached(&sql)?;
+        for check in checks.query_map([until], line)? {
+            if !more(&check?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The backups of every source in short, by name. What is from after `until` (ms) does not count, and neither does a
+    /// success of which no snapshot is left.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn source_runs(&self, until: i64) -> Result<Vec<SourceRuns>> {
         let mut sources = self.connection.prepare_cached("SELECT n, name FROM sources ORDER BY name")?;
         let sources = sources.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))?;
-        let newest = format!("{COLUMNS} WHERE r.source = ?1 AND r.kind = 'backup' ORDER BY r.start DESC LIMIT 1");
+        let newest = format!(
+            "{COLUMNS} WHERE r.source = ?1 AND r.kind = 'backup' AND r.start <= ?2 ORDER BY r.start DESC LIMIT 1"
+        );
         let mut newest = self.connection.prepare_cached(&newest)?;
+        // A run begins before its snapshot does: what began after the newest that is left has lost its own.
         let sql = "SELECT start FROM runs WHERE source = ?1 AND kind = 'backup' AND exit IN (0, 3, 4)
-            ORDER BY start DESC LIMIT 1";
+            AND start <= (SELECT max(start) FROM snapshots WHERE source = ?1 AND start <= ?2) ORDER BY start DESC LIMIT 1";
         let mut success = self.connection.prepare_cached(sql)?;
         let mut all = Vec::new();
         for source in sources {
             let (n, name) = source?;
-            let last = newest.query_row([n], line).optional()?;
-            let success = success.query_row([n], |row| row.get(0)).optional()?;
+            let last = newest.query_row([n, until], line).optional()?;
+            let success = success.query_row([n, until], |row| row.get(0)).optional()?;
             all.push(SourceRuns { source: name, last, success });
         }
         Ok(all)

@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x484f_4c44;
 
 /// What makes version n out of version n − 1. Never changed once released; new ones are added at the end.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE sources (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
     CREATE TABLE regions (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, name TEXT NOT NULL);
 
@@ -60,7 +61,18 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE INDEX scrub_oldest ON scrub (region, verified, seen);
     CREATE INDEX scrub_damaged ON scrub (region) WHERE damage IS NOT NULL;
-"];
+",
+    "
+    -- Has a row once everything that the regions know was read: an older file has none, and is filled again.
+    CREATE TABLE filled (at INTEGER NOT NULL);
+    -- Whether a person has said that the snapshot is right as it is, however small.
+    ALTER TABLE snapshots ADD COLUMN accepted INTEGER NOT NULL DEFAULT 0;
+    -- How large a source was over time, without looking at each row.
+    DROP INDEX snapshots_by_source;
+    CREATE INDEX snapshots_by_source ON snapshots (source, start, files, bytes, accepted);
+    CREATE INDEX runs_by_kind ON runs (kind, start);
+",
+];
 
 /// Brings a file up to this program's version, in one transaction; a new one gets everything.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
@@ -106,6 +118,22 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         let refused = migrate(&mut connection).unwrap_err();
         assert!(refused.to_string().contains("newer program"), "{refused}");
+    }
+
+    #[test]
+    fn an_older_file_keeps_what_it_has_and_is_to_be_filled_again() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(MIGRATIONS[0]).unwrap();
+        let old =
+            "INSERT INTO sources VALUES (1, 's'); INSERT INTO snapshots VALUES (x'01', 1, 'h', 5, 'full', 1, 2, 0)";
+        connection.execute_batch(old).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        migrate(&mut connection).unwrap();
+        let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM snapshots WHERE accepted = 0"), 1);
+        assert_eq!(count("SELECT snapshots FROM totals"), 1);
+        assert_eq!(count("SELECT count(*) FROM filled"), 0);
     }
 
     #[test]

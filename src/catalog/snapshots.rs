@@ -24,8 +24,23 @@ pub struct SnapshotLine {
     pub bytes: u64,
     /// What could not be read.
     pub errors: u64,
+    /// Whether a person has said that it is right as it is, however small.
+    pub accepted: bool,
     /// Regions that have it.
     pub regions: Vec<RegionRef>,
+}
+
+/// What a snapshot of a source holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Start of its run, ms.
+    pub start: i64,
+    /// Files.
+    pub files: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+    /// Whether a person has said that it is right so.
+    pub accepted: bool,
 }
 
 /// How many snapshots of a source a region has.
@@ -46,13 +61,14 @@ pub struct SourceSnapshots {
     pub snapshots: u64,
     /// By region.
     pub copies: Vec<Copies>,
-    /// Start of the newest, ms.
-    pub newest: Option<i64>,
+    /// What each of them holds, oldest first.
+    pub sizes: Vec<Size>,
 }
 
 fn put(connection: &Connection, line: &SnapshotLine) -> Result<()> {
     let source = source_number(connection, &line.source)?;
-    let sql = "INSERT OR IGNORE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let sql = "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        ON CONFLICT DO UPDATE SET accepted = excluded.accepted";
     connection.prepare_cached(sql)?.execute(params![
         line.sid.bytes(),
         source,
@@ -61,7 +77,8 @@ fn put(connection: &Connection, line: &SnapshotLine) -> Result<()> {
         line.mode,
         signed(line.files),
         signed(line.bytes),
-        signed(line.errors)
+        signed(line.errors),
+        line.accepted
     ])?;
     let mut copy = connection.prepare_cached("INSERT OR IGNORE INTO copies VALUES (?1, ?2)")?;
     for region in &line.regions {
@@ -76,10 +93,10 @@ fn drop_one(connection: &Connection, sid: &SessionId) -> Result<()> {
 }
 
 /// Copies that the catalog tells of and `looked_at` regions did not show.
-fn drop_copies(connection: &Connection, line: &SnapshotLine, looked_at: &[RegionRef]) -> Result<()> {
+fn drop_copies(connection: &Connection, sid: &SessionId, shown: &[RegionRef], looked_at: &[RegionRef]) -> Result<()> {
     let mut gone = connection.prepare_cached("DELETE FROM copies WHERE sid = ?1 AND region = ?2")?;
-    for region in looked_at.iter().filter(|region| !line.regions.contains(region)) {
-        gone.execute(params![line.sid.bytes(), region_number(connection, region)?])?;
+    for region in looked_at.iter().filter(|region| !shown.contains(region)) {
+        gone.execute(params![sid.bytes(), region_number(connection, region)?])?;
     }
     Ok(())
 }
@@ -93,20 +110,32 @@ impl Catalog {
         self.all_or_nothing(|connection| lines.iter().try_for_each(|line| put(connection, line)))
     }
 
-    /// Makes `lines` all that there is; what regions that were not looked at had, stays.
+    /// Makes `lines` all that there is in the regions that were looked at; what only others had, stays, unless it is
+    /// `forgotten`.
     ///
     /// # Errors
     /// The file could not be written.
-    pub fn set_snapshots(&mut self, lines: &[SnapshotLine], looked_at: &[RegionRef]) -> Result<()> {
+    pub fn set_snapshots(
+        &mut self,
+        lines: &[SnapshotLine],
+        looked_at: &[RegionRef],
+        forgotten: &BTreeSet<SessionId>,
+    ) -> Result<()> {
         self.all_or_nothing(|connection| {
             let keep: BTreeSet<SessionId> = lines.iter().map(|line| line.sid).collect();
             let mut known = connection.prepare_cached("SELECT sid FROM snapshots")?;
             let known: Vec<SessionId> =
                 known.query_map([], |row| Ok(SessionId(row.get(0)?)))?.collect::<rusqlite::Result<_>>()?;
-            known.iter().filter(|sid| !keep.contains(sid)).try_for_each(|sid| drop_one(connection, sid))?;
+            for sid in known.iter().filter(|sid| !keep.contains(sid)) {
+                drop_copies(connection, sid, &[], looked_at)?;
+                let mut left = connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM copies WHERE sid = ?1)")?;
+                if forgotten.contains(sid) || !left.query_row([sid.bytes()], |row| row.get::<_, bool>(0))? {
+                    drop_one(connection, sid)?;
+                }
+            }
             for line in lines {
                 put(connection, line)?;
-                drop_copies(connection, line, looked_at)?;
+                drop_copies(connection, &line.sid, &line.regions, looked_at)?;
             }
             Ok(())
         })
@@ -139,7 +168,7 @@ impl Catalog {
         let total = self.connection.query_row(total, [number], |row| row.get(0))?;
         // Written out where it applies, so that each form has its index.
         let sql = format!(
-            "SELECT t.sid, s.name, t.host, t.start, t.mode, t.files, t.bytes, t.errors
+            "SELECT t.sid, s.name, t.host, t.start, t.mode, t.files, t.bytes, t.errors, t.accepted
                 FROM snapshots t JOIN sources s ON s.n = t.source WHERE {} ORDER BY t.start DESC LIMIT ?2",
             if number.is_some() { "t.source = ?1" } else { "?1 IS NULL" }
         );
@@ -155,6 +184,7 @@ impl Catalog {
                 files: unsigned(row.get(5)?),
                 bytes: unsigned(row.get(6)?),
                 errors: unsigned(row.get(7)?),
+                accepted: row.get(8)?,
                 regions: Vec::new(),
             })
         })?;
@@ -169,11 +199,11 @@ impl Catalog {
         Ok((lines, unsigned(total)))
     }
 
-    /// The snapshots of every source in short, by name.
+    /// The snapshots of every source in short, by name. What is from after `until` (ms) has no size that counts.
     ///
     /// # Errors
     /// The file could not be read.
-    pub fn source_snapshots(&self) -> Result<Vec<SourceSnapshots>> {
+    pub fn source_snapshots(&self, until: i64) -> Result<Vec<SourceSnapshots>> {
         let sql = "SELECT s.n, s.name, t.snapshots FROM sources s JOIN totals t ON t.source = s.n AND t.region = 0
             ORDER BY s.name";
         let mut sources = self.connection.prepare_cached(sql)?;
@@ -182,8 +212,9 @@ impl Catalog {
         let sql = "SELECT r.id, r.name, t.snapshots FROM totals t JOIN regions r ON r.n = t.region
             WHERE t.source = ?1 ORDER BY r.name";
         let mut copies = self.connection.prepare_cached(sql)?;
-        let sql = "SELECT start FROM snapshots WHERE source = ?1 ORDER BY start DESC LIMIT 1";
-        let mut newest = self.connection.prepare_cached(sql)?;
+        let sql =
+            "SELECT start, files, bytes, accepted FROM snapshots WHERE source = ?1 AND start <= ?2 ORDER BY start";
+        let mut sizes = self.connection.prepare_cached(sql)?;
         let mut all = Vec::new();
         for source in sources {
             let (n, name, snapshots) = source?;
@@ -193,8 +224,12 @@ impl Catalog {
                     Ok(Copies { region, snapshots: unsigned(row.get(2)?) })
                 })?
                 .collect::<rusqlite::Result<_>>()?;
-            let newest = newest.query_row([n], |row| row.get(0)).optional()?;
-            all.push(SourceSnapshots { source: name, snapshots: unsigned(snapshots), copies, newest });
+            let size = |row: &rusqlite::Row<'_>| {
+                let (files, bytes) = (unsigned(row.get(1)?), unsigned(row.get(2)?));
+                Ok(Size { start: row.get(0)?, files, bytes, accepted: row.get(3)? })
+            };
+            let sizes = sizes.query_map([n, until], size)?.collect::<rusqlite::Result<_>>()?;
+            all.push(SourceSnapshots { source: name, snapshots: unsigned(snapshots), copies, sizes });
         }
         Ok(all)
     }

@@ -68,8 +68,8 @@ fn line(run: &RunLine) -> String {
         "{}  {}  {:<7}  {:<12} {:>9}  {}{errors}{error}\n",
         run.id.short(),
         TimeMs(run.start).rfc3339(),
-        run.kind,
-        run.exit_name,
+        plain(&run.kind),
+        plain(&run.exit_name),
         units::duration_ms(took),
         plain(run.source.as_deref().unwrap_or("-")),
     )

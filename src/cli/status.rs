@@ -1,13 +1,14 @@
 //! `holdfast status`.
 
 use super::args::Status as Args;
-use super::common::Context;
+use super::common::{Context, Places};
 use super::output::{Outcome, plain, show};
 use super::runs::{existing, run_json};
 use crate::base::{TimeMs, units};
-use crate::catalog::{Coverage, RunLine};
-use crate::error::{Exit, Result};
+use crate::catalog::{Coverage, RunLine, Size};
+use crate::error::{Exit, Kind, Result};
 use crate::ops::ledger;
+use crate::ops::not_begun::NotBegun;
 use crate::ops::status::{self, Expected, PolicyStatus, RegionStatus, SourceStatus, Status};
 use crate::policy::{self, BackupPolicy, Configuration, Name, local_time};
 use crate::repo::open;
@@ -39,9 +40,10 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
 fn look(context: &Context, args: &Args) -> Result<Outcome> {
     let rpo = args.rpo.as_deref().map(policy::duration_ms).transpose()?;
     let now = context.env.now();
-    let (places, configuration) = context.places_and_configuration()?;
+    let (places, configuration, refused) = configured(context)?;
     let policies = configuration.as_ref().map(|(all, repository)| of_repository(all, repository)).unwrap_or_default();
-    let expected = Expected { policies, rpo };
+    let state = context.state().ok();
+    let expected = Expected { policies, rpo, state: state.as_deref() };
     let status = if args.from_regions {
         let repo = context.open_at(&places, &context.secret()?)?;
         let (catalog, _) = ledger::from_regions(&repo)?;
@@ -52,15 +54,37 @@ fn look(context: &Context, args: &Args) -> Result<Outcome> {
         status::of(catalog.as_ref(), &marked.regions, now, &expected)
     };
     let status = status.map_err(|e| ledger::lift(&e))?;
-    let exit = status.exit();
+    let exit = match status.exit() {
+        exit if refused.is_empty() || matches!(exit, Exit::Failed | Exit::Damage) => exit,
+        _ => Exit::Usage,
+    };
     let now = now.0;
     let value = json!({
-        "verb": "status", "known": status.known, "period_seconds": status.period_ms / 1000,
+        "verb": "status", "known": status.known, "period_seconds": status.period_ms / 1000, "refused": refused,
         "policies": status.policies.iter().map(policy_json).collect::<Vec<_>>(),
         "sources": status.sources.iter().map(|s| source_json(s, now)).collect::<Vec<_>>(),
         "regions": status.regions.iter().map(|r| region_json(r, now)).collect::<Vec<_>>(),
+        "damage": status.damage.iter().map(checked_json).collect::<Vec<_>>(),
     });
-    Ok(Outcome::new(exit, text(&status, exit, now), value))
+    Ok(Outcome::new(exit, text(&status, &refused, exit, now), value))
+}
+
+/// Where the repository is, the configuration with its name in it, and what is wrong with that.
+type Configured = (Places, Option<(Configuration, Name)>, Vec<String>);
+
+/// The repository and the configuration. Where that has mistakes which do not concern the repository, they are
+/// returned, and the rest is told all the same.
+fn configured(context: &Context) -> Result<Configured> {
+    let e = match context.places_and_configuration() {
+        Ok((places, configuration)) => return Ok((places, configuration, Vec::new())),
+        Err(e) => e,
+    };
+    if e.kind() != Kind::Config {
+        return Err(e);
+    }
+    let Ok(places) = context.places() else { return Err(e) };
+    let mistakes = std::iter::once(&e).chain(e.more()).map(ToString::to_string).collect();
+    Ok((places, None, mistakes))
 }
 
 /// The policies that back up into a repository.
@@ -73,7 +97,12 @@ fn policy_json(policy: &PolicyStatus) -> Value {
     json!({
         "policy": policy.name, "next": next.collect::<Vec<_>>(),
         "checked": policy.checked.iter().map(checked_json).collect::<Vec<_>>(),
+        "not_begun": policy.not_begun.iter().map(not_begun_json).collect::<Vec<_>>(),
     })
+}
+
+fn not_begun_json(run: &NotBegun) -> Value {
+    json!({"task": run.kind, "time": run.at.rfc3339(), "code": run.exit, "why": run.why})
 }
 
 fn age(now: i64, at: i64) -> u64 {
@@ -90,6 +119,7 @@ fn source_json(source: &SourceStatus, now: i64) -> Value {
     json!({
         "source": source.name, "snapshots": source.snapshots, "copies": copies.collect::<Vec<_>>(),
         "behind": source.behind, "missed": source.missed, "broken": source.broken, "policy": source.policy,
+        "partial": source.partial, "shrunk": source.shrunk.is_some(),
         "rpo_seconds": source.rpo.map(|ms| ms / 1000),
         "success": source.success.map(|at| TimeMs(at).rfc3339()),
         "success_age_seconds": source.success.map(|at| age(now, at) / 1000),
@@ -109,10 +139,13 @@ fn region_json(region: &RegionStatus, now: i64) -> Value {
     })
 }
 
-fn text(status: &Status, exit: Exit, now: i64) -> String {
+fn text(status: &Status, refused: &[String], exit: Exit, now: i64) -> String {
     let mut text = String::new();
+    refused.iter().for_each(|mistake| text.push_str(&format!("CONFIGURATION REFUSED: {}\n", plain(mistake))));
     if !status.known {
-        text.push_str("no catalog here: `holdfast catalog rebuild` makes one, --from-regions does without\n");
+        let what =
+            "no catalog here that was filled: `holdfast catalog rebuild` makes one, --from-regions does without\n";
+        text.push_str(what);
     }
     for policy in &status.policies {
         policy_text(policy, now, &mut text);
@@ -125,11 +158,21 @@ fn text(status: &Status, exit: Exit, now: i64) -> String {
     }
     others.for_each(|source| source_text(source, now, &mut text));
     status.regions.iter().for_each(|region| region_text(region, status.period_ms, now, &mut text));
+    if let Some(run) = &status.damage {
+        let (id, ago) = (run.id.short(), units::duration_ms(age(now, run.start)));
+        text.push_str(&format!(
+            "DAMAGED: run {id}, {ago} ago, found more than packs: holdfast runs, holdfast verify\n"
+        ));
+    }
     text.push_str(match exit {
         Exit::Done => "healthy\n",
         Exit::Behind => "BEHIND: a region lacks something or cannot be used\n",
+        Exit::Partial => "PARTIAL: a last backup could not read everything\n",
         Exit::Damage => "DAMAGED: a verification found damage that none has seen mended\n",
-        _ => "UNHEALTHY: a last backup failed, or an objective is missed\n",
+        Exit::Refused => "SHRUNK: a source is suddenly small\n",
+        Exit::Usage => "UNKNOWN: with this configuration no policy is run\n",
+        _ if !status.known => "UNKNOWN: nothing here says how it is\n",
+        _ => "UNHEALTHY: a last run failed, there is no snapshot, or an objective is missed\n",
     });
     text
 }
@@ -141,7 +184,12 @@ fn policy_text(policy: &PolicyStatus, now: i64, text: &mut String) {
     text.push_str(&format!("policy {}  {next}\n", plain(&policy.name)));
     if let Some(run) = &policy.checked {
         let ago = units::duration_ms(age(now, run.start));
-        text.push_str(&format!("  checked {ago} ago: {}\n", run.exit_name));
+        let word = if policy.unchecked() { "FAILED: " } else { "" };
+        text.push_str(&format!("  checked {ago} ago: {word}{}\n", plain(&run.exit_name)));
+    }
+    if let Some(run) = &policy.not_begun {
+        let (ago, kind) = (units::duration_ms(age(now, run.at.0)), plain(&run.kind));
+        text.push_str(&format!("  COULD NOT RUN ({kind}) {ago} ago: {}\n", plain(&run.why)));
     }
 }
 
@@ -157,7 +205,20 @@ fn source_text(source: &SourceStatus, now: i64, text: &mut String) {
     if let Some(last) = &source.last {
         let error = last.details["error"].as_str().map_or_else(String::new, |e| format!(": {}", plain(e)));
         let word = if source.broken { "FAILED: " } else { "" };
-        text.push_str(&format!("    last run {}  {word}{}{error}\n", TimeMs(last.start).rfc3339(), last.exit_name));
+        let name = plain(&last.exit_name);
+        text.push_str(&format!("    last run {}  {word}{name}{error}\n", TimeMs(last.start).rfc3339()));
+    }
+    if let Some((now, before)) = &source.shrunk {
+        let held = |size: &Size| format!("{} files, {}", units::count(size.files), units::bytes(size.bytes));
+        let when = TimeMs(before.start).rfc3339();
+        text.push_str(&format!(
+            "    SHRUNK: its newest snapshot holds {}; that of {when} {}\n",
+            held(now),
+            held(before)
+        ));
+    }
+    if source.bare() {
+        text.push_str("    NO SNAPSHOT\n");
     }
     let copies: Vec<String> = source.copies.iter().map(|(name, n)| format!("{name} {}", units::count(*n))).collect();
     text.push_str(&format!("    {} snapshots; {}\n", units::count(source.snapshots), copies.join(", ")));

@@ -34,6 +34,7 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
         let look =
             |ledger: Option<&Ledger>| verify::ciphertext(&marked.regions, &wish, ledger, &progress, &context.cancel);
         let (report, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
+        verify::distrust_local(&context.state()?, &marked.id, &report.findings);
         (report, closed, shown.elapsed_ms())
     } else {
         let repo = context.open_at(&places, &context.secret()?)?;

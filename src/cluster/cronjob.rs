@@ -9,7 +9,7 @@ use super::HOME;
 use super::names::{check_name, fitted};
 use super::volumes::{self, Claim, Mount};
 use crate::error::{Error, Exit, Kind, Result};
-use crate::policy::{Alert, BackupPolicy, Concurrency, Hooks, Name, Receiver, Repository, Task, yaml_text};
+use crate::policy::{Address, Alert, BackupPolicy, Concurrency, Hooks, Name, Receiver, Repository, Task, yaml_text};
 use serde_json::{Value, json};
 
 /// Longest name of a CronJob: the names of its Jobs get eleven characters more.
@@ -22,17 +22,6 @@ const DEADLINE_S_MIN: i64 = 10;
 const BACKOFF_MAX: u32 = 6;
 /// What a run has to store its work and end, when it is told to.
 const GRACE_S: i64 = 120;
-/// Exit codes that are the last word of a run (130 is none: it was interrupted).
-const FINAL: [Exit; 8] = [
-    Exit::Failed,
-    Exit::Usage,
-    Exit::Partial,
-    Exit::Behind,
-    Exit::Damage,
-    Exit::NoRepository,
-    Exit::Refused,
-    Exit::WrongKey,
-];
 
 /// A Secret and the key in it that holds the passphrase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,6 +186,31 @@ fn base_name(policy: &BackupPolicy) -> String {
     format!("holdfast-{}", fitted(policy.name().as_str(), POLICY_BYTES_MAX))
 }
 
+/// What an alert needs and a pod does not see, and what it shows to others.
+fn unmounted(alert: &Alert) -> Vec<String> {
+    let Receiver::Webhook(webhook) = &alert.to else { return Vec::new() };
+    let name = &alert.name;
+    let mut said = Vec::new();
+    let file = match &webhook.address {
+        Address::File(path) => Some(path),
+        Address::Url(_) => {
+            said.push(format!(
+                "alert {name}: its address stands in the ConfigMap: put one that holds a token into a file"
+            ));
+            None
+        }
+    };
+    for path in file.into_iter().chain(&webhook.headers_file) {
+        said.push(format!("alert {name}: the pod has no {}: mount it there, or nobody is told", path.display()));
+    }
+    said
+}
+
+/// Exit codes after which another pod would find nothing else. They stand in their order, as clusters want them.
+fn is_last_word(exit: &Exit) -> bool {
+    !matches!(exit, Exit::Done | Exit::Interrupted)
+}
+
 impl Making<'_> {
     fn metadata(&self, name: &str, task: Option<Task>) -> Value {
         let mut labels =
@@ -246,7 +260,7 @@ impl Making<'_> {
     }
 
     fn job(&self, task: Task, labels: &Value) -> Value {
-        let codes: Vec<u8> = FINAL.iter().map(|exit| *exit as u8).collect();
+        let codes: Vec<u8> = Exit::ALL.into_iter().filter(is_last_word).map(|exit| exit as u8).collect();
         let mut job = json!({
             "backoffLimit": self.policy.retries().max.min(BACKOFF_MAX),
             "podFailurePolicy": {"rules": [
@@ -388,6 +402,7 @@ impl Making<'_> {
         if !self.policy.alerts().iter().all(programs) {
             said.push("webhooks over https need the certificates of authorities: mount or add /etc/ssl/certs".into());
         }
+        said.extend(self.policy.alerts().iter().flat_map(unmounted));
         if self.policy.priority() != 0 {
             said.push("the priority orders runs of one daemon; for pods there are priority classes".into());
         }

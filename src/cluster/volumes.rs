@@ -74,7 +74,9 @@ fn mountable(path: &Path, whose: &str) -> Result<()> {
     if path != Path::new(STATE) && (SYSTEM.iter().any(taken) || taken(&HOME)) {
         return refuse("is taken in the pod", "use another path");
     }
-    if path.to_str().is_none_or(|text| text.contains([':', '\n'])) {
+    // What breaks lines for some readers of YAML could end the comment that a path stands in.
+    let strange = |c: char| c.is_control() || matches!(c, ':' | '\u{2028}' | '\u{2029}' | '\u{feff}');
+    if path.to_str().is_none_or(|text| text.contains(strange)) {
         return refuse("cannot be written in a manifest", "use a path of plain text without `:`");
     }
     Ok(())

@@ -5,6 +5,7 @@ use super::hook::{Around, Outcome};
 use super::run::{self, Fate, Report, SourceEnd, Surroundings};
 use crate::base::{Cancel, Env, TimeMs};
 use crate::error::{Error, Exit, Result};
+use crate::ops::not_begun::{self, NotBegun};
 use crate::ops::verify::VerifyReport;
 use crate::policy::{Alert, BackupPolicy, Event, Repository, Retries, Task};
 use crate::source::files;
@@ -48,10 +49,12 @@ pub fn run(
     let start = around.env.now();
     let names = (policy.name().as_str(), kind.name(), None);
     let mut hooks = Around::new(policy.hooks(), names, around.say, around.cancel);
-    let mut ended = match hooks.before() {
+    let before = hooks.before();
+    let mut ended = match &before {
         Ok(()) => run::run(around, policy, repository, kind, retries, earlier),
-        Err(e) => aborted(policy, kind, &e, &earlier).ok_or(e),
+        Err(e) => aborted(policy, kind, e, &earlier).ok_or_else(|| e.clone()),
     };
+    remember(around, policy, kind, before.as_ref().err().or(ended.as_ref().err()));
     let exit = exit_of(&ended);
     let variables = vec![("HOLDFAST_EXIT", (exit as u8).to_string())];
     hooks.later(&Outcome { failed: failed(&ended), variables });
@@ -73,6 +76,25 @@ pub fn run(
         }
     }
     ended
+}
+
+/// A run that could not begin is in no catalog: `status` is told apart.
+fn remember(around: &Surroundings<'_>, policy: &BackupPolicy, kind: Task, failed: Option<&Error>) {
+    let name = policy.name().as_str();
+    let kept = match failed {
+        None => {
+            not_begun::clear(around.state, name);
+            Ok(())
+        }
+        Some(e) if e.exit() == Exit::Interrupted => Ok(()),
+        Some(e) => {
+            let (kind, at) = (kind.name().to_owned(), around.env.now());
+            not_begun::keep(around.state, name, &NotBegun { kind, at, exit: e.exit() as u8, why: e.to_string() })
+        }
+    };
+    if let Err(e) = kept {
+        (around.say)(&e.to_string());
+    }
 }
 
 /// Runs of a policy that nobody can tell of: they did not take place, or were cut off.

@@ -391,8 +391,8 @@ impl Work<'_> {
     fn coverage(&self) -> Vec<Coverage> {
         let period = self.policy.verify().filter(Verify::reads).map(|spec| spec.period_ms);
         let Some(period) = period else { return Vec::new() };
-        let since = self.around.env.now().0.saturating_sub(period);
-        self.ledger.with(|catalog| catalog.coverage(since)).unwrap_or_default()
+        let now = self.around.env.now().0;
+        self.ledger.with(|catalog| catalog.coverage(now.saturating_sub(period), now)).unwrap_or_default()
     }
 
     /// After a new snapshot, the source's older ones are judged by the policy's retention; and whether the source is

@@ -4,6 +4,7 @@ use crate::base::{Env, RegionId, RepoId, RunId};
 use crate::catalog::{self, Catalog, CatalogError, RegionRef, SetAside, SnapshotLine};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::Run;
+use crate::policy::MAY_SHRINK;
 use crate::region::{RegionSet, Regions, lock};
 use crate::repo::view::View;
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
@@ -21,7 +22,7 @@ pub struct Ledger {
     pub(super) env: Env,
     path: PathBuf,
     catalog: Mutex<Option<Catalog>>,
-    /// Made now: what the regions know is not in it yet.
+    /// What the regions know was never read into it.
     new: AtomicBool,
     said: Mutex<Vec<String>>,
 }
@@ -38,21 +39,23 @@ impl Ledger {
             said: Mutex::default(),
         };
         match Catalog::open_or_make(&ledger.path) {
-            Ok((catalog, new, aside)) => ledger.begin(catalog, new, aside),
+            Ok((catalog, _, aside)) => ledger.begin(catalog, aside),
             Err(e) => ledger.say(format!("the catalog is not used: {e}")),
         }
         ledger
     }
 
-    fn begin(&self, catalog: Catalog, new: bool, aside: Option<SetAside>) {
+    fn begin(&self, catalog: Catalog, aside: Option<SetAside>) {
         if let Some(SetAside { why, now }) = aside {
             self.say(format!(
                 "the catalog could not be used ({why}); it is now {}, and a new one is made",
                 now.display()
             ));
         }
+        // Also one that another program made, and did not come to fill: it was killed, or had no key.
+        let filled = catalog.is_filled();
         *lock(&self.catalog) = Some(catalog);
-        self.new.fetch_or(new, Ordering::Relaxed);
+        self.new.fetch_or(!filled.unwrap_or(false), Ordering::Relaxed);
     }
 
     fn say(&self, what: String) {
@@ -80,7 +83,7 @@ impl Ledger {
         let replaced = slot.take()?.replace(&self.path, why);
         drop(slot);
         match replaced {
-            Ok((catalog, aside)) => self.begin(catalog, true, aside),
+            Ok((catalog, aside)) => self.begin(catalog, aside),
             Err(e) => self.say(format!("the catalog is not used: {e}")),
         }
         let done = act(lock(&self.catalog).as_mut()?);
@@ -92,16 +95,17 @@ impl Ledger {
         if !self.new.swap(false, Ordering::Relaxed) {
             return;
         }
+        let now = self.env.now().0;
         let filled = fill(repo, RUNS_REFILLED_MAX, |runs, view| {
-            self.with(|catalog| keep(catalog, repo, runs, view));
+            self.with(|catalog| keep(catalog, repo, runs, view, now));
         });
         match filled {
             Ok(Filled { runs: 0, snapshots, .. }) if snapshots <= own as u64 => {}
             Ok(filled) => self.say(format!(
-                "a new catalog was filled from the regions: {} runs, {} snapshots; `holdfast verify` tells it what is verified",
+                "the catalog was filled from the regions: {} runs, {} snapshots; `holdfast verify` tells it what is verified",
                 filled.runs, filled.snapshots
             )),
-            Err(e) => self.say(format!("the new catalog could not be filled: {e}")),
+            Err(e) => self.say(format!("the catalog could not be filled from the regions: {e}")),
         }
     }
 
@@ -110,9 +114,9 @@ impl Ledger {
     /// # Errors
     /// What [`View::load`] refuses, or there is no catalog to be had.
     pub fn rebuild(&self, repo: &Repo) -> Result<(Filled, bool)> {
-        let mut kept = None;
+        let (mut kept, now) = (None, self.env.now().0);
         let filled = fill(repo, usize::MAX, |runs, view| {
-            kept = self.with(|catalog| keep(catalog, repo, runs, view));
+            kept = self.with(|catalog| keep(catalog, repo, runs, view, now));
         })?;
         let new = self.new.swap(false, Ordering::Relaxed);
         kept.map(|()| (filled, new)).ok_or_else(|| {
@@ -123,7 +127,7 @@ impl Ledger {
     /// Reads all snapshots again.
     pub fn resync(&self, repo: &Repo) {
         match View::load(repo) {
-            Ok(view) => drop(self.with(|catalog| catalog.set_snapshots(&lines(repo, &view), &looked_at(repo)))),
+            Ok(view) => drop(self.with(|catalog| set_snapshots(catalog, repo, &view))),
             Err(e) => self.say(format!("the catalog misses snapshots: {e}")),
         }
     }
@@ -142,7 +146,8 @@ pub fn lift(e: &CatalogError) -> Error {
 pub fn from_regions(repo: &Repo) -> Result<(Catalog, Filled)> {
     let mut catalog = Catalog::in_memory().map_err(|e| lift(&e))?;
     let mut kept = Ok(());
-    let filled = fill(repo, usize::MAX, |runs, view| kept = keep(&mut catalog, repo, runs, view))?;
+    let now = repo.env.now().0;
+    let filled = fill(repo, usize::MAX, |runs, view| kept = keep(&mut catalog, repo, runs, view, now))?;
     kept.map_err(|e| lift(&e))?;
     Ok((catalog, filled))
 }
@@ -169,6 +174,7 @@ fn lines(repo: &Repo, view: &View) -> Vec<SnapshotLine> {
             files: m.counts.files,
             bytes: m.counts.bytes,
             errors: m.errors_total,
+            accepted: m.tags.iter().any(|tag| tag == MAY_SHRINK),
             regions: snapshot.regions.iter().filter_map(|ix| region_ref(&repo.regions, ix)).collect(),
         }
     };
@@ -208,9 +214,14 @@ fn fill(repo: &Repo, runs_max: usize, mut take: impl FnMut(&[Run], &View)) -> Re
 ///
 /// # Errors
 /// The catalog could not be written.
-fn keep(catalog: &mut Catalog, repo: &Repo, runs: &[Run], view: &View) -> catalog::Result<()> {
+fn keep(catalog: &mut Catalog, repo: &Repo, runs: &[Run], view: &View, now: i64) -> catalog::Result<()> {
     catalog.put_runs(runs)?;
-    catalog.set_snapshots(&lines(repo, view), &looked_at(repo))
+    set_snapshots(catalog, repo, view)?;
+    catalog.mark_filled(now)
+}
+
+fn set_snapshots(catalog: &mut Catalog, repo: &Repo, view: &View) -> catalog::Result<()> {
+    catalog.set_snapshots(&lines(repo, view), &looked_at(repo), &view.forgotten)
 }
 
 /// The newest records by the stores' time, and how many could not be read.

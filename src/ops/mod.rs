@@ -10,6 +10,7 @@ pub mod forget;
 pub mod hold;
 pub mod ledger;
 pub mod live;
+pub mod not_begun;
 pub mod record;
 pub mod restore;
 pub mod retain;

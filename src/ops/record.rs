@@ -12,9 +12,17 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::run::{ERRORS_MAX, Figure, Lagging, Run, RunKind};
 use crate::format::signed::Fresh;
-use crate::format::snapshot::Miss;
+use crate::format::snapshot::{Miss, Mode};
+use crate::region::Finding;
 use crate::repo::Repo;
 use crate::store::{Key, Put};
+
+/// Figure of a check: damaged objects that are no packs; of those the catalog knows each.
+pub const DAMAGED: &str = "damaged";
+/// Figure of a check: what no region can restore.
+pub const BROKEN: &str = "broken";
+/// Figure of a check: what newer objects vouch for and is gone.
+pub const LOST: &str = "lost";
 
 /// What a run says at its end.
 #[derive(Debug, Clone, Default)]
@@ -39,8 +47,10 @@ pub struct Closing {
     pub errors_total: u64,
     /// Packs stored.
     pub packs: Vec<PackName>,
-    /// Whether further snapshots came into regions that had been behind.
+    /// Whether further snapshots came into regions that had been behind, or all of them were looked at.
     pub moved: bool,
+    /// Whether a person has said that the snapshot is right as it is, however small.
+    pub accepted: bool,
 }
 
 impl Closing {
@@ -74,6 +84,7 @@ impl Closing {
             errors_total: report.errors_total,
             packs: report.packs.clone(),
             moved: report.caught_up.snapshots > 0,
+            accepted: report.accepted,
             ..self
         }
     }
@@ -88,13 +99,18 @@ impl Closing {
         let miss = |(kind, message): (&str, String)| Miss { path: Vec::new().into(), kind: kind.into(), message };
         let errors: Vec<Miss> = wrong.chain(broken).chain(lost).map(miss).collect();
         let failed = |r: &super::verify::RegionReport| r.failed.clone().map(|why| (r.region.clone(), why));
+        let small = |f: &&Finding| !matches!(Key::parse(&f.object), Some(Key::Pack(_)));
         Closing {
             figures: vec![
+                (BROKEN, report.broken.len() as u64),
                 ("bytes", sum(|r| r.bytes)),
                 ("chunks", sum(|r| r.chunks)),
+                (DAMAGED, report.findings.iter().filter(small).count() as u64),
+                (LOST, report.lost.len() as u64),
                 ("objects", sum(|r| r.objects)),
                 ("snapshots", report.snapshots),
             ],
+            moved: report.keyed,
             reached: report.regions.iter().filter(|r| r.failed.is_none()).map(|r| r.region.clone()).collect(),
             behind: report.regions.iter().filter_map(failed).collect(),
             errors_total: errors.len() as u64,
@@ -193,6 +209,9 @@ impl Opening<'_> {
             Ok(recorder) => recorder,
             Err(e) => return (Err(e), None),
         };
+        if let (RunKind::Backup, Some(repo)) = (self.kind, self.repo) {
+            suspect(repo, ledger, self.closing.how.as_deref());
+        }
         let done = act();
         let closed = match &done {
             Ok(value) => {
@@ -203,6 +222,14 @@ impl Opening<'_> {
         };
         (done, closed)
     }
+}
+
+/// What checks have found damaged is not built upon: it is stored again while the source still has it. An incremental
+/// backup does so for what is nowhere intact, others also for what one region lacks.
+fn suspect(repo: &Repo, ledger: &Ledger, how: Option<&str>) {
+    let everywhere = how.is_none_or(|how| how == Mode::Incremental.name());
+    let packs = ledger.with(|catalog| catalog.damaged(everywhere)).unwrap_or_default();
+    repo.regions.suspect(packs);
 }
 
 impl<'r> Recorder<'r> {
@@ -297,7 +324,7 @@ impl<'r> Recorder<'r> {
             }
         }
         match (self.kind, closing.moved) {
-            (RunKind::Backup, true) => self.ledger.resync(repo),
+            (RunKind::Backup | RunKind::Verify, true) => self.ledger.resync(repo),
             (RunKind::Backup, false) => {
                 let how = closing.how.clone().unwrap_or_default();
                 let count = |name| closing.figures.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);
@@ -310,13 +337,14 @@ impl<'r> Recorder<'r> {
                     files: count("files"),
                     bytes: count("bytes"),
                     errors: closing.errors_total,
+                    accepted: closing.accepted,
                     regions: reached.clone(),
                 };
                 let lines: Vec<SnapshotLine> = closing.snapshots.iter().map(line).collect();
                 self.ledger.with(|catalog| catalog.put_snapshots(&lines));
             }
             (RunKind::Forget, _) => drop(self.ledger.with(|catalog| catalog.drop_snapshots(&closing.snapshots))),
-            (RunKind::Verify | RunKind::Restore, _) => {}
+            (RunKind::Verify, false) | (RunKind::Restore, _) => {}
         }
     }
 }

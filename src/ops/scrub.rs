@@ -2,7 +2,7 @@
 
 use super::ledger::{Ledger, region_ref};
 use crate::base::PackName;
-use crate::catalog::{PackLook, RegionRef, Scrubbed};
+use crate::catalog::{PackLook, RegionRef, Scrubbed, Waiting};
 use crate::region::{Regions, lock};
 use std::sync::Mutex;
 
@@ -23,11 +23,20 @@ impl<'l> Scrub<'l> {
         Some(Scrub { ledger: ledger?, region: region_ref(regions, ix)?, level, waiting: Mutex::default() })
     }
 
-    /// Makes `all` the packs that the region should have, and says of each since when it has waited (ms), the
-    /// longest first. `None` without a catalog.
-    pub fn waiting(&self, all: &[PackName]) -> Option<Vec<(PackName, i64)>> {
+    /// Says of each pack in `all` since when it has waited, and which others were known. `None` without a catalog.
+    pub fn waiting(&self, all: &[PackName]) -> Option<Waiting> {
         let now = self.ledger.env.now().0;
-        self.ledger.with(|catalog| catalog.oldest_first(&self.region, all, now))
+        self.ledger.with(|catalog| catalog.waiting(&self.region, all, now))
+    }
+
+    /// Forgets packs that the region should not have.
+    pub fn drop_packs(&self, packs: &[PackName]) {
+        self.ledger.with(|catalog| catalog.drop_packs(&self.region, packs));
+    }
+
+    /// Packs that earlier checks found damaged, and what was wrong.
+    pub fn known_damage(&self) -> Vec<(PackName, String)> {
+        self.ledger.with(|catalog| catalog.damaged_in(&self.region)).unwrap_or_default()
     }
 
     /// A pack was read.

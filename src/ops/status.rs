@@ -1,22 +1,29 @@
 //! How everything is, from the catalog and from what the regions answer now. Needs no key.
 
 use super::ledger::region_ref;
+use super::not_begun::{self, NotBegun};
+use super::record::{BROKEN, DAMAGED, LOST};
+use super::verify::Level;
 use crate::base::TimeMs;
-use crate::catalog::{self, Catalog, Coverage, RegionRef, RunLine, SourceRuns, SourceSnapshots};
+use crate::catalog::{self, AHEAD_MS, Catalog, Coverage, RegionRef, RunLine, Size, SourceRuns, SourceSnapshots};
 use crate::error::Exit;
-use crate::policy::{BackupPolicy, Task, Verify, Zone};
+use crate::policy::{self, BackupPolicy, Extent, Small, Task, Verify, Zone};
 use crate::region::Regions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// A pack counts as verified for so long, ms, where no policy says it.
 pub const COVERAGE_MS: i64 = 30 * 86_400_000;
+
+/// Exit codes of a check that came to its end.
+const ENDED: [u8; 4] = [Exit::Done as u8, Exit::Partial as u8, Exit::Behind as u8, Exit::Damage as u8];
 
 /// A source.
 #[derive(Debug, Clone)]
 pub struct SourceStatus {
     /// Its name.
     pub name: String,
-    /// Start of the last backup that left a snapshot in enough regions, ms.
+    /// Start of the last backup that left a snapshot in enough regions which is still there, ms.
     pub success: Option<i64>,
     /// The policy that it belongs to.
     pub policy: Option<String>,
@@ -34,6 +41,17 @@ pub struct SourceStatus {
     pub copies: Vec<(String, u64)>,
     /// Regions that lack some.
     pub behind: Vec<String>,
+    /// Whether the last backup could not read something.
+    pub partial: bool,
+    /// What its newest snapshot holds, where the source is suddenly small, and what an earlier one held.
+    pub shrunk: Option<(Size, Size)>,
+}
+
+impl SourceStatus {
+    /// Whether a policy wants snapshots of it and there is none.
+    pub fn bare(&self) -> bool {
+        self.policy.is_some() && self.snapshots == 0
+    }
 }
 
 /// A region.
@@ -60,6 +78,15 @@ pub struct PolicyStatus {
     pub zone: Zone,
     /// Its last check, however it ended.
     pub checked: Option<RunLine>,
+    /// A run of it that could not begin, if none has since.
+    pub not_begun: Option<NotBegun>,
+}
+
+impl PolicyStatus {
+    /// Whether its last check came to no end.
+    pub fn unchecked(&self) -> bool {
+        self.checked.as_ref().is_some_and(|run| !ENDED.contains(&run.exit))
+    }
 }
 
 /// What is expected.
@@ -69,6 +96,8 @@ pub struct Expected<'p> {
     pub policies: Vec<&'p BackupPolicy>,
     /// An objective for all sources, ms, whatever their policies say.
     pub rpo: Option<i64>,
+    /// Where runs that could not begin have left word.
+    pub state: Option<&'p Path>,
 }
 
 impl<'p> Expected<'p> {
@@ -86,7 +115,7 @@ impl<'p> Expected<'p> {
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Whether there is a catalog at all.
+    /// Whether there is a catalog that knows what the regions know.
     pub known: bool,
     /// Whether an objective was asked for.
     pub objective: bool,
@@ -98,21 +127,31 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// As configured.
     pub regions: Vec<RegionStatus>,
+    /// A check that found damage beyond packs, if none has seen it mended since.
+    pub damage: Option<RunLine>,
 }
 
 impl Status {
-    /// Healthy, behind, an objective missed, or damage.
+    /// Healthy, suddenly small, behind, not all of it, an objective missed, or damage.
     pub fn exit(&self) -> Exit {
         let mut exit = Exit::Done;
+        if self.sources.iter().any(|s| s.shrunk.is_some()) {
+            exit = exit.worse(Exit::Refused);
+        }
+        if self.sources.iter().any(|s| s.partial) {
+            exit = exit.worse(Exit::Partial);
+        }
         if self.regions.iter().any(|r| r.failed.is_some()) || self.sources.iter().any(|s| !s.behind.is_empty()) {
             exit = exit.worse(Exit::Behind);
         }
-        if self.regions.iter().any(|r| r.coverage.as_ref().is_some_and(|c| c.damaged > 0)) {
+        if self.damage.is_some() || self.regions.iter().any(|r| r.coverage.as_ref().is_some_and(|c| c.damaged > 0)) {
             exit = exit.worse(Exit::Damage);
         }
         let overdue = self.regions.iter().any(|r| r.overdue);
-        // An objective for which nothing speaks is not met.
-        if overdue || self.sources.iter().any(|s| s.missed || s.broken) || (self.objective && self.sources.is_empty()) {
+        let failed = self.sources.iter().any(|s| s.missed || s.broken || s.bare());
+        let idle = self.policies.iter().any(|p| p.not_begun.is_some() || p.unchecked());
+        // An objective for which nothing speaks is not met, and of what is not known nobody can say that it is well.
+        if overdue || failed || idle || !self.known || (self.objective && self.sources.is_empty()) {
             exit = exit.worse(Exit::Failed);
         }
         exit
@@ -144,8 +183,8 @@ pub fn of(
     let place = |ix| Place { name: regions.region(ix).name.clone(), id: region_ref(regions, ix) };
     let places: Vec<Place> = (0..regions.len()).map(place).collect();
     let period_ms = expected.period_ms().unwrap_or(COVERAGE_MS);
-    let since = now.0.saturating_sub(period_ms);
-    let coverage = catalog.map_or(Ok(Vec::new()), |c| c.coverage(since))?;
+    let (since, until) = (now.0.saturating_sub(period_ms), now.0.saturating_add(AHEAD_MS));
+    let coverage = catalog.map_or(Ok(Vec::new()), |c| c.coverage(since, now.0))?;
     let region = |(ix, place): (usize, &Place)| {
         let coverage = coverage.iter().find(|c| place.is(&c.region)).cloned();
         let waited = coverage.as_ref().and_then(|c| c.oldest).is_some_and(|oldest| oldest < since);
@@ -160,26 +199,64 @@ pub fn of(
     for source in expected.policies.iter().flat_map(|policy| policy.sources()) {
         sources.entry(source.name.clone()).or_default();
     }
-    for runs in catalog.map_or(Ok(Vec::new()), Catalog::source_runs)? {
+    for runs in catalog.map_or(Ok(Vec::new()), |c| c.source_runs(until))? {
         let name = runs.source.clone();
         sources.entry(name).or_default().0 = Some(runs);
     }
-    for snapshots in catalog.map_or(Ok(Vec::new()), Catalog::source_snapshots)? {
+    for snapshots in catalog.map_or(Ok(Vec::new()), |c| c.source_snapshots(until))? {
         let name = snapshots.source.clone();
         sources.entry(name).or_default().1 = Some(snapshots);
     }
     let source = |(name, (runs, snapshots))| source(name, runs, snapshots, &places);
     let sources = sources.into_iter().map(source).map(|s| judged(s, now.0, expected)).collect();
     let policies: catalog::Result<Vec<PolicyStatus>> =
-        expected.policies.iter().map(|policy| policy_status(catalog, policy, now)).collect();
+        expected.policies.iter().map(|policy| policy_status(catalog, policy, now, expected.state)).collect();
     Ok(Status {
-        known: catalog.is_some(),
+        known: catalog.map_or(Ok(false), Catalog::is_filled)?,
         objective: expected.rpo.is_some(),
         period_ms,
         policies: policies?,
         sources,
         regions: places.iter().enumerate().map(region).collect(),
+        damage: catalog.map_or(Ok(None), |c| damage(c, &places, until))?,
     })
+}
+
+/// How many checks are looked at, at most.
+const CHECKS_MAX: usize = 1000;
+
+/// Whether a check found damage beyond packs.
+fn is_damaged(check: &RunLine) -> bool {
+    let figures = check.details["figures"].as_array().map_or(&[][..], Vec::as_slice);
+    let told = |name| figures.iter().find(|figure| figure["name"] == name).map(|figure| figure["value"] != 0);
+    let told = [BROKEN, DAMAGED, LOST].map(told);
+    // Older records do not tell what it was.
+    check.exit == Exit::Damage as u8 && (told.contains(&Some(true)) || told.contains(&None))
+}
+
+/// The newest check that found damage beyond packs in a region in which no later one saw that it was mended. Every
+/// check with a key looks at all small objects; one without sees less, and clears nothing but what others of its kind
+/// have found.
+fn damage(catalog: &Catalog, places: &[Place], until: i64) -> catalog::Result<Option<RunLine>> {
+    let names: BTreeSet<&str> = places.iter().map(|place| place.name.as_str()).collect();
+    let (mut left, mut left_keyless) = (names.clone(), names);
+    let (mut found, mut looked) = (None, 0);
+    catalog.checks(until, |check| {
+        looked += 1;
+        let keyless = check.policy.is_none() && check.details["how"] == Level::Ciphertext.name();
+        if is_damaged(check) {
+            found = Some(check.clone()).filter(|_| !(if keyless { &left_keyless } else { &left }).is_empty());
+            return false;
+        }
+        for name in check.details["regions"].as_array().into_iter().flatten().filter_map(|name| name.as_str()) {
+            left_keyless.remove(name);
+            if !keyless {
+                left.remove(name);
+            }
+        }
+        looked < CHECKS_MAX && !left.is_empty()
+    })?;
+    Ok(found)
 }
 
 fn source(
@@ -190,7 +267,8 @@ fn source(
 ) -> SourceStatus {
     let (last, success) = runs.map_or((None, None), |r| (r.last, r.success));
     // Runs of programs that kept no records left snapshots only.
-    let success = success.max(snapshots.as_ref().filter(|s| last.is_none() && s.snapshots > 0).and_then(|s| s.newest));
+    let newest = snapshots.as_ref().filter(|_| last.is_none()).and_then(|s| s.sizes.last());
+    let success = success.max(newest.map(|size| size.start));
     let total = snapshots.as_ref().map_or(0, |s| s.snapshots);
     let held = |place: &Place| {
         let copies = snapshots.iter().flat_map(|s| &s.copies);
@@ -200,6 +278,8 @@ fn source(
     let behind = copies.iter().filter(|(_, n)| *n < total).map(|(name, _)| name.clone()).collect();
     // As `success` counts them.
     let broken = last.as_ref().is_some_and(|run| ![0, 3, 4].contains(&run.exit));
+    let partial = last.as_ref().is_some_and(|run| run.exit == Exit::Partial as u8);
+    let shrunk = snapshots.as_ref().and_then(|s| shrunk(&s.sizes));
     SourceStatus {
         name,
         policy: None,
@@ -211,7 +291,22 @@ fn source(
         snapshots: total,
         copies,
         behind,
+        partial,
+        shrunk,
     }
+}
+
+/// What the newest snapshot holds, where the source is suddenly small, and what an earlier one held.
+fn shrunk(sizes: &[Size]) -> Option<(Size, Size)> {
+    let extent = |size: &Size| Extent {
+        time: TimeMs(size.start),
+        files: size.files,
+        bytes: size.bytes,
+        accepted: size.accepted,
+    };
+    let judged = policy::small(&sizes.iter().map(extent).collect::<Vec<_>>());
+    let (newest, before) = (sizes.last()?, judged.iter().rposition(|small| *small == Small::No)?);
+    judged.last().filter(|small| **small == Small::Waiting).and(sizes.get(before)).map(|before| (*newest, *before))
 }
 
 fn judged(mut source: SourceStatus, now: i64, expected: &Expected<'_>) -> SourceStatus {
@@ -224,10 +319,16 @@ fn judged(mut source: SourceStatus, now: i64, expected: &Expected<'_>) -> Source
     source
 }
 
-fn policy_status(catalog: Option<&Catalog>, policy: &BackupPolicy, now: TimeMs) -> catalog::Result<PolicyStatus> {
+fn policy_status(
+    catalog: Option<&Catalog>,
+    policy: &BackupPolicy,
+    now: TimeMs,
+    state: Option<&Path>,
+) -> catalog::Result<PolicyStatus> {
     let name = policy.name().to_string();
     let calendar = policy.calendar();
     let next = Task::ALL.into_iter().filter_map(|task| Some((task, calendar.next_due(task, now)?)));
-    let checked = catalog.map_or(Ok(None), |c| c.last_of(&name, "verify"))?;
-    Ok(PolicyStatus { next: next.collect(), zone: policy.zone(), checked, name })
+    let checked = catalog.map_or(Ok(None), |c| c.last_of(&name, "verify", now.0.saturating_add(AHEAD_MS)))?;
+    let not_begun = state.and_then(|state| not_begun::of(state, &name));
+    Ok(PolicyStatus { next: next.collect(), zone: policy.zone(), checked, not_begun, name })
 }

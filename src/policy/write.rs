@@ -79,7 +79,9 @@ fn scalar(text: &str) -> String {
     }
     // JSON's strings are YAML's double-quoted ones.
     let quoted = Value::from(text).to_string();
-    let escaped =
-        quoted.chars().map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
+    // What is no text, or a line's end, for some readers.
+    let strange =
+        |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let escaped = quoted.chars().map(|c| if strange(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() });
     escaped.collect()
 }

@@ -240,6 +240,13 @@ impl Regions {
         }
     }
 
+    /// Takes packs for damaged that were found to be so by somebody else, without recording it again.
+    pub fn suspect(&self, packs: impl IntoIterator<Item = PackName>) {
+        let mut damaged = lock(&self.damaged);
+        damaged.extend(packs);
+        self.any_damaged.store(!damaged.is_empty(), Ordering::Release);
+    }
+
     /// Whether a copy of this pack was found to be damaged or missing, so far.
     pub fn is_damaged(&self, name: &PackName) -> bool {
         self.any_damaged.load(Ordering::Acquire) && lock(&self.damaged).contains(name)

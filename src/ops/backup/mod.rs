@@ -91,6 +91,8 @@ pub struct BackupReport {
     pub copies_min: usize,
     /// Packs that were stored.
     pub packs: Vec<PackName>,
+    /// Whether its tags say that it is right as it is, however small.
+    pub accepted: bool,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
     /// The snapshots that there were when it began.

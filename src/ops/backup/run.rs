@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
 use crate::ops::catch_up::CaughtUp;
+use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
@@ -245,6 +246,7 @@ impl Run<'_> {
             caught_up,
             copies_min: self.repo.copies_min,
             packs,
+            accepted: self.options.tags.iter().any(|tag| tag == MAY_SHRINK),
             encoder_errors: self.progress.encoder_errors.get(),
             view: View::default(),
         }

@@ -13,7 +13,7 @@ pub use self::part::Part;
 use self::trees::trees;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
-use crate::base::{Cancel, Pace, PackName, Progress};
+use crate::base::{Cancel, Pace, PackName, Progress, RepoId};
 use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
@@ -21,11 +21,13 @@ use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
+use crate::repo::index::cache::Cache;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
 use crate::store::{Key, Listed, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 /// How deep to look.
@@ -82,6 +84,8 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Regions that lack something that another has.
     pub behind: Vec<String>,
+    /// Whether there was a key to look with.
+    pub keyed: bool,
 }
 
 /// How deep, how much of it, and how fast.
@@ -137,7 +141,7 @@ pub fn run(
     // What the regions themselves can do is the question.
     let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
-    let mut report = VerifyReport { lost: view.lost.clone(), ..VerifyReport::default() };
+    let mut report = VerifyReport { lost: view.lost.clone(), keyed: true, ..VerifyReport::default() };
     let packs = index.packs();
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
@@ -177,12 +181,24 @@ pub fn run(
 /// Where a segment, an outcome or a marker was found damaged, what this machine knows of it must not hide that from the
 /// next backup: what no region can say any more is to be stored again.
 fn distrust(repo: &Repo, findings: &[Finding]) {
+    if let Some(cache) = repo.index_cache().filter(|_| names_known(findings)) {
+        cache.clear();
+    }
+}
+
+/// The same after a check without a key: for what is known of repository `id` in the folder `state`.
+pub fn distrust_local(state: &Path, id: &RepoId, findings: &[Finding]) {
+    if names_known(findings) {
+        Cache::discard(state, id);
+    }
+}
+
+/// Whether something is among the findings of which this machine keeps what it read.
+fn names_known(findings: &[Finding]) -> bool {
     let known = |finding: &Finding| {
         matches!(Key::parse(&finding.object), Some(Key::Index(_) | Key::Snapshot(_) | Key::Forgotten(_)))
     };
-    if let Some(cache) = repo.index_cache().filter(|_| findings.iter().any(known)) {
-        cache.discard();
-    }
+    findings.iter().any(known)
 }
 
 /// What every region is judged by.
@@ -209,16 +225,21 @@ impl Looking<'_> {
         let sound = check_packs(self.repo, ix, &self.packs, here)?;
         let all: Vec<PackName> = self.packs.iter().filter(|(_, (_, on))| on.has(ix)).map(|(name, _)| *name).collect();
         let there: HashSet<PackName> = sound.iter().copied().collect();
-        let sound = self.wish.part.order(scrub.as_ref(), &all, sound);
-        if let Some(scrub) = &scrub {
+        let waiting = scrub.as_ref().and_then(|scrub| {
+            let waiting = scrub.waiting(&all)?;
+            // No segment names them.
+            scrub.drop_packs(&waiting.others);
             all.iter().filter(|name| !there.contains(*name)).for_each(|name| scrub.missing(name));
-        }
+            Some(waiting.order)
+        });
+        let sound = self.wish.part.order(waiting, &all, sound);
         if self.wish.level == Level::Presence {
             return Ok(());
         }
         let size = |name: &PackName| self.packs.get(name).map_or(0, |(line, _)| line.size);
         let total = all.iter().map(size).sum();
         let chosen = self.wish.part.cut(sound, total, size);
+        still_damaged(regions, ix, scrub.as_ref(), &there, &chosen);
         self.contents(ix, &chosen, scrub.as_ref(), here)
     }
 
@@ -233,7 +254,7 @@ impl Looking<'_> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
         parallel(packs, self.wish.workers, self.cancel, |name, Hands { buffer, coder, scratch }| {
-            let fetched = fetch_pack(regions, ix, name, self.pace.as_ref(), buffer)?;
+            let fetched = fetch_pack(regions, ix, name, (self.pace.as_ref(), scrub), buffer)?;
             let Some(bytes) = fetched else { return Ok(()) };
             let size = bytes.len() as u64;
             progress.bytes_read.add(size);
@@ -300,6 +321,32 @@ pub fn ciphertext(
     Ok(report)
 }
 
+/// Whether an object could not be read because its region cannot be used now. Where the region's mark can still be
+/// read it is the object that cannot, as on a bad sector: that must not keep all others from being looked at.
+fn is_away(regions: &Regions, ix: usize, e: &Error) -> bool {
+    e.kind() == Kind::Retry && regions.get(ix, &Key::Region, OBJECT_BYTES_MAX as u64).is_err()
+}
+
+/// Names the packs that an earlier check found damaged and that it is not the turn of: a check that reads others must not
+/// look as if they were mended.
+fn still_damaged(
+    regions: &Regions,
+    ix: usize,
+    scrub: Option<&Scrub<'_>>,
+    there: &HashSet<PackName>,
+    chosen: &[PackName],
+) {
+    let chosen: HashSet<&PackName> = chosen.iter().collect();
+    let known = scrub.map(Scrub::known_damage).unwrap_or_default();
+    for (name, why) in known.iter().filter(|(name, _)| there.contains(name) && !chosen.contains(name)) {
+        regions.record(
+            ix,
+            &Key::Pack(*name).path(),
+            format!("{why}; found by an earlier check and not read by this one"),
+        );
+    }
+}
+
 /// Checks of one small object beyond its checksum.
 type Check<'c> = dyn FnMut(&Key, &[u8]) -> std::result::Result<(), FormatError> + 'c;
 
@@ -318,7 +365,7 @@ fn small_objects(
         cancel.check()?;
         let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == Kind::Retry => return Err(e),
+            Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
                 regions.record(ix, &key.path(), e.what());
                 continue;

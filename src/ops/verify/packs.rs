@@ -1,10 +1,10 @@
 //! The packs of a region: fetched whole, against their names, and record by record.
 
 use super::super::scrub::Scrub;
-use super::{RegionReport, Wish};
+use super::{RegionReport, Wish, is_away, still_damaged};
 use crate::base::{Cancel, ChunkId, Pace, PackName, Progress};
 use crate::chunk::Coder;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::{FormatError, pack};
 use crate::region::{RegionSet, Regions, lock};
@@ -66,12 +66,24 @@ pub(super) fn ciphertexts(
     let sizes: HashMap<PackName, u64> =
         listed.iter().filter_map(|l| if let Key::Pack(name) = l.key { Some((name, l.size)) } else { None }).collect();
     let all: Vec<PackName> = sizes.keys().copied().collect();
-    let order = wish.part.order(scrub, &all, all.clone());
+    let there: HashSet<PackName> = all.iter().copied().collect();
+    let waiting = scrub.and_then(|scrub| {
+        let waiting = scrub.waiting(&all)?;
+        // Without a key nobody knows what should be here, but nothing that was here may go.
+        for name in &waiting.others {
+            regions.record(ix, &Key::Pack(*name).path(), "missing: it was here before");
+            scrub.missing(name);
+        }
+        Some(waiting.order)
+    });
+    let order = wish.part.order(waiting, &all, all.clone());
     let packs = wish.part.cut(order, sizes.values().sum(), |name| sizes.get(name).copied().unwrap_or(0));
+    still_damaged(regions, ix, scrub, &there, &packs);
     let totals = Mutex::new((0u64, 0u64));
     let pace = wish.pace(cancel);
     parallel(&packs, wish.workers, cancel, |name, hands| {
-        let Some(bytes) = fetch_pack(regions, ix, name, pace.as_ref(), &mut hands.buffer)? else { return Ok(()) };
+        let fetched = fetch_pack(regions, ix, name, (pace.as_ref(), scrub), &mut hands.buffer)?;
+        let Some(bytes) = fetched else { return Ok(()) };
         progress.bytes_read.add(bytes.len() as u64);
         progress.bytes_done.add(bytes.len() as u64);
         let mut totals = lock(&totals);
@@ -98,7 +110,7 @@ pub(super) fn fetch_pack<'b>(
     regions: &Regions,
     ix: usize,
     name: &PackName,
-    pace: Option<&Pace>,
+    (pace, scrub): (Option<&Pace>, Option<&Scrub<'_>>),
     buffer: &'b mut Vec<u8>,
 ) -> Result<Option<&'b mut [u8]>> {
     let key = Key::Pack(*name);
@@ -109,9 +121,13 @@ pub(super) fn fetch_pack<'b>(
             }
             Ok(Some(bytes))
         }
-        Err(e) if e.kind() == Kind::Retry => Err(e),
+        Err(e) if is_away(regions, ix, &e) => Err(e),
         Err(e) => {
             regions.record(ix, &key.path(), e.what());
+            // It had its turn: else it would be the first again and again.
+            if let Some(scrub) = scrub {
+                scrub.looked(name, Some(e.what().to_owned()));
+            }
             Ok(None)
         }
     }

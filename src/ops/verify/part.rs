@@ -1,6 +1,5 @@
 //! Which packs a check reads that may not read all: those that waited longest, and no more than it may.
 
-use super::super::scrub::Scrub;
 use crate::base::{PackName, TimeMs};
 use std::collections::HashSet;
 
@@ -25,9 +24,13 @@ impl Part {
         Part { turn, ..Part::default() }
     }
 
-    /// Those of `there`, the one first that waited longest.
-    pub(super) fn order(&self, scrub: Option<&Scrub<'_>>, all: &[PackName], there: Vec<PackName>) -> Vec<PackName> {
-        let waiting = scrub.and_then(|scrub| scrub.waiting(all));
+    /// Those of `there`, the one first that waited longest, by what is known of `all`.
+    pub(super) fn order(
+        &self,
+        waiting: Option<Vec<(PackName, i64)>>,
+        all: &[PackName],
+        there: Vec<PackName>,
+    ) -> Vec<PackName> {
         let there: HashSet<PackName> = there.into_iter().collect();
         let mut order: Vec<(PackName, i64)> = waiting.unwrap_or_else(|| all.iter().map(|name| (*name, 0)).collect());
         order.retain(|(name, _)| there.contains(name));

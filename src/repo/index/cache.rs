@@ -75,12 +75,26 @@ fn to_merge(sizes: &[u64]) -> Option<usize> {
     Some(from)
 }
 
+fn folder_of(state: &Path, repo: &RepoId) -> PathBuf {
+    state.join(format!("index-{repo}"))
+}
+
+fn clear(folder: &Path) {
+    ["run-", "about-"].iter().flat_map(|prefix| files(folder, prefix)).for_each(|path| remove(&path));
+}
+
+fn files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)));
+    ours.map(|entry| entry.path()).take(FILES_MAX).collect()
+}
+
 impl Cache {
     /// The cache below the folder `state`. Nothing is made before something is kept.
     pub fn new(state: &Path, repo: &RepoId, id_root: &Secret<32>, env: &Env) -> Cache {
         // Of those who can read the repository, nobody else: they could make us believe that a chunk is stored.
         let root = kd("index cache", &[id_root.bytes(), repo.bytes()]);
-        Cache { folder: state.join(format!("index-{repo}")), root, env: env.clone(), said: Mutex::default() }
+        Cache { folder: folder_of(state, repo), root, env: env.clone(), said: Mutex::default() }
     }
 
     /// What was to be said so far, once.
@@ -109,10 +123,14 @@ impl Cache {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)
     }
 
+    /// Removes everything that is kept for a repository; needs no key.
+    pub fn discard(state: &Path, repo: &RepoId) {
+        clear(&folder_of(state, repo));
+    }
+
     /// Removes everything.
-    pub fn discard(&self) {
-        self.files("run-").into_iter().for_each(|path| remove(&path));
-        self.files("about-").into_iter().for_each(|path| remove(&path));
+    pub fn clear(&self) {
+        clear(&self.folder);
     }
 
     /// What [`Cache::write_file`] wrote under this name, if it is still that.
@@ -151,9 +169,7 @@ impl Cache {
     }
 
     fn files(&self, prefix: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)));
-        ours.map(|entry| entry.path()).take(FILES_MAX).collect()
+        files(&self.folder, prefix)
     }
 
     /// Opens all runs, the largest first.
