@@ -108,7 +108,7 @@ fn is_marked(repo: &Repo, sid: SessionId, at: RegionSet) -> bool {
 #[derive(Debug)]
 enum Outcome {
     /// A snapshot.
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// It ended without one.
     End,
 }
@@ -133,7 +133,7 @@ fn open_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::re
     if manifest.sid != sid || !allowed {
         return Err(FormatError::Unsigned("manifest by a writer without right to this source"));
     }
-    Ok(Outcome::Snapshot(snapshot(manifest, opened.digest, opened.writer)))
+    Ok(Outcome::Snapshot(Box::new(snapshot(manifest, opened.digest, opened.writer))))
 }
 
 /// Whether a region's copy fits its checksum.
@@ -266,7 +266,7 @@ impl View {
                 self.generation_max = self.generation_max.max(Some(snapshot.manifest.generation));
                 if !self.forgotten.contains(&sid) {
                     let (regions, stored) = (places.at, places.earliest);
-                    self.snapshots.insert(sid, Snapshot { regions, stored, ..snapshot });
+                    self.snapshots.insert(sid, Snapshot { regions, stored, ..*snapshot });
                 }
             }
             Outcome::End => _ = self.ended.insert(sid),

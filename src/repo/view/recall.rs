@@ -115,7 +115,10 @@ impl Recall {
     pub(super) fn outcome(&self, sid: SessionId, now: &Places) -> Option<Outcome> {
         let line = self.outcomes.get(&sid).filter(|line| fits(&line.places, now))?;
         match &line.shown {
-            Some(shown) => Some(Outcome::Snapshot(super::snapshot(shown.manifest.clone(), shown.digest, shown.writer))),
+            Some(shown) => {
+                let known = super::snapshot(shown.manifest.clone(), shown.digest, shown.writer);
+                Some(Outcome::Snapshot(Box::new(known)))
+            }
             None => (line.places.len() == now.all.len()).then_some(Outcome::End),
         }
     }
