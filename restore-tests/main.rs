@@ -32,6 +32,7 @@ mod retention;
 mod scheduler;
 mod serve;
 mod sessions;
+mod stores;
 mod tidy;
 mod torture;
 mod vectors;

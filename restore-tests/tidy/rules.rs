@@ -56,8 +56,12 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("chrono_tz", &["policy"]),
     ("rusqlite", &["catalog"]),
     ("ureq", &["daemon"]),
-    ("rustls", &["daemon"]),
-    ("rustls_native_certs", &["daemon"]),
+    ("reqwest", &["store"]),
+    ("http", &["store"]),
+    ("http_body", &["store"]),
+    ("async_trait", &["store"]),
+    ("rustls", &["store", "daemon"]),
+    ("rustls_native_certs", &["store", "daemon"]),
     ("getrandom", &["base"]),
 ];
 

@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod clock;
 pub mod ids;
 pub mod pace;
+pub mod place;
 pub mod progress;
 pub mod units;
 
@@ -12,4 +13,5 @@ pub use cancel::Cancel;
 pub use clock::{Env, TimeMs};
 pub use ids::*;
 pub use pace::Pace;
+pub use place::{Bucket, Place, Service};
 pub use progress::Progress;

@@ -57,7 +57,8 @@ pub struct RegionEntry {
     /// Its name, unique in the repository.
     #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
     pub name: String,
-    /// A folder: an absolute path, a path relative to the file, or a `file` URL.
+    /// A folder (an absolute path, a path relative to the file, or a `file` URL), or a bucket: `s3://bucket/prefix`,
+    /// `gs://bucket/prefix`, `az://container/prefix`, with options behind a `?`. Credentials never stand here.
     pub url: String,
 }
 

@@ -1,0 +1,202 @@
+//! A proxy in front of a store that spoils what it is told to spoil: the first requests that fit, or all.
+
+use super::http::{Head, answer, serve};
+use std::io::{BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It is refused: status, `Retry-After`.
+    Refuse(u16, Option<u64>),
+    /// The connection ends after so many bytes of its body came.
+    CutRequest(usize),
+    /// It is carried out, and the answer ends after so many bytes of its body.
+    CutAnswer(usize),
+    /// It is carried out, and nothing comes back.
+    Hang,
+    /// The answer is whole, says so, and has only so many bytes.
+    ShortBody(usize),
+}
+
+#[derive(Default)]
+struct State {
+    /// Method, what the target must contain, what happens: each once, in this order.
+    script: Vec<(&'static str, &'static str, Fault)>,
+    /// Puts of what the target contains, until the proxy is dead.
+    kill_after: Option<(&'static str, usize)>,
+}
+
+/// The proxy.
+pub struct Proxy {
+    pub port: u16,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    upstream: u16,
+    state: Mutex<State>,
+    dead: AtomicBool,
+    delay_ms: AtomicU64,
+    /// Held by requests that hang, until the proxy is dropped.
+    over: (Mutex<bool>, Condvar),
+}
+
+impl Proxy {
+    pub fn before(upstream: u16) -> Proxy {
+        let inner = Arc::new(Inner {
+            upstream,
+            state: Mutex::default(),
+            dead: AtomicBool::new(false),
+            delay_ms: AtomicU64::new(0),
+            over: (Mutex::new(false), Condvar::new()),
+        });
+        let shared = Arc::clone(&inner);
+        let port = serve(move |connection| shared.one(connection));
+        Proxy { port, inner }
+    }
+
+    /// The next request of this method whose target contains `part` meets this, once.
+    pub fn spoil(&self, method: &'static str, part: &'static str, fault: Fault) {
+        self.inner.state.lock().unwrap().script.push((method, part, fault));
+    }
+
+    /// Every answer comes so much later.
+    pub fn delay(&self, by: Duration) {
+        self.inner.delay_ms.store(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// From now on every connection is cut at once, or none any more.
+    pub fn kill(&self, dead: bool) {
+        self.inner.dead.store(dead, Ordering::SeqCst);
+    }
+
+    /// The same in the middle of the next put but so many whose target contains `part`.
+    pub fn kill_after(&self, part: &'static str, puts: usize) {
+        self.inner.state.lock().unwrap().kill_after = Some((part, puts));
+    }
+
+    /// Faults that nothing has met yet.
+    pub fn left(&self) -> usize {
+        self.inner.state.lock().unwrap().script.len()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        *self.inner.over.0.lock().unwrap() = true;
+        self.inner.over.1.notify_all();
+    }
+}
+
+impl Inner {
+    fn one(&self, connection: TcpStream) {
+        if self.dead.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut client = connection.try_clone().unwrap();
+        let mut from = BufReader::new(connection);
+        let Some(head) = Head::read(&mut from) else { return };
+        let fault = self.fault(&head);
+        if let Some(Fault::Refuse(status, after)) = fault {
+            let mut rest = from.by_ref().take(head.content_length() as u64);
+            let _ = std::io::copy(&mut rest, &mut std::io::sink());
+            let after = after.map(|s| s.to_string()).unwrap_or_default();
+            let headers = [("Retry-After", after.as_str())];
+            let headers = if after.is_empty() { &headers[..0] } else { &headers[..] };
+            return answer(&mut client, status, headers, b"", true);
+        }
+        self.forward(&mut client, &mut from, &head, fault.as_ref());
+        let _ = client.shutdown(Shutdown::Both);
+    }
+
+    fn fault(&self, head: &Head) -> Option<Fault> {
+        let mut state = self.state.lock().unwrap();
+        if let Some((part, left)) = &mut state.kill_after
+            && head.method == "PUT"
+            && head.target.contains(*part)
+        {
+            if *left == 0 {
+                self.dead.store(true, Ordering::SeqCst);
+                state.kill_after = None;
+                return Some(Fault::CutRequest(1000));
+            }
+            *left -= 1;
+        }
+        let fits = |(method, part, _): &(&str, &str, Fault)| *method == head.method && head.target.contains(part);
+        let ix = state.script.iter().position(fits)?;
+        Some(state.script.remove(ix).2)
+    }
+
+    fn forward(
+        &self,
+        client: &mut TcpStream,
+        from: &mut BufReader<TcpStream>,
+        head: &Head,
+        fault: Option<&Fault>,
+    ) -> Option<()> {
+        let mut store = TcpStream::connect(("127.0.0.1", self.upstream)).ok()?;
+        let len = head.content_length();
+        let bytes = match fault {
+            Some(Fault::CutRequest(bytes)) => (*bytes).min(len),
+            _ => len,
+        };
+        // One request a connection, so that the end of the answer is its end.
+        let text = head.text.trim_end();
+        write!(store, "{text}\r\nConnection: close\r\n\r\n").ok()?;
+        std::io::copy(&mut from.by_ref().take(bytes as u64), &mut store).ok()?;
+        if bytes < len {
+            return None;
+        }
+        let Some(fault) = fault else { return self.pass(client, &mut store) };
+        let mut answer = Vec::new();
+        store.read_to_end(&mut answer).ok()?;
+        let body = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+        let end = |bytes: usize| (body + bytes).min(answer.len());
+        match fault {
+            Fault::Hang => {
+                let (over, changed) = &self.over;
+                let _held = changed.wait_while(over.lock().unwrap(), |over| !*over).unwrap();
+            }
+            // Of an answer without a body, a part of its head.
+            Fault::CutAnswer(0) => client.write_all(&answer[..body / 2]).ok()?,
+            Fault::CutAnswer(bytes) => client.write_all(&answer[..end(*bytes)]).ok()?,
+            Fault::ShortBody(bytes) => {
+                let text = String::from_utf8_lossy(&answer[..body]).into_owned();
+                let lines = text.lines().filter(|line| !line.to_lowercase().starts_with("content-length"));
+                let kept = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\r\n");
+                write!(client, "{kept}\r\nContent-Length: {bytes}\r\n\r\n").ok()?;
+                client.write_all(&answer[body..end(*bytes)]).ok()?;
+            }
+            Fault::Refuse(..) | Fault::CutRequest(_) => {}
+        }
+        Some(())
+    }
+
+    /// Passes an answer on, piece by piece.
+    fn pass(&self, client: &mut TcpStream, store: &mut TcpStream) -> Option<()> {
+        let mut piece = vec![0; 64 << 10];
+        let mut first = true;
+        loop {
+            let n = store.read(&mut piece).ok()?;
+            if std::mem::take(&mut first) {
+                self.pause();
+            }
+            if n == 0 || self.dead.load(Ordering::SeqCst) {
+                return Some(());
+            }
+            client.write_all(&piece[..n]).ok()?;
+        }
+    }
+
+    fn pause(&self) {
+        let delay = Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
+        if delay > Duration::ZERO {
+            let (over, changed) = &self.over;
+            let _held = changed.wait_timeout_while(over.lock().unwrap(), delay, |over| !*over).unwrap();
+        }
+    }
+}
