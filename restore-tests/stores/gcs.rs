@@ -31,8 +31,11 @@ fn one(objects: &Objects, connection: TcpStream) {
     };
     let (bucket, key) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     match bucket {
-        "bucket" => {}
+        _ if head.header("authorization").is_none_or(|token| !token.starts_with("Bearer ")) => {
+            return no(&mut client, 401, "AuthenticationRequired");
+        }
         "private" => return no(&mut client, 401, "AuthenticationRequired"),
+        "bucket" => {}
         _ => return no(&mut client, 404, "NoSuchBucket"),
     }
     let mut all = objects.lock().unwrap();

@@ -3,9 +3,8 @@
 use super::http::{Head, answer, serve};
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +39,6 @@ struct Inner {
     upstream: u16,
     state: Mutex<State>,
     dead: AtomicBool,
-    delay_ms: AtomicU64,
     /// Held by requests that hang, until the proxy is dropped.
     over: (Mutex<bool>, Condvar),
 }
@@ -51,7 +49,6 @@ impl Proxy {
             upstream,
             state: Mutex::default(),
             dead: AtomicBool::new(false),
-            delay_ms: AtomicU64::new(0),
             over: (Mutex::new(false), Condvar::new()),
         });
         let shared = Arc::clone(&inner);
@@ -62,11 +59,6 @@ impl Proxy {
     /// The next request of this method whose target contains `part` meets this, once.
     pub fn spoil(&self, method: &'static str, part: &'static str, fault: Fault) {
         self.inner.state.lock().unwrap().script.push((method, part, fault));
-    }
-
-    /// Every answer comes so much later.
-    pub fn delay(&self, by: Duration) {
-        self.inner.delay_ms.store(by.as_millis() as u64, Ordering::SeqCst);
     }
 
     /// From now on every connection is cut at once, or none any more.
@@ -179,24 +171,12 @@ impl Inner {
     /// Passes an answer on, piece by piece.
     fn pass(&self, client: &mut TcpStream, store: &mut TcpStream) -> Option<()> {
         let mut piece = vec![0; 64 << 10];
-        let mut first = true;
         loop {
             let n = store.read(&mut piece).ok()?;
-            if std::mem::take(&mut first) {
-                self.pause();
-            }
             if n == 0 || self.dead.load(Ordering::SeqCst) {
                 return Some(());
             }
             client.write_all(&piece[..n]).ok()?;
-        }
-    }
-
-    fn pause(&self) {
-        let delay = Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
-        if delay > Duration::ZERO {
-            let (over, changed) = &self.over;
-            let _held = changed.wait_timeout_while(over.lock().unwrap(), delay, |over| !*over).unwrap();
         }
     }
 }

@@ -100,7 +100,9 @@ pub fn seaweed(buckets: &[&str]) -> Server {
     let make = |dir: &Path| {
         let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc] = ports();
         let identity = |name: &str, (id, secret): (&str, &str), actions: &str| {
-            format!(r#"{{"name":"{name}","credentials":[{{"accessKey":"{id}","secretKey":"{secret}"}}],"actions":[{actions}]}}"#)
+            format!(
+                r#"{{"name":"{name}","credentials":[{{"accessKey":"{id}","secretKey":"{secret}"}}],"actions":[{actions}]}}"#
+            )
         };
         let writer = identity("writer", WRITER, r#""Admin","Read","Write","List","Tagging""#);
         let reader = identity("reader", READER, r#""Read","List""#);

@@ -64,11 +64,9 @@ impl Bucket {
     /// The options of its service, by name.
     pub fn options(&mut self) -> Vec<(&'static str, &mut Option<String>)> {
         match self.service {
-            Service::S3 => vec![
-                ("endpoint", &mut self.endpoint),
-                ("region", &mut self.region),
-                ("profile", &mut self.profile),
-            ],
+            Service::S3 => {
+                vec![("endpoint", &mut self.endpoint), ("region", &mut self.region), ("profile", &mut self.profile)]
+            }
             Service::Gcs => vec![("endpoint", &mut self.endpoint), ("credentials", &mut self.credentials)],
             Service::Azure => vec![("endpoint", &mut self.endpoint), ("account", &mut self.account)],
         }

@@ -45,8 +45,8 @@ pub fn main() -> u8 {
     };
     raise_descriptor_limit();
     let json = args.global.json;
-    let done = Context::new(args.global)
-        .and_then(|context| Ok(run(&context, args.verb)?.with_requests(&context.requests())));
+    let done =
+        Context::new(args.global).and_then(|context| Ok(run(&context, args.verb)?.with_requests(&context.requests())));
     match done {
         Ok(outcome) => outcome.print(json),
         Err(e) => output::print_error(&e, json),

@@ -259,9 +259,14 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_not_repeated() {
-        for url in
-            ["s3://key:hunter2@host/bucket", "s3://b?secret_key=hunter2", "s3://b?hunter2", "file://user:hunter2@host/x", "file:///x?hunter2", "https://hunter2@h"]
-        {
+        for url in [
+            "s3://key:hunter2@host/bucket",
+            "s3://b?secret_key=hunter2",
+            "s3://b?hunter2",
+            "file://user:hunter2@host/x",
+            "file:///x?hunter2",
+            "https://hunter2@h",
+        ] {
             assert!(!error(url).contains("hunter2"), "{url}");
         }
     }

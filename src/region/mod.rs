@@ -13,7 +13,7 @@ use crate::base::{Pace, PackName, Place, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
-use crate::store::{Key, Listed, Prefix, Put, Meter, Store, StoreSettings, Trial};
+use crate::store::{Key, Listed, Meter, Prefix, Put, Store, StoreSettings, Trial};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, HashSet};

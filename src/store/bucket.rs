@@ -188,7 +188,12 @@ impl Bucket {
     }
 
     /// Makes attempts until one succeeds, fails for good, or the deadline is over.
-    async fn patiently<T, F>(&self, action: &'static str, object: &str, attempt: impl Fn() -> F) -> Result<T, StoreError>
+    async fn patiently<T, F>(
+        &self,
+        action: &'static str,
+        object: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Attempt>>,
     {

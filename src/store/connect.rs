@@ -109,7 +109,8 @@ fn s3(
             None => variables.first(names).or(of_profile),
         }
     };
-    let region = bucket.region.clone().or_else(|| ordered(profile.get("region"), &["AWS_REGION", "AWS_DEFAULT_REGION"]));
+    let region =
+        bucket.region.clone().or_else(|| ordered(profile.get("region"), &["AWS_REGION", "AWS_DEFAULT_REGION"]));
     let endpoint = bucket.endpoint.clone().or_else(|| match variables.is_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
         true => None,
         false => ordered(profile.endpoint(), &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
@@ -166,7 +167,8 @@ fn s3_credentials(
         }
     }
     let token = profile.get("aws_session_token");
-    let keys = s3_keys(&builder, bucket, profile.get("aws_access_key_id"), profile.get("aws_secret_access_key"), token)?;
+    let keys =
+        s3_keys(&builder, bucket, profile.get("aws_access_key_id"), profile.get("aws_secret_access_key"), token)?;
     if let Some(builder) = keys {
         return Ok(builder);
     }
@@ -219,8 +221,13 @@ fn s3_keys(
 }
 
 fn no_credentials(bucket: &Bucket, wanted: &str) -> StoreError {
-    StoreError::new(StoreErrorKind::Credentials, "use", &bucket.to_string(), "its credentials are incomplete or missing")
-        .advise(format!("set {wanted}: docs/regions.md"))
+    StoreError::new(
+        StoreErrorKind::Credentials,
+        "use",
+        &bucket.to_string(),
+        "its credentials are incomplete or missing",
+    )
+    .advise(format!("set {wanted}: docs/regions.md"))
 }
 
 fn gcs(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result<Connected, StoreError> {
@@ -243,8 +250,8 @@ fn gcs(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result<C
             gcs_file(bucket, &file)?;
             builder = builder.with_application_credentials(file);
         }
-        // An emulator knows nobody.
-        None if emulator.is_some() && bucket.endpoint.is_none() => builder = builder.with_skip_signature(true),
+        // An emulator knows nobody; without any token the client would look for one.
+        None if emulator.is_some() && bucket.endpoint.is_none() => builder = builder.with_bearer_token("emulator"),
         None => {}
     }
     let client = built(bucket, builder.build())?;
@@ -290,7 +297,8 @@ fn azure(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
-    let key = variables.first_secret(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"])?;
+    let key =
+        variables.first_secret(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_ACCESS_KEY"])?;
     let sas = variables.first_secret(&["AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_SAS_KEY"])?;
     if let Some(key) = key.map(|key| key.to_string()).or_else(|| part("AccountKey")) {
         builder = builder.with_access_key(key);
@@ -304,10 +312,7 @@ fn azure(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result
 }
 
 /// An identity of Entra: with a federated token, with a secret, or the machine's own.
-fn azure_identity(
-    builder: MicrosoftAzureBuilder,
-    variables: &Variables,
-) -> Result<MicrosoftAzureBuilder, StoreError> {
+fn azure_identity(builder: MicrosoftAzureBuilder, variables: &Variables) -> Result<MicrosoftAzureBuilder, StoreError> {
     let mut builder = builder;
     if let Some(id) = variables.get("AZURE_CLIENT_ID") {
         builder = builder.with_client_id(id);

@@ -2,9 +2,9 @@
 //! path: a disk that is unmounted under a run leaves an empty folder of the same name, into which nothing must be
 //! written.
 
+use super::Found;
 use super::error::StoreError;
 use super::key::{Key, Prefix};
-use super::Found;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;

@@ -67,10 +67,8 @@ fn of_trouble(trouble: &Trouble) -> Verdict {
     match trouble {
         Trouble::Refused(refusal) => of_refusal(refusal),
         Trouble::Unreachable(why) => Verdict::passing(Kind::Unreachable, format!("the store cannot be reached: {why}")),
-        Trouble::Untrusted(why) => {
-            Verdict::final_(Kind::Unfit, format!("its certificate is not trusted: {why}"))
-                .advise("AWS_CA_BUNDLE or SSL_CERT_FILE names the certificates to trust")
-        }
+        Trouble::Untrusted(why) => Verdict::final_(Kind::Unfit, format!("its certificate is not trusted: {why}"))
+            .advise("AWS_CA_BUNDLE or SSL_CERT_FILE names the certificates to trust"),
         Trouble::Stalled(limit) => {
             Verdict::passing(Kind::TimedOut, format!("nothing moved for {} s", limit.as_secs_f64()))
         }
@@ -105,14 +103,20 @@ fn of_code(refusal: &Refusal, said: &dyn Fn(&str) -> String) -> Option<Verdict> 
         "InvalidBucketName" | "InvalidResourceName" => {
             Verdict::final_(Kind::NoBucket, said("no bucket can have this name"))
         }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthenticationFailed" | "NoAuthenticationInformation"
-        | "InvalidAuthenticationInfo" | "MissingSecurityHeader" => {
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "AuthenticationFailed"
+        | "NoAuthenticationInformation"
+        | "InvalidAuthenticationInfo"
+        | "MissingSecurityHeader" => {
             Verdict::final_(Kind::Credentials, said("the store does not know these credentials"))
         }
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "invalid_grant" => {
             Verdict::final_(Kind::Credentials, said("the credentials have expired, or were withdrawn"))
         }
-        "AuthorizationHeaderMalformed" | "PermanentRedirect" | "TemporaryRedirect"
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
         | "IllegalLocationConstraintException" => elsewhere(refusal, said),
         "QuotaExceeded" | "InsufficientStorage" | "StorageFull" | "XMinioStorageFull" | "AccountLimitExceeded" => {
             Verdict::final_(Kind::Full, said("no space is left"))
@@ -123,9 +127,11 @@ fn of_code(refusal: &Refusal, said: &dyn Fn(&str) -> String) -> Option<Verdict> 
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "Md5Mismatch" => {
             Verdict::passing(Kind::Failed, said("the bytes arrived damaged"))
         }
-        "RequestTimeout" | "InternalError" | "OperationAborted" | "ConditionalRequestConflict" | "OperationTimedOut" => {
-            Verdict::passing(Kind::Failed, said("the store could not do it just now"))
-        }
+        "RequestTimeout"
+        | "InternalError"
+        | "OperationAborted"
+        | "ConditionalRequestConflict"
+        | "OperationTimedOut" => Verdict::passing(Kind::Failed, said("the store could not do it just now")),
         "NotImplemented" => Verdict::final_(Kind::Unfit, said("the store does not know this request")),
         _ => return None,
     })

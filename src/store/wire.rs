@@ -140,7 +140,8 @@ impl HttpService for Wire {
             self.connector.counts.add(kind);
         }
         let stall = self.connector.stall;
-        let (request, progress) = translate(request).inspect_err(|e| seen.note(Trouble::Garbled(e.to_string()), store))?;
+        let (request, progress) =
+            translate(request).inspect_err(|e| seen.note(Trouble::Garbled(e.to_string()), store))?;
         let answer = tokio::select! {
             answer = self.client.execute(request) => answer,
             () = progress.stalled(stall) => {
@@ -237,10 +238,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = HttpError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         self.progress.moved();
         while self.piece.is_empty() {
             match Pin::new(&mut self.body).poll_frame(cx) {
@@ -275,10 +273,7 @@ impl Body for Watched {
     type Data = Bytes;
     type Error = HttpError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Err(e))) => {
