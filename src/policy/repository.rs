@@ -265,8 +265,9 @@ mod tests {
         refused(&document("regions: [{name: A, url: /r}]"), &["x.yaml:6:20", "region `A` is not a valid name"]);
         refused(
             &document("regions: [{name: a, url: 's3://k:hunter2@b'}]"),
-            &["x.yaml:6:28", "`s3`", "not supported by this build"],
+            &["x.yaml:6:28", "has a user", "usual variables and files"],
         );
+        refused(&document("regions: [{name: a, url: 'ftp://b'}]"), &["x.yaml:6:28", "`ftp`", "are not supported"]);
         refused(&document(&format!("{TWO}\nrepositoryId: 12")), &["x.yaml:11:17", "`12` is not the id"]);
         refused(&document(TWO).replace("main", "Main"), &["x.yaml:4:9", "repository `Main`"]);
         refused(&document("regions: 3"), &["x.yaml:6:12", "a list is needed here"]);

@@ -57,8 +57,7 @@ pub struct RegionEntry {
     /// Its name, unique in the repository.
     #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
     pub name: String,
-    /// A folder (an absolute path, a path relative to the file, or a `file` URL), or a bucket: `s3://bucket/prefix`,
-    /// `gs://bucket/prefix`, `az://container/prefix`, with options behind a `?`. Credentials never stand here.
+    /// A folder (absolute, relative to the file, or a `file` URL), or `s3://`, `gs://` or `az://bucket/prefix`.
     pub url: String,
 }
 

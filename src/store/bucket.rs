@@ -4,7 +4,7 @@
 //! a store that asks to be left alone is, by all who want something of it. Creates are conditional, and one that may
 //! have been made by an attempt whose answer was lost is looked at before it is believed.
 
-use super::connect::Connected;
+use super::connect::{Client, Connected};
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind as Kind};
 use super::key::{Key, Prefix};
@@ -13,9 +13,9 @@ use super::wire::{SEEN, Seen};
 use super::{Found, Patience};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::list::PaginatedListOptions;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,11 +29,6 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Keys in a page of a listing, as all services have it.
 const PAGE_KEYS: usize = 1000;
-
-/// All that is needed of a client.
-pub(super) trait Client: ObjectStore + PaginatedListStore {}
-
-impl<T: ObjectStore + PaginatedListStore> Client for T {}
 
 /// A prefix of a bucket.
 pub(super) struct Bucket {
@@ -125,8 +120,13 @@ impl Bucket {
     pub(super) async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let (path, object) = (self.path(key), key.path());
         let deleted = self.patiently("delete", &object, || async { Ok(self.client.delete(&path).await?) }).await;
+        // Of an object that is not there, services and their clients say that in several ways.
         match deleted {
             Err(e) if e.kind == Kind::NotFound => Ok(()),
+            Err(e) if e.kind == Kind::Failed => match self.size(key).await {
+                Err(there) if there.kind == Kind::NotFound => Ok(()),
+                _ => Err(e),
+            },
             other => other,
         }
     }

@@ -3,7 +3,6 @@
 //! What a region's URL says comes first, then the environment, then files. Nothing here asks the network: a wrong
 //! credential shows at the first request.
 
-use super::bucket::Client;
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind};
 use super::profile::{self, Profile};
@@ -14,13 +13,19 @@ use crate::base::{Bucket, Service};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use object_store::list::PaginatedListStore;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
+
+/// All that is needed of a client.
+pub(super) trait Client: ObjectStore + PaginatedListStore {}
+
+impl<T: ObjectStore + PaginatedListStore> Client for T {}
 
 /// A client and what it can do.
 pub(super) struct Connected {
@@ -122,6 +127,7 @@ fn s3(
         .with_bucket_name(&bucket.name)
         .with_region(region.unwrap_or_else(|| "us-east-1".into()))
         .with_virtual_hosted_style_request(host_style)
+        .with_disable_bulk_delete(true)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256)
         .with_client_options(options(endpoint.as_deref()))

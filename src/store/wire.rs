@@ -172,7 +172,8 @@ fn kind_of(request: &HttpRequest) -> Option<Request> {
     match request.method().as_str() {
         "PUT" => Some(Request::Put),
         "HEAD" => Some(Request::Head),
-        "DELETE" => Some(Request::Delete),
+        // Azure's client deletes one object by a batch of one.
+        "DELETE" | "POST" => Some(Request::Delete),
         "GET" if listing => Some(Request::List),
         "GET" => Some(Request::Get),
         _ => None,
