@@ -96,14 +96,14 @@ fn three_regions_of_which_one_dies_in_the_middle() {
     world.ok(&ALL, &["verify", "--level", "content"]);
     ALL.iter().for_each(|region| world.restores(&[region], &format!("from-{region}")));
 
-    fill(&world.source, 2, 60, 2_000_000);
+    fill(&world.source, 2, 40, 2_000_000);
     proxy.kill_after("packs/", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", source]);
     assert_eq!((code, &value["behind"][0]["region"]), (4, &"b".into()), "{value:#}");
     assert!(requests(&value, "b", "retries") > 0, "{value:#}");
     world.restores(&ALL, "without-b");
 
-    proxy.kill(false);
+    proxy.revive();
     let back = world.ok(&ALL, &["backup", source]);
     assert!(back["caught_up"]["objects"].as_u64() > Some(0), "{back:#}");
     world.restores(&["b"], "b-is-back");

@@ -103,12 +103,12 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(3600)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Throttled, Reaction::Retry), "{e}");
-        proxy.kill(true);
+        proxy.kill();
         let begin = Instant::now();
         let e = store.get(&key, 1 << 20).await.unwrap_err();
-        assert_eq!(e.lift().kind(), Reaction::Retry, "{e}");
+        assert_eq!((e.kind, e.lift().kind()), (Kind::Unreachable, Reaction::Retry), "{e}");
         assert!(begin.elapsed() < Duration::from_secs(20));
-        proxy.kill(false);
+        proxy.revive();
     });
 }
 

@@ -1,9 +1,8 @@
 //! A proxy in front of a store that spoils what it is told to spoil: the first requests that fit, or all.
 
-use super::http::{Head, answer, serve};
+use super::http::{Head, answer};
 use std::io::{BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// What happens to a request.
@@ -36,23 +35,27 @@ pub struct Proxy {
 }
 
 struct Inner {
+    port: u16,
     upstream: u16,
     state: Mutex<State>,
-    dead: AtomicBool,
+    life: (Mutex<Life>, Condvar),
     /// Held by requests that hang, until the proxy is dropped.
     over: (Mutex<bool>, Condvar),
 }
 
 impl Proxy {
     pub fn before(upstream: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
         let inner = Arc::new(Inner {
+            port,
             upstream,
             state: Mutex::default(),
-            dead: AtomicBool::new(false),
+            life: (Mutex::new(Life::Up), Condvar::new()),
             over: (Mutex::new(false), Condvar::new()),
         });
         let shared = Arc::clone(&inner);
-        let port = serve(move |connection| shared.one(connection));
+        std::thread::spawn(move || shared.listen(listener));
         Proxy { port, inner }
     }
 
@@ -61,9 +64,17 @@ impl Proxy {
         self.inner.state.lock().unwrap().script.push((method, part, fault));
     }
 
-    /// From now on every connection is cut at once, or none any more.
-    pub fn kill(&self, dead: bool) {
-        self.inner.dead.store(dead, Ordering::SeqCst);
+    /// From now on every connection is refused, and those that are there are cut.
+    pub fn kill(&self) {
+        self.inner.kill();
+    }
+
+    /// Lets them in again; returns when it does.
+    pub fn revive(&self) {
+        let (life, changed) = &self.inner.life;
+        *life.lock().unwrap() = Life::Wanted;
+        changed.notify_all();
+        drop(changed.wait_while(life.lock().unwrap(), |life| *life != Life::Up).unwrap());
     }
 
     /// The same in the middle of the next put but so many whose target contains `part`.
@@ -84,11 +95,51 @@ impl Drop for Proxy {
     }
 }
 
+/// Whether the proxy listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Up,
+    /// It is about to stop.
+    Doomed,
+    Down,
+    /// It is about to begin again.
+    Wanted,
+}
+
 impl Inner {
-    fn one(&self, connection: TcpStream) {
-        if self.dead.load(Ordering::SeqCst) {
-            return;
+    fn is_dead(&self) -> bool {
+        *self.life.0.lock().unwrap() != Life::Up
+    }
+
+    /// Returns when nobody listens any more.
+    fn kill(&self) {
+        let (life, changed) = &self.life;
+        *life.lock().unwrap() = Life::Doomed;
+        // Wakes the listener up.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        drop(changed.wait_while(life.lock().unwrap(), |life| *life == Life::Doomed).unwrap());
+    }
+
+    fn listen(self: Arc<Inner>, mut listener: TcpListener) {
+        let (life, changed) = &self.life;
+        loop {
+            let Ok((connection, _)) = listener.accept() else { continue };
+            if !self.is_dead() {
+                let shared = Arc::clone(&self);
+                std::thread::spawn(move || shared.one(connection));
+                continue;
+            }
+            drop((connection, listener));
+            *life.lock().unwrap() = Life::Down;
+            changed.notify_all();
+            drop(changed.wait_while(life.lock().unwrap(), |life| *life != Life::Wanted).unwrap());
+            listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
+            *life.lock().unwrap() = Life::Up;
+            changed.notify_all();
         }
+    }
+
+    fn one(&self, connection: TcpStream) {
         let mut client = connection.try_clone().unwrap();
         let mut from = BufReader::new(connection);
         let Some(head) = Head::read(&mut from) else { return };
@@ -112,8 +163,9 @@ impl Inner {
             && head.target.contains(*part)
         {
             if *left == 0 {
-                self.dead.store(true, Ordering::SeqCst);
                 state.kill_after = None;
+                drop(state);
+                self.kill();
                 return Some(Fault::CutRequest(1000));
             }
             *left -= 1;
@@ -173,7 +225,7 @@ impl Inner {
         let mut piece = vec![0; 64 << 10];
         loop {
             let n = store.read(&mut piece).ok()?;
-            if n == 0 || self.dead.load(Ordering::SeqCst) {
+            if n == 0 || self.is_dead() {
                 return Some(());
             }
             client.write_all(&piece[..n]).ok()?;
