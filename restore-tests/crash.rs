@@ -261,7 +261,7 @@ fn follow(case: &Bench, refused: &serde_json::Value, context: &str) {
         return;
     }
     let place = refused["error"]["where"].as_str().unwrap_or_default();
-    assert!(advice.starts_with("empty the folder of region "), "{context}: {refused:#}");
+    assert!(advice.starts_with("empty region "), "{context}: {refused:#}");
     for region in &case.regions {
         let stored = case.objects(region).iter().any(|object| !object.contains('#'));
         assert_eq!(place.trim_start_matches("region ").contains(region), stored, "{context}: {refused:#}");

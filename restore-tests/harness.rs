@@ -213,7 +213,7 @@ impl std::ops::Deref for Opened {
 pub fn opened(bench: &Bench) -> Opened {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let address = |name: &&'static str| Address { name: (*name).into(), folder: bench.region(name) };
+    let address = |name: &&'static str| Address { name: (*name).into(), place: bench.region(name).into() };
     let addresses: Vec<Address> = bench.regions.iter().map(address).collect();
     let env = Env::system();
     let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };

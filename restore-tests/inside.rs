@@ -32,8 +32,11 @@ impl Inside {
     /// The same with another clock.
     pub fn at(bench: &Bench, secret: &Unlock, env: &Env) -> Inside {
         let runtime = Runtime::new().expect("runtime");
-        let addresses: Vec<Address> =
-            bench.regions.iter().map(|name| Address { name: (*name).into(), folder: bench.region(name) }).collect();
+        let addresses: Vec<Address> = bench
+            .regions
+            .iter()
+            .map(|name| Address { name: (*name).into(), place: bench.region(name).into() })
+            .collect();
         let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env, handle: runtime.handle() };
         let repo = Arc::new(open(&opening, secret).expect("the repository opens"));
         Inside { repo, _runtime: runtime }

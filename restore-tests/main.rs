@@ -34,6 +34,7 @@ mod scheduler;
 mod serve;
 mod sessions;
 mod status;
+mod stores;
 mod telling;
 mod tidy;
 mod torture;

@@ -238,7 +238,7 @@ impl Year {
     }
 
     fn open(&self, which: usize) -> Result<Arc<Repo>> {
-        let address = |name: &str| Address { name: name.into(), folder: self.benches[which].region(name) };
+        let address = |name: &str| Address { name: name.into(), place: self.benches[which].region(name).into() };
         let addresses = [address("a"), address("b")];
         let (env, handle) = (&self.env, self.runtime.handle());
         let key: [u8; 32] = std::fs::read(self.benches[which].path("key")).unwrap().try_into().unwrap();

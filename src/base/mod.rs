@@ -6,6 +6,7 @@ pub mod clock;
 pub mod ids;
 pub mod memory;
 pub mod pace;
+pub mod place;
 pub mod progress;
 pub mod units;
 
@@ -13,4 +14,5 @@ pub use cancel::Cancel;
 pub use clock::{Env, TimeMs};
 pub use ids::*;
 pub use pace::Pace;
+pub use place::{Bucket, Place, Service};
 pub use progress::Progress;

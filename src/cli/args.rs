@@ -34,7 +34,7 @@ pub struct Global {
     /// Which repository of the configuration [default: the only one]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Repository", conflicts_with = "region")]
     pub repository: Option<String>,
-    /// A region, instead of a configuration; repeat for more
+    /// A region, instead of a configuration: a folder, s3://BUCKET/PREFIX, gs://… or az://…; repeat for more
     #[arg(long, global = true, value_name = "NAME=URL", help_heading = "Repository")]
     pub region: Vec<String>,
     /// Complete copies that a run must make, with --region [default: 2, or 1 with one region]

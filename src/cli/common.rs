@@ -11,9 +11,11 @@ use crate::region::{Address, lock};
 use crate::repo::Repo;
 use crate::repo::held::Held;
 use crate::repo::open::{self, Opening};
+use crate::store::{Meter, Requests};
 use crate::unlock::{self, Unlock};
 use crossbeam_channel::Sender;
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -31,6 +33,23 @@ pub struct Context {
     pub cancel: Cancel,
     signals: Signals,
     runtime: Runtime,
+    meters: Mutex<Meters>,
+}
+
+/// What was asked of the regions, by name.
+#[derive(Default)]
+struct Meters {
+    /// By those that are not in use any more.
+    over: BTreeMap<String, Requests>,
+    live: Vec<(String, Meter)>,
+}
+
+impl Meters {
+    fn settle(&mut self) {
+        for (name, meter) in self.live.extract_if(.., |(_, meter)| meter.is_over()) {
+            *self.over.entry(name).or_default() += meter.read();
+        }
+    }
 }
 
 /// What a signal asks of the daemon.
@@ -63,7 +82,7 @@ impl Context {
         let cancel = Cancel::new();
         let signals = Signals::default();
         listen(&runtime, cancel.clone(), signals.clone())?;
-        Ok(Context { global, env: Env::system(), cancel, signals, runtime })
+        Ok(Context { global, env: Env::system(), cancel, signals, runtime, meters: Mutex::default() })
     }
 
     /// From now on interrupts raise no flag and end nothing: they are told to `to`, and so are hang-ups.
@@ -73,6 +92,22 @@ impl Context {
         *lock(&self.signals) = Some(to.clone());
         self.runtime.spawn(async move { while hang_up.recv().await.is_some() && to.send(Signal::Reload).is_ok() {} });
         Ok(())
+    }
+
+    /// Has the requests counted that are made of these regions.
+    pub fn meter(&self, meters: Vec<(String, Meter)>) {
+        let mut all = lock(&self.meters);
+        // A daemon opens its repositories again and again.
+        all.settle();
+        all.live.extend(meters);
+    }
+
+    /// Requests made of each region since the program began.
+    pub fn requests(&self) -> BTreeMap<String, Requests> {
+        let all = lock(&self.meters);
+        let mut sum = all.over.clone();
+        all.live.iter().for_each(|(name, meter)| *sum.entry(name.clone()).or_default() += meter.read());
+        sum
     }
 
     pub fn handle(&self) -> &tokio::runtime::Handle {
@@ -103,7 +138,7 @@ impl Context {
 
     /// The regions of a repository, where so many copies are asked for.
     pub fn places_of(&self, repository: &Repository, copies_min: u32) -> Places {
-        let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), folder: spec.path.clone() };
+        let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), place: spec.place.clone() };
         Places {
             addresses: repository.regions().iter().map(address).collect(),
             copies_min: copies_min as usize,
@@ -189,6 +224,7 @@ impl Context {
     }
 
     fn opened(&self, mut repo: Repo) -> Result<Arc<Repo>> {
+        self.meter(repo.regions.meters());
         if let Ok(state) = self.state() {
             repo.keep_index_in(&state);
         }

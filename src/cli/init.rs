@@ -2,7 +2,7 @@
 
 use super::args::Init;
 use super::common::{Context, PASSPHRASE_ENV, Places, ask};
-use super::output::{Outcome, remark};
+use super::output::{Outcome, plain, remark};
 use crate::crypto::{Secret, generate_passphrase, passphrase_bits, recovery_encode};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::region::Regions;
@@ -39,7 +39,7 @@ pub fn run(context: &Context, args: &Init) -> Result<Outcome> {
     })?;
     let mut text = format!("created repository {id} in {} region(s)\n", places.addresses.len());
     for address in &places.addresses {
-        text.push_str(&format!("  {:<12} {}\n", address.name, address.folder.display()));
+        text.push_str(&format!("  {:<12} {}\n", address.name, address.place));
     }
     let mut shown = json!({"verb": "init", "repository": id.hex(),
         "regions": places.addresses.iter().map(|a| a.name.clone()).collect::<Vec<_>>()});
@@ -62,10 +62,17 @@ pub fn run(context: &Context, args: &Init) -> Result<Outcome> {
 
 /// Creates the folders and the repository.
 pub fn make(context: &Context, places: &Places, secrets: &[(String, NewSecret)]) -> Result<crate::base::RepoId> {
-    for address in &places.addresses {
-        refuse_strangers(&address.folder)?;
-    }
+    places.addresses.iter().filter_map(|address| address.place.folder()).try_for_each(refuse_strangers)?;
     let regions = Regions::connect(&places.addresses, true, context.handle());
+    context.meter(regions.meters());
+    for (ix, address) in places.addresses.iter().enumerate() {
+        if regions.failure(ix).is_none()
+            && let Some(stranger) = regions.stranger(ix)?
+        {
+            let what = format!("the bucket is not empty there: it holds {}", plain(&stranger));
+            return Err(Error::new(Kind::Refused, what).at(&address.place).advise("use another prefix"));
+        }
+    }
     create(&regions, &context.env, secrets)
 }
 

@@ -48,7 +48,8 @@ pub fn main() -> u8 {
     memory::give_large_buffers_back();
     raise_descriptor_limit();
     let json = args.global.json;
-    let done = Context::new(args.global).and_then(|context| run(&context, args.verb));
+    let done =
+        Context::new(args.global).and_then(|context| Ok(run(&context, args.verb)?.with_requests(&context.requests())));
     match done {
         Ok(outcome) => outcome.print(json),
         Err(e) => output::print_error(&e, json),

@@ -1,7 +1,9 @@
 //! What a verb says at its end: text for people or one JSON object.
 
 use crate::error::{Error, Exit};
+use crate::store::Requests;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 
 /// The end of a verb.
@@ -15,6 +17,20 @@ impl Outcome {
     /// Done, with something to say.
     pub fn new(exit: Exit, text: impl Into<String>, json: Value) -> Outcome {
         Outcome { exit, text: text.into(), json }
+    }
+
+    /// With the requests that were made of each region, where there were any.
+    pub fn with_requests(mut self, made: &BTreeMap<String, Requests>) -> Outcome {
+        if let Value::Object(map) = &mut self.json
+            && !made.is_empty()
+        {
+            let one = |(region, n): (&String, &Requests)| {
+                json!({"region": region, "put": n.put, "get": n.get, "head": n.head, "list": n.list,
+                    "delete": n.delete, "retries": n.retries})
+            };
+            map.insert("requests".into(), made.iter().map(one).collect());
+        }
+        self
     }
 
     /// Everything was said.

@@ -70,7 +70,7 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
     let place = place(context, args)?;
     let places = Places {
         addresses: ["region-a", "region-b"]
-            .map(|name| Address { name: name.into(), folder: place.dir.join(name) })
+            .map(|name| Address { name: name.into(), place: place.dir.join(name).into() })
             .to_vec(),
         copies_min: 2,
         pin: None,

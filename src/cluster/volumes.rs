@@ -85,16 +85,17 @@ fn mountable(path: &Path, whose: &str) -> Result<()> {
 /// Decides what is mounted where.
 pub(super) fn of(policy: &BackupPolicy, repository: &Repository, given: &[Claim]) -> Result<Vec<Mount>> {
     let sources: Vec<&Path> = policy.sources().iter().flat_map(|s| &s.paths).map(PathBuf::as_path).collect();
-    let regions: Vec<&Path> = repository.regions().iter().map(|region| region.path.as_path()).collect();
+    let regions: Vec<&Path> = repository.regions().iter().filter_map(|region| region.place.folder()).collect();
     sources.iter().try_for_each(|path| mountable(path, "the source"))?;
     regions.iter().try_for_each(|path| mountable(path, "the region"))?;
     check_given(given, &sources, &regions)?;
     let covers = |path: &Path| given.iter().any(|claim| path.starts_with(&claim.path));
     let filled = |path: &Path| given.iter().any(|claim| claim.path.starts_with(path));
     let mut claims = given.to_vec();
-    for region in repository.regions().iter().filter(|region| !covers(&region.path)) {
+    for region in repository.regions() {
+        let Some(path) = region.place.folder().filter(|path| !covers(path)) else { continue };
         let name = unused(&claims, &format!("{}-{}", repository.name(), region.name));
-        claims.push(Claim { path: region.path.clone(), name, sub_path: None });
+        claims.push(Claim { path: path.to_path_buf(), name, sub_path: None });
     }
     for source in sources.iter().filter(|path| !covers(path) && !filled(path)) {
         let inside = |claim: &Claim| source.starts_with(&claim.path);

@@ -194,8 +194,8 @@ struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Among {
     Repository,
-    /// Folders of regions.
-    Folder,
+    /// Places of regions.
+    Place,
     Policy,
     SourceOf(String),
 }
@@ -260,7 +260,7 @@ impl Reading {
                     self.unique(&mut sheet, Among::Repository, repository.name().as_str(), "metadata.name");
                     for (n, region) in repository.regions().iter().enumerate() {
                         let path = format!("spec.regions[{n}].url");
-                        self.unique(&mut sheet, Among::Folder, &region.path.display().to_string(), &path);
+                        self.unique(&mut sheet, Among::Place, &region.place.to_string(), &path);
                     }
                     self.repositories.push(repository);
                 }
@@ -294,9 +294,9 @@ impl Reading {
     fn unique(&mut self, sheet: &mut Sheet<'_>, among: Among, name: &str, path: &str) {
         let (what, advice) = match &among {
             Among::Repository => ("a second repository is named", "give each a name of its own".to_owned()),
-            Among::Folder => (
-                "another repository has the folder",
-                "one folder is one repository: two would not know of each other's sources and retention".to_owned(),
+            Among::Place => (
+                "another repository has the place",
+                "one place is one repository: two would not know of each other's sources and retention".to_owned(),
             ),
             Among::Policy => ("a second policy is named", "give each a name of its own".to_owned()),
             Among::SourceOf(repository) => (

@@ -1,7 +1,7 @@
 //! `kind: Repository`: which regions hold a repository, and how many copies make a run a success.
 
 use super::name::{Name, quoted};
-use super::region::{RegionSpec, folder};
+use super::region::{RegionSpec, place};
 use super::sheet::Sheet;
 use super::types::{Copies, Document, Metadata, RegionEntry, RepositorySpec};
 use super::{API_VERSION, DocumentKind};
@@ -49,7 +49,7 @@ impl Repository {
         &self.name
     }
 
-    /// Its regions: at least one, names and folders all different.
+    /// Its regions: at least one, names and places all different.
     pub fn regions(&self) -> &[RegionSpec] {
         &self.regions
     }
@@ -61,7 +61,7 @@ impl Repository {
 
     /// The document that says the same with nothing left out.
     pub fn effective(&self) -> Document<RepositorySpec> {
-        let region = |r: &RegionSpec| RegionEntry { name: r.name.to_string(), url: r.path.display().to_string() };
+        let region = |r: &RegionSpec| RegionEntry { name: r.name.to_string(), url: r.place.to_string() };
         Document {
             api_version: API_VERSION.into(),
             kind: DocumentKind::Repository.name().into(),
@@ -103,7 +103,7 @@ fn judge_copies(asked: Option<u32>, regions: u32) -> Result<u32> {
     }
 }
 
-/// Says so when the last region has the name or the folder of one before.
+/// Says so when the last region has the name or the place of one before.
 fn repeated(regions: &[RegionSpec]) -> Option<Error> {
     let (last, before) = regions.split_last()?;
     before.iter().find_map(|other| {
@@ -111,9 +111,10 @@ fn repeated(regions: &[RegionSpec]) -> Option<Error> {
             let e = config(format!("two regions are named `{}`", last.name));
             return Some(e.advise("give each a name of its own"));
         }
-        (other.path == last.path).then(|| {
-            let e = config(format!("the regions `{}` and `{}` are the same folder", other.name, last.name));
-            e.advise("a second copy in the same place is no copy: name another folder")
+        (other.place == last.place).then(|| {
+            let what = if last.place.folder().is_some() { "folder" } else { "bucket" };
+            let e = config(format!("the regions `{}` and `{}` are the same {what}", other.name, last.name));
+            e.advise(format!("a second copy in the same place is no copy: name another {what}"))
         })
     })
 }
@@ -141,9 +142,9 @@ fn judge_regions(sheet: &mut Sheet<'_>, entries: &[RegionEntry]) -> Vec<RegionSp
     for (n, RegionEntry { name, url }) in entries.iter().enumerate().take(REGIONS_MAX) {
         let at = format!("spec.regions[{n}]");
         let name = sheet.take(&format!("{at}.name"), Name::parse("region", name));
-        let path = sheet.take(&format!("{at}.url"), folder(url, base));
-        let (Some(name), Some(path)) = (name, path) else { continue };
-        regions.push(RegionSpec { name, path });
+        let place = sheet.take(&format!("{at}.url"), place(url, base));
+        let (Some(name), Some(place)) = (name, place) else { continue };
+        regions.push(RegionSpec { name, place });
         if let Some(twice) = repeated(&regions) {
             sheet.note(&at, twice);
         }
@@ -198,8 +199,8 @@ mod tests {
         let read =
             good(&document(&format!("{TWO}\n- {{name: c, url: sub/c}}\ncopies: {{min: 3}}\nrepositoryId: {id}")));
         assert_eq!(read.name().as_str(), "main");
-        let regions: Vec<_> = read.regions().iter().map(|r| (r.name.as_str(), r.path.to_str().unwrap())).collect();
-        assert_eq!(regions, [("a", "/r/a"), ("b", "/r/b"), ("c", "sub/c")]);
+        let regions: Vec<_> = read.regions().iter().map(|r| (r.name.as_str(), r.place.to_string())).collect();
+        assert_eq!(regions, [("a", "/r/a".into()), ("b", "/r/b".into()), ("c", "sub/c".to_owned())]);
         assert_eq!(read.copies_min(), 3);
         assert_eq!(read.repository_id(), RepoId::parse(id));
     }
@@ -208,9 +209,9 @@ mod tests {
     fn relative_folders_are_seen_from_the_file() {
         let text = document("regions: [{name: a, url: data}, {name: b, url: /data}]");
         let paths =
-            |file: &str| parse(file, &text).unwrap().regions().iter().map(|r| r.path.clone()).collect::<Vec<_>>();
-        assert_eq!(paths("/etc/holdfast/holdfast.yaml"), [Path::new("/etc/holdfast/data"), Path::new("/data")]);
-        assert_eq!(paths("holdfast.yaml")[0], Path::new("data"));
+            |file: &str| parse(file, &text).unwrap().regions().iter().map(|r| r.place.to_string()).collect::<Vec<_>>();
+        assert_eq!(paths("/etc/holdfast/holdfast.yaml"), ["/etc/holdfast/data", "/data"]);
+        assert_eq!(paths("holdfast.yaml")[0], "data");
     }
 
     #[test]
@@ -264,8 +265,9 @@ mod tests {
         refused(&document("regions: [{name: A, url: /r}]"), &["x.yaml:6:20", "region `A` is not a valid name"]);
         refused(
             &document("regions: [{name: a, url: 's3://k:hunter2@b'}]"),
-            &["x.yaml:6:28", "`s3`", "not supported by this build"],
+            &["x.yaml:6:28", "has a user", "usual variables and files"],
         );
+        refused(&document("regions: [{name: a, url: 'ftp://b'}]"), &["x.yaml:6:28", "`ftp`", "are not supported"]);
         refused(&document(&format!("{TWO}\nrepositoryId: 12")), &["x.yaml:11:17", "`12` is not the id"]);
         refused(&document(TWO).replace("main", "Main"), &["x.yaml:4:9", "repository `Main`"]);
         refused(&document("regions: 3"), &["x.yaml:6:12", "a list is needed here"]);
@@ -281,7 +283,7 @@ mod tests {
         assert_eq!(good(&format!("# comment\n---\n{one}---\n...\n")), good(&one));
         refused(&format!("{one}---\n{one}"), &["x.yaml:15:9", "a second repository is named `main`", "x.yaml:4:9"]);
         let other = one.replace("name: main", "name: other");
-        let shared = ["x.yaml:19:10", "another repository has the folder `/r/a`; the first is at dir/x.yaml:8:10"];
+        let shared = ["x.yaml:19:10", "another repository has the place `/r/a`; the first is at dir/x.yaml:8:10"];
         refused(&format!("{one}---\n{other}"), &shared);
         let other = other.replace("/r/", "/q/");
         refused(&format!("{one}---\n{other}"), &["several repositories", "--repository: main, other"]);
@@ -331,6 +333,7 @@ mod tests {
             (vec![], None),
             (vec![spec("a=/a"), spec("a=/b")], None),
             (vec![spec("a=/a"), spec("b=/a/")], None),
+            (vec![spec("a=s3://x/p"), spec("b=s3://x/p/")], None),
             (vec![spec("a=/a")], Some(2)),
         ] {
             assert_eq!(Repository::new(name(), regions, copies, None).unwrap_err().kind(), Kind::Config);

@@ -57,7 +57,7 @@ pub struct RegionEntry {
     /// Its name, unique in the repository.
     #[schemars(length(min = 1, max = 63), extend("pattern" = NAME))]
     pub name: String,
-    /// A folder: an absolute path, a path relative to the file, or a `file` URL.
+    /// A folder (absolute, relative to the file, or a `file` URL), or `s3://`, `gs://` or `az://bucket/prefix`.
     pub url: String,
 }
 

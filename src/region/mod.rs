@@ -9,15 +9,14 @@ mod upload;
 
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{Pace, PackName, RegionId};
+use crate::base::{Pace, PackName, Place, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
-use crate::store::{Key, Listed, Prefix, Put, Store};
+use crate::store::{Key, Listed, Meter, Prefix, Put, Store, StoreSettings, Trial};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -103,8 +102,8 @@ impl IntoIterator for RegionSet {
 pub struct Address {
     /// Its name.
     pub name: String,
-    /// Its folder.
-    pub folder: PathBuf,
+    /// Where it is.
+    pub place: Place,
 }
 
 /// One region.
@@ -114,6 +113,8 @@ pub struct Region {
     pub name: String,
     /// Its id, once read.
     pub id: Option<RegionId>,
+    /// Whether it is a bucket, and no folder.
+    pub bucket: bool,
     store: Option<Store>,
     failed: Mutex<Option<Error>>,
     read_only: Mutex<Option<Error>>,
@@ -268,6 +269,40 @@ impl Regions {
     /// The store failed.
     pub fn sweep(&self, ix: usize) -> Result<u64> {
         self.store(ix)?.sweep_staged().map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// Something at the top of a bucket's prefix that no region has.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn stranger(&self, ix: usize) -> Result<Option<String>> {
+        let store = self.store(ix)?;
+        self.handle.block_on(store.stranger()).map_err(|e| e.lift().at(self.label(ix)))
+    }
+
+    /// Creates an object in one region and sees on the way whether its store keeps what everything here rests on.
+    ///
+    /// # Errors
+    /// The store failed, or is not fit to be a region.
+    pub fn try_out(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
+        let store = self.store(ix)?;
+        let tried = self.handle.block_on(store.try_out(key, bytes)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let (lacks, advice) = match tried {
+            (put, Trial::Fit) => return Ok(put),
+            (_, Trial::Overwrites) => (
+                "the store replaces an object that is to be created only if it is absent",
+                "two writers would destroy each other's work there: use a store that honours `If-None-Match: *`",
+            ),
+            (_, Trial::NoRanges) => ("the store does not read parts of objects", "use a store that honours ranges"),
+        };
+        // What was tried there is of no use to anybody; whether it goes or stays, the store is refused.
+        let _ = self.handle.block_on(store.delete(key));
+        Err(Error::new(Kind::Config, lacks).at(self.label(ix)).advise(advice))
+    }
+
+    /// What counts the requests made of each region.
+    pub fn meters(&self) -> Vec<(String, Meter)> {
+        self.all.iter().filter_map(|region| Some((region.name.clone(), region.store.as_ref()?.meter()))).collect()
     }
 
     /// Device and inode of each folder.
@@ -467,7 +502,7 @@ impl Regions {
 
 fn connect_one(address: &Address, create: bool) -> Region {
     let label = format!("region {}", address.name);
-    let opened = Store::folder(&address.folder, create).map_err(|e| {
+    let opened = Store::connect(&address.place, create, &StoreSettings::default()).map_err(|e| {
         let error = e.lift().at(&label);
         match error.kind() {
             Kind::NotFound => error.advise("is the disk mounted? only `init` creates a folder"),
@@ -481,6 +516,7 @@ fn connect_one(address: &Address, create: bool) -> Region {
     Region {
         name: address.name.clone(),
         id: None,
+        bucket: address.place.folder().is_none(),
         store,
         failed: Mutex::new(failed),
         read_only: Mutex::default(),
@@ -488,16 +524,32 @@ fn connect_one(address: &Address, create: bool) -> Region {
     }
 }
 
+/// Most bytes of a region's mark.
+const MARK_BYTES_MAX: u64 = 4096;
+
 /// Reads a region's mark.
 ///
 /// # Errors
 /// [`Kind::NoRepository`] where there is none.
 pub fn read_mark(regions: &Regions, ix: usize) -> Result<RegionMark> {
+    regions.handle.block_on(mark_of(regions, ix))
+}
+
+/// The marks of all healthy regions, read at once: one that does not answer holds up no other.
+pub fn read_marks(regions: &Regions) -> Vec<(usize, Result<RegionMark>)> {
+    let marks = regions.healthy().iter().map(|ix| async move { (ix, mark_of(regions, ix).await) });
+    regions.handle.block_on(join_all(marks))
+}
+
+async fn mark_of(regions: &Regions, ix: usize) -> Result<RegionMark> {
     let label = regions.label(ix);
-    let bytes = regions.get(ix, &Key::Region, 4096).map_err(|e| match e.kind() {
-        Kind::NotFound => Error::new(Kind::NoRepository, "there is no repository here")
-            .at(&label)
-            .advise("is the disk mounted, the path right? `holdfast init` creates a repository"),
+    let advice = match regions.all[ix].bucket {
+        true => "is the URL right? `holdfast init` creates a repository",
+        false => "is the disk mounted, the path right? `holdfast init` creates a repository",
+    };
+    let read = regions.store(ix)?.get(&Key::Region, MARK_BYTES_MAX).await.map_err(|e| e.lift().at(&label));
+    let bytes = read.map_err(|e| match e.kind() {
+        Kind::NotFound => Error::new(Kind::NoRepository, "there is no repository here").at(&label).advise(advice),
         _ => e,
     })?;
     RegionMark::from_object(&bytes).map_err(|why| lift(why).at(Key::Region).at(label))

@@ -120,6 +120,10 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
         .collect::<Result<_>>()?;
     let fresh = Fresh { config: ConfigNo(1), digest, epoch: Epoch(1) };
     objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
+    // Before anything else, so that little is left behind where a store is not fit.
+    if let Some((key, bytes)) = objects.first() {
+        (0..members.len()).try_for_each(|ix| regions.try_out(ix, key, bytes).map(|_| ()))?;
+    }
     for ix in 0..members.len() {
         for (key, bytes) in &objects {
             if region::put_numbered(regions, ix, *key, bytes)? == Put::Other {
@@ -172,7 +176,7 @@ fn check_empty(regions: &Regions) -> Result<()> {
     let names = unfinished.join(", ");
     Err(Error::new(Kind::Refused, "an `init` before this one did not finish; nothing was backed up there yet")
         .at(format!("region {names}"))
-        .advise(format!("empty the folder of region {names}, then run `holdfast init` again")))
+        .advise(format!("empty region {names}, then run `holdfast init` again")))
 }
 
 fn look(regions: &Regions, ix: usize) -> Result<Before> {

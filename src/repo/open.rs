@@ -11,6 +11,7 @@ use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::config::{Config, Features};
+use crate::format::region::RegionMark;
 use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
 use crate::region::{self, Address, RegionSet, Regions};
 use crate::store::{Key, Prefix};
@@ -47,14 +48,15 @@ pub struct Marked {
 /// No region holds the repository, or two addresses lead to one region.
 pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
     let mut regions = Regions::connect(opening.addresses, false, opening.handle);
-    let rivals = repositories(&regions);
+    let marks = region::read_marks(&regions);
+    let rivals = repositories(&regions, &marks);
     if opening.pin.is_none() && rivals.len() > 1 {
         return Err(several(&rivals));
     }
     let mut id = opening.pin;
     let mut seen = Vec::new();
-    for ix in regions.healthy().iter() {
-        let mark = match region::read_mark(&regions, ix) {
+    for (ix, mark) in marks {
+        let mark = match mark {
             Ok(mark) => mark,
             Err(e) => {
                 record_mark(&regions, ix, &e);
@@ -85,11 +87,11 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
 }
 
 /// The repositories that the marks name, with the regions that name them.
-fn repositories(regions: &Regions) -> BTreeMap<RepoId, Vec<String>> {
+fn repositories(regions: &Regions, marks: &[(usize, Result<RegionMark>)]) -> BTreeMap<RepoId, Vec<String>> {
     let mut found: BTreeMap<RepoId, Vec<String>> = BTreeMap::new();
-    for ix in regions.healthy().iter() {
-        if let Ok(mark) = region::read_mark(regions, ix) {
-            found.entry(mark.repo).or_default().push(regions.region(ix).name.clone());
+    for (ix, mark) in marks {
+        if let Ok(mark) = mark {
+            found.entry(mark.repo).or_default().push(regions.region(*ix).name.clone());
         }
     }
     found
@@ -105,7 +107,8 @@ fn several(rivals: &BTreeMap<RepoId, Vec<String>>) -> Error {
 /// Marks that name different repositories: the one that the secret opens is meant. Without that, one forged or
 /// swapped mark would lock everybody out.
 fn open_among(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
-    let rivals = repositories(&Regions::connect(opening.addresses, false, opening.handle));
+    let regions = Regions::connect(opening.addresses, false, opening.handle);
+    let rivals = repositories(&regions, &region::read_marks(&regions));
     let mut opened = None;
     let mut failed = None;
     for id in rivals.keys() {

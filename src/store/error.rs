@@ -8,8 +8,16 @@ use thiserror::Error as ThisError;
 pub enum StoreErrorKind {
     /// No such object or folder.
     NotFound,
+    /// No such bucket.
+    NoBucket,
     /// No permission, or read-only.
     Denied,
+    /// Credentials are missing, wrong or expired.
+    Credentials,
+    /// The clocks of the store and of this machine are too far apart.
+    Skewed,
+    /// The region cannot be used as it is configured, or the store lacks what is needed of it.
+    Unfit,
     /// No space left.
     Full,
     /// Longer than was asked for.
@@ -18,8 +26,31 @@ pub enum StoreErrorKind {
     Short,
     /// Something that is no file stands there.
     NoFile,
+    /// The store asks to be left alone for a while.
+    Throttled,
+    /// Nobody answers there.
+    Unreachable,
+    /// It did not answer in time.
+    TimedOut,
     /// Anything else; may work later.
     Failed,
+}
+
+impl StoreErrorKind {
+    /// How callers above react, and what the reader can do.
+    fn reaction(self) -> (Kind, Option<&'static str>) {
+        match self {
+            Self::NotFound => (Kind::NotFound, None),
+            Self::NoBucket => (Kind::Config, Some("buckets are not made here: make it, or correct the region's URL")),
+            Self::Denied => (Kind::Denied, Some("check permissions and that it is not mounted read-only")),
+            Self::Credentials => (Kind::Denied, Some("check the credentials of this region: docs/regions.md")),
+            Self::Skewed => (Kind::Denied, Some("set this machine's clock, then run again")),
+            Self::Unfit => (Kind::Config, None),
+            Self::Full => (Kind::Full, Some("free or add space there, then run again: stored work is kept")),
+            Self::TooLong | Self::Short | Self::NoFile => (Kind::Damage, None),
+            Self::Throttled | Self::Unreachable | Self::TimedOut | Self::Failed => (Kind::Retry, None),
+        }
+    }
 }
 
 /// A failed call.
@@ -31,6 +62,7 @@ pub struct StoreError {
     action: &'static str,
     object: String,
     detail: String,
+    advice: Option<String>,
 }
 
 impl StoreError {
@@ -46,15 +78,27 @@ impl StoreError {
         Self::new(StoreErrorKind::Short, "read", object, "shorter than it should be")
     }
 
-    fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
-        StoreError { kind, action, object: object.to_owned(), detail: detail.into() }
+    pub(super) fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
+        StoreError { kind, action, object: object.to_owned(), detail: detail.into(), advice: None }
+    }
+
+    /// A region that cannot be used as it is configured.
+    pub(super) fn unfit(place: &dyn std::fmt::Display, detail: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Unfit, "use", &place.to_string(), detail)
+    }
+
+    /// With something better to do than its kind alone says.
+    pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice.get_or_insert(advice.into());
+        self
     }
 
     pub(super) fn io(action: &'static str, object: &str, error: &std::io::Error) -> Self {
         Self::new(kind_of_io(error), action, object, plain(error))
     }
 
-    pub(super) fn from_store(action: &'static str, object: &str, error: object_store::Error) -> Self {
+    /// Of a folder: its errors hold the operating system's.
+    pub(super) fn from_folder(action: &'static str, object: &str, error: object_store::Error) -> Self {
         use object_store::Error as E;
         let io = io_cause(&error);
         let kind = match (&error, io) {
@@ -74,15 +118,9 @@ impl StoreError {
 
     /// The same for callers above, who say which region it was.
     pub fn lift(&self) -> Error {
-        let (kind, advice) = match self.kind {
-            StoreErrorKind::NotFound => (Kind::NotFound, None),
-            StoreErrorKind::Denied => (Kind::Denied, Some("check permissions and that it is not mounted read-only")),
-            StoreErrorKind::Full => (Kind::Full, Some("free or add space there, then run again: stored work is kept")),
-            StoreErrorKind::TooLong | StoreErrorKind::Short | StoreErrorKind::NoFile => (Kind::Damage, None),
-            StoreErrorKind::Failed => (Kind::Retry, None),
-        };
+        let (kind, advice) = self.kind.reaction();
         let error = Error::new(kind, self.to_string());
-        match advice {
+        match self.advice.as_deref().or(advice) {
             Some(advice) => error.advise(advice),
             None => error,
         }

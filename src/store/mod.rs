@@ -1,31 +1,37 @@
 //! One object store: typed keys, create-if-absent, ranges, complete listings.
 //!
 //! Contract: [`Store::put_new`] has one winner and is durable when it returns; a read sees every
-//! finished put; a listing is complete or an error. The store sees no plaintext. This is the only
-//! place that knows the crate `object_store`.
+//! finished put; a listing is complete or an error. No call waits for ever for a store that is reached over a network.
+//! The store sees no plaintext. This is the only place that knows the crate `object_store`.
 
+mod bucket;
+mod connect;
+mod counts;
 mod direct;
 mod error;
+mod folder;
 mod key;
+mod profile;
+mod settings;
+mod verdict;
+mod wire;
 
+pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
 pub use key::{Key, Prefix};
+pub use settings::Variables;
 
+use crate::base::Place;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as ObjectPath;
-use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use counts::{Counts, Request};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A staged file older than this was left by a process that is dead: no put takes a day.
-const STAGED_FILE_AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+/// A create that was refused although nothing stands there is made again so often,
+const CREATE_ROUNDS_MAX: u32 = 5;
+/// after pauses that grow by this.
+const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,34 +55,68 @@ pub struct Listed {
     pub modified: i64,
 }
 
+/// How long a store that is reached over a network is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patience {
+    /// For a connection.
+    pub connect: Duration,
+    /// While nothing moves.
+    pub stall: Duration,
+    /// For one attempt, although it moves.
+    pub attempt: Duration,
+    /// No further attempt begins so long after the first.
+    pub retry: Duration,
+    /// The same where nobody answers, or never did.
+    pub unreachable: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            connect: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            attempt: Duration::from_secs(900),
+            retry: Duration::from_secs(60),
+            unreachable: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a store is connected with.
+#[derive(Debug, Clone, Default)]
+pub struct StoreSettings {
+    /// Where endpoints and credentials come from.
+    pub variables: Variables,
+    /// How long it is waited for.
+    pub patience: Patience,
+}
+
 /// A connected store.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<dyn ObjectStore>,
-    folder: Arc<Folder>,
+    backend: Backend,
+    counts: Arc<Counts>,
 }
 
-/// A folder that is held open. Everything goes through the descriptor, never again through the path: a disk
-/// that is unmounted under a run leaves an empty folder of the same name, into which nothing must be written.
+#[derive(Debug, Clone)]
+enum Backend {
+    Folder(Arc<folder::Folder>),
+    Bucket(Arc<bucket::Bucket>),
+}
+
+/// One object of a listing, whatever its name.
 #[derive(Debug)]
-struct Folder {
-    held: File,
+struct Found {
+    path: String,
+    size: u64,
+    modified: i64,
 }
 
-impl Folder {
-    /// A path to it that follows it wherever it is moved.
-    fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.held.as_raw_fd()))
-    }
-
-    /// Where /proc is not mounted, that path is an ordinary one: it would be made, and written to.
-    fn check_path(&self) -> std::io::Result<()> {
-        let (held, named) = (self.held.metadata()?, std::fs::metadata(self.path()));
-        match named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())) {
-            true => Ok(()),
-            false => Err(std::io::Error::other("/proc is not mounted, and folder regions are reached through it")),
-        }
-    }
+/// Puts what was fetched at the beginning of a buffer.
+fn filled<'b>(key: &Key, bytes: &[u8], buffer: &'b mut Vec<u8>) -> Result<&'b mut [u8], StoreError> {
+    let room = direct::room(buffer, bytes.len() as u64).ok_or_else(|| StoreError::too_long(&key.path()))?;
+    room.copy_from_slice(bytes);
+    Ok(room)
 }
 
 impl Store {
@@ -85,20 +125,37 @@ impl Store {
     /// # Errors
     /// The folder does not exist, is no folder, or cannot be reached.
     pub fn folder(path: &Path, create: bool) -> Result<Store, StoreError> {
-        let fail = |e: std::io::Error| StoreError::io("open folder", &path.display().to_string(), &e);
-        if create {
-            make_folder(path).map_err(fail)?;
+        let folder = folder::Folder::open(path, create)?;
+        Ok(Store { backend: Backend::Folder(Arc::new(folder)), counts: Arc::default() })
+    }
+
+    /// A folder or a bucket. With `create` a folder and its parents are made; a bucket never is.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or the bucket's configuration is wrong. Whether a bucket is there, only requests say.
+    pub fn connect(place: &Place, create: bool, settings: &StoreSettings) -> Result<Store, StoreError> {
+        let bucket = match place {
+            Place::Folder(path) => return Store::folder(path, create),
+            Place::Bucket(bucket) => bucket,
+        };
+        let counts = Arc::<Counts>::default();
+        let connected = connect::connect(bucket, settings, &counts)?;
+        let patience = settings.patience.clone();
+        let bucket = bucket::Bucket::new(connected, &bucket.prefix, Arc::clone(&counts), patience);
+        Ok(Store { backend: Backend::Bucket(Arc::new(bucket)), counts })
+    }
+
+    /// Something at the top of a bucket's prefix that no region has. Folders are looked at before they are opened.
+    ///
+    /// # Errors
+    /// The bucket cannot be looked at.
+    pub async fn stranger(&self) -> Result<Option<String>, StoreError> {
+        let mut ours: Vec<&str> = Prefix::ALL.iter().map(|prefix| prefix.path()).collect();
+        ours.push("region");
+        match &self.backend {
+            Backend::Bucket(bucket) => bucket.stranger(&ours).await,
+            Backend::Folder(_) => Ok(None),
         }
-        let held = File::open(path).map_err(fail)?;
-        if !held.metadata().map_err(fail)?.is_dir() {
-            return Err(fail(std::io::Error::from(std::io::ErrorKind::NotADirectory)));
-        }
-        let folder = Folder { held };
-        folder.check_path().map_err(fail)?;
-        let prefix = ObjectPath::from_absolute_path(folder.path())
-            .map_err(|e| StoreError::from_store("open folder", "", e.into()))?;
-        let inner = PrefixStore::new(LocalFileSystem::new().with_fsync(true), prefix);
-        Ok(Store { inner: Arc::new(inner), folder: Arc::new(folder) })
     }
 
     /// Creates an object if there is none of that key.
@@ -106,22 +163,32 @@ impl Store {
     /// # Errors
     /// The store refused, is full, or cannot be reached.
     pub async fn put_new(&self, key: &Key, bytes: Bytes) -> Result<Put, StoreError> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        let path = ObjectPath::from(key.path());
-        let done = self.inner.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options).await;
-        match done {
-            Ok(_) => Ok(Put::Created),
-            // Undecided: our own retry may have made it, or somebody else.
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                let there = self.get(key, bytes.len() as u64 + 1).await;
-                match there {
-                    Ok(found) if found == bytes => Ok(Put::Same),
-                    Ok(_) => Ok(Put::Other),
-                    Err(e) if e.kind == StoreErrorKind::TooLong => Ok(Put::Other),
-                    Err(e) => Err(e),
-                }
+        let mut rounds = 0;
+        loop {
+            if self.create(key, &bytes).await? {
+                return Ok(Put::Created);
             }
-            Err(e) => Err(StoreError::from_store("create", &key.path(), e)),
+            // Undecided: our own retry may have made it, or somebody else.
+            match self.get(key, bytes.len() as u64 + 1).await {
+                Ok(found) if found == bytes => return Ok(Put::Same),
+                Ok(_) => return Ok(Put::Other),
+                Err(e) if e.kind == StoreErrorKind::TooLong => return Ok(Put::Other),
+                // A store may refuse two creates that met, and take neither.
+                Err(e) if e.kind == StoreErrorKind::NotFound && rounds < CREATE_ROUNDS_MAX => rounds += 1,
+                Err(e) => return Err(e),
+            }
+            tokio::time::sleep(CREATE_PAUSE * rounds).await;
+        }
+    }
+
+    /// Whether it was created, as far as the store says.
+    async fn create(&self, key: &Key, bytes: &Bytes) -> Result<bool, StoreError> {
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Put);
+                folder.create(key, bytes).await
+            }
+            Backend::Bucket(bucket) => bucket.create(key, bytes).await,
         }
     }
 
@@ -130,9 +197,13 @@ impl Store {
     /// # Errors
     /// Not there, longer, or the store failed.
     pub async fn get(&self, key: &Key, len_max: u64) -> Result<Bytes, StoreError> {
-        let mut bytes = Vec::new();
-        direct::get(&self.folder.held, key, len_max, &mut bytes)?;
-        Ok(bytes.into())
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Get);
+                folder.get(key, len_max)
+            }
+            Backend::Bucket(bucket) => bucket.get(key, len_max).await,
+        }
     }
 
     /// The same into a buffer, which keeps its memory for the next read; what was in it is lost.
@@ -145,7 +216,13 @@ impl Store {
         len_max: u64,
         buffer: &'b mut Vec<u8>,
     ) -> Result<&'b mut [u8], StoreError> {
-        direct::get(&self.folder.held, key, len_max, buffer)
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Get);
+                folder.get_into(key, len_max, buffer)
+            }
+            Backend::Bucket(bucket) => filled(key, &bucket.get(key, len_max).await?, buffer),
+        }
     }
 
     /// `len` bytes from `offset`.
@@ -153,9 +230,17 @@ impl Store {
     /// # Errors
     /// Not there, shorter than that, or the store failed.
     pub async fn get_range(&self, key: &Key, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        let mut bytes = Vec::new();
-        direct::get_range(&self.folder.held, key, offset, len, &mut bytes)?;
-        Ok(bytes.into())
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Get);
+                folder.get_range(key, offset, len)?
+            }
+            Backend::Bucket(bucket) => bucket.get_range(key, offset, len).await?,
+        };
+        if bytes.len() as u64 == len { Ok(bytes) } else { Err(StoreError::short(&key.path())) }
     }
 
     /// The same into a buffer, which keeps its memory for the next read; what was in it is lost.
@@ -169,7 +254,13 @@ impl Store {
         len: u64,
         buffer: &'b mut Vec<u8>,
     ) -> Result<&'b mut [u8], StoreError> {
-        direct::get_range(&self.folder.held, key, offset, len, buffer)
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Get);
+                folder.get_range_into(key, offset, len, buffer)
+            }
+            Backend::Bucket(_) => filled(key, &self.get_range(key, offset, len).await?, buffer),
+        }
     }
 
     /// Size of an object, in bytes.
@@ -177,7 +268,13 @@ impl Store {
     /// # Errors
     /// Not there, or the store failed.
     pub async fn size(&self, key: &Key) -> Result<u64, StoreError> {
-        direct::size(&self.folder.held, key)
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Head);
+                folder.size(key)
+            }
+            Backend::Bucket(bucket) => bucket.size(key).await,
+        }
     }
 
     /// Everything under a prefix that has the form of a key, and the names of what has not.
@@ -185,75 +282,97 @@ impl Store {
     /// # Errors
     /// The listing could not be completed.
     pub async fn list(&self, prefix: Prefix) -> Result<(Vec<Listed>, Vec<String>), StoreError> {
-        let path = ObjectPath::from(prefix.path());
-        let all: Vec<_> = self
-            .inner
-            .list(Some(&path))
-            .try_collect()
-            .await
-            .map_err(|e| StoreError::from_store("list", prefix.path(), e))?;
+        let all = match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::List);
+                folder.list(prefix).await?
+            }
+            Backend::Bucket(bucket) => bucket.list(prefix).await?,
+        };
         let (mut known, mut junk) = (Vec::with_capacity(all.len()), Vec::new());
-        for meta in all {
-            match Key::parse(meta.location.as_ref()) {
-                Some(key) => {
-                    let modified = meta.last_modified.timestamp_millis();
-                    known.push(Listed { key, size: meta.size, modified });
-                }
-                None => junk.push(meta.location.to_string()),
+        for found in all {
+            match Key::parse(&found.path) {
+                Some(key) => known.push(Listed { key, size: found.size, modified: found.modified }),
+                None => junk.push(found.path),
             }
         }
         known.sort_by_key(|line| line.key);
         Ok((known, junk))
     }
-}
 
-impl Store {
-    /// Device and inode of the folder.
-    pub fn identity(&self) -> Option<(u64, u64)> {
-        self.folder.held.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+    /// Removes an object; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// The store refused, or cannot be reached.
+    pub async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Delete);
+                folder.delete(key).await
+            }
+            Backend::Bucket(bucket) => bucket.delete(key).await,
+        }
     }
 
-    /// Removes staged files that dead writers left. Live writers' files are young.
+    /// Counts the requests that are made.
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.counts))
+    }
+
+    /// Device and inode, of a folder.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        match &self.backend {
+            Backend::Folder(folder) => folder.identity(),
+            Backend::Bucket(_) => None,
+        }
+    }
+
+    /// Removes staged files that dead writers left in a folder; a bucket has none.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn sweep_staged(&self) -> Result<u64, StoreError> {
-        sweep(&self.folder.path())
-    }
-}
-
-/// Makes a folder with its parents. What is stored in it later is on the disk only if its own name is.
-fn make_folder(path: &Path) -> std::io::Result<()> {
-    let path = std::path::absolute(path)?;
-    let missing = path.ancestors().take_while(|dir| !dir.exists()).count();
-    std::fs::create_dir_all(&path)?;
-    path.ancestors().skip(1).take(missing).try_for_each(|parent| File::open(parent)?.sync_all())
-}
-
-fn sweep(folder: &Path) -> Result<u64, StoreError> {
-    let fail = |e: std::io::Error| StoreError::io("sweep", &folder.display().to_string(), &e);
-    let mut open: Vec<PathBuf> = vec![folder.to_path_buf()];
-    let mut swept = 0;
-    while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            if entry.file_type().map_err(fail)?.is_dir() {
-                open.push(entry.path());
-            } else if is_staged(&entry.file_name()) && entry.metadata().is_ok_and(|meta| is_old(&meta)) {
-                std::fs::remove_file(entry.path()).map_err(fail)?;
-                swept += 1;
-            }
+        match &self.backend {
+            Backend::Folder(folder) => folder.sweep(),
+            Backend::Bucket(_) => Ok(0),
         }
     }
-    Ok(swept)
 }
 
-/// `object_store` stages `name` as `name#1`, `name#2`, …
-fn is_staged(name: &std::ffi::OsStr) -> bool {
-    let Some(text) = name.to_str() else { return false };
-    text.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// What a store was found to be at `init`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// It keeps the contract, as far as two creates one after the other and a range can tell.
+    Fit,
+    /// A second create of one key replaced the first.
+    Overwrites,
+    /// A part of an object cannot be read.
+    NoRanges,
 }
 
-fn is_old(meta: &std::fs::Metadata) -> bool {
-    meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > STAGED_FILE_AGE_MIN)
+impl Store {
+    /// Tries a store with an object that it needs anyway, and leaves nothing else behind: creates it, creates it
+    /// once more with other bytes, which must be refused, and reads a part of it.
+    ///
+    /// # Errors
+    /// The store failed, or something else stands at that key.
+    pub async fn try_out(&self, key: &Key, bytes: &Bytes) -> Result<(Put, Trial), StoreError> {
+        let first = self.put_new(key, bytes.clone()).await?;
+        if first == Put::Other {
+            return Ok((first, Trial::Fit));
+        }
+        // Of the same length: a store that takes it has nothing to see the difference by.
+        let other: Bytes = bytes.iter().map(|byte| !byte).collect();
+        if self.put_new(key, other).await? != Put::Other {
+            return Ok((first, Trial::Overwrites));
+        }
+        let middle = bytes.len() / 2..bytes.len();
+        let (offset, len) = (middle.start as u64, middle.len() as u64);
+        match self.get_range(key, offset, len).await {
+            Ok(part) if part == bytes.slice(middle) => Ok((first, Trial::Fit)),
+            Ok(_) => Ok((first, Trial::NoRanges)),
+            Err(e) if matches!(e.kind, StoreErrorKind::Unfit | StoreErrorKind::Short) => Ok((first, Trial::NoRanges)),
+            Err(e) => Err(e),
+        }
+    }
 }
