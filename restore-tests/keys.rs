@@ -572,7 +572,7 @@ fn a_secret_that_is_held_opens_again_and_not_after_its_slot_is_removed() {
     let slot = slot_of(&bench, &["--passphrase-file", &secret(&bench, "p", PASSPHRASE.as_bytes())]);
     let held = Held::new(holdfast::unlock::from_passphrase(String::from(PASSPHRASE).into()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let address = |name: &str| Address { name: name.into(), folder: bench.region(name) };
+    let address = |name: &str| Address { name: name.into(), place: bench.region(name).into() };
     let (addresses, env) = (["a", "b"].map(address), Env::system());
     let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };
     let first = open_held(&opening, &held).unwrap_or_else(|e| panic!("{e}"));
