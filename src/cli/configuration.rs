@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// How often files that change while they are read are read again.
 const READS_MAX: usize = 20;
 
+/// Links that are followed on the way to a file.
+const LINKS_MAX: usize = 16;
+
 /// A file's name for errors and its text.
 pub type Named = (String, String);
 
@@ -69,10 +72,33 @@ fn line(path: &Path, whole: bool) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(m) if !whole && !m.is_file() => None,
         Ok(m) => {
-            let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
-            Some(format!("{} {} {} {} {times:?}\n", path.display(), m.dev(), m.ino(), m.len()))
+            let mut line = format!("{} {}", path.display(), state(&m));
+            links(path, LINKS_MAX, &mut line);
+            line.push('\n');
+            Some(line)
         }
         Err(e) => Some(format!("{} {e}\n", path.display())),
+    }
+}
+
+fn state(m: &std::fs::Metadata) -> String {
+    let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
+    format!("{} {} {} {times:?}", m.dev(), m.ino(), m.len())
+}
+
+/// The links on the way to a file. Each swap makes a new one: where it points there and back again while files are read,
+/// the files themselves are the same before and after.
+fn links(path: &Path, most: usize, line: &mut String) {
+    let mut at = PathBuf::new();
+    for part in path.components() {
+        at.push(part);
+        let Ok(meta) = std::fs::symlink_metadata(&at) else { return };
+        if let (true, Ok(target), Some(left)) = (meta.is_symlink(), std::fs::read_link(&at), most.checked_sub(1)) {
+            line.push_str(&format!(" {} {}", target.display(), state(&meta)));
+            at.pop();
+            at.push(target);
+            links(&at, left, line);
+        }
     }
 }
 
