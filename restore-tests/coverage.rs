@@ -1,33 +1,19 @@
 //! Checks by schedule: a share of the packs a run, what waited longest first, and the number that says how far it is.
 
-use crate::harness::{Bench, noise};
+use crate::harness::{Bench, configure_daily, noise};
 use serde_json::Value;
 use std::path::PathBuf;
 
 /// A policy of one source whose verification is `spec`, and six packs with content.
 fn ready(spec: &str) -> Bench {
     let bench = Bench::with_key(&["a", "b"]);
-    configure(&bench, spec);
+    configure_daily(&bench, spec);
     for n in 0..6 {
         std::fs::create_dir_all(bench.path("source")).unwrap();
         std::fs::write(bench.path(&format!("source/{n}")), noise(n, 400_000)).unwrap();
         assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
     }
     bench
-}
-
-fn configure(bench: &Bench, spec: &str) {
-    let region = |r: &str| format!("  - {{name: {r}, url: {}}}\n", bench.region(r).display());
-    let text = format!(
-        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions:\n{}{}---\n\
-         apiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  \
-         sources: [{{name: s, paths: [{}]}}]\n  retries: {{max: 0}}\n  objectives: {{rpo: 2h}}\n  \
-         schedule: {{incremental: '@hourly', full: '@weekly'}}\n  {spec}\n",
-        region("a"),
-        region("b"),
-        bench.path("source").display(),
-    );
-    std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
 }
 
 fn check(bench: &Bench) -> (i32, Value) {
@@ -173,7 +159,7 @@ fn a_bound_of_bytes_and_a_rate_are_kept() {
         value["coverage"][0]["share"].as_f64().unwrap() * value["coverage"][0]["packs"].as_f64().unwrap()
     };
     assert_eq!((code, one(&value).round()), (0, 1.0), "one pack at least, and no more: {value:#}");
-    configure(&bench, "verify: {schedule: '@daily', level: content, rate: 2MiB/s}");
+    configure_daily(&bench, "verify: {schedule: '@daily', level: content, rate: 2MiB/s}");
     let begin = std::time::Instant::now();
     assert_eq!(check(&bench).0, 0);
     // Six packs of 400 kB and more in each of two regions, at 2 MiB a second.
@@ -186,12 +172,12 @@ fn each_level_finds_what_it_is_for() {
     flip(&packs(&bench, "a")[0]);
     assert_eq!(check(&bench).0, 0, "presence reads no pack");
     for level in ["ciphertext", "content"] {
-        configure(&bench, &format!("verify: {{schedule: '@daily', level: {level}}}"));
+        configure_daily(&bench, &format!("verify: {{schedule: '@daily', level: {level}}}"));
         let (code, value) = check(&bench);
         assert_eq!((code, value["findings"].as_array().map(Vec::len)), (5, Some(1)), "{level}: {value:#}");
     }
     std::fs::remove_file(&packs(&bench, "a")[0]).unwrap();
-    configure(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily'}");
     assert_eq!(check(&bench).0, 5);
 }
 
@@ -210,7 +196,7 @@ fn status_tells_each_policy_and_its_objectives() {
     let value = bench.json_at(&[], &["status"]).1;
     assert_eq!(value["policies"][0]["checked"][0]["how"], "content", "{value:#}");
     // A source of which nothing is known misses an objective that it has.
-    configure(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily'}");
     let text = std::fs::read_to_string(bench.path("holdfast.yaml")).unwrap().replace("name: s,", "name: other,");
     std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
     let (code, value) = bench.json_at(&[], &["status"]);
@@ -218,7 +204,7 @@ fn status_tells_each_policy_and_its_objectives() {
     let said = String::from_utf8(bench.command_at(&[], &["status"]).output().unwrap().stdout).unwrap();
     assert!(said.contains("other: last success never of 2 h") && said.contains("in no policy"), "{said}");
     // One whose last backup failed is not well, however young the one before is.
-    configure(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily'}");
     std::fs::rename(bench.path("source"), bench.path("gone")).unwrap();
     assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 1);
     let (code, value) = bench.json_at(&[], &["status"]);

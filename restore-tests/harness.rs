@@ -148,6 +148,22 @@ impl Bench {
     }
 }
 
+/// Writes a configuration: the repository of regions `a` and `b`, and a policy `daily` of one source `s`, with `spec`
+/// beside its schedule.
+pub fn configure_daily(bench: &Bench, spec: &str) {
+    let region = |r: &str| format!("  - {{name: {r}, url: {}}}\n", bench.region(r).display());
+    let text = format!(
+        "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions:\n{}{}---\n\
+         apiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  \
+         sources: [{{name: s, paths: [{}]}}]\n  retries: {{max: 0}}\n  objectives: {{rpo: 2h}}\n  \
+         schedule: {{incremental: '@hourly', full: '@weekly'}}\n  {spec}\n",
+        region("a"),
+        region("b"),
+        bench.path("source").display(),
+    );
+    std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
+}
+
 /// Every regular file below a directory.
 pub fn files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
