@@ -29,6 +29,7 @@ mod properties;
 mod reader;
 mod recall;
 mod regions;
+mod repair;
 mod retention;
 mod scheduler;
 mod serve;

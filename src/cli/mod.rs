@@ -19,6 +19,7 @@ mod policy_diff;
 mod progress;
 mod quickstart;
 mod recorded;
+mod repair;
 mod restore;
 mod run;
 mod runs;

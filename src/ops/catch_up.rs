@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::index::PackLine;
 use crate::format::snapshot::Manifest;
-use crate::format::{pack, signed};
+use crate::format::{FormatError, pack, signed};
 use crate::region::{self, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
 use crate::repo::index::{self, Index, open_segment};
@@ -235,6 +235,8 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
             Key::Region | Key::Slot(_) | Key::Config(..) | Key::Session(_) => {
                 signed::check_sum(&bytes)?;
             }
+            // No part of any copy.
+            Key::Quarantine(_) | Key::QuarantineRecord(_) => return Err(FormatError::Unsigned("set aside")),
         }
         Ok(bytes)
     });

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod live;
 pub mod not_begun;
 pub mod record;
+pub mod repair;
 pub mod restore;
 pub mod retain;
 pub mod scrub;
