@@ -295,7 +295,8 @@ fn a_region_that_is_lost_is_removed_by_a_persons_word_alone() {
 
 #[test]
 fn a_change_that_was_begun_is_finished_by_the_next_one() {
-    let (bench, source) = with_snapshot(&["a", "b", "c"]);
+    let (bench, source) = (Bench::new(&["a", "b", "c"]), "source");
+    fill(&bench.path(source), 1, 8, 80_000);
     {
         let repo = opened(&bench);
         let left: Vec<Member> = repo.epochs().members().iter().take(2).cloned().collect();
@@ -306,9 +307,9 @@ fn a_change_that_was_begun_is_finished_by_the_next_one() {
     let (code, listed) = bench.json(&["region", "list"]);
     assert_eq!((code, &listed["decided"], names(&listed)), (4, &json!(false), vec!["a", "b"]), "{listed:#}");
     // Backups go on meanwhile, into the members that are left.
-    let (code, value) = bench.json(&["backup", text(&source)]);
+    let (code, value) = bench.json(&["backup", source]);
     assert_eq!((code, &value["regions"]), (4, &json!(["a", "b"])), "{value:#}");
-    let value = bench.ok(&["region", "add", &place(&bench, "d")]);
+    let value = bench.json(&["region", "add", &place(&bench, "d")]).1;
     assert_eq!((names(&value), &value["epoch"]), (vec!["a", "b", "d"], &json!(3)), "{value:#}");
     assert_eq!(bench.json(&["region", "list"]).1["decided"], true);
 }

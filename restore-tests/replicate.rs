@@ -202,7 +202,7 @@ fn what_a_hostile_region_makes_up_is_not_passed_on() {
         assert!(planted.iter().all(|key| !there.contains(key)), "{region}: {there:?}");
         complete_alone_at(&bench, region);
     }
-    let shown = bench.ok(&["snapshots"]);
+    let (_, shown) = bench.json_at(&["b", "c"], &["snapshots"]);
     assert_eq!(shown["snapshots"].as_array().unwrap().len(), 5, "{shown:#}");
 }
 

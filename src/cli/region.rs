@@ -120,7 +120,7 @@ fn changed(verb: &str, changed: &Changed, name: &str, elapsed_ms: u64, todo: Opt
 }
 
 fn add(context: &Context, args: &RegionAdd) -> Result<Outcome> {
-    let spec = RegionSpec::parse(&args.region)?;
+    let spec = RegionSpec::parse(&args.new)?;
     let new = Address { name: spec.name.as_str().to_owned(), place: spec.place };
     let mut places = context.places()?;
     let named = places.addresses.iter().find(|address| address.name == new.name).cloned();

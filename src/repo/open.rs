@@ -95,7 +95,8 @@ fn advise_repair(regions: &Regions) {
         if let Some(e) = regions.failure(ix).filter(|e| e.kind() == Kind::NoRepository) {
             let name = &regions.region(ix).name;
             let repair = format!("if it was emptied or replaced: `holdfast region repair {name} --emptied`");
-            regions.explain(ix, e.advise(format!("is the disk mounted, the path right? {repair}")));
+            let better = Error::new(e.kind(), e.what()).at(format!("region {name}"));
+            regions.explain(ix, better.advise(format!("is the disk mounted, the path right? {repair}")));
         }
     }
 }

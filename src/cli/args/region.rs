@@ -35,7 +35,7 @@ pub enum RegionVerb {
 pub struct RegionAdd {
     /// Its name and an empty place
     #[arg(value_name = "NAME=URL")]
-    pub region: String,
+    pub new: String,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -233,7 +233,7 @@ impl Run<'_> {
             (regions.region(ix).name.clone(), why.to_owned())
         });
         let unnamed = match committed {
-            Some(_) => members::unnamed(self.repo, &self.repo.epochs_since(self.repo.epochs())),
+            Some(_) => members::unnamed(self.repo, self.repo.epochs()),
             None => Vec::new(),
         };
         let unnamed = unnamed.into_iter().map(|member| (member.name, UNNAMED.to_owned()));

@@ -142,6 +142,14 @@ impl<'c> Copier<'c> {
         Ok(stands.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Copies them one after the other.
+    ///
+    /// # Errors
+    /// Interrupted.
+    pub(super) fn in_order(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
+        jobs.iter().map(|job| self.one(job)).collect()
+    }
+
     /// Regions that are to have it, do not, and can take it.
     fn missing(&self, job: &Job) -> RegionSet {
         RegionSet::of(job.to.and(self.repo.usable()).iter().filter(|ix| !job.from.has(*ix)))

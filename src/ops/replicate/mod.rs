@@ -21,6 +21,7 @@ use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use copier::{Copier, Job, Stands};
 use plan::{Stored, small_jobs};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Passes that one replication makes at most: backups beside it go on making snapshots.
@@ -221,13 +222,16 @@ impl Work<'_> {
 
     fn outcomes(&mut self, listed: Vec<Job>, stored: &Stored) -> Result<()> {
         if self.wish.dry_run {
-            let as_is = |job: &Job| Stands { at: job.from, spoiled: false };
-            listed.iter().for_each(|job| self.pass.lacks(job, job.to, &as_is(job), true));
+            let forgotten = if listed.is_empty() { BTreeSet::new() } else { outcomes::all_forgotten(self.repo) };
+            let wanted = |job: &&Job| !matches!(job.key, Key::Snapshot(sid) if forgotten.contains(&sid));
+            for job in listed.iter().filter(wanted) {
+                self.pass.lacks(job, job.to, &Stands { at: job.from, spoiled: false }, true);
+            }
             return Ok(());
         }
         let lacked = outcomes::plan(self.repo, &self.copier, listed, self.targets(), stored)?;
         let jobs: Vec<Job> = lacked.iter().map(|lacked| lacked.job).collect();
-        let now = self.copy(&jobs)?;
+        let now = self.copier.in_order(&jobs)?;
         for (lacked, now) in lacked.iter().zip(now) {
             self.pass.lacks(&lacked.job, lacked.missing, &now, lacked.shows);
             let came = RegionSet::of(now.at.iter().filter(|ix| lacked.missing.has(*ix)));
@@ -371,7 +375,7 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
         snapshots,
         nowhere: last.nowhere,
         nowhere_total: last.nowhere_total,
-        unnamed: members::unnamed(repo, &repo.epochs_since(repo.epochs())).into_iter().map(|m| m.name).collect(),
+        unnamed: members::unnamed(repo, repo.epochs()).into_iter().map(|m| m.name).collect(),
         findings: repo.findings(),
         copies_min: repo.copies_min,
         dry_run: wish.dry_run,

@@ -23,6 +23,8 @@ pub(super) struct Lacked {
     pub(super) missing: RegionSet,
     /// Whether it is a snapshot.
     pub(super) shows: bool,
+    /// When a snapshot was begun, ms.
+    start: i64,
 }
 
 /// Which outcomes may go where: `listed` before the segments were, so that what another writer makes meanwhile, and
@@ -54,9 +56,10 @@ pub(super) fn plan(
         let from = if showing.is_empty() { at } else { showing };
         let Ok(opened) = repo.read_object(from, &job.key) else { continue };
         let shows = opened.kind == ObjectKind::Manifest;
-        let mut to = missing;
+        let (mut to, mut start) = (missing, i64::MIN);
         if shows {
             let Ok(manifest) = opened.decode::<Manifest>("manifest") else { continue };
+            start = manifest.start;
             if reader.is_none() {
                 reader = Some(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)));
             }
@@ -66,13 +69,15 @@ pub(super) fn plan(
                 to = complete::regions(reader, &mut known, &manifest.root, (missing, &present), copier.means.cancel)?;
             }
         }
-        lacked.push(Lacked { job: Job { from, to, ..job }, missing, shows });
+        lacked.push(Lacked { job: Job { from, to, ..job }, missing, shows, start });
     }
+    // A snapshot vouches for earlier ones: those come first, so that a region never shows one without the other.
+    lacked.sort_by_key(|lacked| lacked.start);
     Ok(lacked)
 }
 
 /// Snapshots with a marker that verifies.
-fn all_forgotten(repo: &Repo) -> BTreeSet<SessionId> {
+pub(super) fn all_forgotten(repo: &Repo) -> BTreeSet<SessionId> {
     let sid_of = |(key, at)| match key {
         Key::Forgotten(sid) => {
             let read = |bytes: &[u8]| view::open_marker(repo, &key, sid, bytes);
