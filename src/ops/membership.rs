@@ -212,7 +212,8 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     all_answer(repo, &others)?;
     members::copy_epochs(repo, &epochs, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
-    is_filled(repo, ix, &filled)?;
+    still_answers(repo, ix)?;
+    has_room(repo, ix, &filled)?;
     if replaces.is_some() {
         members::close_sessions(repo, &epochs, ix)?;
     }
@@ -238,21 +239,23 @@ fn next_members(now: &[Member], me: Member, replaces: Option<RegionId>) -> Resul
     Ok(next)
 }
 
-/// A region counts as filled if it took what any other could give it.
-fn is_filled(repo: &Repo, ix: usize, filled: &Report) -> Result<()> {
-    let own = repo.regions.region(ix);
-    let region = filled.regions.get(ix);
-    // That it is no member yet is why it is filled.
-    if !repo.usable().has(ix) {
-        let why = repo.regions.failure(ix).map_or_else(|| "failed".to_owned(), |e| e.to_string());
-        return Err(Error::new(Kind::Retry, format!("region {} could not be filled: {why}", own.name))
-            .advise("run again: what was copied is not copied again"));
+/// A region that failed while it was filled is not filled. That it is no member yet is why it is filled.
+fn still_answers(repo: &Repo, ix: usize) -> Result<()> {
+    if repo.usable().has(ix) {
+        return Ok(());
     }
-    let lacks = region.map_or(0, |region| region.lack.objects());
-    let odd = filled.findings.iter().find(|finding| finding.region == own.name);
-    match odd {
+    let why = repo.regions.failure(ix).map_or_else(|| "failed".to_owned(), |e| e.to_string());
+    let what = format!("region {} could not be filled: {why}", repo.regions.region(ix).name);
+    Err(Error::new(Kind::Retry, what).advise("run again: what was copied is not copied again"))
+}
+
+/// Where something else stands at keys of the repository, there is no room for it.
+fn has_room(repo: &Repo, ix: usize, filled: &Report) -> Result<()> {
+    let name = &repo.regions.region(ix).name;
+    let lacks = filled.regions.get(ix).map_or(0, |region| region.lack.objects());
+    match filled.findings.iter().find(|finding| finding.region == *name) {
         Some(odd) if lacks > 0 => Err(Error::new(Kind::Refused, format!("{lacks} objects have no room there: {odd}"))
-            .at(format!("region {}", own.name))
+            .at(format!("region {name}"))
             .advise("empty the place, then run again")),
         _ => Ok(()),
     }
@@ -361,7 +364,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
         members::close_sessions(repo, &before, ix)?;
     }
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
-    is_filled(repo, ix, &filled)?;
+    still_answers(repo, ix)?;
     let epochs = settle(repo, means)?;
     let report = replicate::run(repo, wish(None, means))?;
     Ok(Changed { report: filled.then(report), epoch: None, members: epochs.members().to_vec() })
