@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::collections::HashSet;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Keys in a page of a listing, as all services have it.
 const PAGE_KEYS: usize = 1000;
+
+/// Pages without a key that follow one another, as a store shows them that steps over what was deleted.
+const EMPTY_PAGES_MAX: usize = 10_000;
 
 /// A prefix of a bucket.
 pub(super) struct Bucket {
@@ -136,11 +140,14 @@ impl Bucket {
         let below = format!("{}{}/", self.prefix, prefix.path());
         let mut all = Vec::new();
         let mut from = Begin::default();
+        let mut tokens = HashSet::new();
+        let mut empty = 0;
         loop {
             let options = from.options();
             let page = self.page(prefix.path(), &below, options).await?;
             let found = page.result.objects;
             let (full, last) = (found.len() >= PAGE_KEYS, found.last().map(|meta| meta.location.to_string()));
+            empty = if found.is_empty() { empty + 1 } else { 0 };
             all.extend(found.into_iter().filter_map(|meta| {
                 // The others are marks of folders, as consoles make them.
                 let path = meta.location.as_ref().strip_prefix(&self.prefix)?.to_owned();
@@ -148,7 +155,8 @@ impl Bucket {
                 inside.then(|| Found { path, size: meta.size, modified: meta.last_modified.timestamp_millis() })
             }));
             from = match (page.page_token, last) {
-                (Some(token), _) if from.token.as_deref() == Some(token.as_str()) => {
+                // A listing that never ends must not be waited for, nor kept in memory.
+                (Some(token), _) if empty > EMPTY_PAGES_MAX || !tokens.insert(token.clone()) => {
                     return Err(StoreError::new(Kind::Failed, "list", prefix.path(), "its pages lead in a circle"));
                 }
                 (Some(token), _) => Begin { token: Some(token), ..Begin::default() },
@@ -215,7 +223,7 @@ impl Bucket {
             let asked = verdict.retry_after.unwrap_or_default();
             let wait = jittered(pause).max(asked);
             let patience = self.patience_for(verdict.kind);
-            if !verdict.again || begin.elapsed() + wait > patience {
+            if !verdict.again || begin.elapsed().saturating_add(wait) > patience {
                 return Err(verdict.error(action, object));
             }
             let end = Instant::now() + wait;

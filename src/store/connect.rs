@@ -46,8 +46,8 @@ pub(super) fn connect(
     let variables = &settings.variables;
     match bucket.service {
         Service::S3 => s3(bucket, variables, |tls| connector(&settings.patience, counts, tls)),
-        Service::Gcs => gcs(bucket, variables, connector(&settings.patience, counts, tls(None)?)),
-        Service::Azure => azure(bucket, variables, connector(&settings.patience, counts, tls(None)?)),
+        Service::Gcs => gcs(bucket, variables, connector(&settings.patience, counts, tls(bucket, None)?)),
+        Service::Azure => azure(bucket, variables, connector(&settings.patience, counts, tls(bucket, None)?)),
     }
 }
 
@@ -71,8 +71,8 @@ fn options(endpoint: Option<&str>) -> ClientOptions {
     ClientOptions::default().with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
 }
 
-/// What this system trusts, or the certificates in a file.
-fn tls(bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
+/// What this system trusts, or the certificates in a file. TLS 1.3, unless the region's URL allows less.
+fn tls(bucket: &Bucket, bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
     let mut roots = rustls::RootCertStore::empty();
     match bundle {
         Some(path) => {
@@ -87,7 +87,11 @@ fn tls(bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = match bucket.tls.as_deref() {
+        Some("1.2") => rustls::ALL_VERSIONS,
+        _ => &[&rustls::version::TLS13],
+    };
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
     let builder = builder.map_err(|e| StoreError::unfit(&"TLS", e.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -132,7 +136,7 @@ fn s3(
         .with_checksum_algorithm(Checksum::SHA256)
         .with_client_options(options(endpoint.as_deref()))
         .with_retry(once())
-        .with_http_connector(connector(tls(bundle.as_deref())?));
+        .with_http_connector(connector(tls(bucket, bundle.as_deref())?));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
