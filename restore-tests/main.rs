@@ -23,6 +23,7 @@ mod key_files;
 mod keys;
 mod limits;
 mod lost_parts;
+mod models;
 mod operating;
 mod policies;
 mod properties;

@@ -203,12 +203,24 @@ impl Coder {
         if body.len() >= plain.len() - plain.len() / 32 {
             return false;
         }
-        let mut check = std::mem::take(&mut self.check);
-        check.clear();
-        let same = self.decode(codec, body, plain.len(), &mut check).is_ok() && check == plain;
-        self.check = check;
+        let same = self.gives(codec, body, plain).unwrap_or(false);
         self.rejected += u64::from(!same);
         same
+    }
+
+    /// Whether a body decodes to `plain`. Floats are put together word by word for it, and not kept.
+    fn gives(&mut self, codec: Codec, body: &[u8], plain: &[u8]) -> Result<bool, ChunkError> {
+        self.check.clear();
+        let Some(width) = codec.width() else {
+            decompress(&mut self.decoder, body, plain.len(), &mut self.check)?;
+            return Ok(self.check == plain);
+        };
+        let parts = Parts::of(body, width, plain.len())?;
+        decompress(&mut self.decoder, parts.frame, parts.count, &mut self.check)?;
+        let (phase, rest) = plain.split_at(parts.phase.len());
+        let (words, tail) = rest.split_at(parts.count * width);
+        let same = phase == parts.phase && tail == parts.tail;
+        Ok(same && float::are_planes_of(&self.check, parts.lower, width, words))
     }
 
     fn is_compressible(&mut self, plain: &[u8]) -> bool {
@@ -256,6 +268,37 @@ impl Coder {
     }
 
     fn join(&mut self, body: &[u8], width: usize, plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
+        let parts = Parts::of(body, width, plain_len)?;
+        self.upper.clear();
+        decompress(&mut self.decoder, parts.frame, parts.count, &mut self.upper)?;
+        if self.upper.len() != parts.count {
+            return Err(ChunkError);
+        }
+        out.reserve(plain_len);
+        out.extend_from_slice(parts.phase);
+        float::join(&self.upper, parts.lower, width, out);
+        out.extend_from_slice(parts.tail);
+        Ok(())
+    }
+}
+
+/// The parts of a float body.
+struct Parts<'b> {
+    /// Words.
+    count: usize,
+    /// What stands before the first of them.
+    phase: &'b [u8],
+    /// Their exponent plane.
+    frame: &'b [u8],
+    /// Their other planes.
+    lower: &'b [u8],
+    /// What stands behind the last.
+    tail: &'b [u8],
+}
+
+impl Parts<'_> {
+    /// Takes a body apart whose lengths are those of `plain_len` bytes.
+    fn of(body: &[u8], width: usize, plain_len: usize) -> Result<Parts<'_>, ChunkError> {
         let (head, rest) = body.split_first_chunk::<FLOAT_HEAD_BYTES>().ok_or(ChunkError)?;
         let phase_len = usize::from(head[0]);
         let frame_len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -269,16 +312,7 @@ impl Coder {
         if tail.len() != plain_len - phase_len - count * width {
             return Err(ChunkError);
         }
-        self.upper.clear();
-        decompress(&mut self.decoder, frame, count, &mut self.upper)?;
-        if self.upper.len() != count {
-            return Err(ChunkError);
-        }
-        out.reserve(plain_len);
-        out.extend_from_slice(phase);
-        float::join(&self.upper, lower, width, out);
-        out.extend_from_slice(tail);
-        Ok(())
+        Ok(Parts { count, phase, frame, lower, tail })
     }
 }
 
