@@ -4,6 +4,7 @@ mod conformance;
 mod end_to_end;
 mod faults;
 mod gcs;
+mod heal;
 mod http;
 mod proxy;
 mod servers;

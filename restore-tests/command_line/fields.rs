@@ -165,6 +165,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "key remove", &[&["key", "remove", id], &one[..]].concat());
     std::fs::rename(bench.path("away"), bench.region("b")).expect("renamed");
     run(&bench, c, "backup", &["backup", &text]);
+    run(&bench, c, "replicate", &["replicate", "--dry-run"]);
+    run(&bench, c, "replicate", &["replicate"]);
     daemon(&bench, c);
     // Damage: every object of packs is cut.
     for pack in files(&bench.region("a").join("packs")) {
@@ -172,13 +174,48 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     }
     let manifest = files(&bench.region("a").join("snapshots")).remove(0);
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
+    std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
+    run(&bench, c, "replicate", &["replicate"]);
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
     braked(c);
+    membership(c);
     checker.finish();
+}
+
+/// Regions that come and go.
+fn membership(c: &mut Checker) {
+    let bench = Bench::with_key(&["a", "b"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    std::fs::write(bench.path("source/file"), b"full").expect("file");
+    bench.ok(&["backup", "source"]);
+    run(&bench, c, "region add", &["region", "add", "c=region-c"]);
+    // One that this configuration does not name, and one that is no member.
+    run(&bench, c, "region list", &["region", "list"]);
+    let all = Bench { dir: bench.dir, regions: vec!["a", "b", "c"], key: bench.key };
+    run(&all, c, "region add", &["region", "add", "c=region-c"]);
+    std::fs::remove_dir_all(all.region("b")).expect("removed");
+    run(&all, c, "region list", &["region", "list"]);
+    let repaired = run(&all, c, "region repair", &["region", "repair", "b", "--emptied"]);
+    assert_eq!(repaired["exit"]["code"], 0, "{repaired:#}");
+    std::fs::write(files(&all.region("b").join("packs")).remove(0), noise(1, 100)).expect("damaged");
+    run(&all, c, "region remove", &["region", "remove", "b"]);
+    let listed = run(&all, c, "region list", &["region", "list"]);
+    assert_eq!(listed["outsiders"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    // Something that stands where something else belongs.
+    std::fs::remove_file(files(&all.region("a").join("packs")).remove(0)).expect("removed");
+    std::fs::rename(all.region("c"), all.path("away")).expect("renamed");
+    run(&all, c, "region repair", &["region", "repair", "a"]);
+    std::fs::rename(all.path("away"), all.region("c")).expect("renamed");
+    for region in ["a", "c"] {
+        std::fs::write(files(&all.region(region).join("packs")).remove(0), noise(2, 100)).expect("damaged");
+    }
+    let last = run(&all, c, "region repair", &["region", "repair", "a"]);
+    assert_eq!(last["exit"]["code"], 5, "{last:#}");
+    run(&all, c, "region add", &["region", "add", "c=region-c"]);
 }
 
 /// What the runs so far left.

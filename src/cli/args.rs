@@ -2,6 +2,7 @@
 
 mod daemon;
 mod policy;
+mod region;
 
 use crate::chunk::Compression;
 use crate::policy::Rate;
@@ -9,6 +10,7 @@ use clap::builder::TypedValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use daemon::Daemon;
 pub use policy::{Policy, PolicyNext, PolicyVerb};
+pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -79,6 +81,10 @@ pub enum Verb {
     Restore(Restore),
     /// Check that the copies are there and undamaged
     Verify(Verify),
+    /// Copy to each region what it lacks and another has
+    Replicate(Replicate),
+    /// Which regions the repository has: add, remove, repair
+    Region(Region),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
     /// Holds: snapshots that must not be forgotten

@@ -19,6 +19,8 @@ mod policy_diff;
 mod progress;
 mod quickstart;
 mod recorded;
+mod region;
+mod replicate;
 mod restore;
 mod run;
 mod runs;
@@ -66,6 +68,8 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Cat(args) => browse::cat(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
+        Verb::Replicate(args) => replicate::run(context, &args),
+        Verb::Region(args) => region::run(context, &args.verb),
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),

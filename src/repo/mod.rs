@@ -10,6 +10,7 @@ pub mod holds;
 pub mod index;
 pub mod init;
 pub mod keys;
+pub mod members;
 pub mod open;
 pub mod reader;
 pub mod session;

@@ -81,8 +81,22 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
         }
     }
     match id {
-        Some(id) if !regions.healthy().is_empty() => Ok(Marked { regions, id }),
+        Some(id) if !regions.healthy().is_empty() => {
+            advise_repair(&regions);
+            Ok(Marked { regions, id })
+        }
         _ => Err(nothing_usable(&regions)),
+    }
+}
+
+/// Where others have the repository, a place without it is no place for `init`.
+fn advise_repair(regions: &Regions) {
+    for ix in 0..regions.len() {
+        if let Some(e) = regions.failure(ix).filter(|e| e.kind() == Kind::NoRepository) {
+            let name = &regions.region(ix).name;
+            let repair = format!("if it was emptied or replaced: `holdfast region repair {name} --emptied`");
+            regions.explain(ix, e.advise(format!("is the disk mounted, the path right? {repair}")));
+        }
     }
 }
 

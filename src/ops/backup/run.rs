@@ -13,6 +13,7 @@ use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::members::{self, UNNAMED};
 use crate::repo::reader::Reader;
 use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
@@ -231,6 +232,11 @@ impl Run<'_> {
             let why = "lacks an earlier snapshot that another region shows; it could not be brought up";
             (regions.region(ix).name.clone(), why.to_owned())
         });
+        let unnamed = match committed {
+            Some(_) => members::unnamed(self.repo, &self.repo.epochs_since(self.repo.epochs())),
+            None => Vec::new(),
+        };
+        let unnamed = unnamed.into_iter().map(|member| (member.name, UNNAMED.to_owned()));
         BackupReport {
             snapshot: committed.map(|c| c.sid),
             parent: self.parent.as_ref().map(|p| p.manifest.sid),
@@ -242,7 +248,7 @@ impl Run<'_> {
             changed: built.changed,
             changed_total: built.changed_total,
             regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
-            behind: behind.chain(lacking).collect(),
+            behind: behind.chain(lacking).chain(unnamed).collect(),
             caught_up,
             copies_min: self.repo.copies_min,
             packs,

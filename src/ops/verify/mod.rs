@@ -22,6 +22,7 @@ use crate::region::{Finding, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
@@ -446,7 +447,9 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
                 holders.entry(line.key).or_default().push(ix);
             }
         }
-        for (key, at) in holders {
+        // A slot that no configuration lists opens nothing, and is brought nowhere.
+        let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
+        for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
             let sound =
                 |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);

@@ -309,6 +309,15 @@ impl Index {
         found.map(|(segment, line)| (part.first_segment + segment, line))
     }
 
+    /// Every pack of every segment that counts, with the segment and the regions that list it.
+    pub fn lines(&self) -> impl Iterator<Item = (SegmentName, PackLine, RegionSet)> {
+        (0..self.packs_total).filter_map(|n| {
+            let (segment, line) = self.pack(n)?;
+            let segment = self.segments.get(segment as usize)?;
+            (!segment.regions.is_empty()).then_some((segment.name, line, segment.regions))
+        })
+    }
+
     /// Every pack that is named, with the regions whose segments name it.
     pub fn packs(&self) -> BTreeMap<PackName, (PackLine, RegionSet)> {
         let mut packs = BTreeMap::new();

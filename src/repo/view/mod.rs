@@ -136,6 +136,14 @@ fn open_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::re
     Ok(Outcome::Snapshot(Box::new(snapshot(manifest, opened.digest, opened.writer))))
 }
 
+/// Whether these bytes are an outcome of this session that counts.
+///
+/// # Errors
+/// As [`Repo::open_object`], and what is no outcome, or one by a writer without right to it.
+pub fn check_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    open_outcome(repo, key, sid, bytes).map(drop)
+}
+
 /// Whether a region's copy fits its checksum.
 fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
     repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX).is_ok_and(|bytes| check_sum(&bytes).is_ok())
