@@ -299,6 +299,10 @@ pub struct Verify {
     /// How deep to look
     #[arg(long, value_enum, default_value = "presence")]
     pub level: LevelArg,
+    /// Mend what is found: damaged objects are set aside under `quarantine/` in their region, good ones are put in their
+    /// place from another, and regions that lack something are brought up
+    #[arg(long)]
+    pub repair: bool,
 }
 
 #[derive(Debug, ClapArgs)]

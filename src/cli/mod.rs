@@ -20,6 +20,7 @@ mod progress;
 mod quickstart;
 mod recorded;
 mod region;
+mod repair;
 mod replicate;
 mod restore;
 mod run;

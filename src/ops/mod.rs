@@ -13,6 +13,7 @@ pub mod live;
 pub mod membership;
 pub mod not_begun;
 pub mod record;
+pub mod repair;
 pub mod replicate;
 pub mod restore;
 pub mod retain;

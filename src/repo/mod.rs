@@ -202,6 +202,13 @@ impl Repo {
         epochs
     }
 
+    /// The same, read again although nothing was added: damaged ones may have been mended.
+    pub fn epochs_afresh(&self) -> Epochs {
+        let epochs = Epochs::load(&self.regions, self.trust(), self.usable());
+        open::check_members(&self.regions, &epochs);
+        epochs
+    }
+
     /// What was found wrong so far.
     pub fn findings(&self) -> Vec<Finding> {
         self.regions.findings()

@@ -1,6 +1,6 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{ConfigNo, Epoch, HoldId, PackName, QuarantineId, RunId, SegmentName, SessionId, SlotId};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,10 @@ pub enum Key {
     EpochEnd(Epoch, u32),
     /// `runs/<id>`
     Run(RunId),
+    /// `quarantine/<id>`
+    Quarantine(QuarantineId),
+    /// `quarantine/<id>.record`
+    QuarantineRecord(QuarantineId),
 }
 
 /// What can be listed.
@@ -56,10 +60,12 @@ pub enum Prefix {
     Epochs,
     /// Records of closed runs.
     Runs,
+    /// Damaged objects that were set aside. No part of any copy: it is in none of the lists of all.
+    Quarantine,
 }
 
 impl Prefix {
-    /// All of them, in the order in which a copy is made: what is needed before what needs it.
+    /// Those of a copy, in the order in which one is made: what is needed before what needs it.
     pub const ALL: [Prefix; 10] = [
         Prefix::Keys,
         Prefix::Config,
@@ -86,6 +92,7 @@ impl Prefix {
             Prefix::Holds => "holds",
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
+            Prefix::Quarantine => "quarantine",
         }
     }
 }
@@ -124,6 +131,8 @@ impl Key {
             Key::EpochBegin(n, _) => format!("epochs/{:08}/begin", n.0),
             Key::EpochEnd(n, _) => format!("epochs/{:08}/end", n.0),
             Key::Run(id) => format!("runs/{id}"),
+            Key::Quarantine(id) => format!("quarantine/{id}"),
+            Key::QuarantineRecord(id) => format!("quarantine/{id}.record"),
         }
     }
 
@@ -163,6 +172,10 @@ impl Key {
                 }
             }
             "runs" => Key::Run(RunId::parse(rest)?),
+            "quarantine" => match rest.strip_suffix(".record") {
+                Some(id) => Key::QuarantineRecord(QuarantineId::parse(id)?),
+                None => Key::Quarantine(QuarantineId::parse(rest)?),
+            },
             _ => return None,
         })
     }
@@ -199,6 +212,8 @@ mod tests {
             Key::EpochBegin(Epoch(1), 0),
             Key::EpochEnd(Epoch(2), 1),
             Key::Run(RunId([5; 16])),
+            Key::Quarantine(QuarantineId([6; 16])),
+            Key::QuarantineRecord(QuarantineId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));
