@@ -79,7 +79,19 @@ pub fn make(context: &Context, places: &Places, secrets: &[(String, NewSecret)])
 /// A folder with somebody's files in it is no empty region.
 fn refuse_strangers(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    let ours = ["region", "keys", "config", "packs", "index", "snapshots", "sessions", "forgotten", "holds", "epochs"];
+    let ours = [
+        "region",
+        "keys",
+        "config",
+        "packs",
+        "index",
+        "snapshots",
+        "sessions",
+        "forgotten",
+        "holds",
+        "epochs",
+        "probe",
+    ];
     for entry in entries.flatten() {
         let name = entry.file_name();
         // A staged mark, `region#1`, is what an `init` left that was killed at its last step.

@@ -232,7 +232,7 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
             | Key::Run(_) => {
                 repo.open_object(key, &bytes)?;
             }
-            Key::Region | Key::Slot(_) | Key::Config(..) | Key::Session(_) => {
+            Key::Region | Key::Slot(_) | Key::Config(..) | Key::Session(_) | Key::Probe(_) => {
                 signed::check_sum(&bytes)?;
             }
         }

@@ -1,6 +1,6 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{ConfigNo, Epoch, HoldId, PackName, ProbeId, RunId, SegmentName, SessionId, SlotId};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,8 @@ pub enum Key {
     EpochEnd(Epoch, u32),
     /// `runs/<id>`
     Run(RunId),
+    /// `probe/<id>`: what a store is tried with; no part of a repository
+    Probe(ProbeId),
 }
 
 /// What can be listed.
@@ -56,10 +58,12 @@ pub enum Prefix {
     Epochs,
     /// Records of closed runs.
     Runs,
+    /// What a store is tried with.
+    Probe,
 }
 
 impl Prefix {
-    /// All of them, in the order in which a copy is made: what is needed before what needs it.
+    /// All that a repository has, in the order in which a copy is made: what is needed before what needs it.
     pub const ALL: [Prefix; 10] = [
         Prefix::Keys,
         Prefix::Config,
@@ -86,6 +90,7 @@ impl Prefix {
             Prefix::Holds => "holds",
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
+            Prefix::Probe => "probe",
         }
     }
 }
@@ -124,6 +129,7 @@ impl Key {
             Key::EpochBegin(n, _) => format!("epochs/{:08}/begin", n.0),
             Key::EpochEnd(n, _) => format!("epochs/{:08}/end", n.0),
             Key::Run(id) => format!("runs/{id}"),
+            Key::Probe(id) => format!("probe/{id}"),
         }
     }
 
@@ -163,6 +169,7 @@ impl Key {
                 }
             }
             "runs" => Key::Run(RunId::parse(rest)?),
+            "probe" => Key::Probe(ProbeId::parse(rest)?),
             _ => return None,
         })
     }
@@ -199,6 +206,7 @@ mod tests {
             Key::EpochBegin(Epoch(1), 0),
             Key::EpochEnd(Epoch(2), 1),
             Key::Run(RunId([5; 16])),
+            Key::Probe(ProbeId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));
