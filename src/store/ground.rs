@@ -57,7 +57,7 @@ const KINDS: [(i64, &str, Lasting); 16] = [
 
 impl Ground {
     pub(super) fn of(folder: &File) -> Option<Ground> {
-        let number = i64::from(fstatfs(folder).ok()?.f_type) & 0xffff_ffff;
+        let number = fstatfs(folder).ok()?.f_type & 0xffff_ffff;
         let (kind, lasting) = match KINDS.iter().find(|(known, ..)| *known == number) {
             Some((_, kind, lasting)) => ((*kind).to_owned(), *lasting),
             None => (format!("{number:#x}"), Lasting::Disk),
