@@ -128,6 +128,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     let text = source.display().to_string();
     let target = bench.path("target").display().to_string();
     run(&bench, c, "A verb that fails", &["snapshots"]);
+    run(&bench, c, "doctor", &["doctor"]);
     run(&bench, c, "init", &["init"]);
     generated(c);
     run(&bench, c, "snapshots", &["snapshots"]);
@@ -152,6 +153,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     // A region that is away, and comes back.
     std::fs::rename(bench.region("b"), bench.path("away")).expect("renamed");
     let one = ["--copies-min", "1"];
+    let ill = run(&bench, c, "doctor", &[&["doctor"], &one[..]].concat());
+    assert_eq!(ill["exit"]["name"], "behind", "{ill:#}");
     let behind = run(&bench, c, "backup", &[&["backup", &text], &one[..]].concat());
     assert_eq!(behind["behind"].as_array().map(Vec::len), Some(1), "{behind:#}");
     catalog(&bench, c);

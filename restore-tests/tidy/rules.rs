@@ -92,6 +92,7 @@ const KEY_PREFIXES: &[&str] = &[
     "holds/",
     "epochs/",
     "runs/",
+    "probe/",
     "quarantine/",
 ];
 /// All findings, in the order of the rules, each once.

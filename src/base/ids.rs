@@ -102,6 +102,7 @@ id!(/** A writer: the first half of the hash of its verify key. */ WriterId, 16)
 id!(/** A hold. */ HoldId, 16);
 id!(/** A run: one execution of a verb. */ RunId, 16);
 id!(/** A damaged object that was set aside. */ QuarantineId, 16);
+id!(/** An object that a store is tried with. */ ProbeId, 16);
 id!(/** A chunk: keyed BLAKE3 of its plaintext. */ ChunkId, 32);
 id!(/** A pack: BLAKE3 of the object. */ PackName, 32);
 id!(/** An index segment: BLAKE3 of the object. */ SegmentName, 32);

@@ -1,6 +1,7 @@
 //! Arguments of every verb.
 
 mod daemon;
+mod doctor;
 mod policy;
 mod region;
 
@@ -9,6 +10,7 @@ use crate::policy::Rate;
 use clap::builder::TypedValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use daemon::Daemon;
+pub use doctor::Doctor;
 pub use policy::{Policy, PolicyNext, PolicyVerb};
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
@@ -99,6 +101,8 @@ pub enum Verb {
     Policy(Policy),
     /// Show how everything is: sources, copies, verification, regions
     Status(Status),
+    /// Try the regions out and say what that means for the repository; writes and removes small objects of its own
+    Doctor(Doctor),
     /// List runs, the newest last
     Runs(Runs),
     /// The local catalog of runs, snapshots and verification

@@ -192,6 +192,14 @@ impl Context {
         unlock::from_passphrase(ask("passphrase: ")?)
     }
 
+    /// The secret, from a file or the environment; nobody is asked.
+    pub fn secret_if_given(&self) -> Result<Option<Unlock>> {
+        let global = &self.global;
+        let files = [&global.passphrase_file, &global.key_file, &global.recovery_key_file];
+        let given = files.iter().any(|file| file.is_some()) || std::env::var_os(PASSPHRASE_ENV).is_some();
+        if given { self.secret().map(Some) } else { Ok(None) }
+    }
+
     /// Where the local catalog is.
     pub fn state(&self) -> Result<PathBuf> {
         if let Some(dir) = &self.global.state {

@@ -7,6 +7,7 @@ mod coming;
 mod common;
 mod configuration;
 mod daemon;
+mod doctor;
 mod forget;
 mod found;
 mod hold;
@@ -78,6 +79,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
         Verb::Status(args) => status::run(context, &args),
+        Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Runs(args) => runs::run(context, &args),
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),

@@ -6,6 +6,7 @@ pub mod browse;
 pub mod catch_up;
 pub mod compare;
 pub mod complete;
+pub mod doctor;
 pub mod forget;
 pub mod hold;
 pub mod ledger;

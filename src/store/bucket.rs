@@ -4,9 +4,11 @@
 //! a store that asks to be left alone is, by all who want something of it. Creates are conditional, and one that may
 //! have been made by an attempt whose answer was lost is looked at before it is believed.
 
+use super::ask::{Answer, Ask, Asker};
 use super::connect::{Client, Connected};
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind as Kind};
+use super::heard::{Heard, Transport};
 use super::key::{Key, Prefix};
 use super::verdict::{Verdict, judge};
 use super::wire::{SEEN, Seen};
@@ -37,6 +39,11 @@ const EMPTY_PAGES_MAX: usize = 10_000;
 /// A prefix of a bucket.
 pub(super) struct Bucket {
     client: Arc<dyn Client>,
+    asker: Option<Asker>,
+    /// How it is reached.
+    pub(super) transport: Transport,
+    /// What its answers said in passing.
+    pub(super) heard: Arc<Heard>,
     /// Empty, or with a slash at its end.
     prefix: String,
     counts: Arc<Counts>,
@@ -60,6 +67,9 @@ impl Bucket {
     pub(super) fn new(connected: Connected, prefix: &str, counts: Arc<Counts>, patience: Patience) -> Bucket {
         Bucket {
             client: connected.client,
+            asker: connected.asker,
+            transport: connected.transport,
+            heard: connected.heard,
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             counts,
             patience,
@@ -191,6 +201,21 @@ impl Bucket {
         let names = paths.filter_map(|path| path.as_ref().strip_prefix(&self.prefix));
         let mut strange = names.filter(|name| !name.is_empty() && !ours.contains(name));
         Ok(strange.next().map(str::to_owned))
+    }
+
+    /// Asks what the client does not; `None` where the service has no such request.
+    pub(super) async fn ask(&self, ask: &Ask) -> Option<Result<Answer, StoreError>> {
+        let asker = self.asker.as_ref()?;
+        let (action, object) = ask.words();
+        Some(self.patiently(action, object, || async { Ok(asker.send(ask).await?) }).await)
+    }
+
+    /// Where an object lies in the bucket, and the version that is shown of it, where there are several.
+    pub(super) async fn version(&self, key: &Key) -> Result<(String, Option<String>), StoreError> {
+        let (path, object) = (self.path(key), key.path());
+        let meta = self.patiently("stat", &object, || async { Ok(self.client.head(&path).await?) }).await?;
+        // An object that is older than the bucket's versions is called so.
+        Ok((path.to_string(), meta.version.filter(|version| version != "null")))
     }
 
     async fn page(

@@ -1,6 +1,6 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, QuarantineId, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{ConfigNo, Epoch, HoldId, PackName, ProbeId, QuarantineId, RunId, SegmentName, SessionId, SlotId};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,8 @@ pub enum Key {
     Quarantine(QuarantineId),
     /// `quarantine/<id>.record`
     QuarantineRecord(QuarantineId),
+    /// `probe/<id>`: what a store is tried with; no part of a repository
+    Probe(ProbeId),
 }
 
 /// What can be listed.
@@ -62,6 +64,8 @@ pub enum Prefix {
     Runs,
     /// Damaged objects that were set aside. No part of any copy: it is in none of the lists of all.
     Quarantine,
+    /// What a store is tried with, no part of any copy either.
+    Probe,
 }
 
 impl Prefix {
@@ -93,6 +97,7 @@ impl Prefix {
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
             Prefix::Quarantine => "quarantine",
+            Prefix::Probe => "probe",
         }
     }
 }
@@ -133,6 +138,7 @@ impl Key {
             Key::Run(id) => format!("runs/{id}"),
             Key::Quarantine(id) => format!("quarantine/{id}"),
             Key::QuarantineRecord(id) => format!("quarantine/{id}.record"),
+            Key::Probe(id) => format!("probe/{id}"),
         }
     }
 
@@ -176,6 +182,7 @@ impl Key {
                 Some(id) => Key::QuarantineRecord(QuarantineId::parse(id)?),
                 None => Key::Quarantine(QuarantineId::parse(rest)?),
             },
+            "probe" => Key::Probe(ProbeId::parse(rest)?),
             _ => return None,
         })
     }
@@ -214,6 +221,7 @@ mod tests {
             Key::Run(RunId([5; 16])),
             Key::Quarantine(QuarantineId([6; 16])),
             Key::QuarantineRecord(QuarantineId([6; 16])),
+            Key::Probe(ProbeId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));

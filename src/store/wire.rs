@@ -4,6 +4,7 @@
 //! that is `bucket`'s, which signs each attempt anew. Addresses may hold tokens: no text made here has one in it.
 
 use super::counts::{Counts, Request};
+use super::heard::Heard;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use object_store::ClientOptions;
@@ -94,6 +95,7 @@ pub(super) struct Connector {
     pub(super) connect: Duration,
     pub(super) stall: Duration,
     pub(super) counts: Arc<Counts>,
+    pub(super) heard: Arc<Heard>,
     /// Clients made so far. The store's own is made last, so its number is the count.
     pub(super) clients: Arc<AtomicUsize>,
 }
@@ -143,6 +145,7 @@ impl HttpService for Wire {
             self.connector.counts.add(kind);
         }
         let stall = self.connector.stall;
+        let sent = Instant::now();
         let (request, progress) =
             translate(request).inspect_err(|e| seen.note(Trouble::Garbled(e.to_string()), store))?;
         let answer = tokio::select! {
@@ -158,6 +161,9 @@ impl HttpService for Wire {
             failed(HttpErrorKind::Unknown, "the request failed")
         })?;
         let (parts, body) = http::Response::<reqwest::Body>::from(answer).into_parts();
+        if store && let Some(date) = parts.headers.get("date").and_then(|date| date.to_str().ok()) {
+            self.connector.heard.note(date, sent);
+        }
         let body = Watched { body, stall, timer: None, seen: Arc::clone(&seen), store };
         if parts.status.is_success() && kind == Some(Request::List) {
             let text = listing(body).await.inspect_err(|e| {

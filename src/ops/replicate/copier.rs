@@ -220,7 +220,7 @@ impl<'c> Copier<'c> {
                     false => Err(FormatError::Unsigned("not a configuration of this repository's chain")),
                 }
             }
-            Key::Quarantine(_) | Key::QuarantineRecord(_) => Err(FormatError::Unsigned("set aside")),
+            Key::Quarantine(_) | Key::QuarantineRecord(_) | Key::Probe(_) => Err(FormatError::Unsigned("set aside")),
             Key::Region => Err(FormatError::Malformed("region", "marks are not copied")),
         }
     }

@@ -424,6 +424,7 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
         Key::Run(_) => kind == K::Run,
         Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
         Key::Quarantine(_) | Key::QuarantineRecord(_) => false,
+        Key::Probe(_) => false,
     };
     if fits { Ok(()) } else { Err(FormatError::Unsigned("another kind of object than belongs here")) }
 }
