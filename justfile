@@ -32,6 +32,10 @@ race *args:
 race-quick:
     scripts/race --rounds 1 --corpora sources,random
 
+# Huge single cases (20 GiB half sparse, a million files, 2 TiB sparse): 31 GB of disk, removed again.
+huge *args:
+    scripts/huge {{args}}
+
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}
