@@ -24,7 +24,7 @@ lengths:
 year:
     HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
-# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
+# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}
 
