@@ -15,9 +15,10 @@ pub const PROBE_BYTES: usize = LENGTH_BYTES + 1;
 pub const HEADER_BYTES_MAX: usize = 8 << 20;
 /// Most tensors.
 const TENSORS_MAX: usize = 1 << 17;
-/// Largest chunk of a tensor, in bytes; a multiple of every width of a number. About as many chunks as other files of
-/// that length have, and what is made of one stays in a processor's cache while it is named, coded and sealed.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Largest chunk of a tensor, in bytes; a multiple of every width of a number. A little less than 1 MiB: about as many
+/// chunks as other files of that length have; what is made of one stays in a processor's cache while it is named,
+/// coded and sealed; and packs of pieces that do not shrink do not all end just behind a step of their sizes.
+const PIECE_BYTES: u64 = (1 << 20) - (16 << 10);
 /// Tensors below this share chunks with neighbours of their kind: what a chunk costs is no small part of them, in bytes.
 const SMALL_BYTES: u64 = 1 << 10;
 /// How long such a chunk may become, in bytes.
@@ -354,9 +355,10 @@ mod tests {
 
     #[test]
     fn tensors_are_cut_into_pieces_that_add_up() {
-        const M: u64 = 1 << 20;
-        let end = 3 * M + 507;
-        let layout = Layout { bounds: vec![0, 100, 100 + M * 5 / 2, end - 7, end] };
+        const P: u64 = PIECE_BYTES;
+        assert_eq!(P, 1_032_192);
+        let end = 3 * P + 507;
+        let layout = Layout { bounds: vec![0, 100, 100 + P * 5 / 2, end - 7, end] };
         let cut = |available: u64| {
             let (mut at, mut lens) = (0, Vec::new());
             while at < end {
@@ -367,20 +369,18 @@ mod tests {
             }
             lens
         };
-        assert_eq!(cut(M), [100, M, M, M / 2, M / 2 + 400, 7]);
-        assert_eq!(cut(9 * M), cut(M));
-        assert_eq!(layout.next(100, 1 << 20, false), Some(1 << 20));
-        assert_eq!(layout.next(100, (1 << 20) - 1, false), None);
-        assert_eq!(layout.next(100, 5, true), Some(5));
-        assert_eq!(layout.next(100, 0, true), None);
+        assert_eq!(cut(P), [100, P, P, P / 2, P / 2 + 400, 7]);
+        assert_eq!(cut(9 * P), cut(P));
+        let next = |at: u64, available: u64, at_end: bool| layout.next(at, available as usize, at_end);
+        assert_eq!(next(100, P, false), Some(P as usize));
+        assert_eq!(next(100, P - 1, false), None);
+        assert_eq!(next(100, 5, true), Some(5));
+        assert_eq!(next(100, 0, true), None);
         // Behind a hole, and behind what the layout knows of.
-        assert_eq!(layout.next(100 + M / 4, 9 << 20, false), Some(3 << 18));
-        assert_eq!(layout.next(end, 9 << 20, false), Some(1 << 20));
+        assert_eq!(next(100 + P / 4, 9 * P, false), Some(P as usize / 4 * 3));
+        assert_eq!(next(end, 9 * P, false), Some(P as usize));
         // Whole chunks are read.
-        assert_eq!(layout.ahead(0), 100);
-        assert_eq!(layout.ahead(100), 1 << 20);
-        assert_eq!(layout.ahead(100 + 2 * M), 1 << 19);
-        assert_eq!(layout.ahead(100 + M * 5 / 2), (1 << 19) + 407);
-        assert_eq!(layout.ahead(end), 1 << 20);
+        let ahead = [0, 100, 100 + 2 * P, 100 + P * 5 / 2, end].map(|at| layout.ahead(at) as u64);
+        assert_eq!(ahead, [100, P, P / 2, P / 2 + 407, P]);
     }
 }
