@@ -1,5 +1,6 @@
 //! `holdfast doctor` tells good stores from bad ones, and says what credentials may do.
 
+use super::proxy::{Fault, Proxy};
 use super::servers::{self, ACCOUNT, ACCOUNT_KEY, READER, WRITER};
 use super::{gcs, http};
 use crate::harness::{Bench, small_tree};
@@ -87,6 +88,27 @@ fn the_doctor_knows_a_good_bucket_and_who_may_only_read() {
     let (code, report) = ask(&bench, &nowhere, &s3_variables(WRITER), &[]);
     assert!(code == 1 && of(&report, "a", "reachable").1.contains("no such bucket"), "{code} {report:#}");
     twice_in_one_bucket(&bench, &server);
+    append_only(&bench, &server);
+}
+
+/// Whoever may not delete is told that this is good, and what stays is in nobody's way.
+fn append_only(bench: &Bench, server: &servers::Server) {
+    let proxy = Proxy::before(server.port);
+    let region = [("a", s3_url(proxy.port, "bucket/append"))];
+    for (more, left) in [(&[][..], 1), (&["--throughput"], 5)] {
+        proxy.spoil("DELETE", "probe", Fault::Refuse(403, None));
+        let (code, report) = ask(bench, &region, &s3_variables(WRITER), more);
+        assert_eq!((code, of(&report, "a", "delete").0), (0, "good"), "{report:#}");
+        assert_eq!(report["regions"][0]["left"].as_array().map(Vec::len), Some(left), "{report:#}");
+        assert_eq!(report["regions"][0]["put_bytes_per_second"].is_u64(), left > 1, "{report:#}");
+        assert_eq!(proxy.left(), 0);
+    }
+    let (_, report) = ask(bench, &region, &s3_variables(WRITER), &[]);
+    assert!(of(&report, "a", "probes").1.starts_with("6 of earlier tries"), "{report:#}");
+    let flag = format!("--region=a={}", region[0].1);
+    let mut init = bench.command(&["init", "--no-recovery-key", &flag]);
+    let out = init.envs(s3_variables(WRITER)).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// Two copies in one bucket are lost together; of three regions one may be nowhere.

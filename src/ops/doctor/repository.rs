@@ -94,8 +94,8 @@ fn held(all: &Regions, regions: &mut [Region]) {
                 Check::bad(NAME, "the repository is not here, though other regions have it")
                     .advise("is the disk mounted, the URL right?")
             }
-            // It was said already why it cannot be used.
-            (Some(e), _) if !usable && e.kind() == Kind::Retry => continue,
+            // Why it cannot be asked was said already.
+            (Some(e), _) if !usable && !matches!(e.kind(), Kind::Damage | Kind::Foreign | Kind::Newer) => continue,
             (Some(e), _) => damaged(Check::of(NAME, Grade::Bad, &e), &e),
             (None, Some(id)) => Check::good(NAME, format!("holds the repository, as region {}", id.short())),
             (None, None) => continue,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// A clock this far away is worth knowing, ms.
 const CLOCK_NOTE_MS: i64 = 5_000;
-/// Behind ours by more than this, and what is stored counts as from the future, ms (docs/concurrency.md).
+/// Behind ours by more than this, and what is stored seems to come from the future: retention does not believe it, ms.
 pub(super) const CLOCK_BAD_MS: i64 = 5 * 60_000;
 /// Answers that take longer make every verb slow.
 const SLOW: Duration = Duration::from_millis(500);
@@ -90,6 +90,9 @@ fn ground(ground: &Ground) -> Vec<Check> {
     const NAME: &str = "file-system";
     let kind = &ground.kind;
     let file_system = match ground.lasting {
+        _ if ground.read_only => {
+            Check::warning(NAME, format!("{kind}, mounted read-only: nothing can be stored there"))
+        }
         Lasting::Disk => Check::good(NAME, format!("{kind}, reached through /proc")),
         Lasting::Network => Check::note(
             NAME,
@@ -361,4 +364,100 @@ fn probes(x: &Examined) -> Vec<Check> {
         checks.push(Check::note(NAME, format!("{} of earlier tries are there, and in nobody's way", x.found)));
     }
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Transport;
+
+    fn grade(checks: &[Check], name: &str) -> Option<Grade> {
+        checks.iter().find(|check| check.name == name).map(|check| check.grade)
+    }
+
+    /// A bucket without fault.
+    fn bucket(plain: bool, loopback: bool) -> Examined {
+        let transport = Transport { endpoint: "x://store.example".into(), plain, loopback };
+        Examined {
+            transport: Some(transport),
+            first: Some(Ok(Duration::from_millis(3))),
+            create: Some(Ok(Creates { winners: 1, replaced: false })),
+            read: Some(Ok(true)),
+            range: Some(Ok(true)),
+            listed: Some(Ok(true)),
+            delete: Some(Ok(Deletion::Gone)),
+            ..Examined::default()
+        }
+    }
+
+    #[test]
+    fn who_listens_on_the_way_is_named() {
+        let of = |plain, loopback, knows_newer| {
+            grade(&judge(&Examined { knows_newer, ..bucket(plain, loopback) }), "protection").unwrap()
+        };
+        assert_eq!(of(true, false, None), Grade::Warning);
+        assert_eq!(of(true, true, None), Grade::Note);
+        assert_eq!(of(false, false, None), Grade::Good);
+        assert_eq!(of(false, false, Some(true)), Grade::Warning);
+        assert_eq!(of(false, false, Some(false)), Grade::Note);
+    }
+
+    #[test]
+    fn a_store_that_checks_first_and_writes_then_is_bad() {
+        let of = |winners, replaced| {
+            grade(
+                &judge(&Examined { create: Some(Ok(Creates { winners, replaced })), ..bucket(false, false) }),
+                "create-if-absent",
+            )
+        };
+        assert_eq!(of(1, false), Some(Grade::Good));
+        [(2, false), (0, false), (1, true)]
+            .into_iter()
+            .for_each(|(w, r)| assert_eq!(of(w, r), Some(Grade::Bad), "{w} {r}"));
+    }
+
+    #[test]
+    fn a_lock_that_does_not_hold_is_bad() {
+        let lock = |mode: &str| Some(Ok(Lock::Default { mode: mode.into(), days: 7 }));
+        let of = |mode: &str, delete_version| {
+            let x = Examined {
+                lock: lock(mode),
+                delete_version,
+                versioning: Some(Ok(Versioning::On)),
+                ..bucket(false, false)
+            };
+            grade(&judge(&x), "object-lock")
+        };
+        assert_eq!(of("COMPLIANCE", None), Some(Grade::Good));
+        assert_eq!(of("COMPLIANCE", Some(Ok(()))), Some(Grade::Bad));
+        assert_eq!(of("GOVERNANCE", None), Some(Grade::Note));
+        let suspended = Examined { versioning: Some(Ok(Versioning::Suspended)), ..bucket(false, false) };
+        assert_eq!(grade(&judge(&suspended), "versions"), Some(Grade::Warning));
+        assert_eq!(grade(&judge(&bucket(false, false)), "versions"), Some(Grade::Note));
+    }
+
+    #[test]
+    fn clocks_by_what_follows() {
+        let of =
+            |ahead_ms| grade(&judge(&Examined { ahead_ms: Some(ahead_ms), ..bucket(false, false) }), "clock").unwrap();
+        assert_eq!(of((-3000, 3000)), Grade::Good);
+        assert_eq!(of((6000, 7000)), Grade::Note);
+        assert_eq!(of((-90_000, -80_000)), Grade::Note);
+        assert_eq!(of((400_000, 401_000)), Grade::Warning);
+        assert_eq!(of((-401_000, -400_000)), Grade::Bad);
+    }
+
+    #[test]
+    fn folders_that_do_not_last() {
+        let of = |lasting, free_bytes| {
+            let ground =
+                Ground { kind: "x".into(), lasting, free_bytes, total_bytes: 1 << 40, read_only: false, device: 1 };
+            let checks = judge(&Examined { ground: Some(ground), ..Examined::default() });
+            (grade(&checks, "file-system").unwrap(), grade(&checks, "space").unwrap())
+        };
+        assert_eq!(of(Lasting::Disk, 1 << 39), (Grade::Good, Grade::Good));
+        assert_eq!(of(Lasting::Network, 1 << 39), (Grade::Note, Grade::Good));
+        assert_eq!(of(Lasting::Memory, 1 << 30), (Grade::Warning, Grade::Warning));
+        assert_eq!(of(Lasting::Container, 0), (Grade::Warning, Grade::Warning));
+    }
 }
