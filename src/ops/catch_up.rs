@@ -64,7 +64,7 @@ pub fn run(repo: &Arc<Repo>, cancel: &Cancel) -> Result<CaughtUp> {
         }
     }
     let epochs = epochs(repo, &mut done);
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds] {
+    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds, Prefix::Tags] {
         for (key, at) in holders(repo, prefix) {
             cancel.check()?;
             copy(repo, &key, at, &mut done);
@@ -229,6 +229,7 @@ fn copy_to(repo: &Repo, key: &Key, at: RegionSet, targets: RegionSet, done: &mut
             | Key::EpochEnd(..)
             | Key::Hold(_)
             | Key::HoldRelease(_)
+            | Key::Tags(_)
             | Key::Run(_) => {
                 repo.open_object(key, &bytes)?;
             }

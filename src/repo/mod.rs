@@ -13,6 +13,7 @@ pub mod keys;
 pub mod open;
 pub mod reader;
 pub mod session;
+pub mod tags;
 pub mod tree;
 pub mod view;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{ConfigNo, Epoch, HoldId, PackName, RunId, SegmentName, SessionId, SlotId, TagsId};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +31,8 @@ pub enum Key {
     EpochEnd(Epoch, u32),
     /// `runs/<id>`
     Run(RunId),
+    /// `tags/<id>`
+    Tags(TagsId),
 }
 
 /// What can be listed.
@@ -56,16 +58,19 @@ pub enum Prefix {
     Epochs,
     /// Records of closed runs.
     Runs,
+    /// Changes of tags.
+    Tags,
 }
 
 impl Prefix {
     /// All of them, in the order in which a copy is made: what is needed before what needs it.
-    pub const ALL: [Prefix; 10] = [
+    pub const ALL: [Prefix; 11] = [
         Prefix::Keys,
         Prefix::Config,
         Prefix::Epochs,
         Prefix::Forgotten,
         Prefix::Holds,
+        Prefix::Tags,
         Prefix::Sessions,
         Prefix::Packs,
         Prefix::Index,
@@ -86,6 +91,7 @@ impl Prefix {
             Prefix::Holds => "holds",
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
+            Prefix::Tags => "tags",
         }
     }
 }
@@ -124,6 +130,7 @@ impl Key {
             Key::EpochBegin(n, _) => format!("epochs/{:08}/begin", n.0),
             Key::EpochEnd(n, _) => format!("epochs/{:08}/end", n.0),
             Key::Run(id) => format!("runs/{id}"),
+            Key::Tags(id) => format!("tags/{id}"),
         }
     }
 
@@ -163,6 +170,7 @@ impl Key {
                 }
             }
             "runs" => Key::Run(RunId::parse(rest)?),
+            "tags" => Key::Tags(TagsId::parse(rest)?),
             _ => return None,
         })
     }
@@ -199,6 +207,7 @@ mod tests {
             Key::EpochBegin(Epoch(1), 0),
             Key::EpochEnd(Epoch(2), 1),
             Key::Run(RunId([5; 16])),
+            Key::Tags(TagsId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));
