@@ -100,6 +100,7 @@ id!(/** A session, and the snapshot that it may become. */ SessionId, 16);
 id!(/** A key slot. */ SlotId, 16);
 id!(/** A writer: the first half of the hash of its verify key. */ WriterId, 16);
 id!(/** A hold. */ HoldId, 16);
+id!(/** A change of tags. */ TagsId, 16);
 id!(/** A run: one execution of a verb. */ RunId, 16);
 id!(/** A damaged object that was set aside. */ QuarantineId, 16);
 id!(/** An object that a store is tried with. */ ProbeId, 16);

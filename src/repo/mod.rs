@@ -14,6 +14,7 @@ pub mod members;
 pub mod open;
 pub mod reader;
 pub mod session;
+pub mod tags;
 pub mod tree;
 pub mod view;
 pub mod writer;

@@ -422,6 +422,7 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
         Key::EpochBegin(..) => kind == K::EpochBegin,
         Key::EpochEnd(..) => kind == K::EpochEnd,
         Key::Run(_) => kind == K::Run,
+        Key::Tags(_) => kind == K::Tags,
         Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
         Key::Quarantine(_) | Key::QuarantineRecord(_) => false,
         Key::Probe(_) => false,
@@ -453,7 +454,9 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let findings = repo.findings();
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Runs] {
+    for prefix in
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
+    {
         let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
         for ix in repo.usable().iter() {
             for line in repo.regions.list(ix, prefix).unwrap_or_default() {
