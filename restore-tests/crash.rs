@@ -10,7 +10,7 @@ use std::process::Command;
 /// So many steps of a run are tried, evenly spread, beside the first and the last of each kind.
 const SPREAD: usize = 6;
 /// What `step.py` ends with when the kernel killed the program.
-const KILLED: i32 = 128 + 9;
+pub const KILLED: i32 = 128 + 9;
 
 /// How a run ended that was interfered with.
 pub struct Ended {
@@ -38,7 +38,7 @@ pub fn interfere(bench: &Bench, what: &str, at: usize, args: &[&str]) -> Ended {
 }
 
 /// The instants to try, of an undisturbed run with these steps: what to do, and at which count.
-fn instants(steps: &[String]) -> BTreeSet<(String, usize)> {
+pub fn instants(steps: &[String]) -> BTreeSet<(String, usize)> {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     steps.iter().for_each(|name| *kinds.entry(name).or_default() += 1);
     let mut chosen: BTreeSet<(String, usize)> = spread(steps.len(), 1).map(|n| ("kill".to_owned(), n)).collect();

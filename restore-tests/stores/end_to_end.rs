@@ -62,7 +62,7 @@ impl World {
     }
 }
 
-fn requests(value: &Value, region: &str, kind: &str) -> u64 {
+pub fn requests(value: &Value, region: &str, kind: &str) -> u64 {
     let all = value["requests"].as_array().unwrap_or_else(|| panic!("no requests in {value:#}"));
     let of = all.iter().find(|of| of["region"] == region).unwrap_or_else(|| panic!("no {region} in {value:#}"));
     of[kind].as_u64().unwrap()

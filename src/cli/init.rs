@@ -7,6 +7,7 @@ use crate::crypto::{Secret, generate_passphrase, passphrase_bits, recovery_encod
 use crate::error::{Error, Exit, Kind, Result};
 use crate::region::Regions;
 use crate::repo::init::{NewSecret, create};
+use crate::store::Prefix;
 use crate::unlock::{self, Unlock};
 use serde_json::json;
 use std::io::Write;
@@ -86,8 +87,8 @@ pub fn refuse_occupied(places: &Places, regions: &Regions) -> Result<()> {
 /// A folder with somebody's files in it is no empty region.
 fn refuse_strangers(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    let ours =
-        ["region", "keys", "config", "packs", "index", "snapshots", "sessions", "forgotten", "holds", "epochs", "runs"];
+    let mut ours: Vec<&str> = Prefix::ALL.iter().map(|prefix| prefix.path()).collect();
+    ours.extend(["region", Prefix::Probe.path()]);
     for entry in entries.flatten() {
         let name = entry.file_name();
         // A staged mark, `region#1`, is what an `init` left that was killed at its last step.

@@ -76,9 +76,12 @@ struct Bar {
 
 impl Bar {
     fn new(title: &'static str) -> Bar {
-        let bar = ProgressBar::no_length();
-        bar.set_prefix(title);
-        Bar { bar, known: None }
+        // What is set on a bar later is drawn at once, in a style that it has not got yet.
+        let bar = ProgressBar::no_length().with_prefix(title);
+        match ProgressStyle::with_template(UNKNOWN) {
+            Ok(style) => Bar { bar: bar.with_style(style), known: Some(false) },
+            Err(_) => Bar { bar, known: None },
+        }
     }
 
     fn draw(&mut self, progress: &Progress) {

@@ -4,6 +4,7 @@
 use super::backup::BackupReport;
 use super::forget::ForgetReport;
 use super::ledger::{Ledger, region_ref};
+use super::repair::RepairReport;
 use super::replicate;
 use super::restore::RestoreReport;
 use super::verify::VerifyReport;
@@ -118,6 +119,17 @@ impl Closing {
             errors,
             ..self
         }
+    }
+
+    /// What was mended after a verification.
+    #[must_use]
+    pub fn repair(mut self, report: &RepairReport) -> Closing {
+        self.figures.extend([
+            ("caught_up", report.caught_up.objects),
+            ("left", report.left()),
+            ("put_back", report.put_back()),
+        ]);
+        self
     }
 
     /// A restore that came to its end.

@@ -6,11 +6,6 @@ use crate::store::{Key, Put};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-impl RegionSet {
-    /// All that there can be.
-    pub const ALL: RegionSet = RegionSet(u32::MAX);
-}
-
 impl Regions {
     /// Says better why a region failed.
     pub fn explain(&self, ix: usize, error: Error) {

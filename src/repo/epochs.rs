@@ -313,14 +313,14 @@ fn first_valid<'k, T>(
         let bytes = match regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
-                regions.record(ix, &key.path(), e.what());
+                regions.record(ix, &key.path(), &e);
                 continue;
             }
             Err(e) => return Err(e),
         };
         match check(key, &bytes) {
             Ok(value) => return Ok(Some((*key, value))),
-            Err(why) => regions.record(ix, &key.path(), why.to_string()),
+            Err(why) => regions.record(ix, &key.path(), &why),
         }
     }
     Ok(None)

@@ -8,6 +8,7 @@ mod build;
 mod plan;
 mod run;
 mod step;
+mod stream;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
@@ -24,6 +25,7 @@ use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+pub use stream::{StreamName, stream};
 
 /// What to back up, and how.
 pub struct BackupOptions {

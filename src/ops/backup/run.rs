@@ -134,7 +134,7 @@ impl Run<'_> {
     }
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
-    fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
+    pub(super) fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
         if self.options.mode == Mode::Incremental {
             return None;
         }
@@ -173,7 +173,7 @@ impl Run<'_> {
         }
     }
 
-    fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
+    pub(super) fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
         let root: Entry = built.root.clone().ok_or_else(|| Error::new(Kind::Bug, "the walk ended without a root"))?;
         let own = self.repo.ring().signer().map(|(id, _)| id);
         let before = self
@@ -213,7 +213,7 @@ impl Run<'_> {
         })
     }
 
-    fn report(
+    pub(super) fn report(
         &self,
         committed: Option<&Committed>,
         built: Built,

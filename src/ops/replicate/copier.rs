@@ -211,9 +211,12 @@ impl<'c> Copier<'c> {
             Key::Snapshot(sid) => view::check_outcome(repo, key, *sid, bytes),
             Key::Forgotten(sid) => view::open_marker(repo, key, *sid, bytes),
             Key::Run(id) => repo.open_object(key, bytes)?.decode::<Run>("run")?.check(*id),
-            Key::EpochBegin(..) | Key::EpochEnd(..) | Key::Hold(_) | Key::HoldRelease(_) | Key::Session(_) => {
-                repo.open_object(key, bytes).map(drop)
-            }
+            Key::EpochBegin(..)
+            | Key::EpochEnd(..)
+            | Key::Hold(_)
+            | Key::HoldRelease(_)
+            | Key::Tags(_)
+            | Key::Session(_) => repo.open_object(key, bytes).map(drop),
             Key::Slot(id) => {
                 if !keys::is_listed(repo, *id) {
                     return Err(FormatError::Unsigned("no configuration lists this key slot"));
@@ -228,6 +231,7 @@ impl<'c> Copier<'c> {
                     false => Err(FormatError::Unsigned("not a configuration of this repository's chain")),
                 }
             }
+            Key::Quarantine(_) | Key::QuarantineRecord(_) | Key::Probe(_) => Err(FormatError::Unsigned("set aside")),
             Key::Region => Err(FormatError::Malformed("region", "marks are not copied")),
         }
     }

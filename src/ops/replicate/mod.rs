@@ -152,7 +152,7 @@ impl Work<'_> {
             }
             self.epochs()
         };
-        for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds] {
+        for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds, Prefix::Tags] {
             self.small(prefix)?;
         }
         let outcomes = small_jobs(repo, Prefix::Snapshots, self.targets());

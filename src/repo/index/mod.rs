@@ -21,7 +21,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
 use crate::format::ring::role;
 use crate::format::signed::Opened;
-use crate::region::RegionSet;
+use crate::region::{Flaw, RegionSet};
 use crate::store::{Key, Prefix};
 use cache::{Cache, Kept};
 use load::Shelved;
@@ -168,7 +168,9 @@ impl Source for Regional {
 
     fn odd(&self, name: SegmentName, at: RegionSet) {
         let path = Key::Index(name).path();
-        at.iter().for_each(|ix| self.0.regions.record(ix, &path, "has another size than the segment of this name"));
+        at.iter().for_each(|ix| {
+            self.0.regions.record(ix, &path, (Flaw::Size, "has another size than the segment of this name".to_owned()))
+        });
     }
 
     fn whole(&self) -> bool {

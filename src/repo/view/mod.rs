@@ -3,6 +3,7 @@
 
 mod recall;
 
+use super::tags::Changes;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{Digest, Generation, SessionId, TimeMs, WriterId};
 use crate::error::{Error, Kind, Result};
@@ -177,15 +178,18 @@ fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Outcome> {
 }
 
 impl View {
-    /// Reads every outcome and marker once.
+    /// Reads every outcome and marker once, and gives snapshots the tags that they have now.
     ///
     /// # Errors
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
-        Self::load_with(repo, Recall::default())
+        let mut view = Self::load_with(repo, Recall::default())?;
+        let changes = Changes::load(repo);
+        view.snapshots.values_mut().for_each(|snapshot| changes.apply(&mut snapshot.manifest));
+        Ok(view)
     }
 
-    /// The same, but what this machine has read before and the regions list unchanged is not read again. Damage that
+    /// The same with the tags of the manifests, but what this machine has read before and the regions list unchanged is not read again. Damage that
     /// leaves an object's size and time as they were is not seen; whoever looks for damage takes [`View::load`].
     ///
     /// # Errors
