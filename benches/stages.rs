@@ -213,10 +213,8 @@ fn walk(dir: &Path) -> Done<(Found, usize)> {
     let (mut files, mut count) = (Vec::new(), 0);
     while let Some(event) = walker.next() {
         count += 1;
-        if let Event::Item { entry, dir } = event
-            && entry.kind == EntryType::File
-        {
-            files.push((entry, dir));
+        if let Event::File { found, dir } = event {
+            files.push((found.entry(), dir));
         }
     }
     Ok((files, count))

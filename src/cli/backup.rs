@@ -13,6 +13,7 @@ use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits};
 use crate::ops::record::Closing;
 use crate::policy::{Hooks, Rate, Source};
+use crate::repo::index::cache::Cache;
 use crate::source::files;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,17 +22,22 @@ use std::sync::Arc;
 const SHOWN_MAX: usize = 20;
 
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
-    let repo = context.open()?;
+    let options = options(context, args)?;
+    let mut begun = None;
+    let repo = context.open_beside(&mut |marked| {
+        let state = context.state().ok();
+        let index = state.and_then(|state| Cache::identity_of(&state, &marked.id));
+        begun = Some(options.begin(&marked.regions, index));
+    })?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("backing up", &progress, context.global.quiet);
-    let options = options(context, args)?;
     let opening =
         Closing { source: Some(options.source_name()?), how: Some(options.mode.name().into()), ..Closing::default() };
     let recorded = Recorded { kind: RunKind::Backup, repo: Some(&repo), id: repo.id, opening };
     let (mut report, closed) = recorded.run(
         context,
         !args.dry_run,
-        |_| backup::run(&repo, options, &progress, &context.cancel),
+        |_| backup::run_begun(&repo, options, begun, &progress, &context.cancel),
         |report, closing| (closing.backup(report), report.exit()),
     )?;
     let elapsed_ms = shown.elapsed_ms();

@@ -11,6 +11,7 @@ pub mod index;
 pub mod init;
 pub mod keys;
 pub mod open;
+pub mod pages;
 pub mod reader;
 pub mod session;
 pub mod tree;

@@ -160,6 +160,7 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
         Planned::Leave => (Step::Leave, Vec::new()),
         Planned::Missed(miss) => (Step::Missed(miss), Vec::new()),
         Planned::Excluded => (Step::Excluded, Vec::new()),
+        Planned::Same(same, bytes) => (Step::Same(same, bytes), Vec::new()),
         Planned::Batch { work, .. } if work.iter().all(|w| !w.read) => {
             (Step::Ready(work.into_iter().map(|w| w.entry).collect()), Vec::new())
         }
