@@ -4,10 +4,6 @@
 #[cfg(target_env = "gnu")]
 const LARGE: libc::c_int = 1 << 20;
 
-/// Size of a huge page; a multiple of that of any other.
-#[cfg(target_os = "linux")]
-const HUGE: usize = 2 << 20;
-
 /// Makes the allocator give large buffers back. glibc raises its threshold for separate mappings with every large buffer
 /// that is freed, and from then on keeps such buffers in one arena a thread, where nothing trims them: a daemon that
 /// checks packs grew by tens of megabytes a check. A threshold that is set stays (`mallopt(3)`). Whoever reads or
@@ -18,24 +14,6 @@ pub fn give_large_buffers_back() {
     {
         // SAFETY: the call takes numbers, and touches nothing but the allocator's settings.
         let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
-    }
-}
-
-/// Asks for huge pages behind a large buffer that nothing was written to yet: a fault for each 2 MiB, instead of one for each
-/// 4 KiB. Advice, which changes nothing but the time it takes to fill it; where there are none, it stays as it was.
-pub fn prefer_huge_pages<T>(unwritten: &mut [std::mem::MaybeUninit<T>]) {
-    #[allow(unsafe_code)]
-    #[cfg(target_os = "linux")]
-    {
-        let begin = unwritten.as_mut_ptr().cast::<u8>();
-        // Only whole ones: what else lies on the first and the last one is not ours.
-        let skip = begin.align_offset(HUGE);
-        let len = std::mem::size_of_val(unwritten).saturating_sub(skip) / HUGE * HUGE;
-        if len > 0 {
-            // SAFETY: the range lies within the slice, which is ours alone meanwhile, and the advice leaves its content
-            // as it is (`madvise(2)`).
-            let _ = unsafe { libc::madvise(begin.wrapping_add(skip).cast(), len, libc::MADV_HUGEPAGE) };
-        }
     }
 }
 

@@ -23,6 +23,7 @@ const SHOWN_MAX: usize = 20;
 
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     let options = options(context, args)?;
+    files::raise_descriptors();
     let mut begun = None;
     let repo = context.open_beside(&mut |marked| {
         let state = context.state().ok();

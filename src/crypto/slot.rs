@@ -1,8 +1,7 @@
 //! Secrets of key slots: Argon2id (RFC 9106) and Bech32m (BIP 350).
 
 use super::{CryptoError, Secret};
-use crate::base::memory::prefer_huge_pages;
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Algorithm, Argon2, Params, Version};
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
 use zeroize::Zeroizing;
@@ -48,13 +47,9 @@ pub fn passphrase_seed(pass: &[u8], salt: &[u8; 32], params: Argon2Params) -> Re
     params.check_open()?;
     let params =
         Params::new(params.m_kib, params.t, params.p, Some(32)).map_err(|_| CryptoError::Parameters("argon2"))?;
-    let mut blocks: Vec<Block> = Vec::with_capacity(params.block_count());
-    // A fourth of its time were the faults of 16,384 small pages.
-    prefer_huge_pages(blocks.spare_capacity_mut());
-    blocks.resize(params.block_count(), Block::new());
     let mut out = zeroize::Zeroizing::new([0; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(pass, salt, &mut *out, &mut blocks)
+        .hash_password_into(pass, salt, &mut *out)
         .map_err(|_| CryptoError::Parameters("argon2"))?;
     Ok(Secret::from_bytes(*out))
 }

@@ -78,6 +78,18 @@ pub fn descriptors() -> usize {
     limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
 }
 
+/// Lets this process have as many files open as it may ask for, up to what a walk ahead can use.
+pub fn raise_descriptors() {
+    const ENOUGH: u64 = 1 << 16;
+    let resource = rustix::process::Resource::Nofile;
+    let limit = rustix::process::getrlimit(resource);
+    let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
+    if limit.current.is_some_and(|now| now < wanted) {
+        // Where that is refused, fewer do: a walk then goes less far ahead.
+        let _ = rustix::process::setrlimit(resource, rustix::process::Rlimit { current: Some(wanted), ..limit });
+    }
+}
+
 /// The host's name.
 pub fn hostname() -> String {
     String::from_utf8_lossy(rustix::system::uname().nodename().to_bytes()).into_owned()
