@@ -10,7 +10,7 @@ use holdfast::crypto::{BulkCipher, Secret};
 use holdfast::error::Result as Held;
 use holdfast::format::envelope::{Header, Kind};
 use holdfast::format::pack::PackWriter;
-use holdfast::format::tree::{Entry, EntryType};
+use holdfast::format::tree::Entry;
 use holdfast::repo::tree::{DirWriter, PageSink};
 use holdfast::source::files::{
     DirHandle, Event, RestoreOptions, Target, TargetDir, TargetFile, WalkOptions, Walker, open,
@@ -213,10 +213,8 @@ fn walk(dir: &Path) -> Done<(Found, usize)> {
     let (mut files, mut count) = (Vec::new(), 0);
     while let Some(event) = walker.next() {
         count += 1;
-        if let Event::Item { entry, dir } = event
-            && entry.kind == EntryType::File
-        {
-            files.push((entry, dir));
+        if let Event::File { found, dir } = event {
+            files.push((found.entry(), dir));
         }
     }
     Ok((files, count))

@@ -1,6 +1,7 @@
 //! The one integration-test binary: everything that is tried from outside the library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod ahead;
 mod alerts;
 mod basics;
 mod catalog;

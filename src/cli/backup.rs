@@ -14,6 +14,7 @@ use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
 use crate::ops::record::Closing;
 use crate::policy::{Hooks, Rate, Source};
+use crate::repo::index::cache::Cache;
 use crate::source::files;
 use crate::source::stream::Stream;
 use serde_json::{Value, json};
@@ -27,7 +28,16 @@ const SHOWN_MAX: usize = 20;
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     let mut options = options(context, args)?;
     let name = stream_name(args, &mut options)?;
-    let repo = context.open()?;
+    files::raise_descriptors();
+    let mut begun = None;
+    let repo = context.open_beside(&mut |marked| {
+        // A stream has no walk.
+        if name.is_none() {
+            let state = context.state().ok();
+            let index = state.and_then(|state| Cache::identity_of(&state, &marked.id));
+            begun = Some(options.begin(&marked.regions, index));
+        }
+    })?;
     // A command begins once its output can be stored.
     let stream = name.map(|name| Ok((name, input(args)?))).transpose()?;
     let progress = Arc::new(Progress::default());
@@ -39,7 +49,7 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
         context,
         !args.dry_run,
         |_| match stream {
-            None => backup::run(&repo, options, &progress, &context.cancel),
+            None => backup::run_begun(&repo, options, begun, &progress, &context.cancel),
             Some((name, input)) => backup::stream(&repo, &options, &name, input, (&progress, &context.cancel)),
         },
         |report, closing| (closing.backup(report), report.exit()),

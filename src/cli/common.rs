@@ -10,7 +10,7 @@ use crate::policy::{self, Configuration, RegionSpec, Repository};
 use crate::region::{Address, lock};
 use crate::repo::Repo;
 use crate::repo::held::Held;
-use crate::repo::open::{self, Opening};
+use crate::repo::open::{self, Marked, Opening};
 use crate::store::{Meter, Requests};
 use crate::unlock::{self, Unlock};
 use crossbeam_channel::Sender;
@@ -210,6 +210,12 @@ impl Context {
     pub fn open(&self) -> Result<Arc<Repo>> {
         let places = self.places()?;
         self.open_at(&places, &self.secret()?)
+    }
+
+    /// The same; `beside` is called before the secret is tried, which may take its time.
+    pub fn open_beside(&self, beside: &mut dyn FnMut(&Marked)) -> Result<Arc<Repo>> {
+        let (places, secret) = (self.places()?, self.secret()?);
+        self.opened(open::open_beside(&self.opening(&places), &secret, beside)?)
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {

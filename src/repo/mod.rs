@@ -12,6 +12,7 @@ pub mod init;
 pub mod keys;
 pub mod members;
 pub mod open;
+pub mod pages;
 pub mod reader;
 pub mod session;
 pub mod tags;

@@ -344,6 +344,15 @@ impl PageSink for Packer<'_, '_> {
     fn put(&mut self, page: &[u8]) -> Result<ChunkId> {
         self.chunk(page)
     }
+
+    fn put_known(&mut self, id: ChunkId, page: &[u8]) -> Result<ChunkId> {
+        if !self.writer.has(&id) {
+            // Lost, or damaged somewhere: it is stored again.
+            return self.chunk(page);
+        }
+        self.writer.progress.chunks_used.add(1);
+        Ok(id)
+    }
 }
 
 fn no_pack() -> Error {

@@ -161,6 +161,7 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
         Planned::Leave => (Step::Leave, Vec::new()),
         Planned::Missed(miss) => (Step::Missed(miss), Vec::new()),
         Planned::Excluded => (Step::Excluded, Vec::new()),
+        Planned::Same(same, bytes) => (Step::Same(same, bytes), Vec::new()),
         Planned::Batch { work, .. } if work.iter().all(|w| !w.read) => {
             (Step::Ready(work.into_iter().map(|w| w.entry).collect()), Vec::new())
         }
@@ -254,6 +255,15 @@ impl Worker<'_, '_> {
         Ok(got)
     }
 
+    /// Fills the begin of the buffer with a whole file of so many bytes, and one more if it grew. Who is told that it ends
+    /// there need not ask whether more follows.
+    fn read_file(&mut self, file: &SourceFile, len: usize) -> std::result::Result<usize, SourceError> {
+        match self.pace {
+            None => file.read_until(0, &mut self.buf[..len + 1], len.max(1)),
+            Some(_) => self.read(file, 0, len + 1),
+        }
+    }
+
     /// A file that is read whole.
     fn small(&mut self, dir: &DirHandle, mut entry: Entry) -> Result<Done> {
         let file = match files::open(dir, &entry) {
@@ -272,7 +282,7 @@ impl Worker<'_, '_> {
             // One byte more than expected shows that it grew.
             let len = entry.size() as usize;
             self.buf.resize(self.buf.len().max(len + 1), 0);
-            let read = self.read(&file, 0, len + 1);
+            let read = self.read_file(&file, len);
             let (got, now) = match read.and_then(|got| Ok((got, file.stamp()?))) {
                 Ok(both) => both,
                 Err(e) => return Ok(failed(&e)),

@@ -238,6 +238,11 @@ impl Index {
         found.into_iter()
     }
 
+    /// Whether some place of a chunk suits.
+    pub fn any(&self, id: &ChunkId, suits: impl FnMut(&Located) -> bool) -> bool {
+        self.first(id, suits).is_some()
+    }
+
     /// The first place of a chunk that suits.
     fn first(&self, id: &ChunkId, mut suits: impl FnMut(&Located) -> bool) -> Option<Located> {
         for part in &self.parts {
