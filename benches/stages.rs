@@ -16,7 +16,7 @@ use holdfast::format::envelope::{Header, Kind};
 use holdfast::format::index::{PackLine, Place, Segment, encode_packs, encode_places};
 use holdfast::format::pack::{PackWriter, check_name};
 use holdfast::format::signed::Fresh;
-use holdfast::format::tree::{Entry, EntryType};
+use holdfast::format::tree::Entry;
 use holdfast::region::RegionSet;
 use holdfast::repo::index::cache::Cache;
 use holdfast::repo::index::{Content, Index, Listing, Source};
@@ -304,10 +304,8 @@ fn walk(dir: &Path) -> Done<(Found, usize)> {
     let (mut files, mut count) = (Vec::new(), 0);
     while let Some(event) = walker.next() {
         count += 1;
-        if let Event::Item { entry, dir } = event
-            && entry.kind == EntryType::File
-        {
-            files.push((entry, dir));
+        if let Event::File { found, dir } = event {
+            files.push((found.entry(), dir));
         }
     }
     Ok((files, count))

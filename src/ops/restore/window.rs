@@ -155,7 +155,7 @@ pub(super) fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands
             // Read again alone, which names what is missing as such.
             (Err(e), _) | (_, Err(e)) if e.kind() == Kind::NotFound => None,
             (Err(e), _) | (_, Err(e)) => {
-                repo.regions.record(ix, &key.path(), e.what());
+                repo.regions.record(ix, &key.path(), &e);
                 None
             }
         }
@@ -176,7 +176,7 @@ pub(super) fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands
         let sealed = bytes.get_mut(start..start + at.place.record_len as usize).unwrap_or_default();
         let plain = shared.reader.open_at(&keys, &at, sealed, coder, scratch);
         if let (Err(why), Some(ix)) = (&plain, ix) {
-            repo.regions.record(ix, &key.path(), why.to_string());
+            repo.regions.record(ix, &key.path(), why);
         }
         for (at, chunk) in same {
             let part = plain.as_ref().ok().and_then(|(content, plain)| content.part(&at, plain));
