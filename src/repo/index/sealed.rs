@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes that sealing adds to each piece.
 pub const TAG_BYTES: usize = 16;
@@ -52,11 +51,6 @@ fn nonce(part: Part, number: u64) -> [u8; 12] {
 fn cipher(root: &Secret<32>, salt: &[u8]) -> BulkCipher {
     BulkCipher::new(&kd("index cache file", &[root.bytes(), salt]))
 }
-
-/// A file is read piece by piece so often …
-const READS_MAX: u32 = 1024;
-/// … and then kept in memory, if it has no more bytes than this.
-const KEPT_BYTES_MAX: u64 = 8 << 20;
 
 const WHOLE_MAGIC: &[u8; 8] = b"hfabout1";
 /// The longest file that is read whole, in bytes.
@@ -108,9 +102,6 @@ pub struct Sealed {
     cipher: BulkCipher,
     /// What the header says.
     pub counts: [u64; COUNTS],
-    reads: AtomicU32,
-    /// All of it, once it was read often enough: a call of the system for each look-up costs more than the look-up.
-    whole: OnceLock<Option<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Sealed {
@@ -140,7 +131,7 @@ impl Sealed {
         for (count, raw) in counts.iter_mut().zip(header.as_chunks::<8>().0) {
             *count = u64::from_le_bytes(*raw);
         }
-        Ok(Sealed { file, cipher, counts, reads: AtomicU32::new(0), whole: OnceLock::new() })
+        Ok(Sealed { file, cipher, counts })
     }
 
     /// Its length, in bytes.
@@ -156,21 +147,7 @@ impl Sealed {
     /// # Errors
     /// They are not there.
     pub fn read(&self, at: u64, out: &mut [u8]) -> Result<(), Broken> {
-        if self.reads.fetch_add(1, Ordering::Relaxed) >= READS_MAX
-            && let Some(whole) = self.whole.get_or_init(|| self.read_all())
-        {
-            let there = usize::try_from(at).ok().and_then(|at| whole.get(at..)?.get(..out.len())).ok_or(Broken)?;
-            out.copy_from_slice(there);
-            return Ok(());
-        }
         self.file.read_exact_at(out, at).map_err(|_| Broken)
-    }
-
-    fn read_all(&self) -> Option<Vec<u8>> {
-        let len = self.len().ok().filter(|len| *len <= KEPT_BYTES_MAX)?;
-        let mut whole = vec![0; usize::try_from(len).ok()?];
-        self.file.read_exact_at(&mut whole, 0).ok()?;
-        Some(whole)
     }
 
     /// Opens a piece that was read, in place; returns its content.
