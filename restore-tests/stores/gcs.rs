@@ -15,11 +15,16 @@ type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// Starts it; its port. It has one bucket, `bucket`; of another, `private`, it answers that the credentials are unknown.
 pub fn start() -> u16 {
-    let objects = Objects::default();
-    serve(move |connection| one(&objects, connection))
+    start_at("")
 }
 
-fn one(objects: &Objects, connection: TcpStream) {
+/// The same, with a clock that always says this.
+pub fn start_at(date: &str) -> u16 {
+    let (objects, date) = (Objects::default(), date.to_owned());
+    serve(move |connection| one(&objects, &date, connection))
+}
+
+fn one(objects: &Objects, date: &str, connection: TcpStream) {
     let mut client = connection.try_clone().unwrap();
     let mut from = BufReader::new(connection);
     let Some(head) = Head::read(&mut from) else { return };
@@ -39,7 +44,7 @@ fn one(objects: &Objects, connection: TcpStream) {
         _ => return no(&mut client, 404, "NoSuchBucket"),
     }
     let mut all = objects.lock().unwrap();
-    let tags = [("ETag", "\"1\""), ("x-goog-generation", "1"), ("Last-Modified", DATE)];
+    let tags = [("ETag", "\"1\""), ("x-goog-generation", "1"), ("Last-Modified", DATE), ("Date", date)];
     match head.method.as_str() {
         "GET" if key.is_empty() => {
             answer(&mut client, 200, &[("Content-Type", "application/xml")], listing(&all, &query).as_bytes(), true);

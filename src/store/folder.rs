@@ -5,6 +5,7 @@
 use super::Found;
 use super::direct;
 use super::error::StoreError;
+use super::ground::Ground;
 use super::key::{Key, Prefix};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -69,6 +70,13 @@ impl Folder {
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(e) => Err(StoreError::from_folder("create", &key.path(), e)),
         }
+    }
+
+    /// Puts an object at its key, whatever stands there: by a rename, so that at every instant one of both is there.
+    pub(super) async fn replace(&self, key: &Key, bytes: &Bytes) -> Result<(), StoreError> {
+        let path = ObjectPath::from(key.path());
+        let put = self.inner.put_opts(&path, PutPayload::from_bytes(bytes.clone()), PutOptions::default()).await;
+        put.map(drop).map_err(|e| StoreError::from_folder("replace", &key.path(), e))
     }
 
     pub(super) fn get(&self, key: &Key, len_max: u64) -> Result<Bytes, StoreError> {
@@ -136,6 +144,17 @@ impl Folder {
     /// Device and inode.
     pub(super) fn identity(&self) -> Option<(u64, u64)> {
         self.held.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// What the file system is.
+    pub(super) fn ground(&self) -> Option<Ground> {
+        Ground::of(&self.held)
+    }
+
+    /// Removes the folder of what a store is tried with, if nothing is in it.
+    pub(super) fn tidy(&self) {
+        // Somebody else's try may be under way; that one tidies up itself.
+        let _ = std::fs::remove_dir(self.path().join(Prefix::Probe.path()));
     }
 
     /// Removes staged files that dead writers left. Live writers' files are young.
