@@ -95,10 +95,10 @@ fn a_thief_puts_junk(world: &World, server: &Server) {
     }
     world.restores(&["a", "b"], "from-b");
     let (code, alone) = world.run(&["a"], &["restore", "latest", "--target", "alone"]);
-    assert!(code == 5 || code == 3 || code == 1, "{code} {alone:#}");
+    assert_eq!(code, 5, "{alone:#}");
     // The good bytes are put over the junk once more, by whoever has the right to: docs/regions.md.
     let again = servers::each(server, BUCKET, &lines(&packs, |v| format!("again {} {}", v.key, v.id)));
     assert!(again.iter().all(|status| *status == 200), "{again:?}");
     world.restores(&["a"], "mended");
-    world.ok(&["a", "b"], &["verify", "--level", "content"]);
+    world.ok(&["a"], &["verify", "--level", "content"]);
 }

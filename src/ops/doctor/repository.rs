@@ -143,7 +143,7 @@ fn history(repo: &Repo, regions: &mut [Region]) -> Check {
         [] if !view.damaged.is_empty() => {
             Check::bad(NAME, format!("{} of the snapshots are damaged in every region", view.damaged.len())).damage()
         }
-        [] => Check::good(NAME, format!("{count} snapshots, and nothing that they vouch for is missing")),
+        [] => Check::good(NAME, format!("snapshots: {count}; nothing that they vouch for is missing")),
         [first, rest @ ..] => Check::bad(NAME, format!("{first} (and {} more)", rest.len()))
             .advise("something was deleted or rolled back in every region that can be read: look for another copy before anything else")
             .damage(),

@@ -21,7 +21,8 @@ pub(super) fn judge(x: &Examined) -> Vec<Check> {
     let mut checks = Vec::new();
     checks.push(reachable(x));
     checks.extend(protection(x));
-    checks.extend(x.ground.iter().flat_map(ground));
+    let made = matches!(x.create, Some(Ok(_)));
+    checks.extend(x.ground.iter().flat_map(|under| ground(under, made)));
     if !matches!(&x.first, Some(Err(e)) if e.kind != StoreErrorKind::Denied) {
         checks.extend(rights(x));
         checks.extend(x.create.iter().filter_map(|tried| tried.as_ref().ok()).map(creates));
@@ -86,14 +87,22 @@ fn protection(x: &Examined) -> Option<Check> {
     })
 }
 
-fn ground(ground: &Ground) -> Vec<Check> {
+/// Where a folder is. `made`: an object was created there, which takes a hard link.
+fn ground(ground: &Ground, made: bool) -> Vec<Check> {
     const NAME: &str = "file-system";
     let kind = &ground.kind;
     let file_system = match ground.lasting {
         _ if ground.read_only => {
             Check::warning(NAME, format!("{kind}, mounted read-only: nothing can be stored there"))
         }
-        Lasting::Disk => Check::good(NAME, format!("{kind}, reached through /proc")),
+        _ if !ground.links => {
+            Check::bad(NAME, format!("{kind}: it has no hard links, by which objects are created only if absent"))
+                .advise("use another file system")
+        }
+        Lasting::Disk => {
+            let links = if made { " and with hard links" } else { "" };
+            Check::good(NAME, format!("{kind}, reached through /proc{links}"))
+        }
         Lasting::Network => Check::note(
             NAME,
             format!(
@@ -450,8 +459,15 @@ mod tests {
     #[test]
     fn folders_that_do_not_last() {
         let of = |lasting, free_bytes| {
-            let ground =
-                Ground { kind: "x".into(), lasting, free_bytes, total_bytes: 1 << 40, read_only: false, device: 1 };
+            let ground = Ground {
+                kind: "x".into(),
+                lasting,
+                free_bytes,
+                total_bytes: 1 << 40,
+                read_only: false,
+                links: true,
+                device: 1,
+            };
             let checks = judge(&Examined { ground: Some(ground), ..Examined::default() });
             (grade(&checks, "file-system").unwrap(), grade(&checks, "space").unwrap())
         };
