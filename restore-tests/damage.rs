@@ -4,6 +4,7 @@
 mod expect;
 pub mod fixture;
 mod regions;
+mod repair;
 mod spoil;
 
 use crate::harness::{PASSPHRASE, assert_same, files};

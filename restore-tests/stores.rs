@@ -5,6 +5,7 @@ mod doctor;
 mod end_to_end;
 mod faults;
 mod gcs;
+mod heal;
 mod http;
 mod locked;
 mod proxy;

@@ -38,6 +38,8 @@ const STRANGERS: &[(&str, &str)] = &[("source", "repo"), ("source", "region")];
 pub const CRATES: &[(&str, &[&str])] = &[
     ("object_store", &["store"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
     ("fastcdc", &["chunk"]),
     ("zstd", &["chunk"]),

@@ -6,15 +6,20 @@ use super::found::findings_text;
 use super::output::Outcome;
 use super::progress::Shown;
 use super::recorded::Recorded;
+use super::repair::shown_repair;
 use crate::base::{Progress, units};
 use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
 use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
+use crate::ops::repair::{self, Judge, Repair, RepairReport};
 use crate::ops::verify::{self, Level, VerifyReport, Wish};
 use crate::repo::open;
 use serde_json::json;
 use std::sync::Arc;
+
+/// What was found, and what was done about it.
+type Checked = (VerifyReport, Option<RepairReport>);
 
 pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     let level = match args.level {
@@ -26,25 +31,46 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     let places = context.places()?;
     let wish = Wish::all(level, context.workers());
     let opening = Closing { how: Some(level.name().into()), ..Closing::default() };
-    let end = |report: &VerifyReport, closing: Closing| (closing.verify(report), report.exit());
+    let end = |(report, repair): &Checked, closing: Closing| {
+        let closing = closing.verify(report);
+        (repair.iter().fold(closing, Closing::repair), report.exit())
+    };
     let kind = RunKind::Verify;
-    let (report, closed, elapsed_ms) = if level == Level::Ciphertext {
+    let ((report, repaired), closed, elapsed_ms) = if level == Level::Ciphertext {
         let marked = open::mark(&context.opening(&places))?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
-        let look =
-            |ledger: Option<&Ledger>| verify::ciphertext(&marked.regions, &wish, ledger, &progress, &context.cancel);
-        let (report, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
-        verify::distrust_local(&context.state()?, &marked.id, &report.findings);
-        (report, closed, shown.elapsed_ms())
+        let look = |ledger: Option<&Ledger>| -> Result<Checked> {
+            let (regions, cancel) = (&marked.regions, &context.cancel);
+            let report = verify::ciphertext(regions, &wish, ledger, &progress, cancel)?;
+            let (id, env, workers, judge) = (marked.id, &context.env, wish.workers, Judge::Names);
+            let repair = Repair { regions, id, judge, ledger, env, workers, cancel };
+            let repaired = args.repair.then(|| repair.run(&report.findings)).transpose()?;
+            Ok((report, repaired))
+        };
+        let (checked, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
+        verify::distrust_local(&context.state()?, &marked.id, &checked.0.findings);
+        (checked, closed, shown.elapsed_ms())
     } else {
         let repo = context.open_at(&places, &context.secret()?)?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
-        let look = |ledger: Option<&Ledger>| verify::run(&repo, &wish, ledger, &progress, &context.cancel);
+        if args.repair {
+            repo.may_write()?;
+        }
+        let look = |ledger: Option<&Ledger>| -> Result<Checked> {
+            let mut report = verify::run(&repo, &wish, ledger, &progress, &context.cancel)?;
+            if !args.repair {
+                return Ok((report, None));
+            }
+            let repaired = repair::after(&repo, &report.findings, ledger, wish.workers, &context.cancel)?;
+            verify::behind_still(&repo, &mut report)?;
+            Ok((report, Some(repaired)))
+        };
         let recorded = Recorded { kind, repo: Some(&repo), id: repo.id, opening };
-        let (report, closed) = recorded.run(context, true, look, end)?;
-        (report, closed, shown.elapsed_ms())
+        let (checked, closed) = recorded.run(context, true, look, end)?;
+        (checked, closed, shown.elapsed_ms())
     };
     let mut outcome = outcome(&report, level, elapsed_ms);
+    shown_repair(repaired.as_ref(), &mut outcome);
     outcome.json["run"] = json!(closed.map(|closed| closed.id.hex()));
     Ok(outcome)
 }

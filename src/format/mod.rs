@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod index;
 pub mod objects;
 pub mod pack;
+pub mod quarantine;
 pub mod region;
 pub mod ring;
 pub mod run;

@@ -5,97 +5,29 @@
 //! disturbs no other. A read is handed to its caller only after the caller's own check passed; a copy
 //! that fails the check is recorded and the next region is asked.
 
+mod each;
+mod findings;
+mod set;
 mod upload;
 
+pub use findings::{Finding, Flaw, Wrong};
+pub use set::RegionSet;
 pub use upload::{Uploaded, Uploader};
 
 use crate::base::{Pace, PackName, Place, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
-use crate::store::{Key, Listed, Meter, Prefix, Put, Store, StoreSettings, Trial};
+use crate::store::{Key, Listed, Meter, Prefix, Put, Replaced, Store, StoreSettings, Trial};
 use bytes::Bytes;
+use findings::Found;
 use futures_util::future::join_all;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// Most regions of a repository.
 pub const REGIONS_MAX: usize = 32;
-
-/// A set of regions, by their place in [`Regions`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct RegionSet(u32);
-
-impl RegionSet {
-    /// None.
-    pub const NONE: RegionSet = RegionSet(0);
-
-    /// These.
-    pub fn of(members: impl IntoIterator<Item = usize>) -> RegionSet {
-        RegionSet(members.into_iter().filter(|ix| *ix < REGIONS_MAX).fold(0, |set, ix| set | 1 << ix))
-    }
-
-    /// Whether it has this one.
-    pub fn has(self, ix: usize) -> bool {
-        ix < REGIONS_MAX && self.0 & (1 << ix) != 0
-    }
-
-    /// A bit for each region.
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Its members, in order.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..REGIONS_MAX).filter(move |ix| self.has(*ix))
-    }
-
-    /// How many.
-    pub fn count(self) -> usize {
-        self.0.count_ones() as usize
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether all of `other` are in it.
-    pub fn covers(self, other: RegionSet) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// With one more.
-    pub fn with(self, ix: usize) -> RegionSet {
-        if ix < REGIONS_MAX { RegionSet(self.0 | 1 << ix) } else { self }
-    }
-
-    /// Less one.
-    pub fn without(self, ix: usize) -> RegionSet {
-        if ix < REGIONS_MAX { RegionSet(self.0 & !(1 << ix)) } else { self }
-    }
-
-    /// What is in either.
-    pub fn or(self, other: RegionSet) -> RegionSet {
-        RegionSet(self.0 | other.0)
-    }
-
-    /// What is in both.
-    pub fn and(self, other: RegionSet) -> RegionSet {
-        RegionSet(self.0 & other.0)
-    }
-}
-
-impl IntoIterator for RegionSet {
-    type Item = usize;
-    type IntoIter = std::vec::IntoIter<usize>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter().collect::<Vec<_>>().into_iter()
-    }
-}
 
 /// A region as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,39 +53,12 @@ pub struct Region {
     pace: Mutex<Option<Arc<Pace>>>,
 }
 
-/// Something wrong with one copy.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Finding {
-    /// Region.
-    pub region: String,
-    /// Object.
-    pub object: String,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "region {}: {}: {}", self.region, self.object, self.what)
-    }
-}
-
-/// In the order in which they were found, each once. There may be as many as a region has objects.
-#[derive(Debug, Default)]
-struct Findings {
-    all: Vec<Arc<Finding>>,
-    known: HashSet<Arc<Finding>>,
-}
-
 /// All regions of one repository.
 #[derive(Debug)]
 pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
-    findings: Mutex<Findings>,
-    /// Packs with a finding.
-    damaged: Mutex<HashSet<PackName>>,
-    any_damaged: AtomicBool,
+    found: Found,
 }
 
 /// Locks whatever happened to the last holder: the data behind our locks is valid at every step.
@@ -166,13 +71,7 @@ impl Regions {
     /// With `create` folders are made.
     pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
         let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
-        Regions {
-            all,
-            handle: handle.clone(),
-            findings: Mutex::default(),
-            damaged: Mutex::default(),
-            any_damaged: AtomicBool::new(false),
-        }
+        Regions { all, handle: handle.clone(), found: Found::default() }
     }
 
     /// How many.
@@ -227,40 +126,28 @@ impl Regions {
     }
 
     /// Records something wrong with one copy, once.
-    pub fn record(&self, ix: usize, object: &str, what: impl Into<String>) {
-        let finding = Finding { region: self.all[ix].name.clone(), object: object.to_owned(), what: what.into() };
-        let finding = Arc::new(finding);
-        let mut findings = lock(&self.findings);
-        if findings.known.insert(Arc::clone(&finding)) {
-            findings.all.push(finding);
-        }
-        drop(findings);
-        if let Some(Key::Pack(name)) = Key::parse(object) {
-            lock(&self.damaged).insert(name);
-            self.any_damaged.store(true, Ordering::Release);
-        }
+    pub fn record(&self, ix: usize, object: &str, what: impl Into<Wrong>) {
+        self.found.record(&self.all[ix].name, object, what.into());
     }
 
     /// Takes packs for damaged that were found to be so by somebody else, without recording it again.
     pub fn suspect(&self, packs: impl IntoIterator<Item = PackName>) {
-        let mut damaged = lock(&self.damaged);
-        damaged.extend(packs);
-        self.any_damaged.store(!damaged.is_empty(), Ordering::Release);
+        self.found.suspect(packs);
     }
 
     /// Whether a copy of this pack was found to be damaged or missing, so far.
     pub fn is_damaged(&self, name: &PackName) -> bool {
-        self.any_damaged.load(Ordering::Acquire) && lock(&self.damaged).contains(name)
+        self.found.is_damaged(name)
     }
 
     /// Everything recorded so far.
     pub fn findings(&self) -> Vec<Finding> {
-        lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
+        self.found.all()
     }
 
     /// How much was recorded so far.
     pub fn findings_count(&self) -> usize {
-        lock(&self.findings).all.len()
+        self.found.count()
     }
 
     /// Removes what dead writers left half-written.
@@ -389,14 +276,14 @@ impl Regions {
                 Err(e) => e,
                 Ok(bytes) => match check(bytes) {
                     Ok(value) => return Ok(value),
-                    Err(why) => lift(why).at(key).at(self.label(ix)),
+                    Err(why) => {
+                        self.record(ix, &key.path(), &why);
+                        last = Some(lift(why).at(key).at(self.label(ix)));
+                        continue;
+                    }
                 },
             };
-            let what = match failed.kind() {
-                Kind::NotFound => "missing".to_owned(),
-                _ => failed.what().to_owned(),
-            };
-            self.record(ix, &key.path(), what);
+            self.record(ix, &key.path(), &failed);
             last = Some(failed);
         }
         Err(last.unwrap_or_else(|| Error::new(Kind::Retry, "no region can be reached").at(key)))
@@ -472,6 +359,19 @@ impl Regions {
     /// The store failed.
     pub fn put(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         self.handle.block_on(self.put_one(ix, key, bytes))
+    }
+
+    /// Puts an object where a damaged copy of it stands: at once, or not at all. Who calls this has kept the damaged copy
+    /// and proved these bytes to be the object of this key.
+    ///
+    /// # Errors
+    /// The store failed, or refused.
+    pub fn put_back(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Replaced> {
+        let store = self.store(ix)?;
+        self.handle.block_on(async {
+            self.paced(ix, bytes.len()).await;
+            store.put_back(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+        })
     }
 
     /// Creates an object in several regions at once and returns where it stands now with these bytes.

@@ -10,9 +10,11 @@ pub mod holds;
 pub mod index;
 pub mod init;
 pub mod keys;
+pub mod members;
 pub mod open;
 pub mod reader;
 pub mod session;
+pub mod tags;
 pub mod tree;
 pub mod view;
 pub mod writer;
@@ -197,6 +199,13 @@ impl Repo {
     /// marked so.
     pub fn epochs_since(&self, before: &Epochs) -> Epochs {
         let epochs = before.again(&self.regions, self.trust(), self.usable());
+        open::check_members(&self.regions, &epochs);
+        epochs
+    }
+
+    /// The same, read again although nothing was added: damaged ones may have been mended.
+    pub fn epochs_afresh(&self) -> Epochs {
+        let epochs = Epochs::load(&self.regions, self.trust(), self.usable());
         open::check_members(&self.regions, &epochs);
         epochs
     }

@@ -81,8 +81,22 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
         }
     }
     match id {
-        Some(id) if !regions.healthy().is_empty() => Ok(Marked { regions, id }),
+        Some(id) if !regions.healthy().is_empty() => {
+            advise_repair(&regions);
+            Ok(Marked { regions, id })
+        }
         _ => Err(nothing_usable(&regions)),
+    }
+}
+
+/// Where others have the repository, a place without it is no place for `init`.
+fn advise_repair(regions: &Regions) {
+    for ix in 0..regions.len() {
+        if let Some(e) = regions.failure(ix).filter(|e| e.kind() == Kind::NoRepository) {
+            let name = &regions.region(ix).name;
+            let repair = format!("if it was emptied or replaced: `holdfast region repair {name} --emptied`");
+            regions.explain(ix, e.advise(format!("is the disk mounted, the path right? {repair}")));
+        }
     }
 }
 
@@ -125,7 +139,7 @@ fn open_among(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
 /// A mark that is wrong is damage; one that is missing may be a disk that is not mounted.
 fn record_mark(regions: &Regions, ix: usize, e: &Error) {
     if matches!(e.kind(), Kind::Damage | Kind::Foreign | Kind::Newer) {
-        regions.record(ix, &Key::Region.path(), e.what());
+        regions.record(ix, &Key::Region.path(), e);
     }
 }
 
@@ -268,7 +282,7 @@ fn unlock(regions: &Regions, repo: &RepoId, Asked { secret, held }: Asked<'_>) -
             Err(e) if e.kind() == Kind::WrongKey => return Err(e),
             // Somebody's slot with parameters out of bounds keeps nobody from using theirs.
             Err(e) => {
-                regions.healthy().iter().for_each(|ix| regions.record(ix, &Key::Slot(id).path(), e.what()));
+                regions.healthy().iter().for_each(|ix| regions.record(ix, &Key::Slot(id).path(), &e));
                 unreadable = Some(e);
                 continue;
             }
@@ -390,7 +404,7 @@ fn read_config(
                 Ok(bytes) => bytes,
                 // Something else stands there; the rest of the region may be good.
                 Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
-                    regions.record(ix, &key.path(), e.what());
+                    regions.record(ix, &key.path(), &e);
                     continue;
                 }
                 Err(e) => {
@@ -401,7 +415,7 @@ fn read_config(
             match Config::from_object(&bytes, repo, number, previous, owner) {
                 Ok(config) => return Ok(Some(config)),
                 Err(why) => {
-                    regions.record(ix, &key.path(), why.to_string());
+                    regions.record(ix, &key.path(), &why);
                     if matches!(why, FormatError::Newer(_)) {
                         newer = Some(region::lift(why).at(key));
                     }

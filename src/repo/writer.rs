@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-/// A data pack is closed once it has this many bytes.
+/// A data pack has about this many bytes: where it ends is [`PackWriter::is_full`]'s to say.
 const DATA_PACK_BYTES: usize = 32 << 20;
 /// A tree pack.
 const TREE_PACK_BYTES: usize = 8 << 20;
@@ -319,7 +319,7 @@ impl Packer<'_, '_> {
 
     fn close_if_full(&mut self) -> Result<()> {
         let full = if self.class == Class::Tree { TREE_PACK_BYTES } else { DATA_PACK_BYTES };
-        if self.pack.as_ref().is_some_and(|pack| pack.len() >= full) { self.close_pack() } else { Ok(()) }
+        if self.pack.as_ref().is_some_and(|pack| pack.is_full(full)) { self.close_pack() } else { Ok(()) }
     }
 
     fn close_pack(&mut self) -> Result<()> {

@@ -98,6 +98,19 @@ impl Bucket {
         .await
     }
 
+    /// Puts an object at its key, whatever stands there. Says whether the store keeps what stood there, as an older
+    /// version.
+    pub(super) async fn replace(&self, key: &Key, bytes: &Bytes) -> Result<bool, StoreError> {
+        let path = self.path(key);
+        let object = key.path();
+        self.patiently("replace", &object, || async {
+            let payload = PutPayload::from_bytes(bytes.clone());
+            let put = self.client.put_opts(&path, payload, PutOptions::default()).await?;
+            Ok(put.version.is_some_and(|version| version != "null"))
+        })
+        .await
+    }
+
     pub(super) async fn get(&self, key: &Key, len_max: u64) -> Result<Bytes, StoreError> {
         let (path, object) = (self.path(key), key.path());
         self.patiently("read", &object, || async {

@@ -72,6 +72,13 @@ impl Folder {
         }
     }
 
+    /// Puts an object at its key, whatever stands there: by a rename, so that at every instant one of both is there.
+    pub(super) async fn replace(&self, key: &Key, bytes: &Bytes) -> Result<(), StoreError> {
+        let path = ObjectPath::from(key.path());
+        let put = self.inner.put_opts(&path, PutPayload::from_bytes(bytes.clone()), PutOptions::default()).await;
+        put.map(drop).map_err(|e| StoreError::from_folder("replace", &key.path(), e))
+    }
+
     pub(super) fn get(&self, key: &Key, len_max: u64) -> Result<Bytes, StoreError> {
         let mut bytes = Vec::new();
         self.get_into(key, len_max, &mut bytes)?;

@@ -1,6 +1,8 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, ProbeId, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{
+    ConfigNo, Epoch, HoldId, PackName, ProbeId, QuarantineId, RunId, SegmentName, SessionId, SlotId, TagsId,
+};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,8 +33,14 @@ pub enum Key {
     EpochEnd(Epoch, u32),
     /// `runs/<id>`
     Run(RunId),
+    /// `quarantine/<id>`
+    Quarantine(QuarantineId),
+    /// `quarantine/<id>.record`
+    QuarantineRecord(QuarantineId),
     /// `probe/<id>`: what a store is tried with; no part of a repository
     Probe(ProbeId),
+    /// `tags/<id>`
+    Tags(TagsId),
 }
 
 /// What can be listed.
@@ -58,18 +66,23 @@ pub enum Prefix {
     Epochs,
     /// Records of closed runs.
     Runs,
-    /// What a store is tried with.
+    /// Changes of tags.
+    Tags,
+    /// Damaged objects that were set aside. No part of any copy: it is in none of the lists of all.
+    Quarantine,
+    /// What a store is tried with, no part of any copy either.
     Probe,
 }
 
 impl Prefix {
-    /// All that a repository has, in the order in which a copy is made: what is needed before what needs it.
-    pub const ALL: [Prefix; 10] = [
+    /// Those of a copy, in the order in which one is made: what is needed before what needs it.
+    pub const ALL: [Prefix; 11] = [
         Prefix::Keys,
         Prefix::Config,
         Prefix::Epochs,
         Prefix::Forgotten,
         Prefix::Holds,
+        Prefix::Tags,
         Prefix::Sessions,
         Prefix::Packs,
         Prefix::Index,
@@ -90,7 +103,9 @@ impl Prefix {
             Prefix::Holds => "holds",
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
+            Prefix::Quarantine => "quarantine",
             Prefix::Probe => "probe",
+            Prefix::Tags => "tags",
         }
     }
 }
@@ -129,7 +144,10 @@ impl Key {
             Key::EpochBegin(n, _) => format!("epochs/{:08}/begin", n.0),
             Key::EpochEnd(n, _) => format!("epochs/{:08}/end", n.0),
             Key::Run(id) => format!("runs/{id}"),
+            Key::Quarantine(id) => format!("quarantine/{id}"),
+            Key::QuarantineRecord(id) => format!("quarantine/{id}.record"),
             Key::Probe(id) => format!("probe/{id}"),
+            Key::Tags(id) => format!("tags/{id}"),
         }
     }
 
@@ -169,7 +187,12 @@ impl Key {
                 }
             }
             "runs" => Key::Run(RunId::parse(rest)?),
+            "quarantine" => match rest.strip_suffix(".record") {
+                Some(id) => Key::QuarantineRecord(QuarantineId::parse(id)?),
+                None => Key::Quarantine(QuarantineId::parse(rest)?),
+            },
             "probe" => Key::Probe(ProbeId::parse(rest)?),
+            "tags" => Key::Tags(TagsId::parse(rest)?),
             _ => return None,
         })
     }
@@ -206,7 +229,10 @@ mod tests {
             Key::EpochBegin(Epoch(1), 0),
             Key::EpochEnd(Epoch(2), 1),
             Key::Run(RunId([5; 16])),
+            Key::Quarantine(QuarantineId([6; 16])),
+            Key::QuarantineRecord(QuarantineId([6; 16])),
             Key::Probe(ProbeId([6; 16])),
+            Key::Tags(TagsId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));

@@ -52,6 +52,15 @@ pub enum Put {
     Other,
 }
 
+/// What a store did with what stood at a key before an object was put back there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replaced {
+    /// It is gone.
+    Gone,
+    /// It is an older version now.
+    Kept,
+}
+
 /// One line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -160,7 +169,7 @@ impl Store {
     pub async fn stranger(&self) -> Result<Option<String>, StoreError> {
         let mut ours: Vec<&str> = Prefix::ALL.iter().map(|prefix| prefix.path()).collect();
         // What stays of a try where nothing may be deleted is in nobody's way.
-        ours.extend(["region", Prefix::Probe.path()]);
+        ours.extend(["region", Prefix::Quarantine.path(), Prefix::Probe.path()]);
         match &self.backend {
             Backend::Bucket(bucket) => bucket.stranger(&ours).await,
             Backend::Folder(_) => Ok(None),
@@ -187,6 +196,23 @@ impl Store {
                 Err(e) => return Err(e),
             }
             tokio::time::sleep(CREATE_PAUSE * rounds).await;
+        }
+    }
+
+    /// Puts an object at its key, whatever stands there, at once or not at all. For repair alone: everything else is
+    /// created, and never replaced.
+    ///
+    /// # Errors
+    /// The store refused, is full, or cannot be reached.
+    pub async fn put_back(&self, key: &Key, bytes: Bytes) -> Result<Replaced, StoreError> {
+        match &self.backend {
+            Backend::Folder(folder) => {
+                self.counts.add(Request::Put);
+                folder.replace(key, &bytes).await.map(|()| Replaced::Gone)
+            }
+            Backend::Bucket(bucket) => {
+                Ok(if bucket.replace(key, &bytes).await? { Replaced::Kept } else { Replaced::Gone })
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod build;
 mod plan;
 mod run;
 mod step;
+mod stream;
 mod work;
 
 use super::catch_up::{self, CaughtUp};
@@ -24,6 +25,7 @@ use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+pub use stream::{StreamName, stream};
 
 /// What to back up, and how.
 pub struct BackupOptions {
@@ -198,7 +200,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
     let walker = Walker::new(&paths, options.walk.clone())?;
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
-    let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
+    let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, options.workers, cancel)? };
     let view = View::recall(repo)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
@@ -216,7 +218,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.
 fn with_records(run: &Run<'_>, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
-    let records = || catch_up::records(run.repo, run.cancel);
+    let records = || catch_up::records(run.repo, run.options.workers, run.cancel);
     let (report, records) = if run.options.workers == 0 {
         let records = records();
         (run.store(walker, caught_up), records)

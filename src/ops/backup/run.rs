@@ -13,6 +13,7 @@ use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::members::{self, UNNAMED};
 use crate::repo::reader::Reader;
 use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
@@ -133,7 +134,7 @@ impl Run<'_> {
     }
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
-    fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
+    pub(super) fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
         if self.options.mode == Mode::Incremental {
             return None;
         }
@@ -172,7 +173,7 @@ impl Run<'_> {
         }
     }
 
-    fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
+    pub(super) fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
         let root: Entry = built.root.clone().ok_or_else(|| Error::new(Kind::Bug, "the walk ended without a root"))?;
         let own = self.repo.ring().signer().map(|(id, _)| id);
         let before = self
@@ -212,7 +213,7 @@ impl Run<'_> {
         })
     }
 
-    fn report(
+    pub(super) fn report(
         &self,
         committed: Option<&Committed>,
         built: Built,
@@ -231,6 +232,11 @@ impl Run<'_> {
             let why = "lacks an earlier snapshot that another region shows; it could not be brought up";
             (regions.region(ix).name.clone(), why.to_owned())
         });
+        let unnamed = match committed {
+            Some(_) => members::unnamed(self.repo, &self.repo.epochs_since(self.repo.epochs())),
+            None => Vec::new(),
+        };
+        let unnamed = unnamed.into_iter().map(|member| (member.name, UNNAMED.to_owned()));
         BackupReport {
             snapshot: committed.map(|c| c.sid),
             parent: self.parent.as_ref().map(|p| p.manifest.sid),
@@ -242,7 +248,7 @@ impl Run<'_> {
             changed: built.changed,
             changed_total: built.changed_total,
             regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
-            behind: behind.chain(lacking).collect(),
+            behind: behind.chain(lacking).chain(unnamed).collect(),
             caught_up,
             copies_min: self.repo.copies_min,
             packs,

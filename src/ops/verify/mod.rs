@@ -8,7 +8,8 @@ mod packs;
 mod part;
 mod trees;
 
-use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, parallel, places_by_pack};
+pub(super) use self::packs::parallel;
+use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, places_by_pack};
 pub use self::part::Part;
 use self::trees::trees;
 use super::ledger::Ledger;
@@ -18,10 +19,11 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Regions, lock};
+use crate::region::{Finding, Flaw, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
@@ -275,7 +277,7 @@ impl Looking<'_> {
                     totals.0 += size;
                     totals.1 += chunks;
                 }
-                Err(why) => regions.record(ix, &Key::Pack(*name).path(), why.to_string()),
+                Err(why) => regions.record(ix, &Key::Pack(*name).path(), &why),
             }
             Ok(())
         })?;
@@ -323,7 +325,7 @@ pub fn ciphertext(
 
 /// Whether an object could not be read because its region cannot be used now. Where the region's mark can still be
 /// read it is the object that cannot, as on a bad sector: that must not keep all others from being looked at.
-fn is_away(regions: &Regions, ix: usize, e: &Error) -> bool {
+pub(super) fn is_away(regions: &Regions, ix: usize, e: &Error) -> bool {
     e.kind() == Kind::Retry && regions.get(ix, &Key::Region, OBJECT_BYTES_MAX as u64).is_err()
 }
 
@@ -342,7 +344,7 @@ fn still_damaged(
         regions.record(
             ix,
             &Key::Pack(*name).path(),
-            format!("{why}; found by an earlier check and not read by this one"),
+            (Flaw::Bytes, format!("{why}; found by an earlier check and not read by this one")),
         );
     }
 }
@@ -367,25 +369,34 @@ fn small_objects(
             Ok(bytes) => bytes,
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
-                regions.record(ix, &key.path(), e.what());
+                regions.record(ix, &key.path(), &e);
                 continue;
             }
         };
         here.objects += 1;
         here.bytes += bytes.len() as u64;
-        let sum = match key {
-            Key::Index(name) if blake3::hash(&bytes).as_bytes() == name.bytes() => Ok(()),
-            Key::Index(_) => Err(FormatError::Damaged("name")),
-            _ => signed::check_sum(&bytes).map(drop),
-        };
-        if let Err(why) = sum.and_then(|()| check(&key, &bytes)) {
-            regions.record(ix, &key.path(), why.to_string());
+        if let Err(why) = check_sum_or_name(&key, &bytes).and_then(|()| check(&key, &bytes)) {
+            regions.record(ix, &key.path(), &why);
         }
     }
     Ok(())
 }
 
-fn check_signed(repo: &Repo, chain: &Chain, key: &Key, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+/// What needs no key: the name of a segment, the checksum of everything else.
+pub(super) fn check_sum_or_name(key: &Key, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    match key {
+        Key::Index(name) if blake3::hash(bytes).as_bytes() == name.bytes() => Ok(()),
+        Key::Index(_) => Err(FormatError::Damaged("name")),
+        _ => signed::check_sum(bytes).map(drop),
+    }
+}
+
+pub(super) fn check_signed(
+    repo: &Repo,
+    chain: &Chain,
+    key: &Key,
+    bytes: &[u8],
+) -> std::result::Result<(), FormatError> {
     match key {
         Key::Index(_) => crate::repo::index::open_segment(repo, key, bytes).map(drop),
         Key::Slot(id) => open::open_slot_object(bytes, &repo.id, *id).map(drop),
@@ -411,7 +422,9 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
         Key::EpochBegin(..) => kind == K::EpochBegin,
         Key::EpochEnd(..) => kind == K::EpochEnd,
         Key::Run(_) => kind == K::Run,
+        Key::Tags(_) => kind == K::Tags,
         Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
+        Key::Quarantine(_) | Key::QuarantineRecord(_) => false,
         Key::Probe(_) => false,
     };
     if fits { Ok(()) } else { Err(FormatError::Unsigned("another kind of object than belongs here")) }
@@ -427,9 +440,10 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
         let key = Key::Pack(*name);
         here.objects += 1;
         match listed.get(&key) {
-            None => repo.regions.record(ix, &key.path(), "missing"),
+            None => repo.regions.record(ix, &key.path(), (Flaw::Missing, "missing".to_owned())),
             Some(size) if *size != line.size => {
-                repo.regions.record(ix, &key.path(), format!("has {size} bytes instead of {}", line.size));
+                let what = format!("has {size} bytes instead of {}", line.size);
+                repo.regions.record(ix, &key.path(), (Flaw::Size, what));
             }
             Some(_) => sound.push(*name),
         }
@@ -440,14 +454,18 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let findings = repo.findings();
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Runs] {
+    for prefix in
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
+    {
         let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
         for ix in repo.usable().iter() {
             for line in repo.regions.list(ix, prefix).unwrap_or_default() {
                 holders.entry(line.key).or_default().push(ix);
             }
         }
-        for (key, at) in holders {
+        // A slot that no configuration lists opens nothing, and is brought nowhere.
+        let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
+        for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
             let sound =
                 |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);
@@ -457,6 +475,18 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
             }
         }
     }
+}
+
+/// The same regions again, once something was brought to them: which are still behind.
+///
+/// # Errors
+/// As [`View::load`].
+pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
+    let (view, index) = (View::load(repo)?, Index::load_afresh(repo)?);
+    report.behind.clear();
+    lacking(repo, &view, &index, report);
+    lacking_small(repo, report);
+    Ok(())
 }
 
 /// Regions that lack a snapshot or a segment that another has.

@@ -7,7 +7,7 @@ use crate::chunk::Coder;
 use crate::error::{Error, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::{FormatError, pack};
-use crate::region::{RegionSet, Regions, lock};
+use crate::region::{Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Located};
 use crate::repo::reader::{Content, keys_of, open_record};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What one worker re-uses from pack to pack.
 #[derive(Default)]
-pub(super) struct Hands {
+pub(in crate::ops) struct Hands {
     /// A whole pack.
     pub(super) buffer: Vec<u8>,
     pub(super) coder: Coder,
@@ -26,7 +26,7 @@ pub(super) struct Hands {
 }
 
 /// Runs `each` for every item on several threads; stops at the first error.
-pub(super) fn parallel<T: Sync>(
+pub(in crate::ops) fn parallel<T: Sync>(
     items: &[T],
     workers: usize,
     cancel: &Cancel,
@@ -71,7 +71,7 @@ pub(super) fn ciphertexts(
         let waiting = scrub.waiting(&all)?;
         // Without a key nobody knows what should be here, but nothing that was here may go.
         for name in &waiting.others {
-            regions.record(ix, &Key::Pack(*name).path(), "missing: it was here before");
+            regions.record(ix, &Key::Pack(*name).path(), (Flaw::Missing, "missing: it was here before".to_owned()));
             scrub.missing(name);
         }
         Some(waiting.order)
@@ -95,7 +95,7 @@ pub(super) fn ciphertexts(
             scrub.looked(name, checked.as_ref().err().map(ToString::to_string));
         }
         if let Err(why) = checked {
-            regions.record(ix, &Key::Pack(*name).path(), why.to_string());
+            regions.record(ix, &Key::Pack(*name).path(), &why);
         }
         Ok(())
     })?;
@@ -123,7 +123,7 @@ pub(super) fn fetch_pack<'b>(
         }
         Err(e) if is_away(regions, ix, &e) => Err(e),
         Err(e) => {
-            regions.record(ix, &key.path(), e.what());
+            regions.record(ix, &key.path(), &e);
             // It had its turn: else it would be the first again and again.
             if let Some(scrub) = scrub {
                 scrub.looked(name, Some(e.what().to_owned()));

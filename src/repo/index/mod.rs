@@ -21,7 +21,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
 use crate::format::ring::role;
 use crate::format::signed::Opened;
-use crate::region::RegionSet;
+use crate::region::{Flaw, RegionSet};
 use crate::store::{Key, Prefix};
 use cache::{Cache, Kept};
 use load::Shelved;
@@ -168,7 +168,9 @@ impl Source for Regional {
 
     fn odd(&self, name: SegmentName, at: RegionSet) {
         let path = Key::Index(name).path();
-        at.iter().for_each(|ix| self.0.regions.record(ix, &path, "has another size than the segment of this name"));
+        at.iter().for_each(|ix| {
+            self.0.regions.record(ix, &path, (Flaw::Size, "has another size than the segment of this name".to_owned()))
+        });
     }
 
     fn whole(&self) -> bool {
@@ -307,6 +309,15 @@ impl Index {
             _ => part.memory().and_then(|memory| memory.pack(number)),
         };
         found.map(|(segment, line)| (part.first_segment + segment, line))
+    }
+
+    /// Every pack of every segment that counts, with the segment and the regions that list it.
+    pub fn lines(&self) -> impl Iterator<Item = (SegmentName, PackLine, RegionSet)> {
+        (0..self.packs_total).filter_map(|n| {
+            let (segment, line) = self.pack(n)?;
+            let segment = self.segments.get(segment as usize)?;
+            (!segment.regions.is_empty()).then_some((segment.name, line, segment.regions))
+        })
     }
 
     /// Every pack that is named, with the regions whose segments name it.

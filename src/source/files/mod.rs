@@ -3,6 +3,7 @@
 //! longer than `PATH_MAX` and a symlink swapped in leads nowhere. Names are bytes.
 
 mod attrs;
+mod birth;
 mod error;
 mod read;
 mod target;

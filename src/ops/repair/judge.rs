@@ -1,0 +1,48 @@
+//! Which bytes are the object of a key.
+
+use super::super::verify::{check_signed, check_sum_or_name};
+use crate::format::FormatError;
+use crate::format::pack;
+use crate::repo::Repo;
+use crate::repo::open::{self, Chain};
+use crate::store::Key;
+use std::sync::Arc;
+
+/// Who decides what is good.
+pub enum Judge<'j> {
+    /// Names alone: packs and index segments.
+    Names,
+    /// Names, checksums and signatures.
+    Signatures(&'j Arc<Repo>, Chain),
+}
+
+impl<'j> Judge<'j> {
+    /// With the keys of a repository.
+    pub fn of(repo: &'j Arc<Repo>) -> Judge<'j> {
+        Judge::Signatures(repo, open::chain(repo))
+    }
+
+    /// The repository, where there is a key to it.
+    pub(super) fn repo(&self) -> Option<&'j Arc<Repo>> {
+        match self {
+            Judge::Names => None,
+            Judge::Signatures(repo, _) => Some(repo),
+        }
+    }
+
+    /// Whether these bytes are the object of this key.
+    ///
+    /// # Errors
+    /// They are not, or nobody can tell.
+    pub fn check(&self, key: &Key, bytes: &[u8]) -> Result<(), FormatError> {
+        match (self, key) {
+            (_, Key::Pack(name)) => pack::check_name(name, bytes),
+            (Judge::Names, Key::Index(_)) => check_sum_or_name(key, bytes),
+            (Judge::Names, _) => Err(FormatError::Unsigned("no key to tell")),
+            (Judge::Signatures(repo, chain), _) => {
+                check_sum_or_name(key, bytes)?;
+                check_signed(repo, chain, key, bytes)
+            }
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Put-back: where a check found an object damaged or missing in one region and another has it good, the damaged one is
+//! set aside under `quarantine/`, the good one put in its place and read back.
+//!
+//! Order, which is what a crash leaves: the damaged bytes are kept → their record is → the good ones replace them, at
+//! once or not at all. So at every instant the damaged or the good object stands at the key, and nothing is put
+//! anywhere that is not, byte for byte, the object of that key: its BLAKE3 is the name, or checksum and signature verify
+//! for that very key. Packs come before the segments that name them, segments before snapshots; a snapshot is put back
+//! only where everything that it needs is. What was never there is not brought here: [`super::catch_up`] does that.
+
+mod judge;
+mod quarantine;
+
+pub use judge::Judge;
+
+use super::catch_up::{self, CaughtUp};
+use super::complete::{self, Known};
+use super::ledger::Ledger;
+use super::scrub::Scrub;
+use super::verify::parallel;
+use crate::base::{Cancel, Env, PackName, QuarantineId, RepoId};
+use crate::catalog::PackLook;
+use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
+use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::snapshot::Manifest;
+use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
+use crate::repo::Repo;
+use crate::repo::index::Index;
+use crate::repo::reader::Reader;
+use crate::store::{Key, Prefix, Put, Replaced};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What became of one damaged object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// A good copy stands there now: from which region, and whether the store keeps the damaged one as an older version.
+    PutBack {
+        /// The region that it came from.
+        from: String,
+        /// Whether the store keeps what it replaced.
+        version_kept: bool,
+    },
+    /// It was good when it was read again.
+    Sound,
+    /// It is as it was: why.
+    Left(String),
+}
+
+/// One damaged object.
+#[derive(Debug, Clone)]
+pub struct Mended {
+    /// Region.
+    pub region: String,
+    /// Object.
+    pub object: String,
+    /// What became of it.
+    pub done: Done,
+    /// Where the damaged bytes are kept.
+    pub kept: Option<QuarantineId>,
+}
+
+/// What a repair did.
+#[derive(Debug, Default)]
+pub struct RepairReport {
+    /// Each damaged object.
+    pub objects: Vec<Mended>,
+    /// What regions lacked and was brought.
+    pub caught_up: CaughtUp,
+    /// Bytes read for it.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+impl RepairReport {
+    /// Objects that were put back.
+    pub fn put_back(&self) -> u64 {
+        self.objects.iter().filter(|one| matches!(one.done, Done::PutBack { .. })).count() as u64
+    }
+
+    /// Damaged objects that are as they were.
+    pub fn left(&self) -> u64 {
+        self.objects.iter().filter(|one| matches!(one.done, Done::Left(_))).count() as u64
+    }
+}
+
+/// A copy to be mended.
+#[derive(Debug, Clone)]
+struct Target {
+    ix: usize,
+    key: Key,
+    flaw: Flaw,
+    what: String,
+}
+
+/// Repairs the regions of one repository.
+pub struct Repair<'r> {
+    /// The regions.
+    pub regions: &'r Regions,
+    /// The repository.
+    pub id: RepoId,
+    /// What is good.
+    pub judge: Judge<'r>,
+    /// Which packs were mended is told to it.
+    pub ledger: Option<&'r Ledger>,
+    /// The clock.
+    pub env: &'r Env,
+    /// Threads.
+    pub workers: usize,
+    /// Ends it between two objects.
+    pub cancel: &'r Cancel,
+}
+
+/// Work that is going on.
+struct Work<'w> {
+    with: &'w Repair<'w>,
+    /// Dead for good, or about to be judged: not to be brought back.
+    bad: HashSet<PackName>,
+    read: AtomicU64,
+    written: AtomicU64,
+    done: Mutex<Vec<(Target, Mended)>>,
+}
+
+impl Repair<'_> {
+    /// Mends what is mended by putting a good copy back.
+    ///
+    /// # Errors
+    /// Interrupted. What could not be mended is in the report.
+    pub fn run(&self, findings: &[Finding]) -> Result<RepairReport> {
+        let mut work = Work {
+            with: self,
+            bad: HashSet::new(),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            done: Mutex::default(),
+        };
+        let mut report = RepairReport::default();
+        let mut read = false;
+        let mut phases: BTreeMap<u8, Vec<Target>> = BTreeMap::new();
+        for target in self.targets(findings, &mut report) {
+            phases.entry(phase(&target.key)).or_default().push(target);
+        }
+        for (phase, targets) in phases {
+            if phase > 0 && !read {
+                work.bad = self.judge.repo().map(|repo| repo.epochs_afresh().bad_packs()).unwrap_or_default();
+                read = true;
+            }
+            // What a snapshot needs is mended by now.
+            let reader = match self.judge.repo().filter(|_| phase == SNAPSHOTS) {
+                Some(repo) => Some(Reader::new(Arc::clone(repo), Arc::new(Index::load_afresh(repo)?))),
+                None => None,
+            };
+            let known = Mutex::new(Known::default());
+            parallel(&targets, self.workers, self.cancel, |target, _| {
+                let mended = work.one(target, reader.as_ref().map(|reader| (reader, &known)))?;
+                lock(&work.done).push((target.clone(), mended));
+                Ok(())
+            })?;
+        }
+        let done = work.done.into_inner().unwrap_or_default();
+        self.tell(&done);
+        report.objects.extend(done.into_iter().map(|(_, mended)| mended));
+        report.objects.sort_by(|a, b| (&a.object, &a.region).cmp(&(&b.object, &b.region)));
+        (report.bytes_read, report.bytes_written) = (work.read.into_inner(), work.written.into_inner());
+        Ok(report)
+    }
+
+    /// Each damaged copy once. What lies at no key of ours is left to a person.
+    fn targets(&self, findings: &[Finding], report: &mut RepairReport) -> Vec<Target> {
+        let ix_of = |name: &str| (0..self.regions.len()).find(|ix| self.regions.region(*ix).name == name);
+        let (mut seen, mut targets) = (HashSet::new(), Vec::new());
+        for finding in findings {
+            if !seen.insert((&finding.region, &finding.object)) {
+                continue;
+            }
+            match (ix_of(&finding.region), Key::parse(&finding.object)) {
+                (Some(ix), Some(key)) => {
+                    targets.push(Target { ix, key, flaw: finding.flaw, what: finding.what.clone() });
+                }
+                _ => report.objects.push(Mended {
+                    region: finding.region.clone(),
+                    object: finding.object.clone(),
+                    done: Done::Left("it is no object of this format; remove it by hand".into()),
+                    kept: None,
+                }),
+            }
+        }
+        targets
+    }
+
+    /// Packs that are good now are so for the catalog too.
+    fn tell(&self, done: &[(Target, Mended)]) {
+        for ix in 0..self.regions.len() {
+            let Some(scrub) = Scrub::begin(self.ledger, self.regions, ix, PackLook::Ciphertext) else { continue };
+            for (target, mended) in done.iter().filter(|(target, _)| target.ix == ix) {
+                if let (Key::Pack(name), Done::PutBack { .. } | Done::Sound) = (&target.key, &mended.done) {
+                    scrub.looked(name, None);
+                }
+            }
+        }
+    }
+}
+
+/// Mends what a check with a key found, then brings every region what it lacks.
+///
+/// # Errors
+/// Interrupted, or this program must not write here.
+pub fn after(
+    repo: &Arc<Repo>,
+    findings: &[Finding],
+    ledger: Option<&Ledger>,
+    workers: usize,
+    cancel: &Cancel,
+) -> Result<RepairReport> {
+    repo.may_write()?;
+    let judge = Judge::of(repo);
+    let repair = Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel };
+    let mut report = repair.run(findings)?;
+    report.caught_up = catch_up::run(repo, workers, cancel)?;
+    let records = catch_up::records(repo, workers, cancel)?;
+    report.caught_up.objects += records.objects;
+    report.caught_up.bytes += records.bytes;
+    // Bringing up goes by the epochs as they were when the repository was opened.
+    repo.epochs_afresh();
+    Ok(report)
+}
+
+/// Snapshots come last.
+const SNAPSHOTS: u8 = 4;
+
+/// Epochs come first: they say which regions may be written, and which packs are dead.
+fn phase(key: &Key) -> u8 {
+    match key {
+        Key::EpochBegin(..) | Key::EpochEnd(..) => 0,
+        Key::Pack(_) => 1,
+        Key::Index(_) => 2,
+        Key::Snapshot(_) => SNAPSHOTS,
+        _ => 3,
+    }
+}
+
+/// Whether what stands there is not to be replaced.
+fn stays(checked: std::result::Result<(), FormatError>, flaw: Flaw) -> Option<Done> {
+    let left = |why: &str| Some(Done::Left(why.to_owned()));
+    match (checked, flaw) {
+        (Err(FormatError::Newer(_)), _) => left("a newer program wrote it; repair with that one"),
+        (Err(_), _) => None,
+        (Ok(()), Flaw::Written) => left("its bytes are as they were written; `backup --full` stores it again"),
+        (Ok(()), Flaw::Other) => left("it is whole, and nothing may replace it"),
+        (Ok(()), _) => Some(Done::Sound),
+    }
+}
+
+/// What stands at a key.
+enum There {
+    Nothing,
+    /// Its bytes, and whether that is all of it.
+    Bytes(Bytes, bool),
+    Unreadable,
+}
+
+impl Work<'_> {
+    fn one(&self, target: &Target, reader: Option<(&Reader, &Mutex<Known>)>) -> Result<Mended> {
+        let regions = self.with.regions;
+        let mut mended = Mended {
+            region: regions.region(target.ix).name.clone(),
+            object: target.key.path(),
+            done: Done::Sound,
+            kept: None,
+        };
+        mended.done = match self.mend(target, reader, &mut mended.kept) {
+            Ok(done) => done,
+            Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+            Err(e) => Done::Left(e.to_string()),
+        };
+        Ok(mended)
+    }
+
+    fn mend(
+        &self,
+        target: &Target,
+        reader: Option<(&Reader, &Mutex<Known>)>,
+        kept: &mut Option<QuarantineId>,
+    ) -> Result<Done> {
+        let (regions, judge) = (self.with.regions, &self.with.judge);
+        let Target { ix, key, .. } = target;
+        if let Some(why) = self.refused(target) {
+            return Ok(Done::Left(why.into()));
+        }
+        let there = self.there(*ix, key)?;
+        if let There::Bytes(bytes, true) = &there
+            && let Some(done) = stays(judge.check(key, bytes), target.flaw)
+        {
+            return Ok(done);
+        }
+        let Some((from, good)) = self.good(*ix, key) else {
+            return Ok(Done::Left("no region has it whole".into()));
+        };
+        if let Some(why) = self.not_yet(*ix, key, &good, reader)? {
+            return Ok(Done::Left(why.into()));
+        }
+        let version_kept = match &there {
+            There::Nothing => self.create(*ix, key, &good)?,
+            There::Bytes(bytes, whole) => {
+                *kept = Some(self.set_aside(target, Some((bytes, *whole)))?);
+                self.replace(*ix, key, &good)?
+            }
+            There::Unreadable => {
+                *kept = Some(self.set_aside(target, None)?);
+                self.replace(*ix, key, &good)?
+            }
+        };
+        self.written.fetch_add(good.len() as u64, Ordering::Relaxed);
+        let back = regions.get(*ix, key, OBJECT_BYTES_MAX as u64)?;
+        self.read.fetch_add(back.len() as u64, Ordering::Relaxed);
+        if back != good {
+            return Ok(Done::Left("it was put back, and the region does not show what was put".into()));
+        }
+        Ok(Done::PutBack { from: regions.region(from).name.clone(), version_kept })
+    }
+
+    /// What is never put back.
+    fn refused(&self, target: &Target) -> Option<&'static str> {
+        let keyed = self.with.judge.repo();
+        match target.key {
+            Key::Region => Some("the mark of a region is its own, and no other region has it"),
+            Key::Pack(name) if self.bad.contains(&name) => Some("it is condemned, and is not brought back"),
+            Key::Pack(_) | Key::Index(_) if keyed.is_none() && target.flaw == Flaw::Missing => {
+                Some("without a key nobody knows whether it is wanted; use another level")
+            }
+            Key::Pack(_) | Key::Index(_) if keyed.is_none() => None,
+            _ if keyed.is_none() => Some("it is signed, and a key is needed to mend it; use another level"),
+            // A region that shows bad epochs must not be written for just that reason.
+            Key::EpochBegin(..) | Key::EpochEnd(..) => None,
+            _ if keyed.is_some_and(|repo| !repo.writable().has(target.ix)) => Some("the region must not be written"),
+            _ => None,
+        }
+    }
+
+    fn there(&self, ix: usize, key: &Key) -> Result<There> {
+        let regions = self.with.regions;
+        let most = OBJECT_BYTES_MAX as u64;
+        let there = match regions.get(ix, key, most) {
+            Ok(bytes) => There::Bytes(bytes, true),
+            Err(e) if e.kind() == Kind::NotFound => There::Nothing,
+            // Too long: what no object may have is not kept.
+            Err(e) if e.kind() == Kind::Damage => match regions.get_range(ix, key, 0, most) {
+                Ok(bytes) => There::Bytes(bytes, false),
+                Err(e) => return Err(e),
+            },
+            Err(e) if super::verify::is_away(regions, ix, &e) => return Err(e),
+            Err(e) if e.kind() == Kind::Denied => return Err(e),
+            Err(_) => There::Unreadable,
+        };
+        if let There::Bytes(bytes, _) = &there {
+            self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(there)
+    }
+
+    /// A copy that is the object of this key, from another region. A snapshot comes before the end of its session.
+    fn good(&self, ix: usize, key: &Key) -> Option<(usize, Bytes)> {
+        let mut end = None;
+        for from in self.with.regions.healthy().without(ix).iter() {
+            let Ok(bytes) = self.with.regions.get(from, key, OBJECT_BYTES_MAX as u64) else { continue };
+            self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if self.with.judge.check(key, &bytes).is_err() {
+                continue;
+            }
+            match key {
+                Key::Snapshot(_) if self.manifest(key, &bytes).is_none() => end = end.or(Some((from, bytes))),
+                _ => return Some((from, bytes)),
+            }
+        }
+        end
+    }
+
+    fn manifest(&self, key: &Key, bytes: &[u8]) -> Option<Manifest> {
+        let opened = self.with.judge.repo()?.open_object(key, bytes).ok()?;
+        opened.decode::<Manifest>("manifest").ok()
+    }
+
+    /// Visible means complete: a snapshot waits for what it needs.
+    fn not_yet(
+        &self,
+        ix: usize,
+        key: &Key,
+        good: &Bytes,
+        reader: Option<(&Reader, &Mutex<Known>)>,
+    ) -> Result<Option<&'static str>> {
+        let (Some((reader, known)), Key::Snapshot(_)) = (reader, key) else { return Ok(None) };
+        let Some(manifest) = self.manifest(key, good) else { return Ok(None) };
+        let only = RegionSet::of([ix]);
+        let packs = self.with.regions.listed(only, Prefix::Packs);
+        let present = |name: &PackName| packs.get(&Key::Pack(*name)).copied().unwrap_or_default();
+        let asked: (RegionSet, &dyn Fn(&PackName) -> RegionSet) = (only, &present);
+        let complete = complete::regions(reader, &mut lock(known), &manifest.root, asked, self.with.cancel)?;
+        Ok((!complete.has(ix))
+            .then_some("the region lacks parts of this snapshot; bring it up first, then repair again"))
+    }
+
+    fn create(&self, ix: usize, key: &Key, good: &Bytes) -> Result<bool> {
+        match self.with.regions.put(ix, key, good)? {
+            Put::Created | Put::Same => Ok(false),
+            Put::Other => Err(Error::new(Kind::Damage, "something else was put there meanwhile").at(key)),
+        }
+    }
+
+    fn replace(&self, ix: usize, key: &Key, good: &Bytes) -> Result<bool> {
+        let done = self.with.regions.put_back(ix, key, good).map_err(|e| match e.kind() {
+            Kind::Denied => {
+                e.advise("these credentials, or a rule of the store, let nobody replace an object: repair with others")
+            }
+            _ => e,
+        })?;
+        Ok(done == Replaced::Kept)
+    }
+}
