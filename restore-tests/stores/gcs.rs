@@ -2,6 +2,7 @@
 //! as regions use it, from its documentation. It proves the shape of requests and answers, and nothing about Google.
 
 use super::http::{Head, answer, body, serve};
+use holdfast::base::{Env, TimeMs};
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::TcpStream;
@@ -15,13 +16,21 @@ type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// Starts it; its port. It has one bucket, `bucket`; of another, `private`, it answers that the credentials are unknown.
 pub fn start() -> u16 {
-    start_at("")
+    start_at(None)
 }
 
-/// The same, with a clock that always says this.
-pub fn start_at(date: &str) -> u16 {
-    let (objects, date) = (Objects::default(), date.to_owned());
-    serve(move |connection| one(&objects, &date, connection))
+/// The same, with a clock that is so far ahead, ms; without one it does not say what time it is.
+pub fn start_at(ahead_ms: Option<i64>) -> u16 {
+    let objects = Objects::default();
+    serve(move |connection| one(&objects, &ahead_ms.map(http_date).unwrap_or_default(), connection))
+}
+
+/// The time, as HTTP has it; whoever reads it knows the day of the week.
+fn http_date(ahead_ms: i64) -> String {
+    let text = TimeMs(Env::system().now().0 + ahead_ms).rfc3339();
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months[text[5..7].parse::<usize>().unwrap() - 1];
+    format!("Mon, {} {month} {} {} GMT", &text[8..10], &text[..4], &text[11..19])
 }
 
 fn one(objects: &Objects, date: &str, connection: TcpStream) {

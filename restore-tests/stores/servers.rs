@@ -198,7 +198,7 @@ pub fn versions(server: &Server, bucket: &str) -> Vec<Version> {
         let [key, id, kind, latest] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         Version { key: key.into(), id: id.into(), marker: kind == "DeleteMarker", latest: latest == "true" }
     };
-    printed.lines().map(one).collect()
+    printed.lines().filter(|line| !line.is_empty()).map(one).collect()
 }
 
 /// Does what each line says, with the credentials that may do all; the statuses.

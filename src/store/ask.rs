@@ -1,5 +1,5 @@
-//! Signed requests to an S3 bucket that the crate's client does not make: what the bucket says of itself, and deletion of
-//! one version of an object.
+//! Signed requests to an S3 bucket that the crate's client does not make: what the bucket says of itself, and
+//! deletion of one version of an object.
 
 use super::wire::Connector;
 use bytes::Bytes;

@@ -1,9 +1,9 @@
 //! A store tried out on purpose: whether it keeps the contract, what its credentials may do, how quick it is.
 //!
-//! Everything is tried with probes: objects of a few hundred bytes under names that nobody else has, and that every reader
-//! of a repository passes over. They are removed at the end; nothing else is deleted. Where that is refused, or where
-//! versions are kept for good, one of them stays. What takes larger ones is tried only where nothing stays, or when
-//! that is asked for.
+//! Everything is tried with probes: objects of a few hundred bytes under names that nobody else has, and that every
+//! reader of a repository passes over. They are removed at the end; nothing else is deleted. Where that is refused, or
+//! where versions are kept for good, one of them stays. What takes larger ones is tried only where nothing stays, or
+//! when that is asked for.
 
 use super::ask::{Ask, Lock, Versioning};
 use super::bucket::Bucket;
@@ -396,8 +396,8 @@ impl Trial<'_> {
     }
 }
 
-/// Deletes an object of ours; where versions are kept, also the one that was shown, and what hides it. `None`: there are
-/// no versions, as far as is known.
+/// Deletes an object of ours; where versions are kept, also the one that was shown, and what hides it. `None`: there
+/// are no versions, as far as is known.
 async fn remove(store: &Store, key: &Key) -> (Result<(), StoreError>, Tried<()>) {
     let shown = match &store.backend {
         Backend::Bucket(bucket) => bucket.version(key).await.ok().map(|(path, version)| (bucket, path, version)),

@@ -31,6 +31,8 @@ pub struct Ground {
     pub total_bytes: u64,
     /// Whether it is mounted read-only.
     pub read_only: bool,
+    /// Whether it has hard links, as far as its type says.
+    pub links: bool,
     /// Its device.
     pub device: u64,
 }
@@ -64,6 +66,7 @@ impl Ground {
         };
         let space = fstatvfs(folder).ok()?;
         Some(Ground {
+            links: !matches!(kind.as_str(), "fat" | "exfat"),
             kind,
             lasting,
             free_bytes: space.f_bavail.saturating_mul(space.f_frsize),

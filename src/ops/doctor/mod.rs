@@ -82,22 +82,23 @@ pub struct Report {
 }
 
 impl Report {
-    /// Damage first; then what keeps backups from being made; then a region that cannot be used.
+    /// What keeps every backup from being made comes first; then damage; then a key that opens nothing.
     pub fn exit(&self) -> Exit {
         let all = || self.regions.iter().flat_map(|region| &region.checks).chain(&self.repository.checks);
         let bad = self.regions.iter().filter(|region| region.grade() == Grade::Bad).count();
         let fit = self.regions.len().saturating_sub(bad);
-        let mut exit = match () {
-            () if fit < self.copies_min => Exit::Failed,
-            () if all().any(|check| check.damage) => Exit::Damage,
-            () if bad > 0 => Exit::Behind,
-            () if all().any(|check| check.grade == Grade::Bad) => Exit::Failed,
-            () => Exit::Done,
-        };
-        if let (Some(e), Exit::Done | Exit::Behind) = (&self.repository.locked, exit) {
-            exit = e.exit();
+        if fit < self.copies_min {
+            return Exit::Failed;
         }
-        exit
+        if all().any(|check| check.damage) {
+            return Exit::Damage;
+        }
+        match &self.repository.locked {
+            Some(e) => e.exit(),
+            None if bad > 0 => Exit::Behind,
+            None if all().any(|check| check.grade == Grade::Bad) => Exit::Failed,
+            None => Exit::Done,
+        }
     }
 
     /// The worst of all answers.

@@ -5,9 +5,11 @@ use super::store::CLOCK_BAD_MS;
 use super::{Region, Wish};
 use crate::base::{Place, RepoId, units};
 use crate::error::{Error, Kind};
+use crate::ops::membership;
 use crate::region::Regions;
 use crate::repo::Repo;
 use crate::repo::keys;
+use crate::repo::members;
 use crate::repo::open::{self, Opening};
 use crate::repo::view::View;
 use crate::store::{Ground, Meter};
@@ -91,8 +93,9 @@ fn held(all: &Regions, regions: &mut [Region]) {
         let usable = region.grade() != Grade::Bad;
         let check = match (all.failure(ix), all.region(ix).id) {
             (Some(e), _) if e.kind() == Kind::NoRepository || e.kind() == Kind::NotFound => {
-                Check::bad(NAME, "the repository is not here, though other regions have it")
-                    .advise("is the disk mounted, the URL right?")
+                Check::bad(NAME, "the repository is not here, though other regions have it").advise(
+                    "is the disk mounted, the URL right? `holdfast region repair --emptied` fills one that lost all",
+                )
             }
             // Why it cannot be asked was said already.
             (Some(e), _) if !usable && !matches!(e.kind(), Kind::Damage | Kind::Foreign | Kind::Newer) => continue,
@@ -116,9 +119,11 @@ fn opened(repo: &Repo, regions: &mut [Region], found: &mut Findings) {
     for finding in repo.findings() {
         if let Some(region) = regions.iter_mut().find(|region| region.name == finding.region) {
             let says = format!("{}: {}", finding.object, finding.what);
-            region
-                .checks
-                .push(Check::warning("objects", says).advise("`holdfast verify` looks at all of them").damage());
+            region.checks.push(
+                Check::warning("objects", says)
+                    .advise("`holdfast verify --repair` mends what another region has whole")
+                    .damage(),
+            );
         }
     }
 }
@@ -135,7 +140,10 @@ fn history(repo: &Repo, regions: &mut [Region]) -> Check {
         if lacks > 0 {
             let says =
                 format!("lacks {} of {} snapshots", units::count(lacks), units::count(view.snapshots.len() as u64));
-            region.checks.push(Check::warning("snapshots", says).advise("the next backup brings them there"));
+            region.checks.push(
+                Check::warning("snapshots", says)
+                    .advise("`holdfast replicate` brings them there, and so does the next backup"),
+            );
         }
     }
     let count = units::count(view.snapshots.len() as u64);
@@ -143,9 +151,9 @@ fn history(repo: &Repo, regions: &mut [Region]) -> Check {
         [] if !view.damaged.is_empty() => {
             Check::bad(NAME, format!("{} of the snapshots are damaged in every region", view.damaged.len())).damage()
         }
-        [] => Check::good(NAME, format!("{count} snapshots, and nothing that they vouch for is missing")),
+        [] => Check::good(NAME, format!("snapshots: {count}; nothing that they vouch for is missing")),
         [first, rest @ ..] => Check::bad(NAME, format!("{first} (and {} more)", rest.len()))
-            .advise("something was deleted or rolled back in every region that can be read: look for another copy before anything else")
+            .advise("it was deleted or rolled back in every region that can be read: look for another copy first")
             .damage(),
     }
 }
@@ -166,24 +174,25 @@ fn home(repo: &Repo) -> Check {
             NAME,
             format!("{decides}; region {}, in which changes of keys are, cannot be written", member.name),
         )
-        .advise("bring it back before keys are added or removed; backups go on"),
+        .advise("bring it back before keys or regions are changed; backups go on"),
     }
 }
 
-/// Regions of the repository that nobody configured.
-fn members(repo: &Repo) -> Option<Check> {
-    let known = |id| (0..repo.regions.len()).any(|ix| repo.regions.region(ix).id == Some(id));
-    // One that does not answer has no id to be known by.
-    let silent = (0..repo.regions.len()).filter(|ix| repo.regions.region(*ix).id.is_none()).count();
-    let missing: Vec<&str> =
-        repo.epochs().members().iter().filter(|member| !known(member.id)).map(|member| member.name.as_str()).collect();
-    (missing.len() > silent).then(|| {
-        Check::warning(
-            "members",
-            format!("regions of the repository that are not configured here: {}", missing.join(", ")),
-        )
-        .advise("name every region, or what is written here is missing there")
-    })
+/// Regions of the repository that nobody configured, and a change of them that is not over.
+fn members(repo: &Repo) -> Vec<Check> {
+    const NAME: &str = "members";
+    let mut checks = Vec::new();
+    let unnamed = members::unnamed(repo, repo.epochs());
+    if !unnamed.is_empty() {
+        let names: Vec<&str> = unnamed.iter().map(|member| member.name.as_str()).collect();
+        let says = format!("the repository has regions that are not configured here: {}", names.join(", "));
+        checks.push(Check::warning(NAME, says).advise("name every region: what is written here is missing there"));
+    }
+    if !membership::list(repo).decided {
+        let says = "a change of the regions is at work, or was cut off";
+        checks.push(Check::warning(NAME, says).advise("if nothing is at work, begin that change again: it goes on"));
+    }
+    checks
 }
 
 fn slots(repo: &Repo) -> Check {

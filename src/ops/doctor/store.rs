@@ -21,7 +21,8 @@ pub(super) fn judge(x: &Examined) -> Vec<Check> {
     let mut checks = Vec::new();
     checks.push(reachable(x));
     checks.extend(protection(x));
-    checks.extend(x.ground.iter().flat_map(ground));
+    let made = matches!(x.create, Some(Ok(_)));
+    checks.extend(x.ground.iter().flat_map(|under| ground(under, made)));
     if !matches!(&x.first, Some(Err(e)) if e.kind != StoreErrorKind::Denied) {
         checks.extend(rights(x));
         checks.extend(x.create.iter().filter_map(|tried| tried.as_ref().ok()).map(creates));
@@ -69,10 +70,11 @@ fn protection(x: &Examined) -> Option<Check> {
     let transport = x.transport.as_ref()?;
     let endpoint = &transport.endpoint;
     Some(match (transport.plain, transport.loopback) {
-        (false, _) if x.knows_newer == Some(true) => {
-            Check::warning(NAME, format!("{endpoint}: `tls=1.2` allows an old version of TLS, and the store knows a newer one"))
-                .advise("leave `tls=1.2` out of the region's URL")
-        }
+        (false, _) if x.knows_newer == Some(true) => Check::warning(
+            NAME,
+            format!("{endpoint}: TLS, and `tls=1.2` allows an old version although the store knows a newer one"),
+        )
+        .advise("leave `tls=1.2` out of the region's URL"),
         (false, _) if x.knows_newer.is_some() => {
             Check::note(NAME, format!("{endpoint}: TLS, at least version 1.2, as the region's URL allows"))
         }
@@ -80,20 +82,30 @@ fn protection(x: &Examined) -> Option<Check> {
         (true, true) => Check::note(NAME, format!("{endpoint}: http, on this machine")),
         (true, false) => Check::warning(
             NAME,
-            format!("{endpoint}: http. Content is sealed, but whoever listens sees which objects are asked for, and can answer in the store's place"),
+            format!(
+                "{endpoint}: http; content is sealed, but who listens sees what is asked for, and can answer himself"
+            ),
         )
         .advise("use https"),
     })
 }
 
-fn ground(ground: &Ground) -> Vec<Check> {
+/// Where a folder is. `made`: an object was created there, which takes a hard link.
+fn ground(ground: &Ground, made: bool) -> Vec<Check> {
     const NAME: &str = "file-system";
     let kind = &ground.kind;
     let file_system = match ground.lasting {
         _ if ground.read_only => {
             Check::warning(NAME, format!("{kind}, mounted read-only: nothing can be stored there"))
         }
-        Lasting::Disk => Check::good(NAME, format!("{kind}, reached through /proc")),
+        _ if !ground.links => {
+            Check::bad(NAME, format!("{kind}: it has no hard links, by which objects are created only if absent"))
+                .advise("use another file system")
+        }
+        Lasting::Disk => {
+            let links = if made { " and with hard links" } else { "" };
+            Check::good(NAME, format!("{kind}, reached through /proc{links}"))
+        }
         Lasting::Network => Check::note(
             NAME,
             format!(
@@ -131,8 +143,7 @@ fn rights(x: &Examined) -> Option<Check> {
         return Some(Check::of(NAME, Grade::Bad, &e.lift()));
     }
     if is_denied(&x.create) {
-        let says =
-            "they may list and read, but not create: enough for `restore`, `verify` and `snapshots`, not for a backup";
+        let says = "they may list and read, but not create: enough for `restore` and `verify`, not for a backup";
         return Some(Check::warning(NAME, says).advise(least));
     }
     x.create.as_ref()?;
@@ -144,15 +155,20 @@ fn creates(creates: &Creates) -> Check {
     let advice = "use a store that honours `If-None-Match: *`; this one must not be a region";
     match creates {
         Creates { replaced: true, .. } => {
-            Check::bad(NAME, "a second create of one object replaced the first: writers would destroy each other's work").advise(advice)
+            Check::bad(NAME, "a second create of one object replaced the first: writers would undo each other's work")
+                .advise(advice)
         }
         Creates { winners: 0, .. } => Check::bad(NAME, "of several creates at once each was refused").advise(advice),
-        Creates { winners: 1, .. } => Check::good(NAME, "of several creates at once one was taken, and none afterwards"),
+        Creates { winners: 1, .. } => {
+            Check::good(NAME, "of several creates at once one was taken, and none afterwards")
+        }
         Creates { winners, .. } => Check::bad(
             NAME,
-            format!("{winners} creates of one object at once were all taken: the store checks first and writes then, so two writers can destroy each other's work"),
+            format!(
+                "{winners} creates of one object at once were all taken: two writers at once can undo each other's work"
+            ),
         )
-        .advise("use another store, or never write with two machines at once"),
+        .advise("it checks first and writes then: use another store, or never write with two machines at once"),
     }
 }
 
@@ -200,13 +216,15 @@ fn clock(x: &Examined) -> Option<Check> {
         true if off < CLOCK_BAD_MS => Check::note(NAME, format!("{words} ahead of this machine's")).advise(sync),
         true => Check::warning(
             NAME,
-            format!("{words} ahead of this machine's: signed requests are refused from 15 minutes on, and holds end by this machine's"),
+            format!("{words} ahead of this machine's: from 15 minutes on, signed requests are refused"),
         )
         .advise(sync),
         false if off < CLOCK_BAD_MS => Check::note(NAME, format!("{words} behind this machine's")).advise(sync),
         false => Check::bad(
             NAME,
-            format!("{words} behind this machine's: snapshots would seem to come from the future, and retention keeps all of those"),
+            format!(
+                "{words} behind this machine's: snapshots seem to come from the future, so retention keeps them all"
+            ),
         )
         .advise(sync),
     })
@@ -219,17 +237,16 @@ fn deletion(x: &Examined) -> Option<Check> {
     let for_good = x.delete_version.as_ref();
     let advice = "take the permission to delete from whoever only writes (docs/regions.md), or lock the bucket";
     Some(match (x.delete.as_ref()?, for_good) {
-        (Err(e), None | Some(Err(_))) if e.kind == StoreErrorKind::Denied => Check::good(
-            NAME,
-            "these credentials cannot delete: neither can a thief of them. Removing what is not needed any more takes others",
-        ),
+        (Err(e), None | Some(Err(_))) if e.kind == StoreErrorKind::Denied => {
+            Check::good(NAME, "these credentials cannot delete, and neither can a thief of them")
+        }
         (Err(e), _) => Check::of(NAME, Grade::Warning, &e.lift()),
         (Ok(Deletion::Stays), _) => {
             Check::warning(NAME, "a deleted object is still shown: what is pruned may come back")
         }
         (Ok(Deletion::Gone), Some(Err(_))) => Check::good(
             NAME,
-            "these credentials can hide objects, but the versions behind them stay: docs/regions.md says how they come back",
+            "these credentials hide objects only; the versions behind them stay, and come back: docs/regions.md",
         ),
         (Ok(Deletion::Gone), Some(Ok(()))) => {
             Check::warning(NAME, "these credentials can delete, also old versions: so can a thief of them")
@@ -288,15 +305,12 @@ fn lock(x: &Examined, mode: &str, days: u32) -> Check {
     }
     let until = "what is older than that is not locked any more";
     match mode {
-        "COMPLIANCE" => Check::good(
-            NAME,
-            format!("COMPLIANCE, {days} days: nobody deletes an object within {days} days of its creation; {until}"),
-        ),
+        "COMPLIANCE" => {
+            Check::good(NAME, format!("COMPLIANCE, {days} days: nobody deletes an object within them; {until}"))
+        }
         _ => Check::note(
             NAME,
-            format!(
-                "{mode}, {days} days: only who may bypass it deletes an object within {days} days of its creation; {until}"
-            ),
+            format!("{mode}, {days} days: only who may bypass it deletes an object within them; {until}"),
         ),
     }
 }
@@ -450,8 +464,15 @@ mod tests {
     #[test]
     fn folders_that_do_not_last() {
         let of = |lasting, free_bytes| {
-            let ground =
-                Ground { kind: "x".into(), lasting, free_bytes, total_bytes: 1 << 40, read_only: false, device: 1 };
+            let ground = Ground {
+                kind: "x".into(),
+                lasting,
+                free_bytes,
+                total_bytes: 1 << 40,
+                read_only: false,
+                links: true,
+                device: 1,
+            };
             let checks = judge(&Examined { ground: Some(ground), ..Examined::default() });
             (grade(&checks, "file-system").unwrap(), grade(&checks, "space").unwrap())
         };
