@@ -103,6 +103,9 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(3600)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Throttled, Reaction::Retry), "{e}");
+        proxy.spoil("GET", "packs", Fault::Refuse(503, Some(u64::MAX)));
+        let e = store.get(&key, 1 << 20).await.unwrap_err();
+        assert_eq!(e.kind, Kind::Throttled, "{e}");
         proxy.kill();
         let begin = Instant::now();
         let e = store.get(&key, 1 << 20).await.unwrap_err();
