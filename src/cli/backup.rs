@@ -78,6 +78,11 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         (_, ModeArg::Incremental) => Mode::Incremental,
         (_, ModeArg::Independent) => Mode::Independent,
     };
+    let ignore = args.ignore_file.as_str();
+    if ignore.is_empty() || ignore.contains(['/', '\0']) || matches!(ignore, "." | "..") {
+        return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
+            .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
+    }
     let source = Source {
         name: String::new(),
         paths: paths::all(args)?,
