@@ -611,7 +611,10 @@ proptest! {
         let (last, others) = lens.split_last().unwrap();
         prop_assert!(others.iter().all(|n| (256 << 10..=CUT_BYTES_MAX).contains(n)) && *last <= CUT_BYTES_MAX);
         prop_assert_eq!(&lens, &cut(&cutter, &data, len));
-        prop_assert_eq!(cutter.next(&data[..len.min(CUT_BYTES_MAX - 1)], false), None);
+        // Whatever is cut with more bytes to come is cut there with all of them too.
+        let early = cutter.next(&data[..len.min(step)], false);
+        prop_assert!(early.is_none_or(|early| early == lens[0]), "{early:?}");
+        prop_assert_eq!(cutter.next(&data[..len.min(256 << 10)], false), None);
     }
 
 }

@@ -27,16 +27,15 @@ impl Cutter {
 
     /// Length of the chunk at the front of `data`; `None` if more bytes are needed to tell.
     pub fn next(&self, data: &[u8], at_end: bool) -> Option<usize> {
-        if data.is_empty() || (data.len() < MAX && !at_end) {
-            return None;
-        }
-        if data.len() <= MIN {
-            return Some(data.len());
+        let window = &data[..data.len().min(MAX)];
+        let whole = (at_end || window.len() == MAX).then_some(window.len()).filter(|len| *len > 0);
+        if window.len() <= MIN {
+            return whole;
         }
         let (mask_s, mask_l) = (self.mask_s, self.mask_l);
-        let window = &data[..data.len().min(MAX)];
         let (_, len) =
             cut_gear(window, MIN, AVG, MAX, mask_s, mask_l, mask_s << 1, mask_l << 1, &self.gear, &self.gear_ls);
-        Some(len)
+        // A cut inside depends on the bytes before it alone.
+        if len < window.len() { Some(len) } else { whole }
     }
 }

@@ -5,6 +5,7 @@
 //! calling thread, in a fixed order.
 
 mod begun;
+mod big;
 mod build;
 mod plan;
 mod run;

@@ -1,11 +1,12 @@
 //! Workers: read, cut, store. A job is a batch of small files or a turn at a big one; whoever holds a big
 //! file's token reads and cuts the next few chunks, then stores them while another holds the token.
 
+use super::big::{Big, READ_BYTES};
 use super::build::{Builder, Built};
 use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
 use super::step::{Done, Piece, Step};
-use crate::base::{Cancel, ChunkId, Pace, Progress};
-use crate::chunk::{CUT_BYTES_MAX, Cutter, Layout, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
+use crate::base::{Cancel, Pace, Progress};
+use crate::chunk::Cutter;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
 use crate::format::snapshot::Miss;
@@ -13,13 +14,10 @@ use crate::format::tree::{Entry, INLINE_BYTES_MAX, Item, push_item};
 use crate::region::lock;
 use crate::repo::Repo;
 use crate::repo::writer::{Packer, Writer};
-use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
+use crate::source::files::{self, DirHandle, SourceError, SourceFile, Stamp};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::{Arc, Mutex};
 
-/// What a worker reads at once.
-const READ_BYTES: usize = 16 << 20;
-const _: () = assert!(READ_BYTES > MODEL_HEADER_BYTES_MAX + MODEL_PROBE_BYTES);
 /// How far the walk may run ahead of the tree.
 const STEPS_AHEAD: usize = 64;
 /// Pieces of one file that may wait for the tree.
@@ -172,49 +170,18 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
         Planned::Big { dir, entry } => {
             let (pieces, out) = if ahead == usize::MAX { unbounded() } else { bounded(ahead) };
             let hands = if entry.size() >= SHARED_BYTES_MIN { workers } else { 1 };
-            let big = Arc::new(Big { dir, entry: *entry, open: Mutex::default(), pieces });
+            let big = Arc::new(Big::new(dir, *entry, pieces));
             (Step::Big(out), (0..hands).map(|_| Job::Big(Arc::clone(&big))).collect())
         }
     }
 }
 
-/// A big file on which several workers take turns.
-struct Big {
-    dir: Arc<DirHandle>,
-    entry: Entry,
-    open: Mutex<Token>,
-    pieces: Sender<Piece>,
-}
-
-/// Who holds it cuts next.
-#[derive(Default)]
-struct Token {
-    file: Option<Arc<SourceFile>>,
-    expected: Option<Stamp>,
-    /// Set for a file of tensors.
-    layout: Option<Layout>,
-    size: u64,
-    pos: u64,
-    data_end: u64,
-    seq: u64,
-    busy: usize,
-    attempt: u32,
-    cut_all: bool,
-    over: bool,
-}
-
-/// What one turn took: chunk lengths in the worker's buffer, and holes.
-enum Cut {
-    Chunk(usize),
-    Hole(u64),
-}
-
-struct Worker<'c, 'r> {
-    packer: Packer<'c, 'r>,
-    buf: Vec<u8>,
-    cutter: &'c Cutter,
-    progress: &'c Progress,
-    cancel: &'c Cancel,
+pub(super) struct Worker<'c, 'r> {
+    pub(super) packer: Packer<'c, 'r>,
+    pub(super) buf: Vec<u8>,
+    pub(super) cutter: &'c Cutter,
+    pub(super) progress: &'c Progress,
+    pub(super) cancel: &'c Cancel,
     pace: Option<&'c Pace>,
 }
 
@@ -242,9 +209,21 @@ impl Worker<'_, '_> {
 
     /// Fills the begin of the buffer from a file, as fast as is allowed; returns how much there was.
     fn read(&mut self, file: &SourceFile, offset: u64, len: usize) -> std::result::Result<usize, SourceError> {
-        let Some(pace) = self.pace else { return file.read_at(offset, &mut self.buf[..len]) };
+        self.read_to(0, file, offset, len)
+    }
+
+    /// The same, from a place in the buffer on.
+    pub(super) fn read_to(
+        &mut self,
+        at: usize,
+        file: &SourceFile,
+        offset: u64,
+        len: usize,
+    ) -> std::result::Result<usize, SourceError> {
+        let buf = &mut self.buf[at..at + len];
+        let Some(pace) = self.pace else { return file.read_at(offset, buf) };
         let mut got = 0;
-        for part in self.buf[..len].chunks_mut(pace.part()) {
+        for part in buf.chunks_mut(pace.part()) {
             let read = file.read_at(offset + got as u64, part)?;
             pace.book(read as u64).wait();
             got += read;
@@ -321,7 +300,7 @@ impl Worker<'_, '_> {
     /// A file of a batch that turned out to need turns: sparse, or it grew.
     fn alone(&mut self, dir: &DirHandle, entry: Entry) -> Result<Done> {
         let (pieces, out) = unbounded();
-        let big = Big { dir: Arc::new(dir.try_clone().map_err(|e| e.lift())?), entry, open: Mutex::default(), pieces };
+        let big = Big::new(Arc::new(dir.try_clone().map_err(|e| e.lift())?), entry, pieces);
         self.big(&big)?;
         let mut list = Vec::new();
         let mut end = None;
@@ -338,178 +317,14 @@ impl Worker<'_, '_> {
         Ok(done)
     }
 
-    /// Takes turns at a big file until it is done.
-    fn big(&mut self, big: &Big) -> Result<()> {
-        loop {
-            self.cancel.check()?;
-            let mut cuts = Vec::new();
-            let seq = {
-                let mut token = lock(&big.open);
-                if token.cut_all || token.over {
-                    return Ok(());
-                }
-                match self.cut(big, &mut token, &mut cuts) {
-                    Ok(()) => {}
-                    Err(e) => {
-                        token.over = true;
-                        let _ = big.pieces.send(Piece::End(Box::new(failed(&e))));
-                        return Ok(());
-                    }
-                }
-                token.busy += 1;
-                token.seq += 1;
-                token.seq - 1
-            };
-            let items = self.store(&cuts)?;
-            if big.pieces.send(Piece::Items { seq, items }).is_err() {
-                // The builder is gone: the run was given up, and nobody wants the rest.
-                return Ok(());
-            }
-            let mut token = lock(&big.open);
-            token.busy -= 1;
-            if token.cut_all && token.busy == 0 && !token.over {
-                self.end(big, &mut token);
-            }
-        }
-    }
-
-    /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
-    fn cut(&mut self, big: &Big, token: &mut Token, cuts: &mut Vec<Cut>) -> std::result::Result<(), SourceError> {
-        let file = match &token.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let file = Arc::new(files::open(&big.dir, &big.entry)?);
-                file.advise_sequential();
-                token.begin(&file)?;
-                file
-            }
-        };
-        if token.seq == 0 && token.pos == 0 {
-            token.layout = self.layout(&file, token.size)?;
-        }
-        while token.pos >= token.data_end {
-            let next = if token.pos >= token.size {
-                Extent::End
-            } else if file.is_sparse() {
-                file.extent(token.pos)?
-            } else {
-                Extent::Data { start: token.pos, end: token.size }
-            };
-            match next {
-                Extent::End => {
-                    token.cut_all = true;
-                    return Ok(());
-                }
-                Extent::Hole { end, .. } => {
-                    let end = end.min(token.size);
-                    cuts.push(Cut::Hole(end - token.pos));
-                    token.pos = end;
-                    token.data_end = end;
-                }
-                Extent::Data { end, .. } => token.data_end = end.min(token.size),
-            }
-        }
-        let most = token.layout.as_ref().map_or(READ_BYTES, |layout| layout.ahead(token.pos));
-        let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(most);
-        self.make_room(want);
-        let got = self.read(&file, token.pos, want)?;
-        if got == 0 {
-            // Shorter than it was: what there was is all there is.
-            token.cut_all = true;
-            return Ok(());
-        }
-        let at_end = got < want || token.pos + got as u64 >= token.data_end;
-        let mut done = 0;
-        while let Some(len) = match &token.layout {
-            Some(layout) => layout.next(token.pos + done as u64, got - done, at_end),
-            None => self.cutter.next(&self.buf[done..got], at_end),
-        } {
-            cuts.push(Cut::Chunk(len));
-            done += len;
-        }
-        debug_assert!(done > 0 || got < CUT_BYTES_MAX);
-        self.progress.bytes_read.add(done as u64);
-        self.progress.bytes_done.add(done as u64);
-        token.pos += done as u64;
-        if got < want {
-            token.cut_all = true;
-        }
-        Ok(())
-    }
-
-    /// Where the tensors of a file lie, if it says so and is as long as it says.
-    fn layout(&mut self, file: &SourceFile, size: u64) -> std::result::Result<Option<Layout>, SourceError> {
-        self.make_room(MODEL_PROBE_BYTES);
-        let got = self.read(file, 0, MODEL_PROBE_BYTES)?;
-        let Some(len) = Layout::probe(&self.buf[..got], size) else { return Ok(None) };
-        self.make_room(len);
-        let got = self.read(file, 0, len)?;
-        Ok(Layout::parse(&self.buf[..got], size))
-    }
-
-    fn make_room(&mut self, len: usize) {
+    pub(super) fn make_room(&mut self, len: usize) {
         if self.buf.len() < len {
             self.buf.resize(READ_BYTES, 0);
         }
     }
-
-    fn store(&mut self, cuts: &[Cut]) -> Result<Vec<Item>> {
-        let mut at = 0;
-        let mut items = Vec::with_capacity(cuts.len());
-        for cut in cuts {
-            items.push(match cut {
-                Cut::Hole(len) => Item { id: ChunkId::HOLE, len: *len },
-                Cut::Chunk(len) => {
-                    self.cancel.check()?;
-                    let id = self.packer.chunk(&self.buf[at..at + len])?;
-                    at += len;
-                    Item { id, len: *len as u64 }
-                }
-            });
-        }
-        Ok(items)
-    }
-
-    /// Everything was cut and stored: did the file stay the same meanwhile?
-    fn end(&mut self, big: &Big, token: &mut Token) {
-        let Some(file) = token.file.clone() else { return };
-        let mut entry = big.entry.clone();
-        // One look, both to compare and to keep: a change between two would pass for what was read.
-        let now = file.apply(&mut entry).map(|()| Stamp::of(&entry));
-        let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
-        if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
-            let _ = big.pieces.send(Piece::Restart);
-            return;
-        }
-        token.over = true;
-        let done = match now {
-            Err(e) => failed(&e),
-            Ok(_) => {
-                let (xattrs, misses) = attributes(&file);
-                entry.xattrs = xattrs;
-                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
-            }
-        };
-        let _ = big.pieces.send(Piece::End(Box::new(done)));
-    }
 }
 
-impl Token {
-    /// Begins, or begins anew.
-    fn begin(&mut self, file: &Arc<SourceFile>) -> std::result::Result<(), SourceError> {
-        let stamp = file.stamp()?;
-        *self = Token {
-            file: Some(Arc::clone(file)),
-            size: stamp.size,
-            expected: Some(stamp),
-            attempt: self.attempt + 1,
-            ..Token::default()
-        };
-        Ok(())
-    }
-}
-
-fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
+pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
     match file.xattrs() {
         Ok(found) if found.is_empty() => (None, Vec::new()),
         Ok(found) => (Some(found), Vec::new()),
@@ -517,6 +332,6 @@ fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Ve
     }
 }
 
-fn failed(error: &SourceError) -> Done {
+pub(super) fn failed(error: &SourceError) -> Done {
     Done { result: Err(miss(error.path.clone(), error)), items: None, read: true, misses: Vec::new(), changed: None }
 }

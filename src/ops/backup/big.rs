@@ -1,0 +1,364 @@
+//! Big files: several workers take turns at one. Blocks are read side by side and cut in their order, and what was
+//! cut is stored side by side again.
+
+use super::step::{Done, Piece};
+use super::work::{Worker, attributes, failed};
+use crate::base::ChunkId;
+use crate::chunk::{CUT_BYTES_MAX, Layout, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
+use crate::error::Result;
+use crate::format::tree::{Entry, Item};
+use crate::region::lock;
+use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
+use crossbeam_channel::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What a worker reads at once.
+pub(super) const READ_BYTES: usize = 16 << 20;
+const _: () = assert!(READ_BYTES > MODEL_HEADER_BYTES_MAX + MODEL_PROBE_BYTES);
+/// Room in front of a block that is read ahead: what the cuts of the block before leave over is read there.
+const FRONT_BYTES: usize = CUT_BYTES_MAX;
+/// A block that is read ahead.
+const BLOCK_BYTES: usize = READ_BYTES - FRONT_BYTES;
+/// How often a file that changes is read before it is taken as it is.
+const ATTEMPTS_MAX: u32 = 3;
+
+type Answer<T> = std::result::Result<T, SourceError>;
+
+/// A big file on which several workers take turns.
+pub(super) struct Big {
+    dir: Arc<DirHandle>,
+    entry: Entry,
+    open: Mutex<Token>,
+    /// The turn went on, or there is none any more.
+    turns: Condvar,
+    pieces: Sender<Piece>,
+}
+
+/// Who holds it cuts next.
+#[derive(Default)]
+struct Token {
+    file: Option<Arc<SourceFile>>,
+    expected: Option<Stamp>,
+    /// Set for a file of tensors.
+    layout: Option<Layout>,
+    size: u64,
+    /// Behind what was cut.
+    pos: u64,
+    data_end: u64,
+    /// Behind what workers have taken to read.
+    ahead: u64,
+    /// Blocks that were taken.
+    claims: u64,
+    seq: u64,
+    busy: usize,
+    attempt: u32,
+    cut_all: bool,
+    over: bool,
+}
+
+/// What one turn took: chunk lengths in the worker's buffer, and holes.
+#[derive(Default)]
+struct Cuts {
+    /// Where the first chunk lies in the buffer.
+    from: usize,
+    list: Vec<Cut>,
+}
+
+enum Cut {
+    Chunk(usize),
+    Hole(u64),
+}
+
+/// A block that one worker has taken to read. The others wait for its turn: whoever drops it unused ends the file for all.
+struct Claim<'b> {
+    big: &'b Big,
+    number: u64,
+    start: u64,
+    len: usize,
+    used: bool,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.used {
+            lock(&self.big.open).over = true;
+            self.big.turns.notify_all();
+        }
+    }
+}
+
+impl Big {
+    pub(super) fn new(dir: Arc<DirHandle>, entry: Entry, pieces: Sender<Piece>) -> Big {
+        Big { dir, entry, open: Mutex::default(), turns: Condvar::new(), pieces }
+    }
+
+    /// Waits until all blocks before were cut, or no more is to be cut.
+    fn turn(&self, mut claim: Claim<'_>) -> MutexGuard<'_, Token> {
+        claim.used = true;
+        let waits = |token: &mut Token| !token.over && !token.cut_all && token.seq != claim.number;
+        self.turns.wait_while(lock(&self.open), waits).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One hand less; the last one ends the file.
+    fn leave(&self, token: &mut Token) {
+        token.busy -= 1;
+        if token.cut_all && token.busy == 0 && !token.over {
+            self.end(token);
+        }
+    }
+
+    /// It cannot be read.
+    fn fail(&self, token: &mut Token, why: &SourceError) {
+        if !std::mem::replace(&mut token.over, true) {
+            let _ = self.pieces.send(Piece::End(Box::new(failed(why))));
+        }
+    }
+
+    /// Everything was cut and stored: did the file stay the same meanwhile?
+    fn end(&self, token: &mut Token) {
+        let Some(file) = token.file.clone() else { return };
+        let mut entry = self.entry.clone();
+        // One look, both to compare and to keep: a change between two would pass for what was read.
+        let now = file.apply(&mut entry).map(|()| Stamp::of(&entry));
+        let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
+        if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
+            let _ = self.pieces.send(Piece::Restart);
+            return;
+        }
+        token.over = true;
+        let done = match now {
+            Err(e) => failed(&e),
+            Ok(_) => {
+                let (xattrs, misses) = attributes(&file);
+                entry.xattrs = xattrs;
+                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
+            }
+        };
+        let _ = self.pieces.send(Piece::End(Box::new(done)));
+    }
+}
+
+impl Token {
+    /// Begins, or begins anew.
+    fn begin(&mut self, file: &Arc<SourceFile>) -> Answer<()> {
+        let stamp = file.stamp()?;
+        *self = Token {
+            file: Some(Arc::clone(file)),
+            size: stamp.size,
+            expected: Some(stamp),
+            attempt: self.attempt + 1,
+            ..Token::default()
+        };
+        Ok(())
+    }
+
+    /// Whether its blocks may be read ahead of the cuts: it has neither holes nor tensors.
+    fn is_plain(&self, file: &SourceFile) -> bool {
+        !file.is_sparse() && self.layout.is_none() && self.size > 0
+    }
+
+    /// The next block to read; `None` if others have taken all of them.
+    fn claim<'b>(&mut self, big: &'b Big) -> Option<Claim<'b>> {
+        let left = self.size.saturating_sub(self.ahead);
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_BYTES);
+        if len == 0 {
+            return None;
+        }
+        let claim = Claim { big, number: self.claims, start: self.ahead, len, used: false };
+        self.ahead += len as u64;
+        self.claims += 1;
+        self.busy += 1;
+        Some(claim)
+    }
+
+    /// Takes note of what was cut.
+    fn cut(&mut self, bytes: usize) {
+        self.pos += bytes as u64;
+        self.seq += 1;
+    }
+}
+
+impl Worker<'_, '_> {
+    /// Takes turns at a big file until it is done.
+    pub(super) fn big(&mut self, big: &Big) -> Result<()> {
+        loop {
+            self.cancel.check()?;
+            let Some((seq, cuts)) = self.turn(big) else { return Ok(()) };
+            let items = self.store(&cuts)?;
+            if big.pieces.send(Piece::Items { seq, items }).is_err() {
+                // The builder is gone: the run was given up, and nobody wants the rest.
+                return Ok(());
+            }
+            big.leave(&mut lock(&big.open));
+        }
+    }
+
+    /// The next few chunks; `None` once there is nothing left for this worker.
+    fn turn(&mut self, big: &Big) -> Option<(u64, Cuts)> {
+        let mut token = lock(&big.open);
+        if token.cut_all || token.over {
+            return None;
+        }
+        let file = match self.opened(big, &mut token) {
+            Ok(file) => file,
+            Err(e) => {
+                big.fail(&mut token, &e);
+                return None;
+            }
+        };
+        let cut = if token.is_plain(&file) {
+            let claim = token.claim(big)?;
+            drop(token);
+            let (start, len) = (claim.start, claim.len);
+            self.make_room(READ_BYTES);
+            let read = self.read_to(FRONT_BYTES, &file, start, len);
+            token = big.turn(claim);
+            if token.over {
+                return None;
+            }
+            if token.cut_all {
+                // It ended before this block.
+                big.leave(&mut token);
+                return None;
+            }
+            read.and_then(|got| self.cut_block(&file, &mut token, start, (got, len)))
+        } else {
+            token.busy += 1;
+            self.cut_in_order(&file, &mut token)
+        };
+        big.turns.notify_all();
+        match cut {
+            Ok(cuts) => Some((token.seq - 1, cuts)),
+            Err(e) => {
+                big.fail(&mut token, &e);
+                None
+            }
+        }
+    }
+
+    /// The file; opened by the first one that comes.
+    fn opened(&mut self, big: &Big, token: &mut Token) -> Answer<Arc<SourceFile>> {
+        let file = match &token.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let file = Arc::new(files::open(&big.dir, &big.entry)?);
+                file.advise_sequential();
+                token.begin(&file)?;
+                file
+            }
+        };
+        if token.claims == 0 && token.seq == 0 {
+            token.layout = self.layout(&file, token.size)?;
+        }
+        Ok(file)
+    }
+
+    /// Cuts a block that lies in the buffer, together with what the one before left over.
+    fn cut_block(
+        &mut self,
+        file: &SourceFile,
+        token: &mut Token,
+        start: u64,
+        (got, want): (usize, usize),
+    ) -> Answer<Cuts> {
+        let front = usize::try_from(start.saturating_sub(token.pos)).unwrap_or(usize::MAX).min(FRONT_BYTES);
+        let from = FRONT_BYTES - front;
+        let there = self.read_to(from, file, token.pos, front)?;
+        // Shorter than it was: what there was is all there is.
+        let end = if there < front { from + there } else { FRONT_BYTES + got };
+        token.cut_all = there < front || got < want || start + got as u64 >= token.size;
+        let data = &self.buf[from..end];
+        let mut cuts = Cuts { from, list: Vec::new() };
+        let mut done = 0;
+        while let Some(len) = self.cutter.next(&data[done..], token.cut_all) {
+            cuts.list.push(Cut::Chunk(len));
+            done += len;
+        }
+        self.count(done);
+        token.cut(done);
+        Ok(cuts)
+    }
+
+    /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
+    fn cut_in_order(&mut self, file: &SourceFile, token: &mut Token) -> Answer<Cuts> {
+        let mut cuts = Cuts::default();
+        while token.pos >= token.data_end {
+            let next = if token.pos >= token.size {
+                Extent::End
+            } else if file.is_sparse() {
+                file.extent(token.pos)?
+            } else {
+                Extent::Data { start: token.pos, end: token.size }
+            };
+            match next {
+                Extent::End => {
+                    token.cut_all = true;
+                    token.cut(0);
+                    return Ok(cuts);
+                }
+                Extent::Hole { end, .. } => {
+                    let end = end.min(token.size);
+                    cuts.list.push(Cut::Hole(end - token.pos));
+                    token.pos = end;
+                    token.data_end = end;
+                }
+                Extent::Data { end, .. } => token.data_end = end.min(token.size),
+            }
+        }
+        let most = token.layout.as_ref().map_or(READ_BYTES, |layout| layout.ahead(token.pos));
+        let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(most);
+        self.make_room(want);
+        let got = self.read_to(0, file, token.pos, want)?;
+        // Shorter than it was: what there was is all there is.
+        token.cut_all = got < want;
+        if got == 0 {
+            token.cut(0);
+            return Ok(cuts);
+        }
+        let at_end = got < want || token.pos + got as u64 >= token.data_end;
+        let mut done = 0;
+        while let Some(len) = match &token.layout {
+            Some(layout) => layout.next(token.pos + done as u64, got - done, at_end),
+            None => self.cutter.next(&self.buf[done..got], at_end),
+        } {
+            cuts.list.push(Cut::Chunk(len));
+            done += len;
+        }
+        debug_assert!(done > 0 || got < CUT_BYTES_MAX);
+        self.count(done);
+        token.cut(done);
+        Ok(cuts)
+    }
+
+    fn count(&self, bytes: usize) {
+        self.progress.bytes_read.add(bytes as u64);
+        self.progress.bytes_done.add(bytes as u64);
+    }
+
+    /// Where the tensors of a file lie, if it says so and is as long as it says.
+    fn layout(&mut self, file: &SourceFile, size: u64) -> Answer<Option<Layout>> {
+        self.make_room(MODEL_PROBE_BYTES);
+        let got = self.read_to(0, file, 0, MODEL_PROBE_BYTES)?;
+        let Some(len) = Layout::probe(&self.buf[..got], size) else { return Ok(None) };
+        self.make_room(len);
+        let got = self.read_to(0, file, 0, len)?;
+        Ok(Layout::parse(&self.buf[..got], size))
+    }
+
+    fn store(&mut self, cuts: &Cuts) -> Result<Vec<Item>> {
+        let mut at = cuts.from;
+        let mut items = Vec::with_capacity(cuts.list.len());
+        for cut in &cuts.list {
+            items.push(match cut {
+                Cut::Hole(len) => Item { id: ChunkId::HOLE, len: *len },
+                Cut::Chunk(len) => {
+                    self.cancel.check()?;
+                    let id = self.packer.chunk(&self.buf[at..at + len])?;
+                    at += len;
+                    Item { id, len: *len as u64 }
+                }
+            });
+        }
+        Ok(items)
+    }
+}
