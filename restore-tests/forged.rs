@@ -156,7 +156,7 @@ impl Forge {
 
     fn epochs(&self) -> Vec<(&'static str, String, Vec<u8>)> {
         let key = Key::EpochBegin(Epoch(3), 0).path();
-        let strangers = vec![Member { id: RegionId([5; 16]), name: "elsewhere".into() }];
+        let strangers = vec![Member { id: RegionId([5; 16]), name: "elsewhere".into(), weak: None }];
         let packs: Vec<u8> = self
             .ours
             .bench

@@ -230,7 +230,7 @@ fn decoders() -> Vec<Decoder> {
             &EpochBegin {
                 fresh: fresh(),
                 number: Epoch(1),
-                members: vec![Member { id: RegionId([1; 16]), name: "a".into() }],
+                members: vec![Member { id: RegionId([1; 16]), name: "a".into(), weak: None }],
                 condemned: vec![1; 64].into(),
                 roots: vec![root.clone()],
                 created,

@@ -301,7 +301,7 @@ fn members_change_on_the_owners_word_only_and_gaps_end_the_series() {
     let begin = EpochBegin {
         fresh: opened.fresh(),
         number: Epoch(number.0 + 1),
-        members: vec![home, Member { id: RegionId([7; 16]), name: "elsewhere".into() }],
+        members: vec![home, Member { id: RegionId([7; 16]), name: "elsewhere".into(), weak: None }],
         condemned: Vec::new().into(),
         roots: Vec::new(),
         created: 1,

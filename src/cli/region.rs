@@ -43,7 +43,11 @@ fn list(context: &Context) -> Result<Outcome> {
         if found.decided { "decided" } else { "NOT DECIDED: a change is at work or was cut off" }
     );
     for MemberInfo { member, home, region, why } in &found.members {
-        let mark = if *home { " (home)" } else { "" };
+        let mark = match (*home, member.is_weak()) {
+            (true, _) => " (home)",
+            (_, true) => " (weak)",
+            _ => "",
+        };
         let also = region.as_ref().filter(|name| **name != member.name);
         let also = also.map_or_else(String::new, |name| format!(", here called {name}"));
         let state = why.as_ref().map_or_else(|| "in use".to_owned(), |why| format!("NOT USED: {}", plain(why)));
@@ -53,7 +57,7 @@ fn list(context: &Context) -> Result<Outcome> {
         text.push_str(&format!("  {region:<12} is configured and no member: {}\n", plain(why)));
     }
     let member = |info: &MemberInfo| {
-        json!({"name": info.member.name, "id": info.member.id.hex(), "home": info.home, "region": info.region,
+        json!({"name": info.member.name, "id": info.member.id.hex(), "home": info.home, "weak": info.member.is_weak(), "region": info.region,
             "used": info.why.is_none(), "why": info.why})
     };
     let outsider = |out: &Outsider| json!({"region": out.region, "id": out.id.map(|id| id.hex()), "why": out.why});

@@ -124,7 +124,7 @@ fn all_answer(repo: &Repo, members: &[Member]) -> Result<RegionSet> {
 /// Where the next epoch is decided: at home. If home itself is what is `gone`, the first of the others takes its place:
 /// whoever asked for this has vouched that it will not answer again.
 fn home(repo: &Repo, epochs: &Epochs, gone: Option<RegionId>) -> Result<usize> {
-    let mut candidates = epochs.members().iter().filter(|member| Some(member.id) != gone);
+    let mut candidates = epochs.members().iter().filter(|member| Some(member.id) != gone && !member.is_weak());
     match epochs.members().first() {
         Some(home) if Some(home.id) != gone => place_of(repo, home).ok_or_else(|| {
             Error::new(Kind::Retry, format!("the home region {} cannot be reached, and only it decides", home.name))
@@ -215,7 +215,7 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
             .at(format!("region {}", own.name))
             .advise("empty it, then add it as a new one"));
     }
-    let me = Member { id, name: own.name.clone() };
+    let me = Member { id, name: own.name.clone(), weak: repo.regions.is_weak(ix).then_some(true) };
     let next = next_members(epochs.members(), me, replaces)?;
     let others: Vec<Member> = next.iter().filter(|member| member.id != id).cloned().collect();
     all_answer(repo, &others)?;
@@ -246,6 +246,7 @@ fn next_members(now: &[Member], me: Member, replaces: Option<RegionId>) -> Resul
     // What lost everything decides nothing from now on.
     let place = now.iter().position(|member| Some(member.id) == replaces).filter(|_| !was_home);
     next.insert(place.unwrap_or(next.len()).min(next.len()), me);
+    members::home_first(&mut next)?;
     if next.len() > crate::region::REGIONS_MAX {
         return Err(Error::new(Kind::Refused, "a repository has at most 32 regions"));
     }
@@ -311,6 +312,7 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
             .at(format!("region {}", who.name))
             .advise("add another region first, or ask for fewer copies"));
     }
+    members::home_first(&mut left.clone())?;
     match place {
         Some(_) if lost => {
             return Err(Error::new(Kind::Refused, "it answers, so it is not lost")
@@ -355,10 +357,11 @@ pub fn only_good_copy(who: &Member, why: &str) -> Error {
 /// One of the others does not answer, or somebody else was quicker.
 pub fn remove(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> Result<(Epoch, Vec<Member>)> {
     let epochs = repo.epochs_since(repo.epochs());
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
+    let mut left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
     if left.len() == epochs.members().len() {
         return Err(Error::new(Kind::Refused, "somebody else removed it just now").at(format!("region {}", who.name)));
     }
+    members::home_first(&mut left)?;
     let epoch = change(repo, &epochs, lost.then_some(who.id), left.clone(), means)?;
     Ok((epoch, left))
 }

@@ -112,6 +112,10 @@ fn set_option(bucket: &mut Bucket, option: &str) -> Result<()> {
         let e = refused("the option `tls` is the oldest version that is allowed");
         return Err(e.advise("leave it out for 1.3, or write tls=1.2 for a store that knows no newer one"));
     }
+    if *name == "weak" && value != "yes" {
+        let e = refused("the option `weak` says that the store does not create only if absent");
+        return Err(e.advise("leave it out, or write weak=yes for a store that is to hold copies and never decides"));
+    }
     if slot.replace(value).is_some() {
         return Err(refused(&format!("the option `{name}` stands twice")).advise("leave one of them out"));
     }

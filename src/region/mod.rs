@@ -23,6 +23,7 @@ use bytes::Bytes;
 use findings::Found;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
@@ -47,6 +48,8 @@ pub struct Region {
     pub id: Option<RegionId>,
     /// Whether it is a bucket, and no folder.
     pub bucket: bool,
+    /// Whether its store does not create only if absent: it holds copies, and nothing is decided by what it creates.
+    weak: AtomicBool,
     store: Option<Store>,
     failed: Mutex<Option<Error>>,
     read_only: Mutex<Option<Error>>,
@@ -92,6 +95,16 @@ impl Regions {
     /// Sets a region's id once its mark was read.
     pub fn set_id(&mut self, ix: usize, id: RegionId) {
         self.all[ix].id = Some(id);
+    }
+
+    /// Whether nothing may be decided by what its store creates.
+    pub fn is_weak(&self, ix: usize) -> bool {
+        self.all.get(ix).is_none_or(|region| region.weak.load(Ordering::Relaxed))
+    }
+
+    /// Takes note that the repository calls a region weak, whatever the configuration says.
+    pub fn weaken(&self, ix: usize) {
+        self.all[ix].weak.store(true, Ordering::Relaxed);
     }
 
     /// Those that have not failed.
@@ -173,12 +186,14 @@ impl Regions {
     /// The store failed, or is not fit to be a region.
     pub fn try_out(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         let store = self.store(ix)?;
-        let tried = self.handle.block_on(store.try_out(key, bytes)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let weak = self.is_weak(ix);
+        let tried = self.handle.block_on(store.try_out(key, bytes, weak)).map_err(|e| e.lift().at(self.label(ix)))?;
         let (lacks, advice) = match tried {
             (put, Trial::Fit) => return Ok(put),
             (_, Trial::Overwrites) => (
                 "the store replaces an object that is to be created only if it is absent",
-                "two writers would destroy each other's work there: use a store that honours `If-None-Match: *`",
+                "two writers would destroy each other's work there: use a store that honours `If-None-Match: *`; beside \
+                 one that does, this one may hold copies, and decide nothing, if its URL says `weak=yes`",
             ),
             (_, Trial::NoRanges) => ("the store does not read parts of objects", "use a store that honours ranges"),
         };
@@ -350,10 +365,12 @@ impl Regions {
     async fn put_one(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         let store = self.store(ix)?;
         self.paced(ix, bytes.len()).await;
-        store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+        let put =
+            if self.is_weak(ix) { store.put_weakly(key, bytes).await } else { store.put_new(key, bytes.clone()).await };
+        put.map_err(|e| e.lift().at(self.label(ix)))
     }
 
-    /// Creates an object in one region.
+    /// Creates an object in one region. In a weak one it is looked whether something stands there before.
     ///
     /// # Errors
     /// The store failed.
@@ -417,6 +434,7 @@ fn connect_one(address: &Address, create: bool) -> Region {
         name: address.name.clone(),
         id: None,
         bucket: address.place.folder().is_none(),
+        weak: AtomicBool::new(address.place.is_weak()),
         store,
         failed: Mutex::new(failed),
         read_only: Mutex::default(),

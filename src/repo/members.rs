@@ -23,6 +23,21 @@ const CARRIED_EVERY: u32 = 64;
 /// Why a member is behind that the configuration does not name.
 pub const UNNAMED: &str = "is a member of the repository, and this configuration does not name it";
 
+/// Makes the first member that may decide the first of all.
+///
+/// # Errors
+/// There is none.
+pub fn home_first(members: &mut [Member]) -> Result<()> {
+    match members.iter().position(|member| !member.is_weak()) {
+        Some(at) => members[..=at].rotate_right(1),
+        None => {
+            return Err(Error::new(Kind::Refused, "every region would be weak, and none of them may decide")
+                .advise("a repository needs one region whose store creates only if absent; a folder is one"));
+        }
+    }
+    Ok(())
+}
+
 /// Which of the configured regions a member is, if it answers.
 pub fn place_of(repo: &Repo, member: &Member) -> Option<usize> {
     repo.usable().iter().find(|ix| repo.regions.region(*ix).id == Some(member.id))

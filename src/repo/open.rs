@@ -237,6 +237,10 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
 /// A region is written only if the newest epoch that it shows counts it as a member. It is read in any case.
 pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
     for ix in regions.healthy().iter() {
+        let id = regions.region(ix).id;
+        if epochs.members().iter().any(|member| Some(member.id) == id && member.is_weak()) {
+            regions.weaken(ix);
+        }
         regions.restrict(ix, epochs.unwritable(ix, regions.region(ix).id));
     }
 }

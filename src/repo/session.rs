@@ -97,7 +97,7 @@ impl Session {
         let mut epochs = repo.epochs_since(repo.epochs());
         for _ in 0..ATTEMPTS_MAX {
             let among = among.and(repo.writable());
-            let decision = among.iter().next().ok_or_else(|| no_region(repo))?;
+            let decision = among.iter().find(|ix| !repo.regions.is_weak(*ix)).ok_or_else(|| no_region(repo))?;
             let sid = SessionId(repo.env.random()?);
             let mut session = Session { sid, regions: among, decision, errand: errand.clone(), epochs };
             session.regions = session.publish(repo, refreshes)?;
@@ -257,7 +257,9 @@ impl Session {
 
 fn no_region(repo: &Repo) -> Error {
     match repo.regions.failures().pop() {
-        Some((_, e)) => e,
+        Some((_, e)) if repo.writable().is_empty() => e,
+        Some((_, e)) => Error::new(Kind::Retry, format!("only weak regions answer, and none of them may decide: {e}"))
+            .advise("bring a region back that is not weak"),
         None => Error::new(Kind::Retry, "no region can be used"),
     }
 }

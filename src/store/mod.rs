@@ -199,6 +199,24 @@ impl Store {
         }
     }
 
+    /// The same where the store would replace what is there: it is looked at before. Between the look and the put another may
+    /// put something too, so that nothing may rest on who was first.
+    ///
+    /// # Errors
+    /// The store refused, is full, or cannot be reached.
+    pub async fn put_weakly(&self, key: &Key, bytes: &Bytes) -> Result<Put, StoreError> {
+        match self.get(key, bytes.len() as u64 + 1).await {
+            Ok(found) if found == bytes => Ok(Put::Same),
+            Ok(_) => Ok(Put::Other),
+            Err(e) if e.kind == StoreErrorKind::TooLong => Ok(Put::Other),
+            // Some such stores refuse a request with a condition in it.
+            Err(e) if e.kind == StoreErrorKind::NotFound => {
+                self.put_back(key, bytes.clone()).await.map(|_| Put::Created)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// Puts an object at its key, whatever stands there, at once or not at all. For repair alone: everything else is
     /// created, and never replaced.
     ///
@@ -387,18 +405,18 @@ pub enum Trial {
 
 impl Store {
     /// Tries a store with an object that it needs anyway, and leaves nothing else behind: creates it, creates it
-    /// once more with other bytes, which must be refused, and reads a part of it.
+    /// once more with other bytes, which must be refused, and reads a part of it. Of a weak one only the latter is asked.
     ///
     /// # Errors
     /// The store failed, or something else stands at that key.
-    pub async fn try_out(&self, key: &Key, bytes: &Bytes) -> Result<(Put, Trial), StoreError> {
-        let first = self.put_new(key, bytes.clone()).await?;
+    pub async fn try_out(&self, key: &Key, bytes: &Bytes, weak: bool) -> Result<(Put, Trial), StoreError> {
+        let first = if weak { self.put_weakly(key, bytes).await? } else { self.put_new(key, bytes.clone()).await? };
         if first == Put::Other {
             return Ok((first, Trial::Fit));
         }
         // Of the same length: a store that takes it has nothing to see the difference by.
         let other: Bytes = bytes.iter().map(|byte| !byte).collect();
-        if self.put_new(key, other).await? != Put::Other {
+        if !weak && self.put_new(key, other).await? != Put::Other {
             return Ok((first, Trial::Overwrites));
         }
         let middle = bytes.len() / 2..bytes.len();
