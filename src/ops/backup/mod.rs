@@ -7,6 +7,7 @@
 mod begun;
 mod big;
 mod build;
+mod hand;
 mod plan;
 mod run;
 mod step;
