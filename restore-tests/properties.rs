@@ -170,7 +170,8 @@ fn segment() -> Segment {
 fn ring() -> Keyring {
     let mut ring = Keyring::new(&[[1; 32], [2; 32], [3; 32], [4; 32]], TimeMs(5));
     let public = holdfast::crypto::public_key(&Secret::from_bytes([6; 32]));
-    let slot = SlotEntry { id: SlotId([1; 16]), kind: 2, label: "l".into(), public: public.into(), created: 7 };
+    let (public, object) = (public.into(), Some(Digest([8; 32])));
+    let slot = SlotEntry { id: SlotId([1; 16]), kind: 2, label: "l".into(), public, created: 7, object };
     ring.slots.push(slot);
     ring
 }

@@ -187,7 +187,8 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
     let held = Held::new(context.secret()?);
     let repo = context.open_held(&places, &held)?;
     // One that was cut off may have been this very one.
-    membership::settle(&repo, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;
+    let gone = if args.lost { membership::lost(&repo, &args.name) } else { None };
+    membership::settle(&repo, gone, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;
     let who = membership::find(&repo, &args.name)?;
     let act = |means: Means<'_>, progress: &Progress| {
         let report = membership::may_go(&repo, &who, args.lost, means)?;
@@ -287,6 +288,11 @@ fn repair(context: &Context, args: &RegionRepair) -> Result<Outcome> {
         }
         repo = context.open_held(&places, &held)?;
         ix = index_of(&repo, &args.name)?;
+    }
+    if !args.emptied && membership::is_emptied(&repo, ix) {
+        return Err(Error::new(Kind::Refused, "nothing but its mark is there")
+            .at(format!("region {}", args.name))
+            .advise("is it the right place? If it was emptied, say --emptied"));
     }
     let id = repo.regions.region(ix).id;
     let found = membership::list(&repo);

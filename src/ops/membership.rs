@@ -136,24 +136,30 @@ fn home(repo: &Repo, epochs: &Epochs, gone: Option<RegionId>) -> Result<usize> {
     }
 }
 
-/// Finishes a change that was begun, by this program or another.
+/// Finishes a change that was begun, by this program or another. One member need not answer: that which is `gone`, by the
+/// word of whoever asks. What was begun is decided as it was begun, and the next change leaves that member out; so there is one
+/// decision of an epoch, whoever comes to it.
 ///
 /// # Errors
 /// A prune is at work, or a member does not answer.
-pub fn settle(repo: &Arc<Repo>, means: Means<'_>) -> Result<Epochs> {
+pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Result<Epochs> {
     let mut epochs = repo.epochs_since(repo.epochs());
+    if epochs.unended().is_some_and(|unended| !unended.condemns) {
+        epochs = spread(repo, &epochs);
+    }
     let Some(unended) = epochs.unended() else { return Ok(epochs) };
     if unended.condemns {
         let what = format!("a prune is at work, or was cut off: epoch {} is not decided", unended.number);
         return Err(Error::new(Kind::Refused, what).advise("let it finish, then run again"));
     }
-    epochs = spread(repo, &epochs);
-    let at = all_answer(repo, epochs.members())?;
+    let stay: Vec<Member> = epochs.members().iter().filter(|member| Some(member.id) != gone).cloned().collect();
+    let at = all_answer(repo, &stay)?;
+    let decides = home(repo, &epochs, gone)?;
     members::resolve(repo, &epochs)?;
     // A region that goes may hold the outcome of a session that ended just now.
     if !at.covers(repo.usable()) {
         let pass = replicate::pass(repo, wish(Some(at), means))?;
-        all_answer(repo, epochs.members())?;
+        all_answer(repo, &stay)?;
         let lacking = at.iter().find(|ix| pass.lack.get(*ix).is_some_and(|lack| lack.objects() > 0));
         if let Some(ix) = lacking {
             return Err(Error::new(Kind::Retry, "lacks something that only a region may have which goes")
@@ -161,17 +167,22 @@ pub fn settle(repo: &Arc<Repo>, means: Means<'_>) -> Result<Epochs> {
                 .advise("the change is begun and not decided: run again"));
         }
     }
-    let decides = home(repo, &epochs, None)?;
-    members::end(repo, &epochs, decides, &unended)?;
-    epochs = repo.epochs_since(&epochs);
+    // Somebody may have begun another one in place of a home that was given up meanwhile.
+    let now = repo.epochs_since(&epochs);
+    all_answer(repo, &stay)?;
+    if now.newest() != unended.number || now.unended().is_some_and(|begun| begun.begin != unended.begin) {
+        return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
+    }
+    members::end(repo, &now, decides, &unended)?;
+    epochs = repo.epochs_since(&now);
     Ok(spread(repo, &epochs))
 }
 
 /// Brings every region that answers the epochs that it lacks, also one that is no member any more: it must know. A member
-/// that was rolled back must not look as if it had not been.
+/// that was rolled back, or emptied, must not look as if it had not been.
 fn spread(repo: &Repo, epochs: &Epochs) -> Epochs {
     let is_member = |ix| epochs.members().iter().any(|member| repo.regions.region(ix).id == Some(member.id));
-    for ix in repo.usable().iter().filter(|ix| !epochs.is_rolled_back(*ix) || !is_member(*ix)) {
+    for ix in repo.usable().iter().filter(|ix| !epochs.has_lost(*ix) || !is_member(*ix)) {
         members::copy_epochs(repo, epochs, ix);
     }
     repo.epochs_since(epochs)
@@ -192,7 +203,7 @@ fn change(
     let stay: Vec<Member> = members.iter().filter(|member| now.members().contains(member)).cloned().collect();
     all_answer(repo, &stay)?;
     members::begin(repo, &now, home(repo, &now, gone)?, members)?;
-    settle(repo, means).map(|epochs| epochs.newest())
+    settle(repo, gone, means).map(|epochs| epochs.newest())
 }
 
 /// Makes a region that has a mark, and is no member yet, a member: fills it first. With `replaces` it takes the place of
@@ -204,7 +215,7 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     repo.may_write()?;
     let own = repo.regions.region(ix);
     let id = own.id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is to be added"))?;
-    let epochs = settle(repo, means)?;
+    let epochs = settle(repo, replaces, means)?;
     if epochs.members().iter().any(|member| member.id == id) {
         let report = replicate::run(repo, wish(None, means))?;
         return Ok(Changed { report, epoch: None, members: epochs.members().to_vec() });
@@ -297,23 +308,25 @@ pub fn find(repo: &Repo, name: &str) -> Result<Member> {
     }
 }
 
+/// The member that a person calls lost, unless it answers: then it is not.
+pub fn lost(repo: &Repo, name: &str) -> Option<RegionId> {
+    let who = find(repo, name).ok().filter(|who| place_of(repo, who).is_none());
+    who.map(|who| who.id)
+}
+
+/// Whether a configured region shows its mark, and has lost everything else.
+pub fn is_emptied(repo: &Repo, ix: usize) -> bool {
+    repo.epochs_since(repo.epochs()).is_emptied(ix)
+}
+
 /// Whether a member may go, and what the others lacked of it. With `lost` it is not asked any more.
 ///
 /// # Errors
 /// Too few would be left, one of the others does not answer, or it has something that the others lack.
 pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> Result<Option<Report>> {
     repo.may_write()?;
-    let epochs = settle(repo, means)?;
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
-    let place = place_of(repo, who);
-    if left.is_empty() || (!lost && left.len() < repo.copies_min) {
-        let what = format!("{} regions would be left, and copies.min is {}", left.len(), repo.copies_min);
-        return Err(Error::new(Kind::Refused, what)
-            .at(format!("region {}", who.name))
-            .advise("add another region first, or ask for fewer copies"));
-    }
-    members::home_first(&mut left.clone())?;
-    match place {
+    // Before anything is decided without it.
+    match place_of(repo, who) {
         Some(_) if lost => {
             return Err(Error::new(Kind::Refused, "it answers, so it is not lost")
                 .at(format!("region {}", who.name))
@@ -326,6 +339,15 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
         }
         _ => {}
     }
+    let epochs = settle(repo, lost.then_some(who.id), means)?;
+    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
+    if left.is_empty() || (!lost && left.len() < repo.copies_min) {
+        let what = format!("{} regions would be left, and copies.min is {}", left.len(), repo.copies_min);
+        return Err(Error::new(Kind::Refused, what)
+            .at(format!("region {}", who.name))
+            .advise("add another region first, or ask for fewer copies"));
+    }
+    members::home_first(&mut left.clone())?;
     let at = all_answer(repo, &left)?;
     if lost {
         return Ok(None);
@@ -384,7 +406,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
     members::copy_epochs(repo, &before, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
     still_answers(repo, ix)?;
-    let epochs = settle(repo, means)?;
+    let epochs = settle(repo, None, means)?;
     let report = replicate::run(repo, wish(None, means))?;
     Ok(Changed { report: filled.then(report), epoch: None, members: epochs.members().to_vec() })
 }

@@ -65,12 +65,14 @@ pub fn make_slot(env: &Env, repo: RepoId, label: &str, secret: &NewSecret, ancho
     let id = SlotId(env.random()?);
     let salt = env.random()?;
     let (object, kem_seed) = Slot::create(repo, id, secret.kind(), salt, &secret.seed(&salt)?, anchor);
+    let (_, digest) = signed::check_sum(&object).map_err(region::lift)?;
     let entry = SlotEntry {
         id,
         kind: secret.kind() as u8,
         label: label.to_owned(),
         public: public_key(&kem_seed).into(),
         created: env.now().0,
+        object: Some(digest),
     };
     Ok(MadeSlot { entry, object: object.into() })
 }

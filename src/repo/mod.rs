@@ -4,6 +4,7 @@
 //! needs them, the manifest is created last. Whatever dies in between leaves objects that the next run
 //! re-uses (those in published segments) or that nobody refers to.
 
+pub mod branches;
 pub mod epochs;
 pub mod held;
 pub mod holds;
@@ -53,6 +54,7 @@ pub struct Repo {
     pub copies_min: usize,
     /// The slot that opened it.
     pub slot: SlotId,
+    slot_digest: Digest,
     ring: Keyring,
     config: ConfigNo,
     config_digest: Digest,
@@ -194,6 +196,15 @@ impl Repo {
     /// Regions that may be written too: members by the newest epoch read there.
     pub fn writable(&self) -> RegionSet {
         self.regions.writable()
+    }
+
+    /// Regions whose word may be carried to others: members, and those that go by a change that is not decided yet. Any, as
+    /// long as nobody knows who is a member. What names itself by its hash may be taken from wherever it is.
+    pub fn sources(&self, epochs: &Epochs) -> RegionSet {
+        match epochs.members() {
+            [] => self.usable(),
+            _ => RegionSet::of(self.usable().iter().filter(|ix| epochs.is_source(self.regions.region(*ix).id))),
+        }
     }
 
     /// Epochs as the regions show them now, given what was read before; regions that these bar from writing are

@@ -22,6 +22,7 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::signed;
 use crate::format::snapshot::Manifest;
 use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
@@ -364,13 +365,16 @@ impl Work<'_> {
         Ok(there)
     }
 
-    /// A copy that is the object of this key, from another region. A snapshot comes before the end of its session.
+    /// A copy that is the object of this key, from another region: a member before others. A snapshot comes before the end
+    /// of its session.
     fn good(&self, ix: usize, key: &Key) -> Option<(usize, Bytes)> {
         let mut end = None;
-        for from in self.with.regions.healthy().without(ix).iter() {
+        let others = self.with.regions.healthy().without(ix);
+        let first = self.with.judge.repo().map_or(others, |repo| others.and(repo.sources(repo.epochs())));
+        for from in first.iter().chain(others.iter().filter(|from| !first.has(*from))) {
             let Ok(bytes) = self.with.regions.get(from, key, OBJECT_BYTES_MAX as u64) else { continue };
             self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            if self.with.judge.check(key, &bytes).is_err() {
+            if self.with.judge.check(key, &bytes).is_err() || !self.is_believed(from, key, &bytes) {
                 continue;
             }
             match key {
@@ -379,6 +383,20 @@ impl Work<'_> {
             }
         }
         end
+    }
+
+    /// Whether what a region shows may be put elsewhere. It is the object of that key, and stood there before; but of two epochs
+    /// of one number only that of the branch that counts may be put anywhere, and slots have no signature.
+    fn is_believed(&self, from: usize, key: &Key, bytes: &[u8]) -> bool {
+        let Some(repo) = self.with.judge.repo() else { return true };
+        let epochs = repo.epochs();
+        match key {
+            Key::EpochBegin(..) | Key::EpochEnd(..) => {
+                signed::check_sum(bytes).is_ok_and(|(_, digest)| epochs.is_in_force(key, &digest))
+            }
+            Key::Slot(_) => repo.sources(epochs).has(from),
+            _ => true,
+        }
     }
 
     /// Whether it says that a session ended without a snapshot.

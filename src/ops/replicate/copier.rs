@@ -8,12 +8,12 @@ use crate::format::run::Run;
 use crate::format::{FormatError, pack, signed};
 use crate::region::{RegionSet, lock};
 use crate::repo::index::open_segment;
-use crate::repo::open::{Chain, chain, open_slot_object};
+use crate::repo::open::{Chain, chain};
 use crate::repo::{Repo, keys, view};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// Most bytes that are on their way at a time, over all regions.
 const IN_FLIGHT_BYTES_MAX: u64 = 96 << 20;
@@ -86,18 +86,21 @@ impl Budget {
 
 /// Copies objects and counts what it wrote.
 pub(super) struct Copier<'c> {
-    pub(super) repo: &'c Repo,
+    pub(super) repo: &'c Arc<Repo>,
     pub(super) means: Means<'c>,
+    /// Regions that are believed.
+    pub(super) sources: RegionSet,
     budget: Budget,
     chain: OnceLock<Chain>,
     moved: Mutex<Vec<Moved>>,
 }
 
 impl<'c> Copier<'c> {
-    pub(super) fn new(repo: &'c Repo, means: Means<'c>) -> Copier<'c> {
+    pub(super) fn new(repo: &'c Arc<Repo>, means: Means<'c>) -> Copier<'c> {
         Copier {
             repo,
             means,
+            sources: RegionSet::ALL,
             budget: Budget { free: Mutex::new(IN_FLIGHT_BYTES_MAX), freed: Condvar::new() },
             chain: OnceLock::new(),
             moved: Mutex::new(vec![Moved::default(); repo.regions.len()]),
@@ -150,6 +153,14 @@ impl<'c> Copier<'c> {
         jobs.iter().map(|job| self.one(job)).collect()
     }
 
+    /// Regions that this object may be taken from: what is named by its hash, or is a link of a chain, any can have.
+    pub(super) fn believed(&self, key: &Key) -> RegionSet {
+        match key {
+            Key::Pack(_) | Key::Index(_) | Key::Config(..) => RegionSet::ALL,
+            _ => self.sources,
+        }
+    }
+
     /// Regions that are to have it, do not, and can take it.
     fn missing(&self, job: &Job) -> RegionSet {
         RegionSet::of(job.to.and(self.repo.usable()).iter().filter(|ix| !job.from.has(*ix)))
@@ -157,19 +168,25 @@ impl<'c> Copier<'c> {
 
     fn one(&self, job: &Job) -> Result<Stands> {
         self.means.cancel.check()?;
-        let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
+        let believed = job.from.and(self.believed(&job.key));
+        let (missing, from) = (self.missing(job), believed.and(self.repo.usable()));
         if missing.is_empty() || from.is_empty() {
             return Ok(Stands { at: job.from, spoiled: false });
         }
         let done = self.budget.within(job.size, || self.carry(job, from, missing));
         // One that failed meanwhile may have had a good one.
-        let spoiled = done.is_none() && self.repo.usable().covers(job.from);
+        let spoiled = done.is_none() && self.repo.usable().covers(believed);
         Ok(Stands { at: job.from.or(done.unwrap_or_default()), spoiled })
     }
 
     /// Reads a good copy and writes it; returns where it was taken. `None`: there is no good copy.
     fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Option<RegionSet> {
         let (regions, key) = (&self.repo.regions, &job.key);
+        if let Key::Slot(id) = key
+            && keys::is_disputed(self.repo, *id, from)
+        {
+            return None;
+        }
         let fetch = |ix| regions.get(ix, key, OBJECT_BYTES_MAX as u64);
         let check = |bytes: Bytes| self.check(key, &bytes).map(|()| bytes);
         // What no region has intact was recorded by the read.
@@ -217,12 +234,10 @@ impl<'c> Copier<'c> {
             | Key::HoldRelease(_)
             | Key::Tags(_)
             | Key::Session(_) => repo.open_object(key, bytes).map(drop),
-            Key::Slot(id) => {
-                if !keys::is_listed(repo, *id) {
-                    return Err(FormatError::Unsigned("no configuration lists this key slot"));
-                }
-                open_slot_object(bytes, &repo.id, *id).map(drop)
+            Key::Slot(id) if !keys::is_listed(repo, *id) => {
+                Err(FormatError::Unsigned("no configuration lists this key slot"))
             }
+            Key::Slot(id) => keys::check_slot(repo, *id, bytes),
             Key::Config(number, _) => {
                 let (_, digest) = signed::check_sum(bytes)?;
                 let chain = self.chain.get_or_init(|| chain(repo));

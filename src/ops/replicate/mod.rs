@@ -3,8 +3,10 @@
 //! Order: epochs, keys, configurations, markers and holds; packs; the segments that name them, each where all its packs
 //! are; outcomes, each where every chunk of its tree is named by a listed segment, in a pack that is there. So a region
 //! shows a snapshot only once it is complete there, whenever this is cut off, and the next time goes on: what is listed
-//! with its size is not sent again. Nothing is overwritten, and nothing is carried on that does not verify. Memory: the
-//! bytes on their way (bounded), and a line for every pack that is looked for.
+//! with its size is not sent again. Nothing is overwritten, and nothing is carried on that does not verify. What a region says
+//! that is no member is not carried either, however well it is signed: it may be out of date. Packs and segments are
+//! taken from there too, where a member names them. Memory: the bytes on their way (bounded), and a line for every pack
+//! that is looked for.
 
 mod copier;
 mod outcomes;
@@ -135,6 +137,7 @@ pub fn pass(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Pass> {
 pub fn records(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Pass> {
     let pass = Pass { lack: vec![Lack::default(); repo.regions.len()], ..Pass::default() };
     let mut work = Work { repo, wish, copier: Copier::new(repo, wish.means), pass };
+    work.copier.sources = repo.sources(repo.epochs());
     work.small(Prefix::Runs)?;
     Ok(Pass { moved: work.copier.moved(), ..work.pass })
 }
@@ -152,11 +155,12 @@ impl Work<'_> {
             }
             self.epochs()
         };
+        self.copier.sources = repo.sources(&epochs);
         for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds, Prefix::Tags] {
             self.small(prefix)?;
         }
-        let outcomes = small_jobs(repo, Prefix::Snapshots, self.targets());
-        let mut stored = Stored::look(repo, &epochs, self.targets(), self.wish.depth)?;
+        let outcomes = small_jobs(&self.copier, Prefix::Snapshots, self.targets());
+        let mut stored = Stored::look(&self.copier, &epochs, self.targets(), self.wish.depth)?;
         self.stored(&mut stored)?;
         self.outcomes(outcomes, &stored)
     }
@@ -173,7 +177,7 @@ impl Work<'_> {
     }
 
     fn small(&mut self, prefix: Prefix) -> Result<()> {
-        let jobs = small_jobs(self.repo, prefix, self.targets());
+        let jobs = small_jobs(&self.copier, prefix, self.targets());
         let now = self.copy(&jobs)?;
         self.pass.left(&jobs, &now);
         Ok(())

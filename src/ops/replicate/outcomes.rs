@@ -43,8 +43,9 @@ pub(super) fn plan(
         copier.means.cancel.check()?;
         let Key::Snapshot(sid) = job.key else { continue };
         // A region that failed since vouches for nothing: its segments may not have been seen.
-        let at = job.from.and(repo.usable());
-        let missing = RegionSet::of(targets.and(repo.usable()).iter().filter(|ix| !at.has(*ix)));
+        let has = job.from.and(repo.usable());
+        let (at, targets) = (has.and(copier.believed(&job.key)), targets.and(repo.usable()));
+        let missing = RegionSet::of(targets.iter().filter(|ix| !has.has(*ix)));
         if at.is_empty() || missing.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! What regions lack, by listings: packs that index segments name, the segments themselves, and small objects.
 
-use super::copier::{Job, Stands};
+use super::copier::{Copier, Job, Stands};
 use crate::base::{PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::PackLine;
@@ -59,7 +59,8 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Looks at what is listed.
-    pub(super) fn look(repo: &Arc<Repo>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Result<Stored> {
+    pub(super) fn look(copier: &Copier<'_>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Result<Stored> {
+        let repo = copier.repo;
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
         let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, depth };
         let mut lines = match depth {
@@ -69,7 +70,8 @@ impl Stored {
         for (name, holders) in index::listed(repo) {
             let at = holders.all().and(repo.usable());
             let missing = RegionSet::of(targets.iter().filter(|ix| !at.has(*ix)));
-            if missing.is_empty() {
+            // What only a region lists that is no member, no snapshot of the members needs.
+            if missing.is_empty() || at.and(copier.sources).is_empty() {
                 continue;
             }
             // If no region has this segment intact, that was recorded by the read.
@@ -187,8 +189,9 @@ fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<Pa
         .read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes).map(|content| content.packs))
 }
 
-/// Small objects below a prefix that one of `targets` lacks.
-pub(super) fn small_jobs(repo: &Repo, prefix: Prefix, targets: RegionSet) -> Vec<Job> {
+/// Small objects below a prefix that one of `targets` lacks, and one that is believed has.
+pub(super) fn small_jobs(copier: &Copier<'_>, prefix: Prefix, targets: RegionSet) -> Vec<Job> {
+    let repo = copier.repo;
     let mut found: BTreeMap<Key, (u64, RegionSet)> = BTreeMap::new();
     for ix in repo.usable() {
         match repo.regions.list(ix, prefix) {
@@ -205,7 +208,7 @@ pub(super) fn small_jobs(repo: &Repo, prefix: Prefix, targets: RegionSet) -> Vec
         _ => true,
     };
     let job = |(key, (size, from)): (Key, (u64, RegionSet))| {
-        let lacked = !from.covers(targets) && listed(&key);
+        let lacked = !from.covers(targets) && !from.and(copier.believed(&key)).is_empty() && listed(&key);
         lacked.then_some(Job { key, size, from, to: targets })
     };
     found.into_iter().filter_map(job).collect()

@@ -19,7 +19,7 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Flaw, Regions, lock};
+use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
@@ -154,6 +154,9 @@ pub fn run(
         report.broken.push(format!("snapshot {}: {why}", sid.short()));
     }
     trees_beside((&reader, &view), wish.workers, &mut report, cancel, |report| looking.all(&view, report))?;
+    for slot in keys::list(repo) {
+        keys::is_disputed(repo, slot.id, repo.usable());
+    }
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
     report.findings = repo.findings();
@@ -405,7 +408,7 @@ pub(super) fn check_signed(
 ) -> std::result::Result<(), FormatError> {
     match key {
         Key::Index(_) => crate::repo::index::open_segment(repo, key, bytes).map(drop),
-        Key::Slot(id) => open::open_slot_object(bytes, &repo.id, *id).map(drop),
+        Key::Slot(id) => keys::check_slot(repo, *id, bytes),
         Key::Config(number, _) => match chain.get(number) {
             Some(digest) if *digest == signed::check_sum(bytes)?.1 => Ok(()),
             _ => Err(FormatError::Unsigned("not a link of the chain of configurations")),
@@ -459,7 +462,7 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
-    let findings = repo.findings();
+    let (findings, sources) = (repo.findings(), repo.sources(repo.epochs()));
     for prefix in
         [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
     {
@@ -473,8 +476,10 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
-            let sound =
-                |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);
+            let sound = |ix: &usize| {
+                sources.has(*ix)
+                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name)
+            };
             if at.iter().any(sound) {
                 let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
                 report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
@@ -495,11 +500,19 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
     Ok(())
 }
 
-/// Regions that lack a snapshot or a segment that another has.
+/// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.
 fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
+    let sources = repo.sources(repo.epochs());
+    let lacks = |at: RegionSet, ix| !at.has(ix) && !at.and(sources).is_empty();
+    let only_there = view.snapshots.values().filter(|s| s.regions.and(sources).is_empty()).count();
+    if only_there > 0 {
+        report
+            .behind
+            .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
+    }
     for ix in repo.usable().iter() {
-        let snapshots = view.snapshots.values().filter(|s| !s.regions.has(ix)).count();
-        let segments = index.segments().filter(|s| !s.regions.has(ix)).count();
+        let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));

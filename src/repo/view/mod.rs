@@ -50,6 +50,8 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
+    /// Regions whose word counts.
+    sources: RegionSet,
     /// The damaged ones that may be snapshots of ours. What is whole, and yet does not verify, was never one.
     unsure: BTreeSet<SessionId>,
 }
@@ -199,7 +201,7 @@ impl View {
     }
 
     fn load_with(repo: &Repo, mut recall: Recall) -> Result<View> {
-        let mut view = View::default();
+        let mut view = View { sources: repo.sources(repo.epochs()), ..View::default() };
         let (markers, outcomes) = (sids(repo, Prefix::Forgotten), sids(repo, Prefix::Snapshots));
         for (sid, places) in &markers {
             let before = repo.regions.findings_count();
@@ -225,6 +227,7 @@ impl View {
     /// # Errors
     /// As for [`View::load`].
     pub fn again(mut self, repo: &Repo) -> Result<View> {
+        self.sources = repo.sources(repo.epochs());
         for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
             if !self.forgotten.contains(&sid) && is_marked(repo, sid, at) {
                 self.forgotten.insert(sid);
@@ -287,7 +290,8 @@ impl View {
 
     fn check_config(&self, repo: &Repo) -> Result<()> {
         // One region could have forged it; not all of them, while one is honest.
-        if !repo.usable().is_empty() && self.sealed_otherwise.covers(repo.usable()) {
+        let members = repo.usable().and(self.sources);
+        if !members.is_empty() && self.sealed_otherwise.covers(members) {
             let what = format!(
                 "rolled back: every region has a snapshot that is sealed with a newer key than those of configuration {}",
                 repo.config().0
@@ -296,7 +300,7 @@ impl View {
                 .advise("bring back a region that has the newest configuration; do not write with this one"));
         }
         let (number, digest) = repo.config();
-        let fresh = || self.snapshots.values().map(|s| s.manifest.fresh);
+        let fresh = || self.vouching().map(|s| s.manifest.fresh);
         if fresh().any(|known| known.config == number && known.digest != digest) {
             let what = format!("configuration {number} is not the one that snapshots vouch for");
             return Err(Error::new(Kind::Damage, what)
@@ -323,7 +327,7 @@ impl View {
                 || self.damaged.contains_key(&seen.sid)
         };
         let mut lost = BTreeSet::new();
-        for snapshot in self.snapshots.values() {
+        for snapshot in self.vouching() {
             for seen in snapshot.manifest.seen.iter().filter(|seen| !known(seen)) {
                 lost.insert(format!(
                     "snapshot {} is gone without a marker from every region; {} vouches for it",
@@ -332,12 +336,25 @@ impl View {
                 ));
             }
         }
-        let newest = self.snapshots.values().map(|s| s.manifest.fresh.epoch).max();
+        let newest = self.vouching().map(|s| s.manifest.fresh.epoch).max();
         if let Some(newest) = newest.filter(|newest| *newest > repo.epoch()) {
             let (newest, found) = (newest.0, repo.epoch().0);
             lost.insert(format!("snapshots vouch for epoch {newest}, but the newest to be found is {found}"));
         }
         self.lost = lost.into_iter().collect();
+    }
+
+    /// Snapshots that a member has. What only a region shows that is none can be restored, and says nothing of anything else:
+    /// it may have been made under configurations and epochs that do not count.
+    fn vouching(&self) -> impl Iterator<Item = &Snapshot> {
+        self.snapshots.values().filter(|s| !s.regions.and(self.sources).is_empty())
+    }
+
+    /// The same, newest first.
+    fn newest_vouching(&self) -> Vec<&Snapshot> {
+        let mut all = self.newest_first();
+        all.retain(|s| !s.regions.and(self.sources).is_empty());
+        all
     }
 
     /// Newest first.
@@ -347,15 +364,15 @@ impl View {
         all
     }
 
-    /// The newest snapshot of a source.
+    /// The newest snapshot of a source that a member has.
     pub fn latest_of(&self, source: &str) -> Option<&Snapshot> {
-        self.newest_first().into_iter().find(|s| s.manifest.source.name == source)
+        self.newest_vouching().into_iter().find(|s| s.manifest.source.name == source)
     }
 
     /// The heads that a new manifest vouches for: the newest of each source, newest first.
     pub fn heads(&self) -> Vec<Seen> {
         let mut sources = BTreeSet::new();
-        self.newest_first()
+        self.newest_vouching()
             .into_iter()
             .filter(|s| sources.insert(s.manifest.source.name.clone()))
             .take(crate::format::snapshot::SEEN_MAX)
