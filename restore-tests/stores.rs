@@ -7,6 +7,7 @@ mod gcs;
 mod http;
 mod proxy;
 mod servers;
+mod slow;
 
 use conformance::Subject;
 use holdfast::base::{Bucket, Place, Service};

@@ -175,6 +175,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "verify", &["verify", "--level", "ciphertext", "--repair"]);
+    run(&bench, c, "repair index", &["repair", "index"]);
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);

@@ -8,14 +8,14 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 /// A bench with regions in buckets.
-struct World {
-    bench: Bench,
-    urls: Vec<(&'static str, String)>,
-    source: PathBuf,
+pub struct World {
+    pub bench: Bench,
+    pub urls: Vec<(&'static str, String)>,
+    pub source: PathBuf,
 }
 
 impl World {
-    fn new(urls: Vec<(&'static str, String)>) -> World {
+    pub fn new(urls: Vec<(&'static str, String)>) -> World {
         let mut bench = Bench::in_memory(&[]);
         bench.make_key();
         let source = bench.path("source");
@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Runs with some of the regions; exit code and what was printed.
-    fn run(&self, regions: &[&str], args: &[&str]) -> (i32, Value) {
+    pub fn run(&self, regions: &[&str], args: &[&str]) -> (i32, Value) {
         self.run_as(WRITER, regions, args)
     }
 
@@ -49,30 +49,30 @@ impl World {
     }
 
     #[track_caller]
-    fn ok(&self, regions: &[&str], args: &[&str]) -> Value {
+    pub fn ok(&self, regions: &[&str], args: &[&str]) -> Value {
         let (code, value) = self.run(regions, args);
         assert_eq!(code, 0, "{args:?}: {value:#}");
         value
     }
 
     /// The newest snapshot, from these regions, is the source.
-    fn restores(&self, regions: &[&str], target: &str) {
+    pub fn restores(&self, regions: &[&str], target: &str) {
         self.ok(regions, &["restore", "latest", "--target", target]);
         assert_same(&self.source, &self.bench.path(target));
     }
 }
 
-fn requests(value: &Value, region: &str, kind: &str) -> u64 {
+pub fn requests(value: &Value, region: &str, kind: &str) -> u64 {
     let all = value["requests"].as_array().unwrap_or_else(|| panic!("no requests in {value:#}"));
     let of = all.iter().find(|of| of["region"] == region).unwrap_or_else(|| panic!("no {region} in {value:#}"));
     of[kind].as_u64().unwrap()
 }
 
-fn url(port: u16, rest: &str) -> String {
+pub fn url(port: u16, rest: &str) -> String {
     format!("s3://{rest}{}endpoint=http://127.0.0.1:{port}", if rest.contains('?') { "&" } else { "?" })
 }
 
-const ALL: [&str; 3] = ["a", "b", "c"];
+pub const ALL: [&str; 3] = ["a", "b", "c"];
 
 #[test]
 fn three_regions_of_which_one_dies_in_the_middle() {
@@ -97,7 +97,7 @@ fn three_regions_of_which_one_dies_in_the_middle() {
     ALL.iter().for_each(|region| world.restores(&[region], &format!("from-{region}")));
 
     fill(&world.source, 2, 40, 2_000_000);
-    proxy.kill_after("packs/", 1);
+    proxy.kill_after("PUT", "packs/", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", source]);
     assert_eq!((code, &value["behind"][0]["region"]), (4, &"b".into()), "{value:#}");
     assert!(requests(&value, "b", "retries") > 0, "{value:#}");

@@ -8,7 +8,7 @@ use crate::harness::noise;
 use bytes::Bytes;
 use holdfast::base::Place;
 use holdfast::error::Kind as Reaction;
-use holdfast::store::{Key, Prefix, Put, Store, StoreErrorKind as Kind, StoreSettings};
+use holdfast::store::{Key, Prefix, Put, State, Store, StoreErrorKind as Kind, StoreSettings};
 use std::time::{Duration, Instant};
 
 /// Everything, in front of a server that is there already.
@@ -103,7 +103,13 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(3600)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Throttled, Reaction::Retry), "{e}");
+        // It is not asked again for a while.
+        let e = store.get(&key, 1 << 20).await.unwrap_err();
+        assert_eq!((e.kind, e.lift().kind()), (Kind::NotAsked, Reaction::Retry), "{e}");
+        let read = store.meter().read();
+        assert_eq!((read.circuit, read.opened), (State::Open, 1));
         proxy.kill();
+        let store = Store::connect(&subject.place, false, &settings).unwrap();
         let begin = Instant::now();
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Unreachable, Reaction::Retry), "{e}");

@@ -79,6 +79,8 @@ pub enum Verb {
     Restore(Restore),
     /// Check that the copies are there and undamaged
     Verify(Verify),
+    /// Rebuild what is lost from what is left
+    Repair(Repair),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
     /// Holds: snapshots that must not be forgotten
@@ -297,6 +299,18 @@ pub struct Verify {
     /// place from another, and regions that lack something are brought up
     #[arg(long)]
     pub repair: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Repair {
+    #[command(subcommand)]
+    pub verb: RepairVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RepairVerb {
+    /// Lost index segments, from the packs themselves; what is damaged is mended by `verify --repair`
+    Index,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -67,6 +67,9 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Cat(args) => browse::cat(context, &args),
         Verb::Restore(args) => restore::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
+        Verb::Repair(args) => match args.verb {
+            args::RepairVerb::Index => repair::index(context),
+        },
         Verb::Forget(args) => forget::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),

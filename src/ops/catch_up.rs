@@ -40,13 +40,10 @@ fn holders(repo: &Repo, prefix: Prefix) -> Holders {
 /// Which regions list what, told apart by the size.
 fn holders_by_size(repo: &Repo, prefix: Prefix) -> BTreeMap<(Key, u64), RegionSet> {
     let mut found: BTreeMap<(Key, u64), RegionSet> = BTreeMap::new();
-    for ix in repo.usable().iter() {
-        match repo.regions.list(ix, prefix) {
-            Ok(listed) => listed.into_iter().for_each(|l| {
-                let at = found.entry((l.key, l.size)).or_default();
-                *at = at.with(ix);
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, listed) in repo.regions.list_all(repo.usable(), prefix) {
+        for line in listed {
+            let at = found.entry((line.key, line.size)).or_default();
+            *at = at.with(ix);
         }
     }
     found

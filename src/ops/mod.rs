@@ -1,18 +1,22 @@
 //! The operations, one file each: what the command line, and later the daemon and the API, can ask for.
 //! Here sources and repositories meet. No object key is built here but through `store::Key`.
 
+pub mod back_in_time;
 pub mod backup;
 pub mod browse;
 pub mod catch_up;
 pub mod compare;
 pub mod complete;
 pub mod forget;
+pub mod gather;
+pub mod harm;
 pub mod hold;
 pub mod ledger;
 pub mod live;
 pub mod not_begun;
 pub mod record;
 pub mod repair;
+pub mod repair_index;
 pub mod restore;
 pub mod retain;
 pub mod scrub;

@@ -274,6 +274,9 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = RATE))]
     pub rate: Option<String>,
+    /// Whether what is damaged or missing in one region is put back from another. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<bool>,
 }
 
 /// How deep a check looks.

@@ -6,7 +6,10 @@
 //! that fails the check is recorded and the next region is asked.
 
 mod findings;
+mod haste;
+mod reads;
 mod set;
+mod together;
 mod upload;
 
 pub use findings::{Finding, Flaw, Wrong};
@@ -21,9 +24,12 @@ use crate::store::{Key, Listed, Meter, Prefix, Put, Replaced, Store, StoreSettin
 use bytes::Bytes;
 use findings::Found;
 use futures_util::future::join_all;
+use haste::Haste;
+use reads::{Answers, Hedges};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// Most regions of a repository.
 pub const REGIONS_MAX: usize = 32;
@@ -50,6 +56,9 @@ pub struct Region {
     failed: Mutex<Option<Error>>,
     read_only: Mutex<Option<Error>>,
     pace: Mutex<Option<Arc<Pace>>>,
+    /// Set when it is not waited for any more in this run.
+    dropped: watch::Sender<bool>,
+    answers: Answers,
 }
 
 /// All regions of one repository.
@@ -58,6 +67,8 @@ pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
     found: Found,
+    haste: Haste,
+    hedges: Hedges,
 }
 
 /// Locks whatever happened to the last holder: the data behind our locks is valid at every step.
@@ -70,7 +81,8 @@ impl Regions {
     /// With `create` folders are made.
     pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
         let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
-        Regions { all, handle: handle.clone(), found: Found::default() }
+        let haste = Haste::new(addresses.len().min(REGIONS_MAX));
+        Regions { all, handle: handle.clone(), found: Found::default(), haste, hedges: Hedges::default() }
     }
 
     /// How many.
@@ -127,6 +139,13 @@ impl Regions {
     /// Records something wrong with one copy, once.
     pub fn record(&self, ix: usize, object: &str, what: impl Into<Wrong>) {
         self.found.record(&self.all[ix].name, object, what.into());
+    }
+
+    /// Records that an object could not be read. A bucket that does not answer says nothing of its objects.
+    pub fn record_unread(&self, ix: usize, key: &Key, e: &Error) {
+        if !(self.all[ix].bucket && e.kind() == Kind::Retry) {
+            self.record(ix, &key.path(), e);
+        }
     }
 
     /// Takes packs for damaged that were found to be so by somebody else, without recording it again.
@@ -228,8 +247,7 @@ impl Regions {
     /// # Errors
     /// Missing, shorter, or the store failed.
     pub fn get_range(&self, ix: usize, key: &Key, offset: u64, len: u64) -> Result<Bytes> {
-        let store = self.store(ix)?;
-        self.handle.block_on(store.get_range(key, offset, len)).map_err(|e| e.lift().at(self.label(ix)))
+        self.handle.block_on(self.fetch(ix, key, &(offset..offset.saturating_add(len))))
     }
 
     /// As [`Regions::get`], into a buffer that keeps its memory for the next read.
@@ -282,7 +300,7 @@ impl Regions {
                     }
                 },
             };
-            self.record(ix, &key.path(), &failed);
+            self.record_unread(ix, key, &failed);
             last = Some(failed);
         }
         Err(last.unwrap_or_else(|| Error::new(Kind::Retry, "no region can be reached").at(key)))
@@ -307,8 +325,12 @@ impl Regions {
     /// # Errors
     /// The listing is incomplete.
     pub fn list(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
+        self.handle.block_on(self.list_one(ix, prefix))
+    }
+
+    async fn list_one(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
         let store = self.store(ix)?;
-        let (known, junk) = self.handle.block_on(store.list(prefix)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let (known, junk) = store.list(prefix).await.map_err(|e| e.lift().at(self.label(ix)))?;
         for name in junk {
             self.record(ix, &name, "not an object of this format; ignored");
         }
@@ -318,18 +340,27 @@ impl Regions {
     /// What several regions list, with those that list it. A region that cannot be listed is marked as failed.
     pub fn listed(&self, among: RegionSet, prefix: Prefix) -> BTreeMap<Key, RegionSet> {
         let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
-        for ix in among.iter() {
-            match self.list(ix, prefix) {
-                Ok(lines) => {
-                    for line in lines {
-                        let at = found.entry(line.key).or_default();
-                        *at = at.with(ix);
-                    }
-                }
-                Err(e) => self.fail(ix, e),
+        for (ix, lines) in self.list_all(among, prefix) {
+            for line in lines {
+                let at = found.entry(line.key).or_default();
+                *at = at.with(ix);
             }
         }
         found
+    }
+
+    /// Lists several regions at once. One that cannot be listed is marked as failed.
+    pub fn list_all(&self, among: RegionSet, prefix: Prefix) -> Vec<(usize, Vec<Listed>)> {
+        let lists = self.handle.block_on(self.together(among, |ix| self.list_one(ix, prefix)));
+        let mut listed = Vec::new();
+        for (ix, list) in lists {
+            match list {
+                Ok(lines) => listed.push((ix, lines)),
+                Err(e) => self.fail(ix, e),
+            }
+        }
+        listed.sort_by_key(|(ix, _)| *ix);
+        listed
     }
 
     /// From now on writes to each region keep to a pace of its own, on average: an object is written at once.
@@ -348,8 +379,11 @@ impl Regions {
 
     async fn put_one(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         let store = self.store(ix)?;
-        self.paced(ix, bytes.len()).await;
-        store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+        let put = async {
+            self.paced(ix, bytes.len()).await;
+            store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+        };
+        self.unless_dropped(ix, put).await
     }
 
     /// Creates an object in one region.
@@ -380,22 +414,23 @@ impl Regions {
     }
 
     async fn put_all_async(&self, among: RegionSet, key: &Key, bytes: &Bytes) -> RegionSet {
-        let puts = among.iter().filter(|ix| *ix < self.all.len()).map(|ix| async move {
-            match self.put_one(ix, key, bytes).await {
-                Ok(Put::Created | Put::Same) => Some(ix),
-                Ok(Put::Other) => {
-                    let what = "another object stands at this key";
-                    self.record(ix, &key.path(), what);
-                    self.fail(ix, Error::new(Kind::Damage, what).at(key).at(self.label(ix)));
-                    None
-                }
-                Err(e) => {
-                    self.fail(ix, e);
-                    None
-                }
+        let puts = self.together(among, |ix| self.put_one(ix, key, bytes)).await;
+        RegionSet::of(puts.into_iter().filter_map(|(ix, put)| self.stands(ix, key, put).then_some(ix)))
+    }
+
+    /// Whether an object stands in a region now; one in which it could not be created is marked as failed.
+    fn stands(&self, ix: usize, key: &Key, put: Result<Put>) -> bool {
+        let e = match put {
+            Ok(Put::Created | Put::Same) => return true,
+            Ok(Put::Other) => {
+                let what = "another object stands at this key";
+                self.record(ix, &key.path(), what);
+                Error::new(Kind::Damage, what).at(key).at(self.label(ix))
             }
-        });
-        RegionSet::of(join_all(puts).await.into_iter().flatten())
+            Err(e) => e,
+        };
+        self.fail(ix, e);
+        false
     }
 }
 
@@ -420,6 +455,8 @@ fn connect_one(address: &Address, create: bool) -> Region {
         failed: Mutex::new(failed),
         read_only: Mutex::default(),
         pace: Mutex::default(),
+        dropped: watch::Sender::new(false),
+        answers: Answers::default(),
     }
 }
 
@@ -446,7 +483,9 @@ async fn mark_of(regions: &Regions, ix: usize) -> Result<RegionMark> {
         true => "is the URL right? `holdfast init` creates a repository",
         false => "is the disk mounted, the path right? `holdfast init` creates a repository",
     };
+    let begin = tokio::time::Instant::now();
     let read = regions.store(ix)?.get(&Key::Region, MARK_BYTES_MAX).await.map_err(|e| e.lift().at(&label));
+    regions.all[ix].answers.note(begin.elapsed());
     let bytes = read.map_err(|e| match e.kind() {
         Kind::NotFound => Error::new(Kind::NoRepository, "there is no repository here").at(&label).advise(advice),
         _ => e,

@@ -191,16 +191,8 @@ impl Epochs {
 
 /// What each region lists under `epochs/`. A region that cannot be listed is marked as failed.
 fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
-    let mut all = BTreeMap::new();
-    for ix in among.iter() {
-        match regions.list(ix, Prefix::Epochs) {
-            Ok(listed) => {
-                all.insert(ix, listed.into_iter().map(|l| l.key).collect());
-            }
-            Err(e) => regions.fail(ix, e),
-        }
-    }
-    all
+    let listed = regions.list_all(among, Prefix::Epochs).into_iter();
+    listed.map(|(ix, lines)| (ix, lines.into_iter().map(|line| line.key).collect())).collect()
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {

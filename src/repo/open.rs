@@ -218,17 +218,8 @@ pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
 
 /// Every slot id of any region.
 pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> {
-    let mut ids = BTreeSet::new();
-    for ix in among.iter() {
-        match regions.list(ix, Prefix::Keys) {
-            Ok(listed) => ids.extend(listed.iter().filter_map(|l| match l.key {
-                Key::Slot(id) => Some(id),
-                _ => None,
-            })),
-            Err(e) => regions.fail(ix, e),
-        }
-    }
-    ids
+    let listed = regions.list_all(among, Prefix::Keys).into_iter().flat_map(|(_, lines)| lines);
+    listed.filter_map(|line| if let Key::Slot(id) = line.key { Some(id) } else { None }).collect()
 }
 
 fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
@@ -359,15 +350,12 @@ fn nothing_lists(before: ConfigNo) -> Error {
 /// neighbour, and the suffixes before it may be free.
 fn config_places(regions: &Regions) -> BTreeMap<(ConfigNo, u32), RegionSet> {
     let mut places: BTreeMap<(ConfigNo, u32), RegionSet> = BTreeMap::new();
-    for ix in regions.healthy().iter() {
-        match regions.list(ix, Prefix::Config) {
-            Ok(listed) => listed.iter().for_each(|line| {
-                if let Key::Config(number, suffix) = line.key {
-                    let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
-                    *at = at.with(ix);
-                }
-            }),
-            Err(e) => regions.fail(ix, e),
+    for (ix, listed) in regions.list_all(regions.healthy(), Prefix::Config) {
+        for line in listed {
+            if let Key::Config(number, suffix) = line.key {
+                let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
+                *at = at.with(ix);
+            }
         }
     }
     places

@@ -13,7 +13,7 @@ use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
 use crate::format::pack;
 use crate::region::{self, RegionSet, lock};
 use crate::store::Key;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -159,22 +159,64 @@ impl Reader {
     ) -> Result<T> {
         let key = Key::Pack(at.pack.name);
         let regions = &self.repo.regions;
+        let mut order = self.order(at.regions);
+        if let Some((ix, read)) = self.first_of(&order, at) {
+            match self.opened(at, ix, read, &mut open) {
+                Err(e) if order.len() == 1 => return Err(e),
+                Err(_) => order.retain(|other| *other != ix),
+                done => return done,
+            }
+        }
         let keys = RefCell::new(None);
         let fetch = |ix| {
             *keys.borrow_mut() = Some(self.pack_keys(&at.pack.name, ix)?);
             regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len))
         };
-        regions.read_among(self.order(at.regions), &key, fetch, |bytes| match &*keys.borrow() {
+        regions.read_among(order, &key, fetch, |bytes| match &*keys.borrow() {
             Some(keys) => open(keys, &mut BytesMut::from(bytes)),
             None => Err(FormatError::WrongKey),
         })
     }
 
-    /// Usable regions: those that should have it first.
+    /// A record, and the header of its pack where that is not known, from the first region or a quicker one.
+    fn first_of(&self, order: &[usize], at: &Located) -> Option<(usize, Result<Vec<Bytes>>)> {
+        let begin = u64::from(at.place.offset);
+        let mut ranges = vec![begin..begin + u64::from(at.place.record_len)];
+        let first = order.first().copied()?;
+        if lock(&self.keys).get(&(at.pack.name, first)).is_none() {
+            ranges.push(0..HEADER_BYTES as u64);
+        }
+        self.repo.regions.get_ranges_from(order, &Key::Pack(at.pack.name), &ranges)
+    }
+
+    /// Opens what one region gave; what is wrong with it is recorded.
+    fn opened<T>(
+        &self,
+        at: &Located,
+        ix: usize,
+        read: Result<Vec<Bytes>>,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Result<T> {
+        let (key, regions) = (Key::Pack(at.pack.name), &self.repo.regions);
+        let parts = read.inspect_err(|e| regions.record_unread(ix, &key, e))?;
+        let wrong = |why: FormatError| {
+            regions.record(ix, &key.path(), &why);
+            region::lift(why).at(key).at(format!("region {}", regions.region(ix).name))
+        };
+        let keys = match parts.get(1) {
+            Some(header) => self.keep_keys(&at.pack.name, ix, header).map_err(wrong)?,
+            None => self.pack_keys(&at.pack.name, ix).inspect_err(|e| regions.record_unread(ix, &key, e))?,
+        };
+        let record = parts.into_iter().next().unwrap_or_default();
+        open(&keys, &mut BytesMut::from(record)).map_err(wrong)
+    }
+
+    /// Usable regions: those that should have it first, and of these the cheapest.
     pub fn order(&self, listed: RegionSet) -> Vec<usize> {
         let usable = self.repo.usable();
-        let first = usable.iter().filter(|ix| listed.has(*ix));
-        first.chain(usable.iter().filter(|ix| !listed.has(*ix))).collect()
+        let mut order: Vec<usize> = usable.iter().collect();
+        order.sort_by_cached_key(|ix| (!listed.has(*ix), self.repo.regions.cost(*ix)));
+        order
     }
 
     /// The keys of a region's copy of a pack, from its header. Each copy has its own say: the header of another
@@ -187,7 +229,11 @@ impl Reader {
             return Ok(hit);
         }
         let bytes = self.repo.regions.get_range(ix, &Key::Pack(*name), 0, HEADER_BYTES as u64)?;
-        let keys = Arc::new(keys_of(&self.repo, &bytes).map_err(region::lift)?);
+        self.keep_keys(name, ix, &bytes).map_err(region::lift)
+    }
+
+    fn keep_keys(&self, name: &PackName, ix: usize, header: &[u8]) -> std::result::Result<Arc<ObjectKeys>, FormatError> {
+        let keys = Arc::new(keys_of(&self.repo, header)?);
         lock(&self.keys).put((*name, ix), Arc::clone(&keys));
         Ok(keys)
     }

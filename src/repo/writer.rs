@@ -228,9 +228,9 @@ impl<'r> Writer<'r> {
         // the disk may be full.
         let mut confirmed = Ok(());
         while !lock(&self.ledger).sent.is_empty() {
-            match self.uploader.done.recv() {
-                Ok(done) => confirmed = confirmed.and(self.confirm(done)),
-                Err(_) => return Err(Error::new(Kind::Bug, "uploads ended early")),
+            match self.uploader.wait() {
+                Some(done) => confirmed = confirmed.and(self.confirm(done)),
+                None => return Err(Error::new(Kind::Bug, "uploads ended early")),
             }
         }
         confirmed?;

@@ -4,6 +4,7 @@
 //! a store that asks to be left alone is, by all who want something of it. Creates are conditional, and one that may
 //! have been made by an attempt whose answer was lost is looked at before it is believed.
 
+use super::circuit::Circuit;
 use super::connect::{Client, Connected};
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind as Kind};
@@ -211,6 +212,10 @@ impl Bucket {
         F: Future<Output = Result<T, Attempt>>,
     {
         let begin = Instant::now();
+        let circuit = &self.counts.circuit;
+        circuit.admit(begin).map_err(|why| StoreError::new(Kind::NotAsked, action, object, why))?;
+        // Whoever waits for this call no longer, for another region was quicker, has tried nothing.
+        let _trial = Trial(circuit);
         let mut pause = PAUSE_FIRST;
         loop {
             self.wait_until_allowed().await;
@@ -219,17 +224,29 @@ impl Bucket {
             let verdict = match done {
                 Ok(Ok(value)) => {
                     self.answered.store(true, Ordering::Relaxed);
+                    circuit.answered();
                     return Ok(value);
                 }
-                Ok(Err(Attempt::Final(e))) => return Err(e),
+                Ok(Err(Attempt::Final(e))) => {
+                    circuit.answered();
+                    return Err(e);
+                }
                 Ok(Err(Attempt::Store(e))) => judge(&e, seen.take()),
                 Err(_) => Verdict::too_slow(self.patience.attempt),
             };
             let asked = verdict.retry_after.unwrap_or_default();
             let wait = jittered(pause).max(asked);
             let patience = self.patience_for(verdict.kind);
-            if !verdict.again || begin.elapsed() + wait > patience {
-                return Err(verdict.error(action, object));
+            if !verdict.again || begin.elapsed() + wait > patience || circuit.gave_up() {
+                let silent =
+                    matches!(verdict.kind, Kind::Unreachable | Kind::TimedOut | Kind::Throttled | Kind::Failed);
+                let away = verdict.again && silent;
+                let e = verdict.error(action, object);
+                match away {
+                    true => circuit.failed(Instant::now(), &e.to_string()),
+                    false => circuit.answered(),
+                }
+                return Err(e);
             }
             let end = Instant::now() + wait;
             if asked > Duration::ZERO {
@@ -256,6 +273,15 @@ impl Bucket {
         if let Some(end) = end {
             sleep_until(end).await;
         }
+    }
+}
+
+/// A call, for the breaker: it may be the one by which it is tried whether the store answers again.
+struct Trial<'c>(&'c Circuit);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.abandoned(Instant::now());
     }
 }
 

@@ -1,5 +1,6 @@
 //! How many requests were made of a store, by kind: they are what an object store charges for.
 
+use super::circuit::{Circuit, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,10 @@ pub struct Requests {
     pub delete: u64,
     /// Calls made again after a failure; each made at least one of the requests above, or tried to.
     pub retries: u64,
+    /// How the breaker is.
+    pub circuit: State,
+    /// How often it opened.
+    pub opened: u64,
 }
 
 impl std::ops::AddAssign for Requests {
@@ -43,6 +48,9 @@ impl std::ops::AddAssign for Requests {
         self.list += other.list;
         self.delete += other.delete;
         self.retries += other.retries;
+        // Of several clients of one region, one that does not get through is what is told.
+        self.circuit = if other.circuit == State::Closed { self.circuit } else { other.circuit };
+        self.opened += other.opened;
     }
 }
 
@@ -67,6 +75,7 @@ impl Meter {
 pub struct Counts {
     by_kind: [AtomicU64; 5],
     retries: AtomicU64,
+    pub(super) circuit: Circuit,
 }
 
 impl Counts {
@@ -79,6 +88,7 @@ impl Counts {
     }
 
     pub(super) fn read(&self) -> Requests {
+        let (circuit, opened) = self.circuit.read();
         let of = |request: Request| self.by_kind[request as usize].load(Ordering::Relaxed);
         Requests {
             put: of(Request::Put),
@@ -87,6 +97,8 @@ impl Counts {
             list: of(Request::List),
             delete: of(Request::Delete),
             retries: self.retries.load(Ordering::Relaxed),
+            circuit,
+            opened,
         }
     }
 }

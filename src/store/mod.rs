@@ -5,6 +5,7 @@
 //! The store sees no plaintext. This is the only place that knows the crate `object_store`.
 
 mod bucket;
+mod circuit;
 mod connect;
 mod counts;
 mod direct;
@@ -16,6 +17,7 @@ mod settings;
 mod verdict;
 mod wire;
 
+pub use circuit::State;
 pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
 pub use key::{Key, Prefix};

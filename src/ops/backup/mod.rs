@@ -197,6 +197,7 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     options.walk.skip = repo.regions.identities();
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
     let walker = Walker::new(&paths, options.walk.clone())?;
+    repo.regions.hurry(repo.copies_min);
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
     let view = View::recall(repo)?;

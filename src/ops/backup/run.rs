@@ -138,14 +138,7 @@ impl Run<'_> {
             return None;
         }
         let mut everywhere: Option<HashMap<PackName, u64>> = None;
-        for ix in used {
-            let listed = match self.repo.regions.list(ix, Prefix::Packs) {
-                Ok(listed) => listed,
-                Err(e) => {
-                    self.repo.regions.fail(ix, e);
-                    continue;
-                }
-            };
+        for (_, listed) in self.repo.regions.list_all(used, Prefix::Packs) {
             let here = listed.iter().filter_map(|l| match l.key {
                 Key::Pack(name) => Some((name, l.size)),
                 _ => None,

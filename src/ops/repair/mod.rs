@@ -14,6 +14,7 @@ pub use judge::Judge;
 
 use super::catch_up::{self, CaughtUp};
 use super::complete::{self, Known};
+use super::gather::gather;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
 use super::verify::parallel;
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex};
 /// What became of one damaged object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
-    /// A good copy stands there now: from which region, and whether the store keeps the damaged one as an older version.
+    /// A good copy stands there now: from which region or regions, and whether the store keeps the damaged one as an older version.
     PutBack {
         /// The region that it came from.
         from: String,
@@ -296,7 +297,7 @@ impl Work<'_> {
         {
             return Ok(done);
         }
-        let Some((from, good)) = self.good(*ix, key) else {
+        let Some((from, good)) = self.good(*ix, key).or_else(|| self.gathered(*ix, key, &there)) else {
             return Ok(Done::Left("no region has it whole".into()));
         };
         if let Some(why) = self.not_yet(*ix, key, &good, reader)? {
@@ -319,7 +320,7 @@ impl Work<'_> {
         if back != good {
             return Ok(Done::Left("it was put back, and the region does not show what was put".into()));
         }
-        Ok(Done::PutBack { from: regions.region(from).name.clone(), version_kept })
+        Ok(Done::PutBack { from: self.names(from), version_kept })
     }
 
     /// What is never put back.
@@ -362,7 +363,7 @@ impl Work<'_> {
     }
 
     /// A copy that is the object of this key, from another region. A snapshot comes before the end of its session.
-    fn good(&self, ix: usize, key: &Key) -> Option<(usize, Bytes)> {
+    fn good(&self, ix: usize, key: &Key) -> Option<(RegionSet, Bytes)> {
         let mut end = None;
         for from in self.with.regions.healthy().without(ix).iter() {
             let Ok(bytes) = self.with.regions.get(from, key, OBJECT_BYTES_MAX as u64) else { continue };
@@ -371,11 +372,37 @@ impl Work<'_> {
                 continue;
             }
             match key {
-                Key::Snapshot(_) if self.manifest(key, &bytes).is_none() => end = end.or(Some((from, bytes))),
-                _ => return Some((from, bytes)),
+                Key::Snapshot(_) if self.manifest(key, &bytes).is_none() => {
+                    end = end.or(Some((RegionSet::of([from]), bytes)));
+                }
+                _ => return Some((RegionSet::of([from]), bytes)),
             }
         }
         end
+    }
+
+    /// A pack that no region has whole, from the pieces that are good.
+    fn gathered(&self, ix: usize, key: &Key, there: &There) -> Option<(RegionSet, Bytes)> {
+        let (repo, Key::Pack(name)) = (self.with.judge.repo()?, key) else { return None };
+        let mut copies = Vec::new();
+        if let There::Bytes(bytes, _) = there {
+            copies.push((ix, bytes.clone()));
+        }
+        for other in self.with.regions.healthy().without(ix).iter() {
+            if let Ok(bytes) = self.with.regions.get(other, key, OBJECT_BYTES_MAX as u64) {
+                self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                copies.push((other, bytes));
+            }
+        }
+        let (at, bytes): (Vec<usize>, Vec<Bytes>) = copies.into_iter().unzip();
+        let (whole, used) = gather(repo, name, &bytes)?;
+        let from = at.iter().zip(used).filter(|(_, used)| *used).map(|(ix, _)| *ix);
+        Some((RegionSet::of(from), whole.into()))
+    }
+
+    fn names(&self, from: RegionSet) -> String {
+        let names: Vec<&str> = from.iter().map(|ix| self.with.regions.region(ix).name.as_str()).collect();
+        names.join(" and ")
     }
 
     fn manifest(&self, key: &Key, bytes: &[u8]) -> Option<Manifest> {

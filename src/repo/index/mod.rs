@@ -141,14 +141,11 @@ pub fn open_segment(repo: &Repo, key: &Key, bytes: &[u8]) -> std::result::Result
 /// Which segments each region lists.
 pub fn listed(repo: &Repo) -> Listing {
     let mut found = Listing::new();
-    for ix in repo.usable().iter() {
-        match repo.regions.list(ix, Prefix::Index) {
-            Ok(lines) => lines.iter().for_each(|line| {
-                if let Key::Index(name) = line.key {
-                    found.entry(name).or_default().add(line.size, ix);
-                }
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in repo.regions.list_all(repo.usable(), Prefix::Index) {
+        for line in lines {
+            if let Key::Index(name) = line.key {
+                found.entry(name).or_default().add(line.size, ix);
+            }
         }
     }
     found

@@ -66,21 +66,16 @@ struct Places {
 
 fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, Places> {
     let mut found: BTreeMap<SessionId, Places> = BTreeMap::new();
-    for ix in repo.usable().iter() {
+    for (ix, listed) in repo.regions.list_all(repo.usable(), prefix) {
         let id = repo.regions.region(ix).id;
-        match repo.regions.list(ix, prefix) {
-            Ok(listed) => {
-                for line in listed {
-                    let (Key::Snapshot(sid) | Key::Forgotten(sid)) = line.key else { continue };
-                    let time = TimeMs(line.modified);
-                    let none = Places { at: RegionSet::NONE, earliest: time, all: Vec::new(), known: true };
-                    let places = found.entry(sid).or_insert(none);
-                    (places.at, places.earliest) = (places.at.with(ix), places.earliest.min(time));
-                    places.known &= id.is_some();
-                    places.all.extend(id.map(|region| Place { region, size: line.size, modified: line.modified }));
-                }
-            }
-            Err(e) => repo.regions.fail(ix, e),
+        for line in listed {
+            let (Key::Snapshot(sid) | Key::Forgotten(sid)) = line.key else { continue };
+            let time = TimeMs(line.modified);
+            let none = Places { at: RegionSet::NONE, earliest: time, all: Vec::new(), known: true };
+            let places = found.entry(sid).or_insert(none);
+            (places.at, places.earliest) = (places.at.with(ix), places.earliest.min(time));
+            places.known &= id.is_some();
+            places.all.extend(id.map(|region| Place { region, size: line.size, modified: line.modified }));
         }
     }
     found

@@ -1,0 +1,91 @@
+//! The same call made of several regions at once, and how long those are waited for that are slower than enough others.
+
+use super::{RegionSet, Regions};
+use crate::error::{Error, Kind, Result};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::future::Future;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// It is waited at least so long for any of them each time, so that one whose time is over is not given up for nothing.
+const SLACK: Duration = Duration::from_millis(50);
+
+impl Regions {
+    /// From now on no region is waited for long that is slower than `needed` others: what it lacks is brought to it
+    /// another time.
+    pub fn hurry(&self, needed: usize) {
+        self.haste.begin(Instant::now(), needed);
+    }
+
+    /// Ends the waiting for a region in this run: whatever is under way to it is given up.
+    pub(super) fn drop_behind(&self, ix: usize) {
+        let waited = self.haste.held(ix).as_secs_f64();
+        let what = format!("fell behind: the run waited {waited:.1} s for it alone, and goes on without it");
+        self.fail(ix, Error::new(Kind::Retry, what).at(self.label(ix)));
+        self.all[ix].dropped.send_replace(true);
+    }
+
+    /// The result of a call, or an error once its region is not waited for any more.
+    pub(super) async fn unless_dropped<T>(&self, ix: usize, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut dropped = self.all[ix].dropped.subscribe();
+        tokio::select! {
+            biased;
+            done = call => done,
+            // The sender lives as long as the region.
+            _ = dropped.wait_for(|dropped| *dropped) => Err(self.unreachable(ix)),
+        }
+    }
+
+    /// Makes a call of each region at once. Where as many as are needed have done well, the others are waited for only as
+    /// long as they may hold the run up.
+    pub(super) async fn together<T, F>(&self, among: RegionSet, call: impl Fn(usize) -> F) -> Vec<(usize, Result<T>)>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut waiting = RegionSet::of(among.iter().filter(|ix| *ix < self.all.len()));
+        let one = |ix| {
+            let call = call(ix);
+            async move { (ix, self.unless_dropped(ix, call).await) }
+        };
+        let mut calls: FuturesUnordered<_> = waiting.iter().map(one).collect();
+        let (mut done, mut well, mut since) = (Vec::new(), 0, None);
+        while !waiting.is_empty() {
+            if self.haste.needed().is_some_and(|needed| well >= needed) {
+                since.get_or_insert_with(Instant::now);
+            }
+            let next = match since {
+                Some(since) => timeout(self.least_left(waiting, since), calls.next()).await,
+                None => Ok(calls.next().await),
+            };
+            match next {
+                Ok(Some((ix, result))) => {
+                    waiting = waiting.without(ix);
+                    well += usize::from(result.is_ok());
+                    if let Some(since) = since {
+                        self.haste.hold(ix, since.elapsed());
+                    }
+                    done.push((ix, result));
+                }
+                Ok(None) => break,
+                Err(_) => self.drop_slowest(waiting, since),
+            }
+        }
+        done
+    }
+
+    /// How long it may still be waited for the first of these to be given up.
+    fn least_left(&self, waiting: RegionSet, since: Instant) -> Duration {
+        let now = Instant::now();
+        let left = waiting.iter().map(|ix| self.haste.left(ix, now)).min().unwrap_or(Duration::MAX);
+        left.max(SLACK).saturating_sub(now.saturating_duration_since(since))
+    }
+
+    /// Gives those up whose time is over.
+    fn drop_slowest(&self, waiting: RegionSet, since: Option<Instant>) {
+        let (now, waited) = (Instant::now(), since.map(|since| since.elapsed()).unwrap_or_default());
+        for ix in waiting.iter().filter(|ix| self.haste.left(*ix, now).max(SLACK) <= waited) {
+            self.haste.hold(ix, waited);
+            self.drop_behind(ix);
+        }
+    }
+}
