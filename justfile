@@ -24,13 +24,17 @@ lengths:
 year:
     HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
-# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 8 GB of memory.
+# The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}
 
 # One round of the race on sources and random data.
 race-quick:
     scripts/race --rounds 1 --corpora sources,random
+
+# Huge single cases (20 GiB half sparse, a million files, 2 TiB sparse): 31 GB of disk, removed again.
+huge *args:
+    scripts/huge {{args}}
 
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:

@@ -184,6 +184,8 @@ fn main() -> Done<()> {
     let step = (chunks / LOOKUPS).max(1);
     let hit = |n: u64| id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % chunks);
     let hits: Vec<ChunkId> = (0..LOOKUPS.min(chunks)).map(hit).collect();
+    // As a re-read asks: pack after pack.
+    let in_order: Vec<ChunkId> = (0..LOOKUPS.min(chunks)).map(id).collect();
     let misses: Vec<ChunkId> = (0..LOOKUPS).map(|n| id((1 << 60) + n * step)).collect();
     let synthetic = Synthetic { chunks };
     let listing = synthetic.listing();
@@ -197,6 +199,7 @@ fn main() -> Done<()> {
     for round in ["first", "then"] {
         println!("misses, {round:<7} {:>10.0} a second", look_up(&index, &misses, false)?);
         println!("hits, {round:<9} {:>10.0} a second", look_up(&index, &hits, true)?);
+        println!("by pack, {round:<6} {:>10.0} a second", look_up(&index, &in_order, true)?);
     }
     println!("in memory after {:>10.2} bytes a chunk", grown(memory()?));
     drop(index);

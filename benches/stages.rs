@@ -2,15 +2,24 @@
 //!
 //! `cargo bench --bench stages [DIR]` needs about 2 GB in `/dev/shm` and a quiet machine. Text comes from the files below DIR
 //! (default: the sources of crates that cargo unpacked). Prints the best of several rounds as gigabytes a second, or
-//! microseconds an item, and the seconds that follow from them for a gigabyte.
+//! microseconds an item, and then the roofline that follows from them, as a Markdown table: seconds for a gigabyte if the
+//! processors are always busy with these stages and with nothing else.
 
-use holdfast::base::{ChunkId, Domain, KeyEpoch, RepoId};
+use holdfast::base::{
+    ChunkId, ConfigNo, Digest, Domain, Env, Epoch, Generation, KeyEpoch, PackName, RepoId, SegmentName, SessionId,
+    WriterId,
+};
 use holdfast::chunk::{Codec, Coder, Compression, Cutter, IdKey};
 use holdfast::crypto::{BulkCipher, Secret};
 use holdfast::error::Result as Held;
 use holdfast::format::envelope::{Header, Kind};
-use holdfast::format::pack::PackWriter;
-use holdfast::format::tree::{Entry, EntryType};
+use holdfast::format::index::{PackLine, Place, Segment, encode_packs, encode_places};
+use holdfast::format::pack::{PackWriter, check_name};
+use holdfast::format::signed::Fresh;
+use holdfast::format::tree::Entry;
+use holdfast::region::RegionSet;
+use holdfast::repo::index::cache::Cache;
+use holdfast::repo::index::{Content, Index, Listing, Source};
 use holdfast::repo::tree::{DirWriter, PageSink};
 use holdfast::source::files::{
     DirHandle, Event, RestoreOptions, Target, TargetDir, TargetFile, WalkOptions, Walker, open,
@@ -31,6 +40,7 @@ const DATA_BYTES: usize = 256 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
 const PACK_BYTES: usize = 32 << 20;
 const FILES_MAX: usize = 20_000;
+const FILES_A_DIR: usize = 32;
 
 /// Seconds of the quickest round.
 fn best(mut act: impl FnMut() -> Done<()>) -> Done<f64> {
@@ -49,8 +59,10 @@ fn bytes(name: &str, count: usize, seconds: f64) -> f64 {
     seconds / count as f64 * 1e9
 }
 
-fn items(name: &str, count: usize, seconds: f64) {
+/// Prints a stage, and returns seconds an item.
+fn items(name: &str, count: usize, seconds: f64) -> f64 {
     println!("{name:<44} {:>8.2} µs each, of {count}", seconds / count as f64 * 1e6);
+    seconds / count as f64
 }
 
 fn random() -> Vec<u8> {
@@ -196,6 +208,85 @@ fn packing(data: &[u8]) -> Done<f64> {
     Ok(bytes("pack: copy, seal, hash", data.len(), seconds))
 }
 
+/// The hash of a pack that is read back, by the program's own check of its name.
+fn pack_hash(data: &[u8]) -> Done<f64> {
+    let name = |part: &[u8]| PackName(*blake3::hash(part).as_bytes());
+    let names: Vec<PackName> = data.chunks(PACK_BYTES).map(name).collect();
+    let seconds = best(|| {
+        for (part, name) in data.chunks(PACK_BYTES).zip(&names) {
+            check_name(name, part).map_err(|_| "a pack's name")?;
+        }
+        Ok(())
+    })?;
+    Ok(bytes("hash of a pack", data.len(), seconds))
+}
+
+/// Entries of the index that is asked.
+const ENTRIES: u64 = 1 << 20;
+
+/// One segment, made up.
+struct Made;
+
+impl Source for Made {
+    fn read(&self, _: SegmentName, _: RegionSet) -> Option<Content> {
+        let packs: Vec<PackLine> = (0..ENTRIES / 32)
+            .map(|n| PackLine { name: PackName(*entry_id(!n).bytes()), size: 1, tree: false })
+            .collect();
+        let place = |n: u64| Place {
+            id: entry_id(n),
+            pack: (n / 32) as u32,
+            offset: ((n % 32) << 20) as u32,
+            record_len: 1 << 20,
+            number: (n % 32) as u32,
+            inside: None,
+            len: 1 << 20,
+        };
+        let mut places: Vec<Place> = (0..ENTRIES).map(place).collect();
+        let segment = Segment {
+            fresh: Fresh { config: ConfigNo(1), digest: Digest::ZERO, epoch: Epoch(1) },
+            sid: SessionId([1; 16]),
+            generation: Generation(1),
+            domain: Domain(0),
+            packs: encode_packs(&packs).into(),
+            entries: encode_places(&mut places).into(),
+        };
+        Some(Content { segment, packs, writer: WriterId([0; 16]), size: 1 })
+    }
+
+    fn trusts(&self, _: &WriterId) -> bool {
+        true
+    }
+
+    fn odd(&self, _: SegmentName, _: RegionSet) {}
+
+    fn whole(&self) -> bool {
+        true
+    }
+}
+
+fn entry_id(n: u64) -> ChunkId {
+    ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+/// Look-ups in a local index of a million chunks; seconds for one that is there.
+fn looking_up(scratch: &Path) -> Done<f64> {
+    let cache = Cache::new(scratch, &RepoId([7; 16]), &Secret::from_bytes([7; 32]), &Env::system());
+    let mut listing = Listing::new();
+    listing.entry(SegmentName([1; 32])).or_default().add(1, 0);
+    let index = Index::assemble(&listing, Arc::new(Made), Some(Arc::new(cache)));
+    let ask = |first: u64, found: usize| -> Done<f64> {
+        let ids: Vec<ChunkId> = (0..ENTRIES / 4).map(|n| entry_id(first + n * 3)).collect();
+        let seconds = best(|| match ids.iter().filter(|id| index.locate(id).next().is_some()).count() {
+            count if count == found => Ok(()),
+            count => Err(format!("{count} of {found} chunks found").into()),
+        })?;
+        Ok(seconds)
+    };
+    let count = (ENTRIES / 4) as usize;
+    items("index look-up of 1,048,576 chunks, not there", count, ask(1 << 40, 0)?);
+    Ok(items("index look-up of 1,048,576 chunks, there", count, ask(0, count)?))
+}
+
 /// Keeps nothing.
 struct Nowhere(IdKey);
 
@@ -213,22 +304,29 @@ fn walk(dir: &Path) -> Done<(Found, usize)> {
     let (mut files, mut count) = (Vec::new(), 0);
     while let Some(event) = walker.next() {
         count += 1;
-        if let Event::Item { entry, dir } = event
-            && entry.kind == EntryType::File
-        {
-            files.push((entry, dir));
+        if let Event::File { found, dir } = event {
+            files.push((found.entry(), dir));
         }
     }
     Ok((files, count))
 }
 
-fn small_files(dir: &Path, scratch: &Path) -> Done<()> {
+/// Seconds a file, and bytes of a file.
+struct Small {
+    walk: f64,
+    read: f64,
+    tree: f64,
+    restore: f64,
+    bytes: f64,
+}
+
+fn small_files(dir: &Path, scratch: &Path) -> Done<Small> {
     let (files, count) = walk(dir)?;
     let seconds = best(|| {
         black_box(walk(dir)?);
         Ok(())
     })?;
-    items("walk with metadata, sorted: an entry", count, seconds);
+    let walk = items("walk with metadata, sorted: an entry", count, seconds);
     let files = &files[..files.len().min(FILES_MAX)];
     let mut buffer = vec![0; 4 << 20];
     let mut total = 0;
@@ -239,7 +337,7 @@ fn small_files(dir: &Path, scratch: &Path) -> Done<()> {
         }
         Ok(())
     })?;
-    items(&format!("read a small file, {} KB on average", total / files.len() / 1000), files.len(), seconds);
+    let read = items(&format!("read a small file, {} KB on average", total / files.len() / 1000), files.len(), seconds);
     let seconds = best(|| {
         let mut sink = Nowhere(id_key());
         let mut writer = DirWriter::default();
@@ -249,21 +347,25 @@ fn small_files(dir: &Path, scratch: &Path) -> Done<()> {
         black_box(writer.finish(&mut sink)?);
         Ok(())
     })?;
-    items("encode a tree entry, with the page's id", files.len(), seconds);
+    let tree = items("encode a tree entry, with the page's id", files.len(), seconds);
     let mut round = 0;
     let seconds = best(|| {
         round += 1;
         let target = Target::create(&scratch.join(round.to_string()), RestoreOptions::default())?.root();
-        files.iter().enumerate().try_for_each(|(n, (entry, _))| restore(&target, n, entry, &buffer))
+        for (number, some) in files.chunks(FILES_A_DIR).enumerate() {
+            let dir = target.enter(number.to_string().as_bytes())?;
+            some.iter().enumerate().try_for_each(|(n, (entry, _))| restore(&dir, n, entry, &buffer))?;
+        }
+        Ok(())
     })?;
-    items("restore a small file with its metadata", files.len(), seconds);
-    Ok(())
+    let restore = items("restore a small file with its metadata", files.len(), seconds);
+    Ok(Small { walk, read, tree, restore, bytes: total as f64 / files.len() as f64 })
 }
 
 fn restore(target: &TargetDir, number: usize, entry: &Entry, content: &[u8]) -> Done<()> {
     let entry = Entry { name: format!("{number:08}").into_bytes().into(), ..entry.clone() };
     let size = usize::try_from(entry.size())?.min(content.len());
-    let file = TargetFile::open(target, &entry)?;
+    let file = TargetFile::create(target, &entry)?;
     file.write_at(0, &content[..size])?;
     file.finish(&entry).map_err(|all| all.into_iter().next().map_or("no reason".into(), |e| e.to_string()).into())
 }
@@ -287,6 +389,73 @@ fn large_files(scratch: &Path, data: &[u8]) -> Done<(f64, f64)> {
     Ok((bytes("read a large file", data.len(), read), bytes("write a large file, fresh pages", data.len(), write)))
 }
 
+/// Coding of one kind of data: seconds for a gigabyte of plaintext, and the share of it that is stored.
+#[derive(Clone, Copy)]
+struct Coded {
+    cut: f64,
+    encode: f64,
+    decode: f64,
+    share: f64,
+}
+
+/// What every kind has in common, in seconds for a gigabyte; of a chunk, seconds.
+struct Common {
+    read: f64,
+    write: f64,
+    id: f64,
+    open: f64,
+    pack: f64,
+    hash: f64,
+    look_up: f64,
+}
+
+impl Common {
+    fn backup(&self, kind: &Coded) -> f64 {
+        self.read + kind.cut + self.id + kind.encode + kind.share * (self.pack + self.write)
+    }
+
+    fn restore(&self, kind: &Coded) -> f64 {
+        kind.share * (self.read + self.open) + kind.decode + self.id + self.write
+    }
+
+    fn verify(&self, kind: &Coded) -> f64 {
+        kind.share * (self.read + self.hash + self.open) + kind.decode + self.id
+    }
+}
+
+fn row(name: &str, works: [Option<f64>; 3]) {
+    let cell = |seconds: &Option<f64>| {
+        seconds.map_or(" – |".to_owned(), |s| format!(" {s:.2}; {:.2}; {:.2} |", s / 2.0, 2.0 / s))
+    };
+    println!("| {name} |{}", works.iter().map(cell).collect::<String>());
+}
+
+/// Seconds for a gigabyte of source with one core, with two, and gigabytes a second with two.
+fn roofline(common: &Common, [random, text, weights]: [Coded; 3], small: &Small) {
+    println!("\n| s/GB: 1 core; 2 cores; GB/s with 2 | backup | restore | verify content |");
+    println!("| --- | --- | --- | --- |");
+    for (name, kind) in [("incompressible", &random), ("large text", &text), ("bf16 weights", &weights)] {
+        row(name, [Some(common.backup(kind)), Some(common.restore(kind)), Some(common.verify(kind))]);
+    }
+    let known = common.read + random.cut + common.id + common.look_up * 1e9 / CHUNK_BYTES as f64;
+    row("everything stored already, all read again", [Some(known), None, None]);
+    // Small files are one chunk each: nothing is cut, and reading and writing are a matter of their number.
+    let each = 1e9 / small.bytes;
+    let stored = text.share * (common.pack + common.write);
+    let backup = each * (small.walk + small.read + small.tree + common.look_up) + common.id + text.encode + stored;
+    let restore = each * small.restore + text.share * (common.read + common.open) + text.decode + common.id;
+    row("small text files", [Some(backup), Some(restore), Some(common.verify(&text))]);
+    let known = each * (small.walk + small.read + small.tree + common.look_up) + common.id;
+    row("small text files, stored already, all read again", [Some(known), None, None]);
+}
+
+/// Cutting and coding of one kind of data.
+fn kind(name: &str, data: &[u8]) -> Done<Coded> {
+    let cut = cutting(name, data)?;
+    let (encode, decode, share) = coding(name, data)?;
+    Ok(Coded { cut, encode, decode, share })
+}
+
 fn main() -> Done<()> {
     let given = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
@@ -294,27 +463,18 @@ fn main() -> Done<()> {
     let sources = cargo.or(home).ok_or("HOME is not set")?.join("registry/src");
     let dir = given.map_or(sources, PathBuf::from);
     let scratch = tempfile::TempDir::new_in("/dev/shm")?;
-    let (random, text) = (random(), text(&dir)?);
-    let weights = weights(&random);
-    let cut = cutting("random", &random)?;
-    cutting("text", &text)?;
-    cutting("bf16", &weights)?;
+    let random = random();
+    let kinds = {
+        let (text, weights) = (text(&dir)?, weights(&random));
+        // Tensors are cut where they begin and end, without looking at a byte.
+        [kind("random", &random)?, kind("text", &text)?, Coded { cut: 0.0, ..kind("bf16", &weights)? }]
+    };
     let id = hashing(&random)?;
-    let (sample, _, _) = coding("random", &random)?;
-    coding("text", &text)?;
-    let (planes, join, share) = coding("bf16", &weights)?;
     let (_, open) = sealing(&random)?;
-    let pack = packing(&random)?;
+    let (pack, hash) = (packing(&random)?, pack_hash(&random)?);
+    let look_up = looking_up(scratch.path())?;
     let (read, write) = large_files(scratch.path(), &random)?;
-    small_files(&dir, scratch.path())?;
-    println!("\nroofline of incompressible data, one region in memory, seconds of one core for a gigabyte:");
-    let hash = 1.0 / 2.9;
-    println!("  backup  {:.2}", read + cut + id + sample + pack + write);
-    println!("  restore {:.2}", read + open + id + write);
-    println!("  verify  {:.2}", read + hash + open + id);
-    println!("the same of bf16 weights:");
-    println!("  backup  {:.2}", read + cut + id + planes + share * (pack + write));
-    println!("  restore {:.2}", share * (read + open) + join + id + write);
-    println!("  verify  {:.2}", share * (read + hash + open) + join + id);
+    let small = small_files(&dir, scratch.path())?;
+    roofline(&Common { read, write, id, open, pack, hash, look_up }, kinds, &small);
     Ok(())
 }

@@ -58,7 +58,7 @@ pub fn spread(count: usize, share: usize) -> impl Iterator<Item = usize> {
 
 /// Kills `args` at every chosen instant in a copy of `prepared`, then lets steps fail with an I/O error once and
 /// with a full disk from then on; `check` looks at what is left, and goes on.
-fn sweep(name: &str, prepared: &Bench, args: &[&str], check: impl Fn(&Bench, i32, &str)) {
+pub fn sweep(name: &str, prepared: &Bench, args: &[&str], check: impl Fn(&Bench, i32, &str)) {
     let counted = interfere(&prepared.copy(), "count", 0, args);
     assert_eq!(counted.code, 0, "{name}: {}", counted.said);
     let count = counted.steps.len();
@@ -165,11 +165,15 @@ fn earlier_stands(case: &Bench, was: &Prepared, context: &str) {
     restores(case, &was.sid, &was.earlier, context);
 }
 
-/// Both regions hold the same, but for sessions and for packs that no segment names (checked by
-/// [`complete_alone`]) and staged files of the dead.
+/// Both regions hold the same, but for sessions, for key slots that open nothing, for packs that no segment names
+/// (checked by [`complete_alone`]) and staged files of the dead.
 pub fn regions_agree(case: &Bench, context: &str) {
+    let slots = case.ok(&["key", "list"]);
+    let dead: Vec<String> =
+        slots["removed"].as_array().unwrap().iter().map(|id| format!("keys/{}", id.as_str().unwrap())).collect();
     let named = |region: &str| -> Vec<String> {
-        let apart = |o: &String| !o.starts_with("sessions/") && !o.starts_with("packs/") && *o != "region";
+        let own = |o: &String| *o == "region" || dead.contains(o);
+        let apart = |o: &String| !o.starts_with("sessions/") && !o.starts_with("packs/") && !own(o);
         case.objects(region).into_iter().filter(|o| apart(o) && !o.contains('#')).collect()
     };
     assert_eq!(named("a"), named("b"), "{context}");

@@ -278,3 +278,23 @@ fn forget_applies_a_policy_to_its_sources_and_says_why() {
     }
     assert_eq!(bench.json(&["forget", "--policy", "daily"]).0, 2, "regions from two sides");
 }
+
+#[test]
+fn a_daemon_brings_up_a_region_that_is_back() {
+    let bench = Bench::with_key(&["a", "b"]);
+    small_tree(&bench.path("one"));
+    let rest = "  schedule: {full: '@yearly'}\n  copies: {min: 1}\n  retries: {max: 0}\n";
+    configure(&bench, &["a", "b"], &(sources(&bench, &["one"]) + rest));
+    std::fs::rename(bench.region("b"), bench.path("away")).unwrap();
+    assert_eq!(run(&bench, &["run", "daily"]).0, 4);
+    std::fs::rename(bench.path("away"), bench.region("b")).unwrap();
+    let mut daemon = bench.command_at(&[], &["daemon", "--replicate-every", "1s"]);
+    let mut daemon = daemon.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.ok().filter(|line| line.contains("brought up regions that were behind")));
+    assert!(said.as_ref().is_some_and(|said| said.contains("all regions are complete")), "{said:?}");
+    let done = std::process::Command::new("kill").args(["-s", "TERM", &daemon.id().to_string()]).status();
+    assert!(done.is_ok_and(|s| s.success()), "kill");
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    crate::replicate::equal(&bench, "brought up by the daemon");
+}

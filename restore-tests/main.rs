@@ -1,14 +1,18 @@
 //! The one integration-test binary: everything that is tried from outside the library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod ahead;
 mod alerts;
 mod basics;
 mod catalog;
 mod command_line;
+mod copying;
 mod coverage;
 mod crash;
 mod daemon;
 mod damage;
+mod dump;
+mod everyday;
 mod forged;
 mod full_disk;
 mod harness;
@@ -23,6 +27,8 @@ mod key_files;
 mod keys;
 mod limits;
 mod lost_parts;
+mod membership;
+mod models;
 mod operating;
 mod policies;
 mod properties;
@@ -30,12 +36,14 @@ mod reader;
 mod recall;
 mod regions;
 mod repair;
+mod replicate;
 mod retention;
 mod scheduler;
 mod serve;
 mod sessions;
 mod status;
 mod stores;
+mod streams;
 mod telling;
 mod tidy;
 mod torture;

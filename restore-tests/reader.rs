@@ -1,7 +1,7 @@
 //! The second reader, written from docs/format.md alone, against repositories that the program made.
 
-mod tree;
-mod walk;
+pub mod tree;
+pub mod walk;
 
 use crate::harness::{Bench, PASSPHRASE, noise, opened, small_tree};
 use holdfast::base::{ConfigNo, HoldId, PackName, SessionId, TimeMs};
@@ -304,9 +304,14 @@ fn the_rarer_kinds_are_understood() {
     put(&bench, &repo, Kind::Repack, &Key::Snapshot(moved), &repack);
     put(&bench, &repo, Kind::Hold, &Key::Hold(hold), &Hold { fresh, hold, sid: dead, created, reason, until: Some(1) });
     put(&bench, &repo, Kind::HoldRelease, &Key::HoldRelease(hold), &HoldRelease { fresh, hold, created });
+    bench.ok(&["tag", "latest", "--add", "x", "--add", "y"]);
+    bench.ok(&["tag", "latest", "--remove", "x"]);
     let report = Reader::new(&bench).check();
     assert_eq!(report["problems"], json!([]));
-    assert_counted(&report["objects"], &["tombstone", "repack record", "hold", "hold release", "manifest"]);
+    assert_counted(
+        &report["objects"],
+        &["tombstone", "repack record", "hold", "hold release", "manifest", "change of tags"],
+    );
     assert_eq!(report["visible"], 1);
 }
 

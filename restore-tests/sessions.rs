@@ -227,6 +227,33 @@ fn a_session_whose_parent_was_forgotten_does_not_commit_after_a_fence() {
 }
 
 #[test]
+fn a_session_that_decides_in_a_region_that_is_removed_goes_on_in_another() {
+    let fenced = Fenced::ready();
+    let removed = fenced._bench.ok(&["region", "remove", "a", "--trust-listings"]);
+    assert_eq!(removed["members"].as_array().map(Vec::len), Some(2), "{removed:#}");
+    let view = View::load(&fenced.repo).unwrap();
+    assert!(view.ended.contains(&fenced.session.sid), "nobody ended it");
+    let ended = fenced.commit(None);
+    let Ended::Committed(done) = &ended else { panic!("fenced") };
+    assert_eq!(done.regions, RegionSet::of([1, 2]));
+    fenced.went_on(ended);
+}
+
+#[test]
+fn a_session_whose_decision_region_is_lost_for_ever_goes_on_in_another() {
+    let fenced = Fenced::ready();
+    std::fs::remove_dir_all(fenced._bench.region("a")).unwrap();
+    fenced._bench.ok(&["region", "remove", "a", "--lost"]);
+    let key = Key::Snapshot(fenced.session.sid);
+    for ix in [1, 2] {
+        let there = fenced.repo.regions.get(ix, &key, 1 << 20).unwrap();
+        assert_eq!(fenced.repo.open_object(&key, &there).unwrap().kind, ObjectKind::Tombstone);
+    }
+    let ended = fenced.commit(None);
+    fenced.went_on(ended);
+}
+
+#[test]
 fn a_decision_region_that_lies_is_found_out() {
     let fenced = Fenced::ready();
     let doomed: Vec<PackName> = fenced.packs.iter().take(1).copied().collect();

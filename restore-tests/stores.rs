@@ -1,13 +1,17 @@
 //! Regions on object stores: one suite for all stores, faults on the way, and whole repositories.
 
 mod conformance;
+mod doctor;
 mod end_to_end;
 mod faults;
 mod gcs;
+mod heal;
 mod http;
+mod locked;
 mod proxy;
 mod servers;
 mod slow;
+mod strange;
 
 use conformance::Subject;
 use holdfast::base::{Bucket, Place, Service};

@@ -66,7 +66,9 @@ struct Checker {
 impl Checker {
     fn take(&mut self, section: &str, value: &Value) {
         let sections: &[&str] = match section {
-            "ls, for each entry" | "daemon, for each line" => &[section],
+            "ls, for each entry" | "find, for each entry" | "diff, for each difference" | "daemon, for each line" => {
+                &[section]
+            }
             "A verb that fails" => &[section, "Every verb"],
             _ => &[section, "Every verb"],
         };
@@ -128,6 +130,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     let text = source.display().to_string();
     let target = bench.path("target").display().to_string();
     run(&bench, c, "A verb that fails", &["snapshots"]);
+    run(&bench, c, "doctor", &["doctor"]);
     run(&bench, c, "init", &["init"]);
     generated(c);
     run(&bench, c, "snapshots", &["snapshots"]);
@@ -136,6 +139,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "snapshots", &["snapshots"]);
     run(&bench, c, "ls", &["ls", "latest"]);
     entries(&bench, c);
+    looks(&bench, c);
     std::fs::create_dir_all(bench.path("target/tiny/x")).expect("directory");
     run(&bench, c, "restore", &["restore", "latest", "--target", &target]);
     for level in ["presence", "ciphertext", "content"] {
@@ -152,9 +156,12 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     // A region that is away, and comes back.
     std::fs::rename(bench.region("b"), bench.path("away")).expect("renamed");
     let one = ["--copies-min", "1"];
+    let ill = run(&bench, c, "doctor", &[&["doctor"], &one[..]].concat());
+    assert_eq!(ill["exit"]["name"], "behind", "{ill:#}");
     let behind = run(&bench, c, "backup", &[&["backup", &text], &one[..]].concat());
     assert_eq!(behind["behind"].as_array().map(Vec::len), Some(1), "{behind:#}");
     catalog(&bench, c);
+    run(&bench, c, "tag", &[&["tag", "latest", "--add", "x"], &one[..]].concat());
     run(&bench, c, "forget", &[&["forget", "latest"], &one[..]].concat());
     run(&bench, c, "hold add", &[&["hold", "add", "latest", "--reason", "r"], &one[..]].concat());
     let hold = held["hold"].as_str().expect("an id");
@@ -165,6 +172,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "key remove", &[&["key", "remove", id], &one[..]].concat());
     std::fs::rename(bench.path("away"), bench.region("b")).expect("renamed");
     run(&bench, c, "backup", &["backup", &text]);
+    run(&bench, c, "replicate", &["replicate", "--dry-run"]);
+    run(&bench, c, "replicate", &["replicate"]);
     daemon(&bench, c);
     // Damage: every object of packs is cut.
     for pack in files(&bench.region("a").join("packs")) {
@@ -172,6 +181,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     }
     let manifest = files(&bench.region("a").join("snapshots")).remove(0);
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
+    std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
+    run(&bench, c, "replicate", &["replicate"]);
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "verify", &["verify", "--level", "ciphertext", "--repair"]);
@@ -180,7 +191,102 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
     braked(c);
+    membership(c);
     checker.finish();
+}
+
+/// Regions that come and go.
+fn membership(c: &mut Checker) {
+    let bench = Bench::with_key(&["a", "b"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    std::fs::write(bench.path("source/file"), b"full").expect("file");
+    bench.ok(&["backup", "source"]);
+    run(&bench, c, "region add", &["region", "add", "c=region-c"]);
+    // One that this configuration does not name, and one that is no member.
+    run(&bench, c, "region list", &["region", "list"]);
+    let all = Bench { dir: bench.dir, regions: vec!["a", "b", "c"], key: bench.key };
+    run(&all, c, "region add", &["region", "add", "c=region-c"]);
+    std::fs::remove_dir_all(all.region("b")).expect("removed");
+    run(&all, c, "region list", &["region", "list"]);
+    let repaired = run(&all, c, "region repair", &["region", "repair", "b", "--emptied"]);
+    assert_eq!(repaired["exit"]["code"], 0, "{repaired:#}");
+    std::fs::write(files(&all.region("b").join("packs")).remove(0), noise(1, 100)).expect("damaged");
+    run(&all, c, "region remove", &["region", "remove", "b"]);
+    let listed = run(&all, c, "region list", &["region", "list"]);
+    assert_eq!(listed["outsiders"].as_array().map(Vec::len), Some(1), "{listed:#}");
+    // Something that stands where something else belongs.
+    std::fs::remove_file(files(&all.region("a").join("packs")).remove(0)).expect("removed");
+    std::fs::rename(all.region("c"), all.path("away")).expect("renamed");
+    run(&all, c, "region repair", &["region", "repair", "a"]);
+    std::fs::rename(all.path("away"), all.region("c")).expect("renamed");
+    for region in ["a", "c"] {
+        std::fs::write(files(&all.region(region).join("packs")).remove(0), noise(2, 100)).expect("damaged");
+    }
+    let last = run(&all, c, "region repair", &["region", "repair", "a"]);
+    assert_eq!(last["exit"]["code"], 5, "{last:#}");
+    run(&all, c, "region add", &["region", "add", "c=region-c"]);
+}
+
+/// What looks into snapshots.
+fn looks(bench: &Bench, c: &mut Checker) {
+    let lines = |c: &mut Checker, section: &str, args: &[&str]| {
+        let output = bench.run(&[&["--json", "--quiet"], args].concat()).1;
+        let text = String::from_utf8(output.stdout).expect("text");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert!(lines.len() > 1, "{args:?}: {text}");
+        lines[..lines.len() - 1].iter().for_each(|line| c.take(section, line));
+    };
+    run(bench, c, "find", &["find", "tiny"]);
+    lines(c, "find, for each entry", &["find", "tiny", "link"]);
+    run(bench, c, "diff", &["diff", "latest:/docs", "latest:/docs/deep"]);
+    lines(c, "diff, for each difference", &["diff", "latest:/docs", "latest:/docs/deep"]);
+    run(bench, c, "stats", &["stats"]);
+    run(bench, c, "stats SNAPSHOT", &["stats", "latest"]);
+    run(bench, c, "stats SNAPSHOT", &["stats", "latest", "--unique"]);
+    run(bench, c, "dump", &["dump", "latest", "--output", "latest.tar"]);
+    run(bench, c, "man", &["man", "pages"]);
+    broken_looks(c);
+}
+
+/// The same in a repository without its trees.
+fn broken_looks(c: &mut Checker) {
+    let bench = Bench::with_key(&["a"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    std::fs::write(bench.path("source/tiny"), "another").expect("file");
+    bench.ok(&["backup", "source"]);
+    let ids: Vec<String> = bench.ok(&["snapshots"])["snapshots"]
+        .as_array()
+        .expect("two")
+        .iter()
+        .map(|s| s["id"].as_str().expect("an id").to_owned())
+        .collect();
+    for pack in files(&bench.region("a").join("packs")) {
+        std::fs::write(&pack, noise(1, 100)).expect("damaged");
+    }
+    copies(&bench, c);
+    run(&bench, c, "find", &["find", "tiny"]);
+    run(&bench, c, "diff", &["diff", &ids[0], &ids[1]]);
+    run(&bench, c, "dump", &["dump", "latest", "--output", "broken.tar"]);
+}
+
+/// Copies of what cannot be read into a repository of which a region is away; then of what can.
+fn copies(broken: &Bench, c: &mut Checker) {
+    let other = Bench::with_key(&["b", "c"]);
+    let to = |name: &str| format!("{name}={}", other.region(name).display());
+    let (b, away, key) = (to("b"), to("c"), other.path("key").display().to_string());
+    let copy = ["copy", "--to-region", &b, "--to-region", &away, "--to-copies-min", "1", "--to-key-file", &key];
+    std::fs::rename(other.region("c"), other.path("away")).expect("renamed");
+    run(broken, c, "copy", &copy);
+    std::fs::rename(other.path("away"), other.region("c")).expect("renamed");
+    let mut whole = Bench::in_memory(&["a"]);
+    whole.make_key();
+    std::fs::write(whole.path("key"), noise(3, 32)).expect("key");
+    whole.ok(&["init", "--no-recovery-key"]);
+    small_tree(&whole.path("source"));
+    whole.ok(&["backup", "source"]);
+    run(&whole, c, "copy", &copy);
+    run(&other, c, "snapshots", &["snapshots"]);
 }
 
 /// What the runs so far left.

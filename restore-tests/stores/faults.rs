@@ -108,6 +108,10 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         assert_eq!((e.kind, e.lift().kind()), (Kind::NotAsked, Reaction::Retry), "{e}");
         let read = store.meter().read();
         assert_eq!((read.circuit, read.opened), (State::Open, 1));
+        let store = Store::connect(&subject.place, false, &settings).unwrap();
+        proxy.spoil("GET", "packs", Fault::Refuse(503, Some(u64::MAX)));
+        let e = store.get(&key, 1 << 20).await.unwrap_err();
+        assert_eq!(e.kind, Kind::Throttled, "{e}");
         proxy.kill();
         let store = Store::connect(&subject.place, false, &settings).unwrap();
         let begin = Instant::now();

@@ -2,6 +2,7 @@
 //! as regions use it, from its documentation. It proves the shape of requests and answers, and nothing about Google.
 
 use super::http::{Head, answer, body, serve};
+use holdfast::base::{Env, TimeMs};
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::net::TcpStream;
@@ -15,11 +16,24 @@ type Objects = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// Starts it; its port. It has one bucket, `bucket`; of another, `private`, it answers that the credentials are unknown.
 pub fn start() -> u16 {
-    let objects = Objects::default();
-    serve(move |connection| one(&objects, connection))
+    start_at(None)
 }
 
-fn one(objects: &Objects, connection: TcpStream) {
+/// The same, with a clock that is so far ahead, ms; without one it does not say what time it is.
+pub fn start_at(ahead_ms: Option<i64>) -> u16 {
+    let objects = Objects::default();
+    serve(move |connection| one(&objects, &ahead_ms.map(http_date).unwrap_or_default(), connection))
+}
+
+/// The time, as HTTP has it; whoever reads it knows the day of the week.
+fn http_date(ahead_ms: i64) -> String {
+    let text = TimeMs(Env::system().now().0 + ahead_ms).rfc3339();
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months[text[5..7].parse::<usize>().unwrap() - 1];
+    format!("Mon, {} {month} {} {} GMT", &text[8..10], &text[..4], &text[11..19])
+}
+
+fn one(objects: &Objects, date: &str, connection: TcpStream) {
     let mut client = connection.try_clone().unwrap();
     let mut from = BufReader::new(connection);
     let Some(head) = Head::read(&mut from) else { return };
@@ -39,7 +53,7 @@ fn one(objects: &Objects, connection: TcpStream) {
         _ => return no(&mut client, 404, "NoSuchBucket"),
     }
     let mut all = objects.lock().unwrap();
-    let tags = [("ETag", "\"1\""), ("x-goog-generation", "1"), ("Last-Modified", DATE)];
+    let tags = [("ETag", "\"1\""), ("x-goog-generation", "1"), ("Last-Modified", DATE), ("Date", date)];
     match head.method.as_str() {
         "GET" if key.is_empty() => {
             answer(&mut client, 200, &[("Content-Type", "application/xml")], listing(&all, &query).as_bytes(), true);

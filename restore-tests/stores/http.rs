@@ -99,3 +99,17 @@ pub fn serve(one: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     });
     port
 }
+
+/// Answers every request alike until the tests end; its port.
+pub fn always(body: impl Fn(&Head) -> Vec<u8> + Send + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let mut from = BufReader::new(connection.try_clone().unwrap());
+            let (Some(head), mut to) = (Head::read(&mut from), connection) else { continue };
+            answer(&mut to, 200, &[], &body(&head), true);
+        }
+    });
+    port
+}

@@ -1,53 +1,121 @@
-"""Makes a bucket or a container, which the program never does: one signed request, with nothing but Python.
+"""What the program never does with a store, by signed requests, with nothing but Python.
 
-make.py s3|azure PORT NAME ID SECRET
+make.py azure PORT NAME ACCOUNT SECRET: makes a container.
+make.py s3 PORT NAME ID SECRET: makes a bucket.
+make.py lock PORT NAME ID SECRET DAYS: makes a bucket that locks every new object for so long, in mode COMPLIANCE.
+make.py versions PORT NAME ID SECRET: prints `KEY VERSION KIND LATEST` of every version, a line each.
+make.py each PORT NAME ID SECRET: does what the lines of its input say and prints the status of each:
+  `delete KEY [VERSION]`, `junk KEY` (puts 1000 bytes), `again KEY VERSION` (puts the bytes of that version once more).
 """
-import base64, hashlib, hmac, sys, time, urllib.error, urllib.request
+import base64, hashlib, hmac, re, sys, time, urllib.error, urllib.request
 from email.utils import formatdate
+from urllib.parse import quote
 
 
-def s3(host, name, key, secret):
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    empty = hashlib.sha256(b"").hexdigest()
-    headers = {"host": host, "x-amz-content-sha256": empty, "x-amz-date": stamp}
-    names = ";".join(headers)
-    canonical = "\n".join(["PUT", f"/{name}", "", *(f"{k}:{v}" for k, v in headers.items()), "", names, empty])
-    scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
-    text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
-    signing = ("AWS4" + secret).encode()
-    for part in [*scope.split("/"), text]:
-        signing = hmac.new(signing, part.encode(), hashlib.sha256).digest()
-    headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders={names}, Signature={signing.hex()}"
-    return f"http://{host}/{name}", headers
+class Bucket:
+    def __init__(self, port, name, key, secret):
+        self.host, self.name, self.key, self.secret = f"127.0.0.1:{port}", name, key, secret
+
+    def request(self, method, path="", query=(), body=b"", more=()):
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        digest = hashlib.sha256(body).hexdigest()
+        md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+        headers = {"content-md5": md5, "host": self.host, "x-amz-content-sha256": digest, "x-amz-date": stamp, **dict(more)}
+        headers = dict(sorted(headers.items()))
+        path = quote(f"/{self.name}{path}")
+        text = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in sorted(query))
+        names = ";".join(headers)
+        canonical = "\n".join([method, path, text, *(f"{n}:{v}" for n, v in headers.items()), "", names, digest])
+        scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
+        to_sign = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+        signing = ("AWS4" + self.secret).encode()
+        for part in [*scope.split("/"), to_sign]:
+            signing = hmac.new(signing, part.encode(), hashlib.sha256).digest()
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self.key}/{scope}, SignedHeaders={names}, Signature={signing.hex()}"
+        )
+        url = f"http://{self.host}{path}" + (f"?{text}" if text else "")
+        return send(urllib.request.Request(url, method=method, headers=headers, data=body or None))
+
+    def make(self, *more):
+        patiently(lambda: self.request("PUT", more=more))
+
+    def lock(self, days):
+        self.make(("x-amz-bucket-object-lock-enabled", "true"))
+        rule = f"<Mode>COMPLIANCE</Mode><Days>{days}</Days>"
+        body = f"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>{rule}"
+        body += "</DefaultRetention></Rule></ObjectLockConfiguration>"
+        patiently(lambda: self.request("PUT", query=[("object-lock", "")], body=body.encode()))
+
+    def versions(self):
+        query, found = [("versions", "")], []
+        while True:
+            status, text = self.request("GET", query=query)
+            assert status == 200, text
+            for kind, one in re.findall(r"<(Version|DeleteMarker)>(.*?)</\1>", text, re.S):
+                of = lambda name: re.search(f"<{name}>(.*?)</{name}>", one, re.S).group(1)
+                found.append((of("Key"), of("VersionId"), kind, of("IsLatest")))
+            if "<IsTruncated>true" not in text:
+                return found
+            key, version = (re.search(f"<{n}>(.*?)</{n}>", text).group(1) for n in ("NextKeyMarker", "NextVersionIdMarker"))
+            query = [("versions", ""), ("key-marker", key), ("version-id-marker", version)]
+
+    def one(self, what, key, version=None):
+        query = [("versionId", version)] if version else []
+        if what == "delete":
+            return self.request("DELETE", f"/{key}", query)[0]
+        if what == "junk":
+            return self.request("PUT", f"/{key}", body=b"junk" * 250)[0]
+        status, body = self.request("GET", f"/{key}", query)
+        return self.request("PUT", f"/{key}", body=body.encode("latin-1"))[0] if status == 200 else status
 
 
-def azure(host, name, account, secret):
+def azure(port, name, account, secret):
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
     canonical = "".join(f"{k}:{v}\n" for k, v in headers.items())
     resource = f"/{account}/{account}/{name}\nrestype:container"
     text = "PUT" + "\n" * 12 + canonical + resource
     signature = hmac.new(base64.b64decode(secret), text.encode(), hashlib.sha256).digest()
     headers["authorization"] = f"SharedKey {account}:{base64.b64encode(signature).decode()}"
-    return f"http://{host}/{account}/{name}?restype=container", headers
+    url = f"http://127.0.0.1:{port}/{account}/{name}?restype=container"
+    return send(urllib.request.Request(url, method="PUT", headers=headers))
+
+
+def send(request):
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode("latin-1")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("latin-1")
+    except OSError as error:
+        return 599, str(error)
+
+
+def patiently(act):
+    """A server that has just begun is not always ready when it says so."""
+    for _ in range(100):
+        status, said = act()
+        if status < 300:
+            return
+        if status < 500:
+            break
+        time.sleep(0.1)
+    sys.exit(f"{status} {said}")
 
 
 def main():
-    kind, port, name, key, secret = sys.argv[1:]
-    for _ in range(100):
-        url, headers = {"s3": s3, "azure": azure}[kind](f"127.0.0.1:{port}", name, key, secret)
-        request = urllib.request.Request(url, method="PUT", headers=headers)
-        try:
-            urllib.request.urlopen(request, timeout=20)
-            return
-        except urllib.error.HTTPError as error:
-            said = f"{error.code} {error.read().decode()}"
-            if error.code < 500:
-                break
-        except OSError as error:
-            said = str(error)
-        # A server that has just begun is not always ready when it says so.
-        time.sleep(0.1)
-    sys.exit(said)
+    what, port, name, key, secret, *more = sys.argv[1:]
+    bucket = Bucket(port, name, key, secret)
+    if what == "azure":
+        patiently(lambda: azure(port, name, key, secret))
+    elif what == "s3":
+        bucket.make()
+    elif what == "lock":
+        bucket.lock(*more)
+    elif what == "versions":
+        print("\n".join(" ".join(line) for line in bucket.versions()))
+    else:
+        print("\n".join(str(bucket.one(*line.split())) for line in sys.stdin))
 
 
 main()

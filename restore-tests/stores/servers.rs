@@ -155,22 +155,55 @@ pub fn azurite(container: &str) -> Server {
         (command, port)
     };
     let server = start(make, connects);
-    let script = tool("venv/bin/python");
-    let made = Command::new(script)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/stores/make.py"))
-        .args(["azure", &server.port.to_string(), container, ACCOUNT, ACCOUNT_KEY])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    signed(&["azure", &server.port.to_string(), container, ACCOUNT, ACCOUNT_KEY], "");
     server
 }
 
 /// Buckets are not made by the program, so a signed request of our own makes one.
 fn make_bucket(port: u16, bucket: &str) {
-    let made = Command::new(tool("venv/bin/python"))
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/stores/make.py"))
-        .args(["s3", &port.to_string(), bucket, WRITER.0, WRITER.1])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    signed(&["s3", &port.to_string(), bucket, WRITER.0, WRITER.1], "");
+}
+
+/// Signed requests that the program never makes: `make.py` says which. What it printed.
+fn signed(args: &[&str], input: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/stores/make.py");
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Makes a bucket that locks every new object for so many days, in mode COMPLIANCE.
+pub fn make_locked_bucket(server: &Server, bucket: &str, days: u32) {
+    signed(&["lock", &server.port.to_string(), bucket, WRITER.0, WRITER.1, &days.to_string()], "");
+}
+
+/// One version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub key: String,
+    pub id: String,
+    /// Whether it only hides those before it.
+    pub marker: bool,
+    pub latest: bool,
+}
+
+/// Every version of every object.
+pub fn versions(server: &Server, bucket: &str) -> Vec<Version> {
+    let printed = signed(&["versions", &server.port.to_string(), bucket, WRITER.0, WRITER.1], "");
+    let one = |line: &str| {
+        let [key, id, kind, latest] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        Version { key: key.into(), id: id.into(), marker: kind == "DeleteMarker", latest: latest == "true" }
+    };
+    printed.lines().filter(|line| !line.is_empty()).map(one).collect()
+}
+
+/// Does what each line says, with the credentials that may do all; the statuses.
+pub fn each(server: &Server, bucket: &str, lines: &[String]) -> Vec<u16> {
+    let input = lines.join("\n");
+    let printed = signed(&["each", &server.port.to_string(), bucket, WRITER.0, WRITER.1], &input);
+    printed.lines().map(|line| line.parse().unwrap()).collect()
 }

@@ -38,6 +38,8 @@ const STRANGERS: &[(&str, &str)] = &[("source", "repo"), ("source", "region")];
 pub const CRATES: &[(&str, &[&str])] = &[
     ("object_store", &["store"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("indicatif", &["cli"]),
     ("fastcdc", &["chunk"]),
     ("zstd", &["chunk"]),
@@ -92,6 +94,7 @@ const KEY_PREFIXES: &[&str] = &[
     "holds/",
     "epochs/",
     "runs/",
+    "probe/",
     "quarantine/",
 ];
 /// All findings, in the order of the rules, each once.

@@ -303,3 +303,30 @@ fn a_change_within_the_clocks_grain_is_read_again() {
         assert_eq!(std::fs::read(case.path("target/busy")).expect("read"), [round + 100; 2000]);
     }
 }
+
+/// Whatever a target directory gives to what is made in it, and whatever the process keeps from it.
+#[test]
+fn what_the_target_gives_to_new_files_is_not_kept() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    case.bench.ok(&["backup", &case.text("source")]);
+    let before = look(&case.path("source"));
+    for (number, (mode, list, umask)) in
+        [(0o2770, true, "022"), (0o2777, false, "000"), (0o777, true, "077"), (0o700, false, "0137")].iter().enumerate()
+    {
+        let name = format!("target-{number}");
+        std::fs::create_dir(case.path(&name)).expect("directory");
+        std::os::unix::fs::chown(case.path(&name), Some(71), Some(72)).expect("owner");
+        std::fs::set_permissions(case.path(&name), std::fs::Permissions::from_mode(*mode)).expect("mode");
+        if *list {
+            attribute(&case.path(&name), "system.posix_acl_default", &tree::acl(6));
+        }
+        let restore = case.bench.command(&["restore", "latest", "--target", &case.text(&name)]);
+        let mut shell = std::process::Command::new("sh");
+        shell.arg("-c").arg(format!("umask {umask} && exec \"$0\" \"$@\"")).arg(restore.get_program());
+        shell.args(restore.get_args()).envs(restore.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = shell.current_dir(case.place.path()).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_equal(&before, &look(&case.path(&name)));
+    }
+}

@@ -278,3 +278,36 @@ fn an_unprivileged_backup_names_what_it_cannot_read() {
     assert_eq!((code, &report["error"]["kind"]), (1, &"source".into()), "{report:#}");
     assert_eq!(case.bench.ok(&["snapshots"])["snapshots"].as_array().map(Vec::len), Some(1));
 }
+
+/// A header that was read stays true only as long as nobody writes: what it says of the rest is a hint, and a file that
+/// changed is judged anew.
+#[test]
+fn a_file_of_tensors_that_changes_while_it_is_read() {
+    let case = Case::new();
+    let source = source(&case);
+    let header = |len: u64| {
+        let tensor = format!(r#"{{"a":{{"dtype":"U8","shape":[{len}],"data_offsets":[0,{len}]}}}}"#);
+        let header = format!("{tensor:<100}");
+        [&100u64.to_le_bytes()[..], header.as_bytes()].concat()
+    };
+    let lens = [40u64 << 20, 300_000, 25_000_001];
+    std::fs::write(source.join("model"), [header(lens[0]), noise(3, 40 << 20)].concat()).expect("file");
+    let file = std::fs::File::options().write(true).open(source.join("model")).expect("open");
+    let change = |round: u64| match round % 4 {
+        0 => file.write_all_at(b"no header", 0).expect("write"),
+        1 => file.write_all_at(&header(lens[(round / 4 % 3) as usize]), 0).expect("write"),
+        // At first another length than the header says, then the same.
+        step => file.set_len(108 + lens[((round / 4 + step) % 3) as usize]).expect("length"),
+    };
+    for mode in ["incremental", "full"] {
+        let done = while_changing(&case, &["--mode", mode], change);
+        check(&case, &done);
+    }
+    // Once it stands still, it is stored as it is.
+    file.write_all_at(&header(lens[1]), 0).expect("write");
+    file.set_len(108 + lens[1]).expect("length");
+    case.bench.ok(&["backup", &text(&source)]);
+    let target = super::place();
+    case.bench.ok(&["restore", "latest", "--target", &text(target.path())]);
+    crate::harness::assert_same(&source, target.path());
+}

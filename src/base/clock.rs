@@ -20,6 +20,31 @@ impl TimeMs {
     }
 }
 
+impl TimeMs {
+    /// A time as HTTP has it, `Sat, 28 Nov 2026 12:00:00 GMT`; `None` for anything else.
+    pub fn from_http_date(text: &str) -> Option<TimeMs> {
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let [_, day, month, year, time, "GMT"] = words[..] else { return None };
+        let number = |text: &str, max: i64| text.parse().ok().filter(|n| (0..=max).contains(n));
+        let month = MONTHS.iter().zip(1i64..).find(|(name, _)| **name == month)?.1;
+        let (hour, rest) = time.split_once(':')?;
+        let (minute, second) = rest.split_once(':')?;
+        let days = days_from_civil(number(year, 9999)?, month, number(day, 31)?);
+        let (hour, minute, second) = (number(hour, 23)?, number(minute, 59)?, number(second, 60)?);
+        Some(TimeMs((days * 86_400 + hour * 3600 + minute * 60 + second) * 1000))
+    }
+}
+
+/// Year, month, day (proleptic Gregorian) to days since 1970-01-01.
+fn days_from_civil(y: i64, m: i64, d: i64) -> i64 {
+    let y = y - i64::from(m <= 2);
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
 /// Days since 1970-01-01 to year, month, day (proleptic Gregorian).
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     // Years are counted from 1 March, so that the leap day is a year's last.
@@ -122,5 +147,21 @@ mod tests {
         assert_eq!(TimeMs(-1).rfc3339(), "1969-12-31T23:59:59Z");
         assert_eq!(TimeMs(951_782_400_000).rfc3339(), "2000-02-29T00:00:00Z");
         assert_eq!(TimeMs(4_102_444_799_000).rfc3339(), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn dates_of_http() {
+        for (text, same) in [
+            ("Thu, 01 Jan 1970 00:00:00 GMT", "1970-01-01T00:00:00Z"),
+            ("Tue, 29 Feb 2000 23:59:58 GMT", "2000-02-29T23:59:58Z"),
+            ("Sun, 01 Mar 2026 01:02:03 GMT", "2026-03-01T01:02:03Z"),
+            ("Fri, 31 Dec 1999 12:00:00 GMT", "1999-12-31T12:00:00Z"),
+        ] {
+            assert_eq!(TimeMs::from_http_date(text).unwrap().rfc3339(), same);
+        }
+        let no = ["", "Sat, 28 Nov 2026 12:00:00 CET", "28 Nov 2026 12:00:00 GMT", "Sat, 28 Nov 20260 12:00:00 GMT"];
+        for text in no.into_iter().chain(["Sat, 28 Nov 2026 99:00:00 GMT", "Sat, 28 Not 2026 12:00:00 GMT"]) {
+            assert_eq!(TimeMs::from_http_date(text), None, "{text}");
+        }
     }
 }

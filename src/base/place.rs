@@ -44,6 +44,8 @@ pub struct Bucket {
     pub account: Option<String>,
     /// `credentials`, of Google: a file.
     pub credentials: Option<String>,
+    /// `tls`: `1.2` where the store knows no newer version.
+    pub tls: Option<String>,
 }
 
 impl Bucket {
@@ -58,18 +60,19 @@ impl Bucket {
             profile: None,
             account: None,
             credentials: None,
+            tls: None,
         }
     }
 
     /// The options of its service, by name.
     pub fn options(&mut self) -> Vec<(&'static str, &mut Option<String>)> {
+        let mut all = vec![("endpoint", &mut self.endpoint), ("tls", &mut self.tls)];
         match self.service {
-            Service::S3 => {
-                vec![("endpoint", &mut self.endpoint), ("region", &mut self.region), ("profile", &mut self.profile)]
-            }
-            Service::Gcs => vec![("endpoint", &mut self.endpoint), ("credentials", &mut self.credentials)],
-            Service::Azure => vec![("endpoint", &mut self.endpoint), ("account", &mut self.account)],
+            Service::S3 => all.extend([("region", &mut self.region), ("profile", &mut self.profile)]),
+            Service::Gcs => all.push(("credentials", &mut self.credentials)),
+            Service::Azure => all.push(("account", &mut self.account)),
         }
+        all
     }
 }
 

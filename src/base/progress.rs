@@ -29,6 +29,8 @@ impl Counter {
 pub struct Progress {
     /// Files done.
     pub files: Counter,
+    /// Objects copied between regions.
+    pub objects: Counter,
     /// Directories done.
     pub dirs: Counter,
     /// Bytes of files done (read, unchanged, restored or verified).

@@ -80,12 +80,11 @@ fn sample(plain: &[u8], width: usize, phase: usize) -> (f32, f32) {
     (upper.bits(), lower.bits())
 }
 
-/// Writes the exponent plane to `upper` and the other planes, from the second most significant byte down,
-/// to `lower`; both are cleared first. `words` is a whole number of words.
+/// Makes `upper` the exponent plane and `lower` the other planes, from the second most significant byte down.
+/// `words` is a whole number of words.
 pub(super) fn split(words: &[u8], width: usize, upper: &mut Vec<u8>, lower: &mut Vec<u8>) {
     let count = words.len() / width;
-    upper.clear();
-    lower.clear();
+    // Every byte is written below: what was there before need not be cleared.
     upper.resize(count, 0);
     lower.resize(count * (width - 1), 0);
     if width == 2 {
@@ -125,6 +124,30 @@ pub(super) fn join(upper: &[u8], lower: &[u8], width: usize, out: &mut Vec<u8>) 
     }
 }
 
+/// Whether the planes are those of these words: joins and compares in one pass, and keeps nothing.
+pub(super) fn are_planes_of(upper: &[u8], lower: &[u8], width: usize, words: &[u8]) -> bool {
+    let count = upper.len();
+    if words.len() != count * width || lower.len() != count * (width - 1) {
+        return false;
+    }
+    // Every word is looked at: a branch in each would cost more than what an early end saves.
+    if width == 2 {
+        let mut differ = 0;
+        for ((word, up), low) in words.as_chunks::<2>().0.iter().zip(upper).zip(lower) {
+            differ |= u16::from_le_bytes(*word) ^ u16::from_le_bytes([*low, *up]).rotate_right(1);
+        }
+        return differ == 0;
+    }
+    let (second, rest) = lower.split_at(count);
+    let (third, fourth) = rest.split_at(count);
+    let planes = upper.iter().zip(second).zip(third.iter().zip(fourth));
+    let mut differ = 0;
+    for (word, ((a, b), (c, d))) in words.as_chunks::<4>().0.iter().zip(planes) {
+        differ |= u32::from_le_bytes(*word) ^ u32::from_le_bytes([*d, *c, *b, *a]).rotate_right(1);
+    }
+    differ == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +165,30 @@ mod tests {
             });
             join(&upper, &lower, width, &mut back);
             assert_eq!(back, words);
+        }
+    }
+
+    #[test]
+    fn planes_of_other_words_are_told_apart() {
+        for width in [2, 4] {
+            let mut words: Vec<u8> = (0..999u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+            let (mut upper, mut lower) = (vec![7; 9000], vec![7; 10]);
+            split(&words, width, &mut upper, &mut lower);
+            assert!(are_planes_of(&upper, &lower, width, &words));
+            for at in [0, 1, 2, 3, 500, words.len() - 1] {
+                for bit in 0..8 {
+                    words[at] ^= 1 << bit;
+                    assert!(!are_planes_of(&upper, &lower, width, &words), "byte {at}, bit {bit}");
+                    words[at] ^= 1 << bit;
+                }
+            }
+            for plane in [&mut upper, &mut lower] {
+                let last = plane.len() - 1;
+                plane[last] ^= 0x10;
+            }
+            assert!(!are_planes_of(&upper, &lower, width, &words));
+            assert!(!are_planes_of(&upper[1..], &lower, width, &words));
+            assert!(!are_planes_of(&upper, &lower[1..], width, &words));
         }
     }
 }

@@ -1,16 +1,27 @@
 //! Arguments of every verb.
 
+mod backup;
+mod copy;
 mod daemon;
+mod doctor;
+mod generated;
+mod look;
 mod policy;
+mod region;
+mod tag;
 
-use crate::chunk::Compression;
-use crate::policy::Rate;
-use clap::builder::TypedValueParser;
+pub use backup::{Backup, ModeArg};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+pub use copy::{Copy, CopyTo};
 pub use daemon::Daemon;
+pub use doctor::Doctor;
+pub use generated::{Completions, Man};
+pub use look::{Diff, Dump, Find, Stats, TypeArg};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
+pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
 use std::path::PathBuf;
+pub use tag::Tag;
 
 /// Encrypted, deduplicated backups, complete in several regions at once, and proven.
 #[derive(Debug, Parser)]
@@ -75,14 +86,30 @@ pub enum Verb {
     Ls(Ls),
     /// Write a file of a snapshot to standard output
     Cat(Cat),
+    /// Find paths in snapshots
+    Find(Find),
+    /// Show what differs between two snapshots
+    Diff(Diff),
+    /// Count what a repository or a snapshot has
+    Stats(Stats),
+    /// Write a directory of a snapshot as a tar archive, or a file as it is
+    Dump(Dump),
     /// Restore a snapshot, or a part of one
     Restore(Restore),
+    /// Copy snapshots into another repository
+    Copy(Copy),
     /// Check that the copies are there and undamaged
     Verify(Verify),
     /// Rebuild what is lost from what is left
     Repair(Repair),
+    /// Copy to each region what it lacks and another has
+    Replicate(Replicate),
+    /// Which regions the repository has: add, remove, repair
+    Region(Region),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
+    /// Change the tags of snapshots
+    Tag(Tag),
     /// Holds: snapshots that must not be forgotten
     Hold(Hold),
     /// Run a policy now, once
@@ -95,12 +122,18 @@ pub enum Verb {
     Policy(Policy),
     /// Show how everything is: sources, copies, verification, regions
     Status(Status),
+    /// Try the regions out and say what that means for the repository; writes and removes small objects of its own
+    Doctor(Doctor),
     /// List runs, the newest last
     Runs(Runs),
     /// The local catalog of runs, snapshots and verification
     Catalog(Catalog),
     /// Print manifests for Kubernetes
     Manifest(Manifest),
+    /// Print a script that completes arguments in a shell
+    Completions(Completions),
+    /// Write manual pages
+    Man(Man),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -126,74 +159,6 @@ pub struct Init {
     /// Accept a passphrase that can be guessed
     #[arg(long)]
     pub weak_passphrase: bool,
-}
-
-/// How much to trust the previous snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModeArg {
-    /// Read what changed
-    Incremental,
-    /// Read everything; ask every region for what is re-used
-    Full,
-    /// Store everything anew, sharing nothing with earlier snapshots
-    Independent,
-}
-
-#[derive(Debug, ClapArgs)]
-pub struct Backup {
-    /// Directories or files
-    #[arg(required = true)]
-    pub path: Vec<PathBuf>,
-    /// Name of the source, its identity over time [default: files:HOST:PATHS]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Host to record [default: this one's name]
-    #[arg(long)]
-    pub host: Option<String>,
-    /// A tag; repeat for more
-    #[arg(long)]
-    pub tag: Vec<String>,
-    /// How much to trust the previous snapshot
-    #[arg(long, value_enum, default_value = "incremental")]
-    pub mode: ModeArg,
-    /// The same as --mode full
-    #[arg(long, conflicts_with = "mode")]
-    pub full: bool,
-    /// The source is a clone of the file system of the previous snapshot: compare size and time of change of content only
-    #[arg(long)]
-    pub clone: bool,
-    /// Leave out what matches, as in .gitignore; repeat for more
-    #[arg(long, value_name = "GLOB")]
-    pub exclude: Vec<String>,
-    /// File with patterns, one a line; repeat for more
-    #[arg(long, value_name = "FILE")]
-    pub exclude_file: Vec<PathBuf>,
-    /// Name of files in the source whose patterns apply to their directory
-    #[arg(long, value_name = "NAME", default_value = ".holdfastignore")]
-    pub ignore_file: String,
-    /// Leave out the content of directories tagged by CACHEDIR.TAG
-    #[arg(long)]
-    pub exclude_caches: bool,
-    /// Do not enter other file systems
-    #[arg(long, short = 'x')]
-    pub one_file_system: bool,
-    /// Only say what would be read
-    #[arg(long, short = 'n')]
-    pub dry_run: bool,
-    /// How much work goes into making content smaller
-    #[arg(long, value_name = "HOW", default_value = "default", help_heading = "Limits", value_parser = compression())]
-    pub compression: Compression,
-    /// Most bytes a second that are written to each region: 10MiB/s
-    #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
-    pub limit_upload: Option<Rate>,
-    /// Most bytes a second that are read from files: 100MiB/s
-    #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
-    pub limit_read: Option<Rate>,
-}
-
-fn compression() -> impl TypedValueParser<Value = Compression> {
-    clap::builder::PossibleValuesParser::new(Compression::NAMES)
-        .map(|name: String| Compression::parse(&name).unwrap_or_default())
 }
 
 /// Which snapshots.
@@ -252,8 +217,11 @@ pub struct Restore {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
     /// Directory to restore into; made if it is missing
-    #[arg(long, short, value_name = "DIR")]
-    pub target: PathBuf,
+    #[arg(long, short, value_name = "DIR", required_unless_present = "tar")]
+    pub target: Option<PathBuf>,
+    /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices"])]
+    pub tar: Option<PathBuf>,
     /// Only what matches, as in .gitignore, and what is below it; repeat for more
     #[arg(long, value_name = "GLOB")]
     pub include: Vec<String>,

@@ -4,34 +4,54 @@ use super::args::{Backup, ModeArg};
 use super::common::Context;
 use super::found;
 use super::output::{Outcome, path_text, plain};
+use super::paths;
 use super::progress::Shown;
 use super::recorded::Recorded;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
-use crate::ops::backup::{self, BackupOptions, BackupReport, Limits};
+use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
 use crate::ops::record::Closing;
 use crate::policy::{Hooks, Rate, Source};
+use crate::repo::index::cache::Cache;
 use crate::source::files;
+use crate::source::stream::Stream;
 use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Errors shown by name in text.
 const SHOWN_MAX: usize = 20;
 
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
-    let repo = context.open()?;
+    let mut options = options(context, args)?;
+    let name = stream_name(args, &mut options)?;
+    files::raise_descriptors();
+    let mut begun = None;
+    let repo = context.open_beside(&mut |marked| {
+        // A stream has no walk.
+        if name.is_none() {
+            let state = context.state().ok();
+            let index = state.and_then(|state| Cache::identity_of(&state, &marked.id));
+            begun = Some(options.begin(&marked.regions, index));
+        }
+    })?;
+    // A command begins once its output can be stored.
+    let stream = name.map(|name| Ok((name, input(args)?))).transpose()?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("backing up", &progress, context.global.quiet);
-    let options = options(context, args)?;
     let opening =
         Closing { source: Some(options.source_name()?), how: Some(options.mode.name().into()), ..Closing::default() };
     let recorded = Recorded { kind: RunKind::Backup, repo: Some(&repo), id: repo.id, opening };
     let (mut report, closed) = recorded.run(
         context,
         !args.dry_run,
-        |_| backup::run(&repo, options, &progress, &context.cancel),
+        |_| match stream {
+            None => backup::run_begun(&repo, options, begun, &progress, &context.cancel),
+            Some((name, input)) => backup::stream(&repo, &options, &name, input, (&progress, &context.cancel)),
+        },
         |report, closing| (closing.backup(report), report.exit()),
     )?;
     let elapsed_ms = shown.elapsed_ms();
@@ -60,7 +80,7 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
     };
     let source = Source {
         name: String::new(),
-        paths: args.path.clone(),
+        paths: paths::all(args)?,
         exclude: patterns,
         exclude_caches: args.exclude_caches,
         ignore_file: args.ignore_file.clone(),
@@ -76,6 +96,25 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         read: args.limit_read.as_ref().map(Rate::bytes),
     };
     Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
+}
+
+/// Where a stream stands in its snapshot, if it is one that is backed up; it names the source too.
+fn stream_name(args: &Backup, options: &mut BackupOptions) -> Result<Option<StreamName>> {
+    if !args.stdin && !args.stdin_from_command {
+        return Ok(None);
+    }
+    let name = StreamName::parse(args.stdin_filename.as_bytes())?;
+    let shown = path_text(&name.path());
+    options.name.get_or_insert_with(|| format!("stdin:{}:{shown}", options.host));
+    Ok(Some(name))
+}
+
+fn input(args: &Backup) -> Result<Stream> {
+    if args.stdin {
+        return Ok(Stream::stdin());
+    }
+    let command: Vec<OsString> = args.path.iter().map(|part| part.clone().into_os_string()).collect();
+    Stream::command(&command)
 }
 
 /// Misses for JSON.

@@ -54,7 +54,7 @@ fn letter(kind: EntryType) -> char {
     }
 }
 
-fn long_line(path: &str, entry: &Entry) -> String {
+pub fn long_line(path: &str, entry: &Entry) -> String {
     let bits = |shift: u32| {
         let b = entry.mode >> shift;
         [(4, 'r'), (2, 'w'), (1, 'x')].iter().map(|(bit, c)| if b & bit != 0 { *c } else { '-' }).collect::<String>()
@@ -72,7 +72,7 @@ fn long_line(path: &str, entry: &Entry) -> String {
     )
 }
 
-fn entry_json(path: &[u8], entry: &Entry) -> Value {
+pub fn entry_json(path: &[u8], entry: &Entry) -> Value {
     json!({
         "path": path_text(path), "type": letter(entry.kind).to_string(), "mode": entry.mode, "uid": entry.uid, "gid": entry.gid,
         "size": entry.size(), "mtime_s": entry.mtime_s, "mtime_ns": entry.mtime_ns,

@@ -10,7 +10,7 @@ use crate::policy::{self, Configuration, RegionSpec, Repository};
 use crate::region::{Address, lock};
 use crate::repo::Repo;
 use crate::repo::held::Held;
-use crate::repo::open::{self, Opening};
+use crate::repo::open::{self, Marked, Opening};
 use crate::store::{Meter, Requests};
 use crate::unlock::{self, Unlock};
 use crossbeam_channel::Sender;
@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 
 /// Environment variable with the passphrase.
 pub const PASSPHRASE_ENV: &str = "HOLDFAST_PASSPHRASE";
+/// The same of a repository that is copied into.
+pub const TO_PASSPHRASE_ENV: &str = "HOLDFAST_TO_PASSPHRASE";
 
 /// The surroundings of a verb.
 pub struct Context {
@@ -121,7 +123,12 @@ impl Context {
 
     /// Regions from `--region` or the configuration.
     pub fn places(&self) -> Result<Places> {
-        let repository = if self.global.region.is_empty() { self.configured()? } else { self.flagged()? };
+        self.places_by(&self.global)
+    }
+
+    /// The same, as these options say.
+    pub fn places_by(&self, global: &Global) -> Result<Places> {
+        let repository = if global.region.is_empty() { configured(global)? } else { flagged(global)? };
         Ok(self.places_of(&repository, repository.copies_min()))
     }
 
@@ -146,27 +153,6 @@ impl Context {
         }
     }
 
-    fn flagged(&self) -> Result<Repository> {
-        let regions = self.global.region.iter().map(|text| RegionSpec::parse(text)).collect::<Result<Vec<_>>>()?;
-        let name = policy::Name::parse("repository", "command-line")?;
-        Repository::new(name, regions, self.global.copies_min, None)
-    }
-
-    /// The repository, also where the configuration has mistakes that do not concern it.
-    fn configured(&self) -> Result<Repository> {
-        let (files, unread) = configuration::readable_files(self.global.config.as_deref())?;
-        let name = self.global.repository.as_deref();
-        let found = policy::one_repository(&configuration::texts(&files), unread, name);
-        let (repository, mistakes) = found.map_err(|e| match &self.global.config {
-            Some(path) => e.at(path.display()),
-            None => e,
-        })?;
-        if !self.global.quiet {
-            mistakes.iter().for_each(|e| remark(&plain(&format!("warning: {e}"))));
-        }
-        Ok(repository)
-    }
-
     /// The whole configuration.
     pub fn configuration(&self) -> Result<Configuration> {
         let files = configuration::files(self.global.config.as_deref())?;
@@ -175,7 +161,11 @@ impl Context {
 
     /// The secret, from a file, the environment or a question.
     pub fn secret(&self) -> Result<Unlock> {
-        let global = &self.global;
+        self.secret_by(&self.global, PASSPHRASE_ENV, "passphrase: ")
+    }
+
+    /// The same, as these options say.
+    pub fn secret_by(&self, global: &Global, variable: &str, question: &str) -> Result<Unlock> {
         let from_file = match (&global.passphrase_file, &global.key_file, &global.recovery_key_file) {
             (Some(path), _, _) => Some(unlock::from_passphrase_file(path)?),
             (_, Some(path), _) => Some(unlock::from_key_file(path)?),
@@ -186,10 +176,18 @@ impl Context {
             found.warnings.iter().for_each(|w| remark(&format!("warning: {w}")));
             return Ok(found.unlock);
         }
-        if let Some(value) = std::env::var_os(PASSPHRASE_ENV) {
+        if let Some(value) = std::env::var_os(variable) {
             return unlock::from_env(value);
         }
-        unlock::from_passphrase(ask("passphrase: ")?)
+        unlock::from_passphrase(ask(question)?)
+    }
+
+    /// The secret, from a file or the environment; nobody is asked.
+    pub fn secret_if_given(&self) -> Result<Option<Unlock>> {
+        let global = &self.global;
+        let files = [&global.passphrase_file, &global.key_file, &global.recovery_key_file];
+        let given = files.iter().any(|file| file.is_some()) || std::env::var_os(PASSPHRASE_ENV).is_some();
+        if given { self.secret().map(Some) } else { Ok(None) }
     }
 
     /// Where the local catalog is.
@@ -212,6 +210,12 @@ impl Context {
     pub fn open(&self) -> Result<Arc<Repo>> {
         let places = self.places()?;
         self.open_at(&places, &self.secret()?)
+    }
+
+    /// The same; `beside` is called before the secret is tried, which may take its time.
+    pub fn open_beside(&self, beside: &mut dyn FnMut(&Marked)) -> Result<Arc<Repo>> {
+        let (places, secret) = (self.places()?, self.secret()?);
+        self.opened(open::open_beside(&self.opening(&places), &secret, beside)?)
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
@@ -246,6 +250,27 @@ impl Context {
             handle: self.handle(),
         }
     }
+}
+
+fn flagged(global: &Global) -> Result<Repository> {
+    let regions = global.region.iter().map(|text| RegionSpec::parse(text)).collect::<Result<Vec<_>>>()?;
+    let name = policy::Name::parse("repository", "command-line")?;
+    Repository::new(name, regions, global.copies_min, None)
+}
+
+/// The repository, also where the configuration has mistakes that do not concern it.
+fn configured(global: &Global) -> Result<Repository> {
+    let (files, unread) = configuration::readable_files(global.config.as_deref())?;
+    let name = global.repository.as_deref();
+    let found = policy::one_repository(&configuration::texts(&files), unread, name);
+    let (repository, mistakes) = found.map_err(|e| match &global.config {
+        Some(path) => e.at(path.display()),
+        None => e,
+    })?;
+    if !global.quiet {
+        mistakes.iter().for_each(|e| remark(&plain(&format!("warning: {e}"))));
+    }
+    Ok(repository)
 }
 
 /// What the terminal was like before a question silenced it.

@@ -10,6 +10,7 @@ use crate::base::{Cancel, TimeMs, units};
 use crate::daemon::alert::Told as AlertTold;
 use crate::daemon::crew::{Crew, Done};
 use crate::daemon::engine::{Engine, Event, Host, Standing};
+use crate::daemon::mend::Mender;
 use crate::daemon::notify::Notify;
 use crate::daemon::round::{self, Announcement, Telling, Undone};
 use crate::daemon::run::{Open, SourceEnd, Surroundings};
@@ -77,7 +78,9 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let catch_up_ms = if args.once { 0 } else { CATCH_UP_MS };
     let limits = Limits { runs: args.runs, per_regions: args.runs_per_repository, catch_up_ms };
     let begin = Reading { wall: context.env.now(), steady: context.env.steady() };
+    let mending = Mending::new((context, &told), open, &state, &in_force, &args.replicate_every)?;
     std::thread::scope(|scope| {
+        mending.beside(scope, args.once);
         let mut desk = Desk {
             context,
             in_force: &in_force,
@@ -104,9 +107,47 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         let turned = engine.run(&mut desk, args.once);
         // An error of the loop must not leave runs behind that nobody waits for.
         desk.crew.stop_all();
+        mending.cancel.raise();
         desk.all_told(turned.is_err());
         turned.map(|()| desk.outcome(args.once))
     })
+}
+
+/// Brings up regions that are behind, beside the runs.
+struct Mending<'a> {
+    context: &'a Context,
+    told: &'a Told,
+    open: &'a Open<'a>,
+    state: &'a Path,
+    in_force: &'a InForce,
+    every_ms: i64,
+    cancel: Cancel,
+}
+
+impl<'a> Mending<'a> {
+    fn new(
+        (context, told): (&'a Context, &'a Told),
+        open: &'a Open<'a>,
+        state: &'a Path,
+        in_force: &'a InForce,
+        every: &str,
+    ) -> Result<Mending<'a>> {
+        let (every_ms, cancel) = (policy::duration_ms(every)?, Cancel::new());
+        Ok(Mending { context, told, open, state, in_force, every_ms, cancel })
+    }
+
+    /// Until it is cancelled; not `once`, for a run does it itself.
+    fn beside<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>, once: bool) {
+        if !once {
+            scope.spawn(|| {
+                let say = |text: &str| self.told.remark(None, text);
+                let (env, workers) = (&self.context.env, self.context.workers());
+                let Mending { open, state, cancel, .. } = self;
+                let around = Surroundings { open, say: &say, env, state, cancel, workers, over: None };
+                Mender::new(self.every_ms).run(&around, &|| lock(self.in_force).clone());
+            });
+        }
+    }
 }
 
 /// Whether a further attempt follows one that ended so. The scheduler's rule: unless another run is due before it.

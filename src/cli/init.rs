@@ -7,6 +7,7 @@ use crate::crypto::{Secret, generate_passphrase, passphrase_bits, recovery_encod
 use crate::error::{Error, Exit, Kind, Result};
 use crate::region::Regions;
 use crate::repo::init::{NewSecret, create};
+use crate::store::Prefix;
 use crate::unlock::{self, Unlock};
 use serde_json::json;
 use std::io::Write;
@@ -65,6 +66,13 @@ pub fn make(context: &Context, places: &Places, secrets: &[(String, NewSecret)])
     places.addresses.iter().filter_map(|address| address.place.folder()).try_for_each(refuse_strangers)?;
     let regions = Regions::connect(&places.addresses, true, context.handle());
     context.meter(regions.meters());
+    refuse_occupied(places, &regions)?;
+    create(&regions, &context.env, secrets)
+}
+
+/// Places where something is that is no object of a region.
+pub fn refuse_occupied(places: &Places, regions: &Regions) -> Result<()> {
+    places.addresses.iter().filter_map(|address| address.place.folder()).try_for_each(refuse_strangers)?;
     for (ix, address) in places.addresses.iter().enumerate() {
         if regions.failure(ix).is_none()
             && let Some(stranger) = regions.stranger(ix)?
@@ -73,13 +81,14 @@ pub fn make(context: &Context, places: &Places, secrets: &[(String, NewSecret)])
             return Err(Error::new(Kind::Refused, what).at(&address.place).advise("use another prefix"));
         }
     }
-    create(&regions, &context.env, secrets)
+    Ok(())
 }
 
 /// A folder with somebody's files in it is no empty region.
 fn refuse_strangers(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    let ours = ["region", "keys", "config", "packs", "index", "snapshots", "sessions", "forgotten", "holds", "epochs"];
+    let mut ours: Vec<&str> = Prefix::ALL.iter().map(|prefix| prefix.path()).collect();
+    ours.extend(["region", Prefix::Probe.path()]);
     for entry in entries.flatten() {
         let name = entry.file_name();
         // A staged mark, `region#1`, is what an `init` left that was killed at its last step.

@@ -6,25 +6,36 @@ mod browse;
 mod coming;
 mod common;
 mod configuration;
+mod copy;
 mod daemon;
+mod diff;
+mod doctor;
+mod dump;
+mod find;
 mod forget;
 mod found;
+mod generated;
 mod hold;
 mod init;
 mod key;
 mod manifest;
 mod output;
+mod paths;
 mod policy;
 mod policy_diff;
 mod progress;
 mod quickstart;
 mod recorded;
+mod region;
 mod repair;
+mod replicate;
 mod restore;
 mod run;
 mod runs;
 mod snapshots;
+mod stats;
 mod status;
+mod tag;
 mod verify;
 
 use crate::base::memory;
@@ -65,23 +76,37 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => browse::ls(context, &args),
         Verb::Cat(args) => browse::cat(context, &args),
-        Verb::Restore(args) => restore::run(context, &args),
+        Verb::Find(args) => find::run(context, &args),
+        Verb::Diff(args) => diff::run(context, &args),
+        Verb::Stats(args) => stats::run(context, &args),
+        Verb::Dump(args) => dump::run(context, &args),
+        Verb::Restore(args) => match &args.tar {
+            Some(file) => dump::restore(context, &args, file),
+            None => restore::run(context, &args),
+        },
+        Verb::Copy(args) => copy::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
         Verb::Repair(args) => match args.verb {
             args::RepairVerb::Index => repair::index(context),
         },
+        Verb::Replicate(args) => replicate::run(context, &args),
+        Verb::Region(args) => region::run(context, &args.verb),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Tag(args) => tag::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),
         Verb::Daemon(args) => daemon::run(context, &args),
         Verb::Key(args) => key::run(context, &args.verb),
         Verb::Policy(args) => policy::run(context, &args.verb),
         Verb::Status(args) => status::run(context, &args),
+        Verb::Doctor(args) => doctor::run(context, &args),
         Verb::Runs(args) => runs::run(context, &args),
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),
         },
         Verb::Manifest(args) => manifest::run(context, &args.verb),
+        Verb::Completions(args) => generated::completions(context, &args),
+        Verb::Man(args) => generated::man(&args),
     }
 }
 

@@ -76,9 +76,12 @@ struct Bar {
 
 impl Bar {
     fn new(title: &'static str) -> Bar {
-        let bar = ProgressBar::no_length();
-        bar.set_prefix(title);
-        Bar { bar, known: None }
+        // What is set on a bar later is drawn at once, in a style that it has not got yet.
+        let bar = ProgressBar::no_length().with_prefix(title);
+        match ProgressStyle::with_template(UNKNOWN) {
+            Ok(style) => Bar { bar: bar.with_style(style), known: Some(false) },
+            Err(_) => Bar { bar, known: None },
+        }
     }
 
     fn draw(&mut self, progress: &Progress) {
@@ -103,7 +106,9 @@ impl Bar {
 
 fn counts(progress: &Progress) -> String {
     let (files, stored, errors) = (progress.files.get(), progress.bytes_stored.get(), progress.errors.get());
+    let objects = progress.objects.get();
     let parts = [
+        (objects > 0).then(|| format!("{} objects", units::count(objects))),
         (files > 0).then(|| format!("{} files", units::count(files))),
         (stored > 0).then(|| format!("{} stored", units::bytes(stored))),
         (errors > 0).then(|| format!("{errors} errors")),
@@ -114,6 +119,12 @@ fn counts(progress: &Progress) -> String {
 fn plain(title: &str, progress: &Progress, started: Instant) -> String {
     let done = progress.bytes_done.get();
     let seconds = started.elapsed().as_secs().max(1);
+    let objects = progress.objects.get();
+    if objects > 0 {
+        let (done, rate) = (units::bytes(done), units::bytes(done / seconds));
+        let expected = units::bytes(progress.bytes_expected.get());
+        return format!("{title}: {} objects, {done} of {expected}, {rate}/s", units::count(objects));
+    }
     format!(
         "{title}: {} files, {} done, {}/s, {} stored, {} errors",
         units::count(progress.files.get()),

@@ -19,6 +19,7 @@ use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 struct Restored {
@@ -56,7 +57,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         },
     )?;
     let mut value = json!({
-        "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": sid.hex(), "target": path_text(args.target.as_os_str().as_bytes()),
+        "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": sid.hex(), "target": path_text(target(args).as_os_str().as_bytes()),
         "dry_run": args.dry_run, "seconds": elapsed_ms as f64 / 1000.0,
         "files": report.files, "files_same": report.files_same, "directories": report.dirs, "other": report.others,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "deleted": report.deleted,
@@ -67,10 +68,15 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     Ok(Outcome::new(report.exit().worse(named), text, value))
 }
 
+/// The target; the arguments are refused without one.
+fn target(args: &Restore) -> &Path {
+    args.target.as_deref().unwrap_or_else(|| Path::new(""))
+}
+
 fn request(context: &Context, args: &Restore) -> Result<RestoreRequest> {
     let default = RestoreOptions::default();
     Ok(RestoreRequest {
-        target: args.target.clone(),
+        target: target(args).to_owned(),
         include: Excludes::parse(&args.include)?,
         exclude: Excludes::parse(&args.exclude)?,
         only_included: !args.include.is_empty(),
@@ -93,7 +99,7 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64) -> String {
         units::count(report.dirs),
         units::count(report.others),
         units::bytes(report.bytes),
-        path_text(args.target.as_os_str().as_bytes()),
+        path_text(target(args).as_os_str().as_bytes()),
         units::duration_ms(elapsed_ms)
     );
     if !args.dry_run {

@@ -9,7 +9,7 @@ use super::runs::local_of;
 use crate::base::{TimeMs, units};
 use crate::catalog::SnapshotLine;
 use crate::error::{Exit, Result};
-use crate::ops::ledger;
+use crate::ops::{copy, ledger};
 use crate::repo::Repo;
 use crate::repo::holds::Holds;
 use crate::repo::view::{Snapshot, View};
@@ -35,7 +35,7 @@ fn snapshot_json(repo: &Repo, snapshot: &Snapshot, holds: &Holds) -> Value {
         "mode": m.mode.name(), "parent": m.parent.map(|p| p.hex()), "generation": m.generation.0,
         "files": m.counts.files, "bytes": m.counts.bytes, "bytes_stored": m.transfer.bytes_stored,
         "errors_total": m.errors_total, "tags": m.tags, "regions": region_names(repo, snapshot), "program": m.program,
-        "stored_ms": snapshot.stored.0, "holds": held,
+        "stored_ms": snapshot.stored.0, "holds": held, "copied_from": copy::label(m, copy::COPIED_FROM),
     })
 }
 

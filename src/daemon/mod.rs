@@ -2,7 +2,7 @@
 //!
 //! [`schedule`] decides and does nothing else: no I/O, no threads, no clock of its own. [`state`] keeps what it
 //! must remember over a restart. [`engine`] turns the two, [`crew`] has the threads on which runs are at work, and
-//! [`run`] is one of them.
+//! [`run`] is one of them. [`mend`] brings up regions that are behind, beside them.
 
 mod agenda;
 pub mod alert;
@@ -13,6 +13,7 @@ pub mod entrusted;
 pub mod hook;
 pub mod job;
 mod memory;
+pub mod mend;
 pub mod note;
 pub mod notify;
 pub mod round;

@@ -56,6 +56,8 @@ pub enum Kind {
     EpochEnd = 12,
     /// Record of a closed run.
     Run = 13,
+    /// A change of a snapshot's tags.
+    Tags = 21,
 }
 
 /// Which of the key epoch's keys seals it.
@@ -78,7 +80,7 @@ impl Kind {
         use Kind::*;
         [Data, Tree, Index, Manifest, Tombstone, Repack, Session]
             .into_iter()
-            .chain([Forgotten, Hold, HoldRelease, EpochBegin, EpochEnd, Run])
+            .chain([Forgotten, Hold, HoldRelease, EpochBegin, EpochEnd, Run, Tags])
             .find(|k| *k as u8 == id)
     }
 

@@ -5,6 +5,7 @@ pub mod cbor;
 pub mod config;
 pub mod envelope;
 pub mod index;
+pub mod leaf;
 pub mod objects;
 pub mod pack;
 pub mod quarantine;

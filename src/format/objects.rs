@@ -3,7 +3,7 @@
 
 use super::FormatError;
 use super::signed::Fresh;
-use crate::base::{Digest, Epoch, Generation, HoldId, PackName, RegionId, SessionId};
+use crate::base::{Digest, Epoch, Generation, HoldId, PackName, RegionId, SessionId, TagsId};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
@@ -119,6 +119,30 @@ pub struct HoldRelease {
     /// When, ms.
     #[n(2)]
     pub created: i64,
+}
+
+/// Tags are put on a snapshot, or taken off.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Tags {
+    /// What its writer knew.
+    #[n(0)]
+    pub fresh: Fresh,
+    /// Change.
+    #[n(1)]
+    pub id: TagsId,
+    /// Snapshot.
+    #[n(2)]
+    pub sid: SessionId,
+    /// When, ms.
+    #[n(3)]
+    pub created: i64,
+    /// Taken off, first.
+    #[n(4)]
+    pub removed: Vec<String>,
+    /// Put on.
+    #[n(5)]
+    pub added: Vec<String>,
 }
 
 /// Packs that a repack moved.

@@ -22,6 +22,8 @@ pub enum RunKind {
     Restore,
     /// Snapshots were marked as no longer wanted.
     Forget,
+    /// Regions were brought up.
+    Replicate,
 }
 
 impl RunKind {
@@ -32,6 +34,7 @@ impl RunKind {
             RunKind::Verify => "verify",
             RunKind::Restore => "restore",
             RunKind::Forget => "forget",
+            RunKind::Replicate => "replicate",
         }
     }
 }

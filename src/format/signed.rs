@@ -168,6 +168,7 @@ fn fits(kind: Kind, key: &str) -> bool {
         "epochs" if name.ends_with("/begin") => kind == Kind::EpochBegin,
         "epochs" => kind == Kind::EpochEnd,
         "runs" => kind == Kind::Run,
+        "tags" => kind == Kind::Tags,
         _ => false,
     }
 }

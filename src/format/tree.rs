@@ -152,6 +152,12 @@ pub struct Entry {
 /// Flag: the file changed while it was read.
 pub const FLAG_CHANGED: u32 = 1;
 
+/// As [`Entry::name_is_safe`].
+pub fn is_safe_name(name: &[u8]) -> bool {
+    let dots = name == b"." || name == b"..";
+    !name.is_empty() && name.len() <= 255 && !dots && !name.iter().any(|b| matches!(b, b'/' | 0))
+}
+
 impl Entry {
     /// An entry with nothing but a name and a type.
     pub fn bare(name: &[u8], kind: EntryType) -> Self {
@@ -185,8 +191,7 @@ impl Entry {
     /// Whether the name can be created inside a directory: not empty, not `.` or `..`,
     /// no `/`, no NUL, at most 255 bytes.
     pub fn name_is_safe(&self) -> bool {
-        let n: &[u8] = &self.name;
-        !n.is_empty() && n.len() <= 255 && n != b"." && n != b".." && !n.iter().any(|b| matches!(b, b'/' | 0))
+        is_safe_name(&self.name)
     }
 
     /// Size of a file's content, in bytes; 0 for other types.

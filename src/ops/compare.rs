@@ -66,11 +66,14 @@ impl Flat {
                 Event::Enter { entry, .. } => {
                     let path = self.join(&entry.name);
                     self.path.push(entry.name.to_vec());
-                    return Some(Node::Entry { path, entry: Box::new(entry), dir: None });
+                    return Some(Node::Entry { path, entry, dir: None });
+                }
+                Event::File { found, dir } => {
+                    let entry = Box::new(found.entry());
+                    return Some(Node::Entry { path: self.join(&entry.name), entry, dir: Some(dir) });
                 }
                 Event::Item { entry, dir } => {
-                    let path = self.join(&entry.name);
-                    return Some(Node::Entry { path, entry: Box::new(entry), dir: Some(dir) });
+                    return Some(Node::Entry { path: self.join(&entry.name), entry, dir: Some(dir) });
                 }
                 Event::Leave => {
                     self.path.pop();

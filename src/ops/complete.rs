@@ -1,7 +1,7 @@
 //! Whether a region has everything that a snapshot needs: every page, list and chunk of its tree is named by
-//! an index segment which that region lists.
+//! an index segment which that region lists, in a pack that is there.
 
-use crate::base::{Cancel, ChunkId};
+use crate::base::{Cancel, ChunkId, PackName};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
@@ -17,8 +17,8 @@ pub struct Known {
     pages: HashSet<ChunkId>,
 }
 
-/// Those of `among` in which everything below a root entry is indexed. A page that no region has intact makes it
-/// complete nowhere.
+/// Those of `among` in which everything below a root entry is indexed, in packs that are `present` there. A page that no
+/// region has intact makes it complete nowhere.
 ///
 /// # Errors
 /// Interrupted.
@@ -26,14 +26,21 @@ pub fn regions(
     reader: &Reader,
     known: &mut Known,
     root: &Entry,
-    among: RegionSet,
+    (among, present): (RegionSet, &dyn Fn(&PackName) -> RegionSet),
     cancel: &Cancel,
 ) -> Result<RegionSet> {
     if !known.regions.covers(among) {
         *known = Known { regions: among, pages: HashSet::new() };
     }
-    let mut walk =
-        Walk { reader, known, coder: Coder::default(), left: among, walked: HashSet::new(), stack: Vec::new() };
+    let mut walk = Walk {
+        reader,
+        known,
+        present,
+        coder: Coder::default(),
+        left: among,
+        walked: HashSet::new(),
+        stack: Vec::new(),
+    };
     walk.entry(root).and_then(|()| walk.run(cancel)).or_else(|e| match e.kind() {
         Kind::Cancelled => Err(e),
         _ => {
@@ -51,6 +58,7 @@ pub fn regions(
 struct Walk<'w> {
     reader: &'w Reader,
     known: &'w Known,
+    present: &'w dyn Fn(&PackName) -> RegionSet,
     coder: Coder,
     left: RegionSet,
     walked: HashSet<ChunkId>,
@@ -108,7 +116,11 @@ impl Walk<'_> {
 
     /// A chunk without which nothing is complete.
     fn need(&mut self, id: &ChunkId) {
-        let named = self.reader.index.locate(id).fold(RegionSet::NONE, |all, at| all.or(at.regions));
+        let named = self
+            .reader
+            .index
+            .locate(id)
+            .fold(RegionSet::NONE, |all, at| all.or(at.regions.and((self.present)(&at.pack.name))));
         self.left = self.left.and(named);
     }
 }

@@ -5,6 +5,7 @@ use super::backup::BackupReport;
 use super::forget::ForgetReport;
 use super::ledger::{Ledger, region_ref};
 use super::repair::RepairReport;
+use super::replicate;
 use super::restore::RestoreReport;
 use super::verify::VerifyReport;
 use crate::base::{ConfigNo, Digest, Env, Epoch, PackName, RunId, SessionId};
@@ -151,6 +152,18 @@ impl Closing {
         }
     }
 
+    /// Regions that were brought up.
+    #[must_use]
+    pub fn replicate(self, report: &replicate::Report) -> Closing {
+        let moved = report.moved();
+        Closing {
+            figures: vec![("bytes", moved.bytes), ("objects", moved.objects), ("snapshots", report.snapshots)],
+            reached: report.regions.iter().filter(|r| r.is_complete()).map(|r| r.region.clone()).collect(),
+            behind: report.behind(),
+            ..self
+        }
+    }
+
     /// Snapshots that were forgotten.
     #[must_use]
     pub fn forget(self, report: &ForgetReport) -> Closing {
@@ -282,7 +295,7 @@ impl<'r> Recorder<'r> {
         }
         let mut run = self.record(&closing, exit, error);
         let missed = self.repo.map_or_else(Vec::new, |repo| send(repo, &run));
-        let writes = matches!(self.kind, RunKind::Backup | RunKind::Forget);
+        let writes = matches!(self.kind, RunKind::Backup | RunKind::Forget | RunKind::Replicate);
         if writes && !missed.is_empty() && exit == Exit::Done {
             (run.exit, run.exit_name) = (Exit::Behind as u8, Exit::Behind.name().into());
         }
@@ -336,7 +349,7 @@ impl<'r> Recorder<'r> {
             }
         }
         match (self.kind, closing.moved) {
-            (RunKind::Backup | RunKind::Verify, true) => self.ledger.resync(repo),
+            (RunKind::Backup | RunKind::Verify, true) | (RunKind::Replicate, _) => self.ledger.resync(repo),
             (RunKind::Backup, false) => {
                 let how = closing.how.clone().unwrap_or_default();
                 let count = |name| closing.figures.iter().find(|(n, _)| *n == name).map_or(0, |(_, value)| *value);

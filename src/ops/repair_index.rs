@@ -70,7 +70,7 @@ struct Told {
 /// Interrupted, or nothing can be written.
 pub fn run(repo: &Arc<Repo>, workers: usize, host: &str, progress: &Progress, cancel: &Cancel) -> Result<Rebuilt> {
     repo.may_write()?;
-    let mut done = Rebuilt { caught_up: catch_up::run(repo, cancel)?, ..Rebuilt::default() };
+    let mut done = Rebuilt { caught_up: catch_up::run(repo, workers, cancel)?, ..Rebuilt::default() };
     let orphans = orphans(repo)?;
     done.packs = orphans.len() as u64;
     if orphans.is_empty() {
@@ -98,7 +98,7 @@ pub fn run(repo: &Arc<Repo>, workers: usize, host: &str, progress: &Progress, ca
     let written = publish(repo, &session, told, &mut done);
     session.give_up(repo, "it rebuilt indexes")?;
     read.and(written)?;
-    let more = catch_up::run(repo, cancel)?;
+    let more = catch_up::run(repo, workers, cancel)?;
     done.caught_up.objects += more.objects;
     done.caught_up.bytes += more.bytes;
     done.caught_up.snapshots += more.snapshots;

@@ -32,7 +32,7 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
 ///
 /// # Errors
 /// [`Kind::Config`] for anything else, and for nothing.
-pub(super) fn size(text: &str) -> Result<u64> {
+pub fn size(text: &str) -> Result<u64> {
     let read = bytes(text).and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("it is nothing".into()) });
     read.map_err(|why| {
         let what = format!("{} is not a size: {why}", quoted(text));

@@ -108,6 +108,10 @@ fn set_option(bucket: &mut Bucket, option: &str) -> Result<()> {
         let e = refused("the endpoint is no address of a server, or has a user or a query in it");
         return Err(e.advise("write https://host or https://host:port (http only inside a network that you trust)"));
     }
+    if *name == "tls" && !matches!(value.as_str(), "1.2" | "1.3") {
+        let e = refused("the option `tls` is the oldest version that is allowed");
+        return Err(e.advise("leave it out for 1.3, or write tls=1.2 for a store that knows no newer one"));
+    }
     if slot.replace(value).is_some() {
         return Err(refused(&format!("the option `{name}` stands twice")).advise("leave one of them out"));
     }

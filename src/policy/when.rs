@@ -1,6 +1,6 @@
 //! Time zones and days as people write them.
 
-use super::duration::span_ms;
+use super::duration::{parse, span_ms};
 use super::name::{guess, quoted};
 use crate::base::TimeMs;
 use crate::error::{Error, Kind, Result};
@@ -44,6 +44,24 @@ pub fn until(text: &str, now: TimeMs) -> Result<TimeMs> {
     }
 }
 
+/// The time that a duration before `now`, a day (its begin, in UTC) or an RFC 3339 time names.
+///
+/// # Errors
+/// [`Kind::Config`]: none of them.
+pub fn since(text: &str, now: TimeMs) -> Result<TimeMs> {
+    let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+    let begin = |day: NaiveDate| Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis());
+    let time = match (day, DateTime::parse_from_rfc3339(text)) {
+        (Some(day), _) => begin(day),
+        (None, Ok(time)) => Some(time.timestamp_millis()),
+        (None, Err(_)) => parse(text).ok().map(|ms| now.0.saturating_sub(ms)),
+    };
+    time.map(TimeMs).ok_or_else(|| {
+        Error::new(Kind::Config, format!("{} is neither a time nor a duration", quoted(text)))
+            .advise("give 2027-03-01, 2027-03-01T12:00:00Z, or 36h for what was so long ago")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +75,17 @@ mod tests {
         assert_eq!(until("2d", now).unwrap().rfc3339(), "2027-01-17T08:00:00Z");
         for wrong in ["2027-01-14", "2027-01-15T09:00:00+01:00", "2027-02-30", "soon", "", "0d"] {
             assert_eq!(until(wrong, now).unwrap_err().kind(), Kind::Config, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_past() {
+        let now = TimeMs(1_800_000_000_000);
+        assert_eq!(since("2027-01-15", now).unwrap().rfc3339(), "2027-01-15T00:00:00Z");
+        assert_eq!(since("2026-01-15T10:00:00+01:00", now).unwrap().rfc3339(), "2026-01-15T09:00:00Z");
+        assert_eq!(since("90m", now).unwrap().rfc3339(), "2027-01-15T06:30:00Z");
+        for wrong in ["yesterday", "", "2027-02-30"] {
+            assert_eq!(since(wrong, now).unwrap_err().kind(), Kind::Config, "{wrong}");
         }
     }
 

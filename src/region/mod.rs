@@ -5,6 +5,7 @@
 //! disturbs no other. A read is handed to its caller only after the caller's own check passed; a copy
 //! that fails the check is recorded and the next region is asked.
 
+mod each;
 mod findings;
 mod haste;
 mod reads;

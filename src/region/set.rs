@@ -10,6 +10,9 @@ impl RegionSet {
     /// None.
     pub const NONE: RegionSet = RegionSet(0);
 
+    /// All that there can be.
+    pub const ALL: RegionSet = RegionSet(u32::MAX);
+
     /// These.
     pub fn of(members: impl IntoIterator<Item = usize>) -> RegionSet {
         RegionSet(members.into_iter().filter(|ix| *ix < REGIONS_MAX).fold(0, |set, ix| set | 1 << ix))

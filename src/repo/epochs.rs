@@ -37,6 +37,17 @@ pub struct Lag {
     pub key: Key,
 }
 
+/// An epoch that began and is not decided.
+#[derive(Debug, Clone)]
+pub struct Unended {
+    /// Its number.
+    pub number: Epoch,
+    /// Digest of its beginning.
+    pub begin: Digest,
+    /// Whether it condemns packs: then it is a prune's.
+    pub condemns: bool,
+}
+
 /// What the regions say.
 #[derive(Debug, Clone, Default)]
 pub struct Epochs {
@@ -101,20 +112,48 @@ impl Epochs {
     /// Valid objects that a region lacks and another has: where to find each, by region and key. Only of a region
     /// that lags by the newest epoch; one that lacks more was rolled back, and nothing is put there.
     pub fn lag(&self, among: RegionSet) -> Vec<Lag> {
-        let newest = self.newest();
+        let lagging = among.iter().filter(|ix| !self.is_rolled_back(*ix));
+        lagging.flat_map(|to| self.lacking(to)).collect()
+    }
+
+    /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind.
+    pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
-        for to in among.iter().filter(|ix| self.own(*ix).0.saturating_add(1) >= newest.0) {
-            for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
-                let here = self.at.get(&(to, *number));
-                if here.is_none() {
-                    lags.push(Lag { from: *from, to, key: *begin });
-                }
-                if let (Some(end), None) = (end, here.and_then(|(_, end)| *end)) {
-                    lags.push(Lag { from: *from, to, key: *end });
-                }
+        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+            let here = self.at.get(&(to, *number));
+            if here.is_none() {
+                lags.push((*number, Lag { from: *from, to, key: *begin }));
+            }
+            if let (Some(end), None) = (end, here.and_then(|(_, end)| *end)) {
+                lags.push((*number, Lag { from: *from, to, key: *end }));
             }
         }
-        lags
+        lags.sort_by_key(|(number, _)| *number);
+        lags.into_iter().map(|(_, lag)| lag).collect()
+    }
+
+    /// Whether a region lacks more than the newest epoch.
+    pub fn is_rolled_back(&self, ix: usize) -> bool {
+        self.own(ix).0.saturating_add(1) < self.newest().0
+    }
+
+    /// The newest epoch, if it is not decided yet.
+    pub fn unended(&self) -> Option<Unended> {
+        let (number, state) = self.known.last_key_value()?;
+        let condemns = !state.condemned.is_empty();
+        state.doomed.is_none().then_some(Unended { number: *number, begin: state.digest, condemns })
+    }
+
+    /// The epoch that took a region out of the repository; `None` if it is a member, or never was.
+    pub fn removed(&self, id: RegionId) -> Option<Epoch> {
+        let has = |state: &EpochState| state.begin.members.iter().any(|member| member.id == id);
+        let last = self.known.iter().rfind(|(_, state)| has(state)).map(|(number, _)| *number)?;
+        self.known.keys().find(|number| **number > last).copied()
+    }
+
+    /// Whether these bytes are a valid beginning of the epoch after the newest.
+    pub fn follows(&self, trust: Trust<'_>, key: &Key, bytes: &[u8]) -> bool {
+        read_begin(key, bytes, trust, self.known.values().next_back()).is_ok()
     }
 
     /// The newest epoch of a region; 0 if it shows none.
@@ -142,17 +181,24 @@ impl Epochs {
         let own = self.own(ix);
         if own == Epoch(0) {
             let what = "shows no valid epoch, so nothing new goes there";
-            return Some(Error::new(Kind::Damage, what).advise("it is still read"));
+            return Some(Error::new(Kind::Damage, what).advise("it is still read; see `holdfast region repair`"));
         }
         // Lacking only the newest is lag: whoever finds it copies it.
-        if own.0.saturating_add(1) < self.newest().0 {
+        if self.is_rolled_back(ix) {
             let what = format!("was rolled back: it shows epoch {own}, another region shows {}", self.newest());
-            return Some(Error::new(Kind::Damage, what).advise("it is still read; nothing new goes there"));
+            let advice = "it is still read, and nothing new goes there; `holdfast region repair` brings it forward";
+            return Some(Error::new(Kind::Damage, what).advise(advice));
         }
-        let member = self.known.get(&own).is_some_and(|e| e.begin.members.iter().any(|m| Some(m.id) == id));
-        (!member).then(|| {
-            Error::new(Kind::Refused, "is not a member of this repository by the newest epoch")
-                .advise("it is still read; nothing new goes there")
+        // By what it shows itself, and by what any other shows: one that was away does not know yet that it was removed.
+        let counts = |e: &EpochState| e.begin.members.iter().any(|m| Some(m.id) == id);
+        let member = [self.known.get(&own), self.known.values().next_back()].iter().all(|e| e.is_some_and(counts));
+        (!member).then(|| match id.and_then(|id| self.removed(id)) {
+            Some(by) => {
+                Error::new(Kind::Refused, format!("is not a member of this repository any more: epoch {by} removed it"))
+                    .advise("it is still read; take it out of the configuration")
+            }
+            None => Error::new(Kind::Refused, "is not a member of this repository by the newest epoch")
+                .advise("it is still read, and nothing new goes there; `holdfast region add` makes it one"),
         })
     }
 
@@ -236,6 +282,11 @@ fn read_end(
         return Err(FormatError::Unsigned("end of another beginning"));
     }
     Ok((pack_list(&end.doomed)?, end.roots))
+}
+
+/// Whether these bytes are a valid end of the epoch with this beginning.
+pub fn ends(trust: Trust<'_>, key: &Key, bytes: &[u8], number: Epoch, begin: &Digest) -> bool {
+    read_end(key, bytes, trust, number, begin).is_ok()
 }
 
 fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::result::Result<Opened, FormatError> {

@@ -179,6 +179,46 @@ fn check_empty(regions: &Regions) -> Result<()> {
         .advise(format!("empty region {names}, then run `holdfast init` again")))
 }
 
+/// What may stand in a place that is to be a region of a repository that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Nothing, but for the mark of an earlier try.
+    Refused,
+    /// What a region that lost its mark still has: objects are never replaced, and each is verified when it is used.
+    Taken,
+}
+
+/// Tries the store of the only one of `regions`, and gives it a mark with a new id; one that an earlier try left is kept.
+/// It is no member by that, and nobody writes there.
+///
+/// # Errors
+/// Something else is there, or the store is not fit to be a region.
+pub fn prepare(regions: &Regions, env: &Env, repo: RepoId, leftovers: Leftovers) -> Result<RegionId> {
+    let place = || format!("region {}", regions.region(0).name);
+    let refused = |what: &str| Err(Error::new(Kind::Refused, what).at(place()).advise("use an empty place"));
+    if let Some(e) = regions.failure(0) {
+        return Err(e);
+    }
+    let mark = match region::read_mark(regions, 0) {
+        Ok(mark) if mark.repo == repo => mark,
+        Ok(mark) => return refused(&format!("another repository is here (id {})", mark.repo)),
+        Err(e) if e.kind() != Kind::NoRepository => return Err(e),
+        Err(_) => {
+            let taken = leftovers == Leftovers::Taken;
+            if !taken && !matches!(look(regions, 0)?, Before::Nothing) {
+                return refused("objects of an unfinished repository are here");
+            }
+            let id = RegionId(env.random()?);
+            RegionMark { version: FORMAT_VERSION, repo, region: id, created: env.now().0 }
+        }
+    };
+    // Also a mark that is there: its trial may have been cut off.
+    match regions.try_out(0, &Key::Region, &mark.to_object().into())? {
+        Put::Created | Put::Same => Ok(mark.region),
+        Put::Other => refused("somebody else made a region here just now"),
+    }
+}
+
 fn look(regions: &Regions, ix: usize) -> Result<Before> {
     if let Some(e) = regions.failure(ix) {
         return Err(e);

@@ -42,10 +42,14 @@ pub fn list(repo: &Repo) -> Vec<SlotInfo> {
     repo.ring.slots.iter().map(info).collect()
 }
 
+/// Whether the configuration in force lists this slot.
+pub fn is_listed(repo: &Repo, id: SlotId) -> bool {
+    repo.ring.slots.iter().any(|slot| slot.id == id)
+}
+
 /// Slot objects that no longer open anything.
 pub fn removed(repo: &Repo) -> Vec<SlotId> {
-    let listed = |id: &SlotId| repo.ring.slots.iter().any(|s| s.id == *id);
-    slot_ids(&repo.regions, repo.usable()).into_iter().filter(|id| !listed(id)).collect()
+    slot_ids(&repo.regions, repo.usable()).into_iter().filter(|id| !is_listed(repo, *id)).collect()
 }
 
 /// Whether the keys can be changed now: the home region can be written, and nothing shows that the

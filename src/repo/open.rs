@@ -81,8 +81,23 @@ pub fn mark(opening: &Opening<'_>) -> Result<Marked> {
         }
     }
     match id {
-        Some(id) if !regions.healthy().is_empty() => Ok(Marked { regions, id }),
+        Some(id) if !regions.healthy().is_empty() => {
+            advise_repair(&regions);
+            Ok(Marked { regions, id })
+        }
         _ => Err(nothing_usable(&regions)),
+    }
+}
+
+/// Where others have the repository, a place without it is no place for `init`.
+fn advise_repair(regions: &Regions) {
+    for ix in 0..regions.len() {
+        if let Some(e) = regions.failure(ix).filter(|e| e.kind() == Kind::NoRepository) {
+            let name = &regions.region(ix).name;
+            let repair = format!("if it was emptied or replaced: `holdfast region repair {name} --emptied`");
+            let better = Error::new(e.kind(), e.what()).at(format!("region {name}"));
+            regions.explain(ix, better.advise(format!("is the disk mounted, the path right? {repair}")));
+        }
     }
 }
 
@@ -113,7 +128,7 @@ fn open_among(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
     let mut failed = None;
     for id in rivals.keys() {
         let one = Opening { pin: Some(*id), ..*opening };
-        match open_asked(&one, asked) {
+        match open_asked(&one, asked, &mut |_| {}) {
             Ok(_) if opened.is_some() => return Err(several(&rivals)),
             Ok(repo) => opened = Some(repo),
             Err(e) => failed = Some(e),
@@ -153,7 +168,15 @@ fn nothing_usable(regions: &Regions) -> Error {
 /// # Errors
 /// Nothing usable, wrong key, a key that was removed, a newer format, or damage in all copies.
 pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
-    open_asked(opening, Asked { secret, held: None })
+    open_asked(opening, Asked { secret, held: None }, &mut |_| {})
+}
+
+/// The same; `beside` is called once the regions are known and before the secret is tried, which may take its time.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_beside(opening: &Opening<'_>, secret: &Unlock, beside: &mut dyn FnMut(&Marked)) -> Result<Repo> {
+    open_asked(opening, Asked { secret, held: None }, beside)
 }
 
 /// Opens the repository with a secret that was used before, and will be.
@@ -161,7 +184,7 @@ pub fn open(opening: &Opening<'_>, secret: &Unlock) -> Result<Repo> {
 /// # Errors
 /// As [`open`].
 pub fn open_held(opening: &Opening<'_>, held: &Held) -> Result<Repo> {
-    open_asked(opening, Asked { secret: held.secret(), held: Some(held) })
+    open_asked(opening, Asked { secret: held.secret(), held: Some(held) }, &mut |_| {})
 }
 
 /// What is tried at the slots.
@@ -171,11 +194,13 @@ struct Asked<'a> {
     held: Option<&'a Held>,
 }
 
-fn open_asked(opening: &Opening<'_>, asked: Asked<'_>) -> Result<Repo> {
-    let Marked { regions, id } = match mark(opening) {
+fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&Marked)) -> Result<Repo> {
+    let marked = match mark(opening) {
         Err(e) if e.kind() == Kind::Foreign && opening.pin.is_none() => return open_among(opening, asked),
         marked => marked?,
     };
+    beside(&marked);
+    let Marked { regions, id } = marked;
     let (slot, keys, config) = unlock(&regions, &id, asked)?;
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))

@@ -54,8 +54,13 @@ impl<K: Eq + std::hash::Hash + Copy, V: Clone> Cache<K, V> {
     }
 }
 
-/// A bundle, decoded, with the ids of its chunks checked.
-type Bundle = Arc<Vec<u8>>;
+/// A bundle, decoded, with the chunks whose ids were computed from it.
+struct Opened {
+    plain: Vec<u8>,
+    content: Content,
+}
+
+type Bundle = Arc<Opened>;
 
 /// Reads chunks of one repository through one index.
 pub struct Reader {
@@ -99,13 +104,13 @@ impl Reader {
     fn chunk_at(&self, at: &Located, coder: &mut Coder) -> Result<Vec<u8>> {
         if at.place.inside.is_some() {
             let bundle = self.bundle(at, coder)?;
-            return self.part(at, &bundle).map(<[u8]>::to_vec).map_err(region::lift);
+            return bundle.content.part(at, &bundle.plain).map(<[u8]>::to_vec).ok_or(MISPLACED).map_err(region::lift);
         }
         let mut scratch = Vec::new();
-        self.record(at, |keys, bytes| self.open_at(keys, at, bytes, coder, &mut scratch).map(<[u8]>::to_vec))
+        self.record(at, |keys, bytes| self.open_at(keys, at, bytes, coder, &mut scratch).map(|(_, b)| b.to_vec()))
     }
 
-    /// Opens the record at a place and returns the plaintext of all of it, every chunk's id checked.
+    /// Opens the record at a place and returns what it holds and the plaintext of all of it, every chunk's id checked.
     ///
     /// # Errors
     /// Written wrong, or not what the index says.
@@ -116,13 +121,13 @@ impl Reader {
         record: &'r mut [u8],
         coder: &mut Coder,
         scratch: &'r mut Vec<u8>,
-    ) -> std::result::Result<&'r [u8], FormatError> {
+    ) -> std::result::Result<(Content, &'r [u8]), FormatError> {
         let (content, plain) = open_record(self.repo.id_key(), keys, at.place.number, record, coder, scratch)?;
-        let fits = match content {
-            Content::Chunk(id, len) => at.place.inside.is_none() && id == at.place.id && len == at.place.len,
+        let fits = match &content {
+            Content::Chunk(id, len) => at.place.inside.is_none() && *id == at.place.id && *len == at.place.len,
             Content::Bundle(_) => at.place.inside.is_some(),
         };
-        if fits { Ok(plain) } else { Err(FormatError::WrittenWrong("record is not what the index names")) }
+        if fits { Ok((content, plain)) } else { Err(FormatError::WrittenWrong("record is not what the index names")) }
     }
 
     fn bundle(&self, at: &Located, coder: &mut Coder) -> Result<Bundle> {
@@ -132,23 +137,14 @@ impl Reader {
         }
         let mut scratch = Vec::new();
         let bundle = self.record(at, |keys, bytes| {
-            let bundle = self.open_at(keys, at, bytes, coder, &mut scratch)?;
+            let (content, plain) = self.open_at(keys, at, bytes, coder, &mut scratch)?;
             // A whole bundle of another pack opens as well: only the chunk's id tells them apart.
-            self.part(at, bundle)?;
-            Ok(bundle.to_vec())
+            content.part(at, plain).ok_or(MISPLACED)?;
+            Ok(Opened { plain: plain.to_vec(), content })
         })?;
         let bundle = Arc::new(bundle);
         lock(&self.bundles).put(cached, Arc::clone(&bundle));
         Ok(bundle)
-    }
-
-    /// The chunk in its bundle, its id computed again.
-    fn part<'b>(&self, at: &Located, bundle: &'b [u8]) -> std::result::Result<&'b [u8], FormatError> {
-        at.place
-            .inside
-            .and_then(|inside| slice_of(bundle, inside, at.place.len))
-            .filter(|bytes| self.repo.id_key().id(bytes) == at.place.id)
-            .ok_or(FormatError::WrittenWrong("place of a chunk in its bundle"))
     }
 
     /// Fetches a record from each region in turn until `open` accepts it.
@@ -248,6 +244,27 @@ pub enum Content {
     Bundle(Vec<(ChunkId, usize, usize)>),
 }
 
+const MISPLACED: FormatError = FormatError::WrittenWrong("place of a chunk in its bundle");
+
+impl Content {
+    /// The chunk that the index places in this record, whose plaintext is `plain`: its id was computed from these very
+    /// bytes when the record was opened. `None` if another chunk, or none, lies there.
+    pub fn part<'p>(&self, at: &Located, plain: &'p [u8]) -> Option<&'p [u8]> {
+        match (self, at.place.inside) {
+            (Content::Chunk(id, len), None) => (*id == at.place.id && *len == at.place.len).then_some(plain),
+            (Content::Bundle(chunks), Some(inside)) => {
+                let (inside, len) = (inside as usize, at.place.len as usize);
+                // In order of their places; of those at one place all but the last are empty.
+                let from = chunks.partition_point(|(_, offset, _)| *offset < inside);
+                let mut here = chunks[from..].iter().take_while(|(_, offset, _)| *offset == inside);
+                let known = here.any(|(id, _, bytes)| *bytes == len && *id == at.place.id);
+                known.then(|| plain.get(inside..inside.saturating_add(len))).flatten()
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Opens a chunk or bundle record and computes the id of every chunk. The plaintext stands in the record itself
 /// where it was stored raw, else in `scratch`, which is cleared first: no chunk is copied that need not be.
 ///
@@ -303,11 +320,6 @@ fn decoded<'r>(
     scratch.clear();
     coder.decode(codec, body, plain_len, scratch).map_err(|_| WRONG)?;
     Ok(scratch)
-}
-
-/// The part of a decoded bundle that is one chunk.
-pub fn slice_of(bundle: &[u8], inside: u32, len: u32) -> Option<&[u8]> {
-    bundle.get(inside as usize..(inside as usize).saturating_add(len as usize))
 }
 
 /// Keys of the pack that `bytes` begin.

@@ -1,17 +1,20 @@
 //! Directories as B-trees of pages, and long chunk lists as pages: written bottom-up while entries
 //! arrive in order, read lazily. Memory is one open page a level, whatever the width of a directory.
 
+use super::pages::Same;
 use super::reader::Reader;
 use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
+use crate::format::leaf::Leaf;
 use crate::format::tree::{
     Child, DIR_DEPTH_MAX, Entry, ITEMS_INLINE_MAX, Item, ListPage, ListRef, PAGE_DEPTH_MAX, Page, Xattr, items,
     push_item,
 };
 use minicbor::bytes::ByteVec;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Stores tree pages; the same page is stored once.
 pub trait PageSink {
@@ -20,6 +23,16 @@ pub trait PageSink {
     /// # Errors
     /// The repository cannot take it.
     fn put(&mut self, page: &[u8]) -> Result<ChunkId>;
+
+    /// The same for a page whose id is known already.
+    ///
+    /// # Errors
+    /// As [`PageSink::put`].
+    fn put_known(&mut self, id: ChunkId, page: &[u8]) -> Result<ChunkId> {
+        let put = self.put(page)?;
+        debug_assert!(put == id);
+        Ok(put)
+    }
 }
 
 /// A page may end once it has this many bytes …
@@ -50,6 +63,8 @@ pub struct DirWriter {
     first: Option<ByteVec>,
     last: Option<ByteVec>,
     levels: Vec<Level>,
+    /// A page from which entries of the open one were copied: it may come out as the same.
+    origin: Option<Arc<Leaf>>,
 }
 
 impl DirWriter {
@@ -71,10 +86,45 @@ impl DirWriter {
         if ends { self.close_page(sink) } else { Ok(()) }
     }
 
+    /// Adds entries that are what they were.
+    ///
+    /// # Errors
+    /// As [`DirWriter::push`].
+    pub fn push_same(&mut self, same: &Same, sink: &mut dyn PageSink) -> Result<()> {
+        let (leaf, begin, entries) = same.parts();
+        let Some((_, first)) = entries.first() else { return Ok(()) };
+        if self.last.as_deref().is_some_and(|last| last[..] >= *leaf.part(first)) {
+            return Err(Error::new(Kind::Bug, "directory entries out of order"));
+        }
+        let mut from = begin;
+        for (end, name) in entries {
+            if self.first.is_none() {
+                self.first = Some(leaf.part(name).to_vec().into());
+            }
+            if self.origin.is_none() {
+                self.origin = Some(Arc::clone(leaf));
+            }
+            self.open.extend_from_slice(leaf.part(&(from..*end)));
+            from = *end;
+            self.count += 1;
+            let long = self.open.len() >= PAGE_BYTES_MIN;
+            if long && (self.open.len() >= PAGE_BYTES_END || ends_page(leaf.part(name))) {
+                self.close_page(sink)?;
+            }
+        }
+        self.last = entries.last().map(|(_, name)| leaf.part(name).to_vec().into());
+        Ok(())
+    }
+
     fn close_page(&mut self, sink: &mut dyn PageSink) -> Result<()> {
         let count = std::mem::take(&mut self.count);
-        let Some(first) = self.first.take() else { return Ok(()) };
-        let page = sink.put(&Page::of_encoded(count, &self.open))?;
+        let (origin, first) = (self.origin.take(), self.first.take());
+        let Some(first) = first else { return Ok(()) };
+        let page = Page::of_encoded(count, &self.open);
+        let page = match origin.filter(|origin| origin.bytes() == page) {
+            Some(origin) => sink.put_known(origin.id, &page)?,
+            None => sink.put(&page)?,
+        };
         self.open.clear();
         self.push_child(0, Child { page, first, entries: count }, sink)
     }

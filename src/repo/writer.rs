@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
-/// A data pack is closed once it has this many bytes.
+/// A data pack has about this many bytes: where it ends is [`PackWriter::is_full`]'s to say.
 const DATA_PACK_BYTES: usize = 32 << 20;
 /// A tree pack.
 const TREE_PACK_BYTES: usize = 8 << 20;
@@ -319,7 +319,7 @@ impl Packer<'_, '_> {
 
     fn close_if_full(&mut self) -> Result<()> {
         let full = if self.class == Class::Tree { TREE_PACK_BYTES } else { DATA_PACK_BYTES };
-        if self.pack.as_ref().is_some_and(|pack| pack.len() >= full) { self.close_pack() } else { Ok(()) }
+        if self.pack.as_ref().is_some_and(|pack| pack.is_full(full)) { self.close_pack() } else { Ok(()) }
     }
 
     fn close_pack(&mut self) -> Result<()> {
@@ -343,6 +343,15 @@ impl Packer<'_, '_> {
 impl PageSink for Packer<'_, '_> {
     fn put(&mut self, page: &[u8]) -> Result<ChunkId> {
         self.chunk(page)
+    }
+
+    fn put_known(&mut self, id: ChunkId, page: &[u8]) -> Result<ChunkId> {
+        if !self.writer.has(&id) {
+            // Lost, or damaged somewhere: it is stored again.
+            return self.chunk(page);
+        }
+        self.writer.progress.chunks_used.add(1);
+        Ok(id)
     }
 }
 

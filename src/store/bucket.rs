@@ -4,10 +4,12 @@
 //! a store that asks to be left alone is, by all who want something of it. Creates are conditional, and one that may
 //! have been made by an attempt whose answer was lost is looked at before it is believed.
 
+use super::ask::{Answer, Ask, Asker};
 use super::circuit::Circuit;
 use super::connect::{Client, Connected};
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind as Kind};
+use super::heard::{Heard, Transport};
 use super::key::{Key, Prefix};
 use super::verdict::{Verdict, judge};
 use super::wire::{SEEN, Seen};
@@ -17,6 +19,7 @@ use futures_util::StreamExt;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path as ObjectPath;
 use object_store::{GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use std::collections::HashSet;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +34,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Keys in a page of a listing, as all services have it.
 const PAGE_KEYS: usize = 1000;
 
+/// Pages without a key that follow one another, as a store shows them that steps over what was deleted.
+const EMPTY_PAGES_MAX: usize = 10_000;
+
 /// A prefix of a bucket.
 pub(super) struct Bucket {
     client: Arc<dyn Client>,
+    asker: Option<Asker>,
+    /// How it is reached.
+    pub(super) transport: Transport,
+    /// What its answers said in passing.
+    pub(super) heard: Arc<Heard>,
     /// Empty, or with a slash at its end.
     prefix: String,
     counts: Arc<Counts>,
@@ -57,6 +68,9 @@ impl Bucket {
     pub(super) fn new(connected: Connected, prefix: &str, counts: Arc<Counts>, patience: Patience) -> Bucket {
         Bucket {
             client: connected.client,
+            asker: connected.asker,
+            transport: connected.transport,
+            heard: connected.heard,
             prefix: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             counts,
             patience,
@@ -150,11 +164,14 @@ impl Bucket {
         let below = format!("{}{}/", self.prefix, prefix.path());
         let mut all = Vec::new();
         let mut from = Begin::default();
+        let mut tokens = HashSet::new();
+        let mut empty = 0;
         loop {
             let options = from.options();
             let page = self.page(prefix.path(), &below, options).await?;
             let found = page.result.objects;
             let (full, last) = (found.len() >= PAGE_KEYS, found.last().map(|meta| meta.location.to_string()));
+            empty = if found.is_empty() { empty + 1 } else { 0 };
             all.extend(found.into_iter().filter_map(|meta| {
                 // The others are marks of folders, as consoles make them.
                 let path = meta.location.as_ref().strip_prefix(&self.prefix)?.to_owned();
@@ -162,7 +179,8 @@ impl Bucket {
                 inside.then(|| Found { path, size: meta.size, modified: meta.last_modified.timestamp_millis() })
             }));
             from = match (page.page_token, last) {
-                (Some(token), _) if from.token.as_deref() == Some(token.as_str()) => {
+                // A listing that never ends must not be waited for, nor kept in memory.
+                (Some(token), _) if empty > EMPTY_PAGES_MAX || !tokens.insert(token.clone()) => {
                     return Err(StoreError::new(Kind::Failed, "list", prefix.path(), "its pages lead in a circle"));
                 }
                 (Some(token), _) => Begin { token: Some(token), ..Begin::default() },
@@ -184,6 +202,21 @@ impl Bucket {
         let names = paths.filter_map(|path| path.as_ref().strip_prefix(&self.prefix));
         let mut strange = names.filter(|name| !name.is_empty() && !ours.contains(name));
         Ok(strange.next().map(str::to_owned))
+    }
+
+    /// Asks what the client does not; `None` where the service has no such request.
+    pub(super) async fn ask(&self, ask: &Ask) -> Option<Result<Answer, StoreError>> {
+        let asker = self.asker.as_ref()?;
+        let (action, object) = ask.words();
+        Some(self.patiently(action, object, || async { Ok(asker.send(ask).await?) }).await)
+    }
+
+    /// Where an object lies in the bucket, and the version that is shown of it, where there are several.
+    pub(super) async fn version(&self, key: &Key) -> Result<(String, Option<String>), StoreError> {
+        let (path, object) = (self.path(key), key.path());
+        let meta = self.patiently("stat", &object, || async { Ok(self.client.head(&path).await?) }).await?;
+        // An object that is older than the bucket's versions is called so.
+        Ok((path.to_string(), meta.version.filter(|version| version != "null")))
     }
 
     async fn page(
@@ -237,7 +270,7 @@ impl Bucket {
             let asked = verdict.retry_after.unwrap_or_default();
             let wait = jittered(pause).max(asked);
             let patience = self.patience_for(verdict.kind);
-            if !verdict.again || begin.elapsed() + wait > patience || circuit.gave_up() {
+            if !verdict.again || begin.elapsed().saturating_add(wait) > patience || circuit.gave_up() {
                 let silent =
                     matches!(verdict.kind, Kind::Unreachable | Kind::TimedOut | Kind::Throttled | Kind::Failed);
                 let away = verdict.again && silent;

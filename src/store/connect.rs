@@ -3,8 +3,10 @@
 //! What a region's URL says comes first, then the environment, then files. Nothing here asks the network: a wrong
 //! credential shows at the first request.
 
+use super::ask::Asker;
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind};
+use super::heard::{Heard, Transport};
 use super::profile::{self, Profile};
 use super::settings::{Variables, text_of};
 use super::wire::Connector;
@@ -32,6 +34,12 @@ pub(super) struct Connected {
     pub(super) client: Arc<dyn Client>,
     /// Whether it can start a listing behind a key.
     pub(super) lists_from: bool,
+    /// How it is reached.
+    pub(super) transport: Transport,
+    /// What its answers say in passing.
+    pub(super) heard: Arc<Heard>,
+    /// For requests that the client does not make; of S3.
+    pub(super) asker: Option<Asker>,
 }
 
 /// Makes the client of a bucket.
@@ -46,8 +54,8 @@ pub(super) fn connect(
     let variables = &settings.variables;
     match bucket.service {
         Service::S3 => s3(bucket, variables, |tls| connector(&settings.patience, counts, tls)),
-        Service::Gcs => gcs(bucket, variables, connector(&settings.patience, counts, tls(None)?)),
-        Service::Azure => azure(bucket, variables, connector(&settings.patience, counts, tls(None)?)),
+        Service::Gcs => gcs(bucket, variables, connector(&settings.patience, counts, tls(bucket, None)?)),
+        Service::Azure => azure(bucket, variables, connector(&settings.patience, counts, tls(bucket, None)?)),
     }
 }
 
@@ -57,6 +65,7 @@ fn connector(patience: &Patience, counts: &Arc<Counts>, tls: rustls::ClientConfi
         connect: patience.connect,
         stall: patience.stall,
         counts: Arc::clone(counts),
+        heard: Arc::default(),
         clients: Arc::new(AtomicUsize::new(0)),
     }
 }
@@ -71,8 +80,8 @@ fn options(endpoint: Option<&str>) -> ClientOptions {
     ClientOptions::default().with_allow_http(endpoint.is_some_and(|url| url.starts_with("http://")))
 }
 
-/// What this system trusts, or the certificates in a file.
-fn tls(bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
+/// What this system trusts, or the certificates in a file. TLS 1.3, unless the region's URL allows less.
+fn tls(bucket: &Bucket, bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
     let mut roots = rustls::RootCertStore::empty();
     match bundle {
         Some(path) => {
@@ -87,7 +96,11 @@ fn tls(bundle: Option<&str>) -> Result<rustls::ClientConfig, StoreError> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let versions = match bucket.tls.as_deref() {
+        Some("1.2") => rustls::ALL_VERSIONS,
+        _ => &[&rustls::version::TLS13],
+    };
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
     let builder = builder.map_err(|e| StoreError::unfit(&"TLS", e.to_string()))?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
@@ -123,16 +136,24 @@ fn s3(
     let bundle = ordered(profile.get("ca_bundle"), &["AWS_CA_BUNDLE"]);
     // Amazon's own buckets have host names; a dot in one does not fit its certificate.
     let host_style = endpoint.is_none() && !bucket.name.contains('.');
+    let region = region.unwrap_or_else(|| "us-east-1".into());
+    let connector = connector(tls(bucket, bundle.as_deref())?);
+    let options = options(endpoint.as_deref());
+    let url = match (&endpoint, host_style) {
+        (Some(endpoint), _) => format!("{}/{}", endpoint.trim_end_matches('/'), bucket.name),
+        (None, true) => format!("https://{}.s3.{region}.amazonaws.com", bucket.name),
+        (None, false) => format!("https://s3.{region}.amazonaws.com/{}", bucket.name),
+    };
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&bucket.name)
-        .with_region(region.unwrap_or_else(|| "us-east-1".into()))
+        .with_region(&region)
         .with_virtual_hosted_style_request(host_style)
         .with_disable_bulk_delete(true)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::SHA256)
-        .with_client_options(options(endpoint.as_deref()))
+        .with_client_options(options.clone())
         .with_retry(once())
-        .with_http_connector(connector(tls(bundle.as_deref())?));
+        .with_http_connector(connector.clone());
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -140,7 +161,11 @@ fn s3(
         builder = builder.with_config(AmazonS3ConfigKey::StsEndpoint, sts);
     }
     let client = built(bucket, s3_credentials(builder, bucket, variables, &profile)?.build())?;
-    Ok(Connected { client: Arc::new(client), lists_from: true })
+    let (transport, heard) = (Transport::of(&url), Arc::clone(&connector.heard));
+    // A client of its own, which must not pass for the store's last.
+    let own = Connector { clients: Arc::default(), ..connector };
+    let asker = built(bucket, Asker::new(client.credentials(), &own, &options, region, url))?;
+    Ok(Connected { client: Arc::new(client), lists_from: true, transport, heard, asker: Some(asker) })
 }
 
 /// In the order of Amazon's tools: environment, web identity, profile, container, machine.
@@ -242,6 +267,8 @@ fn gcs(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result<C
         false => format!("http://{host}"),
     });
     let endpoint = bucket.endpoint.clone().or_else(|| emulator.clone());
+    let heard = Arc::clone(&connector.heard);
+    let transport = Transport::of(endpoint.as_deref().unwrap_or("https://storage.googleapis.com"));
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&bucket.name)
         .with_client_options(options(endpoint.as_deref()))
@@ -261,7 +288,7 @@ fn gcs(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result<C
         None => {}
     }
     let client = built(bucket, builder.build())?;
-    Ok(Connected { client: Arc::new(client), lists_from: true })
+    Ok(Connected { client: Arc::new(client), lists_from: true, transport, heard, asker: None })
 }
 
 /// Refuses by name the kinds of files that cannot be used.
@@ -294,6 +321,9 @@ fn azure(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result
     };
     let endpoint = bucket.endpoint.clone().or_else(|| variables.get("AZURE_STORAGE_ENDPOINT"));
     let endpoint = endpoint.or_else(|| part("BlobEndpoint"));
+    let heard = Arc::clone(&connector.heard);
+    let usual = || format!("https://{account}.blob.core.windows.net");
+    let transport = Transport::of(&endpoint.clone().unwrap_or_else(usual));
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(&bucket.name)
         .with_account(account)
@@ -314,7 +344,7 @@ fn azure(bucket: &Bucket, variables: &Variables, connector: Connector) -> Result
         builder = azure_identity(builder, variables)?;
     }
     let client = built(bucket, builder.build())?;
-    Ok(Connected { client: Arc::new(client), lists_from: false })
+    Ok(Connected { client: Arc::new(client), lists_from: false, transport, heard, asker: None })
 }
 
 /// An identity of Entra: with a federated token, with a secret, or the machine's own.

@@ -5,6 +5,7 @@
 use super::Found;
 use super::direct;
 use super::error::StoreError;
+use super::ground::Ground;
 use super::key::{Key, Prefix};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -143,6 +144,17 @@ impl Folder {
     /// Device and inode.
     pub(super) fn identity(&self) -> Option<(u64, u64)> {
         self.held.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+    }
+
+    /// What the file system is.
+    pub(super) fn ground(&self) -> Option<Ground> {
+        Ground::of(&self.held)
+    }
+
+    /// Removes the folder of what a store is tried with, if nothing is in it.
+    pub(super) fn tidy(&self) {
+        // Somebody else's try may be under way; that one tidies up itself.
+        let _ = std::fs::remove_dir(self.path().join(Prefix::Probe.path()));
     }
 
     /// Removes staged files that dead writers left. Live writers' files are young.

@@ -1,6 +1,8 @@
 //! Keys of objects, typed (docs/format.md, section 2).
 
-use crate::base::{ConfigNo, Epoch, HoldId, PackName, QuarantineId, RunId, SegmentName, SessionId, SlotId};
+use crate::base::{
+    ConfigNo, Epoch, HoldId, PackName, ProbeId, QuarantineId, RunId, SegmentName, SessionId, SlotId, TagsId,
+};
 
 /// The key of an object. The last number of numbered keys is the suffix of a squatted key; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +37,10 @@ pub enum Key {
     Quarantine(QuarantineId),
     /// `quarantine/<id>.record`
     QuarantineRecord(QuarantineId),
+    /// `probe/<id>`: what a store is tried with; no part of a repository
+    Probe(ProbeId),
+    /// `tags/<id>`
+    Tags(TagsId),
 }
 
 /// What can be listed.
@@ -60,18 +66,23 @@ pub enum Prefix {
     Epochs,
     /// Records of closed runs.
     Runs,
+    /// Changes of tags.
+    Tags,
     /// Damaged objects that were set aside. No part of any copy: it is in none of the lists of all.
     Quarantine,
+    /// What a store is tried with, no part of any copy either.
+    Probe,
 }
 
 impl Prefix {
     /// Those of a copy, in the order in which one is made: what is needed before what needs it.
-    pub const ALL: [Prefix; 10] = [
+    pub const ALL: [Prefix; 11] = [
         Prefix::Keys,
         Prefix::Config,
         Prefix::Epochs,
         Prefix::Forgotten,
         Prefix::Holds,
+        Prefix::Tags,
         Prefix::Sessions,
         Prefix::Packs,
         Prefix::Index,
@@ -93,6 +104,8 @@ impl Prefix {
             Prefix::Epochs => "epochs",
             Prefix::Runs => "runs",
             Prefix::Quarantine => "quarantine",
+            Prefix::Probe => "probe",
+            Prefix::Tags => "tags",
         }
     }
 }
@@ -133,6 +146,8 @@ impl Key {
             Key::Run(id) => format!("runs/{id}"),
             Key::Quarantine(id) => format!("quarantine/{id}"),
             Key::QuarantineRecord(id) => format!("quarantine/{id}.record"),
+            Key::Probe(id) => format!("probe/{id}"),
+            Key::Tags(id) => format!("tags/{id}"),
         }
     }
 
@@ -176,6 +191,8 @@ impl Key {
                 Some(id) => Key::QuarantineRecord(QuarantineId::parse(id)?),
                 None => Key::Quarantine(QuarantineId::parse(rest)?),
             },
+            "probe" => Key::Probe(ProbeId::parse(rest)?),
+            "tags" => Key::Tags(TagsId::parse(rest)?),
             _ => return None,
         })
     }
@@ -214,6 +231,8 @@ mod tests {
             Key::Run(RunId([5; 16])),
             Key::Quarantine(QuarantineId([6; 16])),
             Key::QuarantineRecord(QuarantineId([6; 16])),
+            Key::Probe(ProbeId([6; 16])),
+            Key::Tags(TagsId([6; 16])),
         ];
         for key in keys {
             assert_eq!(Key::parse(&key.path()), Some(key));

@@ -4,13 +4,17 @@
 //! finished put; a listing is complete or an error. No call waits for ever for a store that is reached over a network.
 //! The store sees no plaintext. This is the only place that knows the crate `object_store`.
 
+mod ask;
 mod bucket;
 mod circuit;
 mod connect;
 mod counts;
 mod direct;
 mod error;
+mod examine;
 mod folder;
+mod ground;
+mod heard;
 mod key;
 mod profile;
 mod settings;
@@ -18,8 +22,12 @@ mod verdict;
 mod wire;
 
 pub use circuit::State;
+pub use ask::{Lock, Versioning};
 pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
+pub use examine::{Creates, Deletion, Examination, Examined, Rate, Tried};
+pub use ground::{Ground, Lasting};
+pub use heard::Transport;
 pub use key::{Key, Prefix};
 pub use settings::Variables;
 
@@ -162,7 +170,8 @@ impl Store {
     /// The bucket cannot be looked at.
     pub async fn stranger(&self) -> Result<Option<String>, StoreError> {
         let mut ours: Vec<&str> = Prefix::ALL.iter().map(|prefix| prefix.path()).collect();
-        ours.extend(["region", Prefix::Quarantine.path()]);
+        // What stays of a try where nothing may be deleted is in nobody's way.
+        ours.extend(["region", Prefix::Quarantine.path(), Prefix::Probe.path()]);
         match &self.backend {
             Backend::Bucket(bucket) => bucket.stranger(&ours).await,
             Backend::Folder(_) => Ok(None),

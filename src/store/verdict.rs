@@ -67,6 +67,11 @@ fn of_trouble(trouble: &Trouble) -> Verdict {
     match trouble {
         Trouble::Refused(refusal) => of_refusal(refusal),
         Trouble::Unreachable(why) => Verdict::passing(Kind::Unreachable, format!("the store cannot be reached: {why}")),
+        // A server that knows no newer version refuses the greeting in one of these ways.
+        Trouble::Untrusted(why) if why.contains("ProtocolVersion") || why.contains("incompatible") => {
+            Verdict::final_(Kind::Unfit, format!("the store and Holdfast agree on no version of TLS: {why}"))
+                .advise("add `tls=1.2` to the region's URL if the store knows no TLS 1.3")
+        }
         Trouble::Untrusted(why) => Verdict::final_(Kind::Unfit, format!("its certificate is not trusted: {why}"))
             .advise("AWS_CA_BUNDLE or SSL_CERT_FILE names the certificates to trust"),
         Trouble::Stalled(limit) => {

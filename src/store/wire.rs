@@ -4,6 +4,7 @@
 //! that is `bucket`'s, which signs each attempt anew. Addresses may hold tokens: no text made here has one in it.
 
 use super::counts::{Counts, Request};
+use super::heard::Heard;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use object_store::ClientOptions;
@@ -22,6 +23,8 @@ use tokio::time::{Instant, Sleep};
 
 /// What is read of an answer that says no.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
+/// And of a page of a listing: a thousand keys of a kilobyte, escaped, with all that stands beside them.
+const LISTING_BYTES_MAX: usize = 16 << 20;
 /// A body goes out in pieces of this, so that progress is seen.
 const PIECE_BYTES: usize = 256 << 10;
 /// Metadata services are on the machine itself, or nowhere.
@@ -92,6 +95,7 @@ pub(super) struct Connector {
     pub(super) connect: Duration,
     pub(super) stall: Duration,
     pub(super) counts: Arc<Counts>,
+    pub(super) heard: Arc<Heard>,
     /// Clients made so far. The store's own is made last, so its number is the count.
     pub(super) clients: Arc<AtomicUsize>,
 }
@@ -136,10 +140,12 @@ impl HttpService for Wire {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let seen = SEEN.try_with(Arc::clone).unwrap_or_default();
         let store = self.number == self.connector.clients.load(Ordering::Acquire);
-        if store && let Some(kind) = kind_of(&request) {
+        let kind = kind_of(&request).filter(|_| store);
+        if let Some(kind) = kind {
             self.connector.counts.add(kind);
         }
         let stall = self.connector.stall;
+        let sent = Instant::now();
         let (request, progress) =
             translate(request).inspect_err(|e| seen.note(Trouble::Garbled(e.to_string()), store))?;
         let answer = tokio::select! {
@@ -155,7 +161,19 @@ impl HttpService for Wire {
             failed(HttpErrorKind::Unknown, "the request failed")
         })?;
         let (parts, body) = http::Response::<reqwest::Body>::from(answer).into_parts();
+        if store && let Some(date) = parts.headers.get("date").and_then(|date| date.to_str().ok()) {
+            self.connector.heard.note(date, sent);
+        }
         let body = Watched { body, stall, timer: None, seen: Arc::clone(&seen), store };
+        if parts.status.is_success() && kind == Some(Request::List) {
+            let text = listing(body).await.inspect_err(|e| {
+                // What was cut or stalled is noted already.
+                if matches!(e.kind(), HttpErrorKind::Decode) {
+                    seen.note(Trouble::Garbled("its answer is no listing".into()), store);
+                }
+            })?;
+            return Ok(HttpResponse::from_parts(parts, HttpResponseBody::from(text)));
+        }
         if parts.status.is_success() {
             return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)));
         }
@@ -320,6 +338,31 @@ async fn beginning(body: Watched) -> Bytes {
     text.into()
 }
 
+/// A page of a listing, whole. The client's reader takes any document for a listing without keys, and a page of
+/// something in between (a portal, another server) would show a full region as an empty one.
+async fn listing(body: Watched) -> Result<Bytes, HttpError> {
+    let mut body = body;
+    let mut text = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        text.extend_from_slice(&frame?.into_data().unwrap_or_default());
+        if text.len() > LISTING_BYTES_MAX {
+            return Err(failed(HttpErrorKind::Decode, "a page of a listing is too long"));
+        }
+    }
+    match ["ListBucketResult", "EnumerationResults"].iter().any(|root| is_document(&text, root)) {
+        true => Ok(text.into()),
+        false => Err(failed(HttpErrorKind::Decode, "the answer is no listing")),
+    }
+}
+
+/// Whether a text of XML begins and ends with this element.
+fn is_document(text: &[u8], root: &str) -> bool {
+    let text = text.trim_ascii();
+    let head = text.get(..text.len().min(1024)).unwrap_or_default();
+    let opens = String::from_utf8_lossy(head).contains(&format!("<{root}"));
+    opens && text.ends_with(format!("</{root}>").as_bytes())
+}
+
 /// What a refusal says, as far as it is told what to do about it.
 fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let text = String::from_utf8_lossy(body);
@@ -372,13 +415,15 @@ fn trouble_of(e: &reqwest::Error, connect: Duration) -> Trouble {
     }
 }
 
-/// A certificate that is not trusted is inside an error of input and output.
+/// What TLS did not like is inside one error of input and output, or several.
 fn tls_cause(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-        return Some(tls.to_string());
+    let mut cause = cause;
+    loop {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return Some(tls.to_string());
+        }
+        cause = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
     }
-    let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
-    inner.downcast_ref::<rustls::Error>().map(ToString::to_string)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ from .crypto import H, read_u
 from .envelope import BUNDLE, CHUNK, PADDING, TABLE, Envelope
 from .errors import Damaged, Refused
 from .keys import Slot
-from .objects import BEGIN, END, FORGOTTEN, HOLD_KIND, INDEX, KINDS, MANIFEST, RELEASE, REPACK, RUN, SESSION, TOMBSTONE
+from .objects import BEGIN, END, FORGOTTEN, HOLD_KIND, INDEX, KINDS, MANIFEST, RELEASE, REPACK, RUN, SESSION, TAGS, TOMBSTONE
 from .region import checked, sort_of
 from .tree import DIRECTORY, HOLE, Tree, check_entry
 
@@ -23,6 +23,7 @@ SIGNED = {
     "begin": {BEGIN},
     "end": {END},
     "run": {RUN},
+    "tags": {TAGS},
 }
 
 

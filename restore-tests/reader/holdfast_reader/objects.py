@@ -12,6 +12,7 @@ from .region import checked
 
 WRITE, FORGET, PRUNE, VERIFY, HOLD, OWNER = 1, 2, 4, 8, 16, 32
 INDEX, MANIFEST, TOMBSTONE, REPACK, SESSION, FORGOTTEN, HOLD_KIND, RELEASE, BEGIN, END, RUN = range(3, 14)
+TAGS = 21
 #: kind -> name, shape, role needed (None: judged by the caller)
 KINDS = {
     INDEX: ("index segment", shapes.INDEX, WRITE),
@@ -25,6 +26,7 @@ KINDS = {
     BEGIN: ("epoch begin", shapes.BEGIN, PRUNE),
     END: ("epoch end", shapes.END, PRUNE),
     RUN: ("run", shapes.RUN, WRITE),
+    TAGS: ("change of tags", shapes.TAGS, WRITE),
 }
 
 
@@ -85,7 +87,7 @@ class Repository:
         """What the body says about itself must fit the key; freshness must fit the chain."""
         parts = signed.key.split("/")
         kind, body = signed.kind, signed.body
-        if kind in (MANIFEST, TOMBSTONE, REPACK, SESSION, FORGOTTEN, HOLD_KIND, RELEASE, RUN):
+        if kind in (MANIFEST, TOMBSTONE, REPACK, SESSION, FORGOTTEN, HOLD_KIND, RELEASE, RUN, TAGS):
             if body[1].hex() != parts[1].removesuffix(".release"):
                 raise Refused(f"{signed.key}: made for another id")
         if kind in (BEGIN, END) and f"{body[1]:08d}" != parts[1]:

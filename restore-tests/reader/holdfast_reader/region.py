@@ -26,6 +26,7 @@ KEYS = {
     "release": re.compile(f"holds/{_HEX32}\\.release"),
     "begin": re.compile(f"epochs/{_N8}/begin{_SUFFIX}"),
     "run": re.compile(f"runs/{_HEX32}"),
+    "tags": re.compile(f"tags/{_HEX32}"),
     "end": re.compile(f"epochs/{_N8}/end{_SUFFIX}"),
 }
 

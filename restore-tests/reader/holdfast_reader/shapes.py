@@ -97,6 +97,7 @@ SESSION = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: text, 5: text, 6: U32, 7: 
 FORGOTTEN = record({0: FRESH, 1: ID, 2: HASH, 3: TIME, 4: text})
 HOLD = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: text}, {5: TIME})
 RELEASE = record({0: FRESH, 1: ID, 2: TIME})
+TAGS = record({0: FRESH, 1: ID, 2: ID, 3: TIME, 4: several(text), 5: several(text)})
 BEGIN = record({0: FRESH, 1: U32, 2: MEMBERS, 3: octets(multiple=32), 4: ROOTS, 5: TIME})
 END = record(
     {0: FRESH, 1: U32, 2: HASH, 3: octets(multiple=32), 4: ROOTS, 5: TIME, 6: octets(multiple=16)},

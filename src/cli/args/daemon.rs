@@ -16,6 +16,9 @@ pub struct Daemon {
     /// Most runs at the same time into one repository
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one())]
     pub runs_per_repository: usize,
+    /// How often it is looked whether a region that was behind answers again and can be brought up
+    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    pub replicate_every: String,
     /// How long runs at work may take to end after a signal
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub stop_within: String,

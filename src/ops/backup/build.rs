@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::snapshot::{Counts, ERRORS_MAX, Miss};
 use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
+use crate::repo::pages::Same;
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
 use crossbeam_channel::Receiver;
 use std::collections::BTreeMap;
@@ -50,6 +51,13 @@ impl Built {
         }
     }
 
+    /// Files that did not change.
+    fn count_same(&mut self, files: u64, bytes: u64) {
+        self.counts.files += files;
+        self.counts.files_unchanged += files;
+        self.counts.bytes = self.counts.bytes.saturating_add(bytes);
+    }
+
     fn count(&mut self, entry: &Entry, read: bool) {
         let counts = &mut self.counts;
         match entry.kind {
@@ -89,6 +97,7 @@ impl<'b> Builder<'b> {
                     self.add(entry, false)?;
                 }
             }
+            Step::Same(same, bytes) => self.same(&same, bytes)?,
             Step::Batch(results) => {
                 for done in results.recv().map_err(|_| stopped())? {
                     self.done(done)?;
@@ -99,6 +108,15 @@ impl<'b> Builder<'b> {
             Step::Excluded => self.built.counts.excluded += 1,
         }
         Ok(())
+    }
+
+    fn same(&mut self, same: &Same, bytes: u64) -> Result<()> {
+        let count = same.count() as u64;
+        self.built.count_same(count, bytes);
+        self.progress.files.add(count);
+        self.progress.bytes_done.add(bytes);
+        let (_, dir) = self.open.last_mut().ok_or_else(outside)?;
+        dir.push_same(same, self.sink)
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -121,7 +139,7 @@ impl<'b> Builder<'b> {
         if entry.kind == EntryType::File {
             self.progress.files.add(1);
         }
-        let (_, dir) = self.open.last_mut().ok_or_else(|| Error::new(Kind::Bug, "an entry outside any directory"))?;
+        let (_, dir) = self.open.last_mut().ok_or_else(outside)?;
         dir.push(entry, self.sink)
     }
 
@@ -218,6 +236,10 @@ fn finish_list(entry: &mut Entry, list: ListWriter, sink: &mut dyn PageSink) -> 
     Ok(())
 }
 
+fn outside() -> Error {
+    Error::new(Kind::Bug, "an entry outside any directory")
+}
+
 fn stopped() -> Error {
     Error::new(Kind::Cancelled, "interrupted")
 }
@@ -242,6 +264,7 @@ pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel:
                     }
                 }
             }
+            Planned::Same(same, bytes) => built.count_same(same.count() as u64, bytes),
             Planned::Big { entry, .. } => {
                 built.count(&entry, true);
                 progress.bytes_read.add(entry.size());

@@ -4,11 +4,15 @@
 //! calling thread puts the results together in order ([`build`]). Without workers everything runs in the
 //! calling thread, in a fixed order.
 
+mod begun;
 mod build;
 mod plan;
 mod run;
 mod step;
+mod stream;
 mod work;
+
+pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
@@ -19,11 +23,13 @@ use crate::policy::{self, Excludes};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::view::View;
-use crate::source::files::{WalkOptions, Walker};
+use crate::source::files::{Walk, WalkOptions};
+use begun::begin;
 use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+pub use stream::{StreamName, stream};
 
 /// What to back up, and how.
 pub struct BackupOptions {
@@ -183,7 +189,21 @@ impl BackupOptions {
 /// # Errors
 /// The source is not there, nothing can be stored anywhere, or the run was interrupted; work stored so far
 /// is kept for the next run.
-pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
+pub fn run(repo: &Arc<Repo>, options: BackupOptions, progress: &Progress, cancel: &Cancel) -> Result<BackupReport> {
+    run_begun(repo, options, None, progress, cancel)
+}
+
+/// The same, with a walk that may have begun.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_begun(
+    repo: &Arc<Repo>,
+    mut options: BackupOptions,
+    begun: Option<Begun>,
+    progress: &Progress,
+    cancel: &Cancel,
+) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
     let source = Source {
@@ -192,14 +212,18 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
         host: options.host.clone(),
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
+    // Nothing is read before, also where the walk has begun.
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
-    let walker = Walker::new(&paths, options.walk.clone())?;
     repo.regions.hurry(repo.copies_min);
+    let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
+        Some(begun) => begun.walk?,
+        None => begin(&paths, &options)?,
+    };
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
-    let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, cancel)? };
+    let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, options.workers, cancel)? };
     let view = View::recall(repo)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
@@ -210,21 +234,21 @@ pub fn run(repo: &Arc<Repo>, mut options: BackupOptions, progress: &Progress, ca
     }
     let paths = &paths;
     let run = Run { repo, options: &options, paths, source, start, generation, view, parent, fs_id, progress, cancel };
-    let report = if options.dry_run { run.dry(walker) } else { with_records(&run, walker, caught_up) };
+    let report = if options.dry_run { run.dry(walk) } else { with_records(&run, walk, caught_up) };
     let view = run.view;
     report.map(|report| BackupReport { view, ..report })
 }
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.
-fn with_records(run: &Run<'_>, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
-    let records = || catch_up::records(run.repo, run.cancel);
+fn with_records(run: &Run<'_>, walk: Walk, caught_up: CaughtUp) -> Result<BackupReport> {
+    let records = || catch_up::records(run.repo, run.options.workers, run.cancel);
     let (report, records) = if run.options.workers == 0 {
         let records = records();
-        (run.store(walker, caught_up), records)
+        (run.store(walk, caught_up), records)
     } else {
         std::thread::scope(|scope| {
             let beside = scope.spawn(records);
-            (run.store(walker, caught_up), beside.join().unwrap_or_else(|_| Ok(CaughtUp::default())))
+            (run.store(walk, caught_up), beside.join().unwrap_or_else(|_| Ok(CaughtUp::default())))
         })
     };
     let (mut report, records) = (report?, records?);

@@ -2,12 +2,14 @@
 
 use crate::base::ChunkId;
 use crate::chunk::Coder;
+use crate::format::leaf::{Leaf, Raw};
 use crate::format::snapshot::{Manifest, Miss};
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::{Entry, EntryType, items};
+use crate::repo::pages::{Pages, Same};
 use crate::repo::reader::Reader;
-use crate::repo::tree::{DirReader, ListReader};
+use crate::repo::tree::ListReader;
 use crate::repo::writer::Writer;
-use crate::source::files::{DirHandle, Event, ParentRule, SourceError, Walker, too_recent, unchanged};
+use crate::source::files::{DirHandle, Event, Found, ParentRule, SourceError, Walk, too_recent, unchanged};
 use std::sync::Arc;
 
 /// Most entries of a batch.
@@ -38,50 +40,58 @@ pub(super) enum Planned {
         dir: Arc<DirHandle>,
         entry: Box<Entry>,
     },
+    /// Files that did not change, of so many bytes together.
+    Same(Same, u64),
     Missed(Miss),
     Excluded,
 }
 
+/// An entry of the parent, in its page.
+type Old = (Arc<Leaf>, Raw);
+
 struct Cursor<'p> {
-    dir: DirReader<'p>,
-    ahead: Option<Entry>,
+    pages: Pages<'p>,
+    ahead: Option<Old>,
 }
 
 /// Walks and plans.
 pub(super) struct Planner<'p> {
-    walker: Walker,
+    walk: Walk,
     reader: &'p Reader,
     coder: Coder,
     /// The rule, and when the parent's run began and ended.
     parent: Option<(ParentRule, (i64, i64))>,
     /// Where chunks of the parent must be known, if it is not trusted as a whole.
     look_up: Option<&'p Writer<'p>>,
-    root: Option<Entry>,
+    root: Option<Option<ChunkId>>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
     batch_bytes: u64,
     batch_dir: Option<Arc<DirHandle>>,
+    /// Either this or the batch is empty.
+    same: Option<(Same, u64)>,
     ready: std::collections::VecDeque<Planned>,
 }
 
 impl<'p> Planner<'p> {
     pub(super) fn new(
-        walker: Walker,
+        walk: Walk,
         reader: &'p Reader,
         parent: Option<(&Manifest, ParentRule)>,
         look_up: Option<&'p Writer<'p>>,
     ) -> Self {
         Planner {
-            walker,
+            walk,
             reader,
             coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             look_up,
-            root: parent.map(|(m, _)| m.root.clone()),
+            root: parent.filter(|(m, _)| m.root.kind == EntryType::Dir).map(|(m, _)| m.root.tree),
             cursors: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
             batch_dir: None,
+            same: None,
             ready: std::collections::VecDeque::new(),
         }
     }
@@ -92,7 +102,7 @@ impl<'p> Planner<'p> {
             if let Some(planned) = self.ready.pop_front() {
                 return Some(planned);
             }
-            let Some(event) = self.walker.next() else {
+            let Some(event) = self.walk.next() else {
                 self.close_batch();
                 return self.ready.pop_front();
             };
@@ -105,14 +115,15 @@ impl<'p> Planner<'p> {
             Event::Enter { entry, .. } => {
                 self.close_batch();
                 self.enter(&entry);
-                self.ready.push_back(Planned::Enter(Box::new(entry)));
+                self.ready.push_back(Planned::Enter(entry));
             }
             Event::Leave => {
                 self.close_batch();
                 self.cursors.pop();
                 self.ready.push_back(Planned::Leave);
             }
-            Event::Item { entry, dir } => self.item(entry, dir),
+            Event::File { found, dir } => self.file(found, dir),
+            Event::Item { entry, dir } => self.put(*entry, dir, false),
             Event::Failed { path, error } => self.ready.push_back(Planned::Missed(miss(path, &error))),
             Event::Excluded { .. } => self.ready.push_back(Planned::Excluded),
         }
@@ -121,23 +132,23 @@ impl<'p> Planner<'p> {
     fn enter(&mut self, entry: &Entry) {
         let before = match self.cursors.last() {
             None => self.root.take(),
-            Some(_) => self.counterpart(&entry.name),
+            Some(_) => {
+                let old = self.counterpart(&entry.name);
+                old.filter(|(_, old)| old.kind == EntryType::Dir).map(|(_, old)| old.tree)
+            }
         };
-        let reader = self.reader;
-        let cursor = before
-            .filter(|old| old.kind == EntryType::Dir)
-            .map(|old| Cursor { dir: DirReader::new(reader, old.tree), ahead: None });
+        let cursor = before.map(|tree| Cursor { pages: Pages::new(self.reader, tree), ahead: None });
         self.cursors.push(cursor);
     }
 
     /// The parent's entry of this name in the current directory.
-    fn counterpart(&mut self, name: &[u8]) -> Option<Entry> {
+    fn counterpart(&mut self, name: &[u8]) -> Option<Old> {
         let slot = self.cursors.last_mut()?;
         let cursor = slot.as_mut()?;
         loop {
             if cursor.ahead.is_none() {
-                match cursor.dir.next(&mut self.coder) {
-                    Ok(Some(entry)) => cursor.ahead = Some(entry),
+                match cursor.pages.next(&mut self.coder) {
+                    Ok(Some(old)) => cursor.ahead = Some(old),
                     // At the end; or unreadable, which the reader has recorded: then everything is read.
                     Ok(None) | Err(_) => {
                         *slot = None;
@@ -145,7 +156,7 @@ impl<'p> Planner<'p> {
                     }
                 }
             }
-            match cursor.ahead.as_ref().map(|old| old.name[..].cmp(name)) {
+            match cursor.ahead.as_ref().map(|(leaf, old)| leaf.part(&old.name).cmp(name)) {
                 Some(std::cmp::Ordering::Less) => cursor.ahead = None,
                 Some(std::cmp::Ordering::Equal) => return cursor.ahead.take(),
                 _ => return None,
@@ -153,25 +164,54 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn item(&mut self, mut entry: Entry, dir: Arc<DirHandle>) {
-        let old = self.counterpart(&entry.name);
-        let mut read = entry.kind == EntryType::File;
-        if let (true, Some(old), Some((rule, ran))) = (read, old, self.parent)
+    fn file(&mut self, found: Found, dir: Arc<DirHandle>) {
+        let old = self.counterpart(found.name());
+        let (Some((leaf, raw)), Some((rule, ran))) = (old, self.parent) else {
+            return self.put(found.entry(), dir, true);
+        };
+        let meta = found.meta();
+        let candidate = raw.kind == EntryType::File && !too_recent(&raw.meta, rule, ran);
+        // All that it would be encoded from is what it was: it is taken over as it stands.
+        if candidate && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
+            return self.keep(&leaf, &raw);
+        }
+        let mut entry = found.entry();
+        if let (true, Ok(old)) = (candidate, leaf.entry(&raw))
             && unchanged(&old, &entry, rule)
-            && !too_recent(&old, rule, ran)
             && old.flags.unwrap_or(0) == 0
             && self.is_stored(&old)
         {
-            read = false;
             self.take_over(&mut entry, &dir, old, rule);
+            return self.put(entry, dir, false);
         }
+        self.put(entry, dir, true);
+    }
+
+    /// A file that did not change in anything.
+    fn keep(&mut self, leaf: &Arc<Leaf>, raw: &Raw) {
+        if !self.batch.is_empty() {
+            self.close_batch();
+        }
+        let size = raw.meta.size.unwrap_or(0);
+        if let Some((same, bytes)) = &mut self.same
+            && same.extend(leaf, raw)
+        {
+            *bytes = bytes.saturating_add(size);
+            return;
+        }
+        self.close_batch();
+        self.same = Some((Same::new(Arc::clone(leaf), raw), size));
+    }
+
+    fn put(&mut self, entry: Entry, dir: Arc<DirHandle>, read: bool) {
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
             self.ready.push_back(Planned::Big { dir, entry: Box::new(entry) });
             return;
         }
         let other_dir = self.batch_dir.as_ref().is_some_and(|open| !Arc::ptr_eq(open, &dir));
-        if other_dir || self.batch.len() >= BATCH_ENTRIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+        let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
+        if other_dir || full || self.same.is_some() {
             self.close_batch();
         }
         self.batch_bytes += if read { entry.size() } else { 0 };
@@ -197,24 +237,37 @@ impl<'p> Planner<'p> {
     /// Whether everything that an entry of the parent refers to is still there and may be re-used, down to the last
     /// chunk: what was lost is read again while the source has it.
     fn is_stored(&mut self, old: &Entry) -> bool {
-        let (reader, look_up) = (self.reader, self.look_up);
-        let good = |id: &ChunkId| *id == ChunkId::HOLE || (resolves(reader, id) && look_up.is_none_or(|w| w.has(id)));
-        if old.xattrs_ref.is_some_and(|id| !good(&id)) || old.list.is_some_and(|list| !good(&list.page)) {
+        if old.xattrs_ref.is_some_and(|id| !self.good(&id)) || old.list.is_some_and(|list| !self.good(&list.page)) {
             return false;
         }
-        let Ok(mut items) = ListReader::new(reader, old) else { return false };
+        let Ok(mut items) = ListReader::new(self.reader, old) else { return false };
         loop {
             let item = items.next(&mut self.coder);
-            let pages_good = items.take_pages().iter().all(good);
+            let pages_good = items.take_pages().iter().all(|id| self.good(id));
             match item {
-                Ok(Some(item)) if pages_good && good(&item.id) => {}
+                Ok(Some(item)) if pages_good && self.good(&item.id) => {}
                 Ok(None) => return pages_good,
                 Ok(Some(_)) | Err(_) => return false,
             }
         }
     }
 
+    /// The same for an entry that refers to nothing but chunks in its own list.
+    fn are_stored(&self, leaf: &Leaf, raw: &Raw) -> bool {
+        let Some(chunks) = &raw.chunks else { return true };
+        let Ok(mut items) = items(leaf.part(chunks)) else { return false };
+        items.all(|item| item.len > 0 && self.good(&item.id))
+    }
+
+    /// Whether a chunk is there and may be re-used.
+    fn good(&self, id: &ChunkId) -> bool {
+        *id == ChunkId::HOLE || (resolves(self.reader, id) && self.look_up.is_none_or(|writer| writer.has(id)))
+    }
+
     fn close_batch(&mut self) {
+        if let Some((same, bytes)) = self.same.take() {
+            self.ready.push_back(Planned::Same(same, bytes));
+        }
         self.batch_bytes = 0;
         let dir = self.batch_dir.take();
         if let (Some(dir), false) = (dir, self.batch.is_empty()) {
@@ -226,7 +279,7 @@ impl<'p> Planner<'p> {
 /// Whether every region that is written says where a chunk lies.
 fn resolves(reader: &Reader, id: &ChunkId) -> bool {
     let (used, regions) = (reader.repo.writable(), &reader.repo.regions);
-    reader.index.locate(id).any(|at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
+    reader.index.any(id, |at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

@@ -1,5 +1,6 @@
 //! One run: sessions until a snapshot is made, its manifest, and the report.
 
+use super::begun::begin;
 use super::build::{self, Built};
 use super::plan::Planner;
 use super::work::{self, Means};
@@ -13,11 +14,12 @@ use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::members::{self, UNNAMED};
 use crate::repo::reader::Reader;
 use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
 use crate::repo::writer::Writer;
-use crate::source::files::{ParentRule, Walker};
+use crate::source::files::{ParentRule, Walk};
 use crate::store::{Key, Prefix};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -52,22 +54,22 @@ impl Run<'_> {
     }
 
     /// With `look_up`, a file of the parent is taken over only if every chunk of it is known to the writer.
-    fn planner<'p>(&self, walker: Walker, reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Planner<'p> {
+    fn planner<'p>(&self, walk: Walk, reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Planner<'p> {
         let parent = self.parent.as_ref().zip(self.parent_rule()).map(|(p, rule)| (&p.manifest, rule));
-        Planner::new(walker, reader, parent, look_up)
+        Planner::new(walk, reader, parent, look_up)
     }
 
-    pub(super) fn dry(&self, walker: Walker) -> Result<BackupReport> {
+    pub(super) fn dry(&self, walk: Walk) -> Result<BackupReport> {
         let reader = Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
-        let mut planner = self.planner(walker, &reader, None);
+        let mut planner = self.planner(walk, &reader, None);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
         Ok(self.report(None, built, self.transfer(), CaughtUp::default(), Vec::new()))
     }
 
     /// Runs until a snapshot is made: a session that was fenced is followed by another, which finds what was
     /// stored through the index.
-    pub(super) fn store(&self, walker: Walker, caught_up: CaughtUp) -> Result<BackupReport> {
-        let (mut walker, mut refreshes, mut stored) = (Some(walker), None, Vec::new());
+    pub(super) fn store(&self, walk: Walk, caught_up: CaughtUp) -> Result<BackupReport> {
+        let (mut walk, mut refreshes, mut stored) = (Some(walk), None, Vec::new());
         for _ in 0..SESSIONS_MAX {
             let errand = Errand {
                 host: self.options.host.clone(),
@@ -75,11 +77,11 @@ impl Run<'_> {
                 generation: self.generation,
             };
             let session = Session::announce(self.repo, errand, refreshes)?;
-            let walker = match walker.take() {
+            let walk = match walk.take() {
                 Some(first) => first,
-                None => Walker::new(self.paths, self.options.walk.clone())?,
+                None => begin(self.paths, self.options)?,
             };
-            let (built, work, new) = self.write(&session, walker)?;
+            let (built, work, new) = self.write(&session, walk)?;
             stored.extend(new);
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(done) => {
@@ -92,7 +94,7 @@ impl Run<'_> {
     }
 
     /// Stores the source; the session is given up if that does not succeed.
-    fn write(&self, session: &Session, walker: Walker) -> Result<(Built, Work, Vec<PackName>)> {
+    fn write(&self, session: &Session, walk: Walk) -> Result<(Built, Work, Vec<PackName>)> {
         let repo = self.repo;
         let whole = self.parent.as_ref().map(|p| p.manifest.sid).filter(|sid| session.parent_stands(repo, *sid));
         let index = Arc::new(Index::load(repo)?);
@@ -107,7 +109,7 @@ impl Run<'_> {
         let limits = self.options.limits;
         let writer = Writer::new(repo, session, known, limits.compression, self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
-        let mut planner = self.planner(walker, &reader, (whole.is_none()).then_some(&writer));
+        let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
         let means =
             Means { workers: self.options.workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref() };
         let built = work::run(&writer, &mut planner, &means, repo);
@@ -133,7 +135,7 @@ impl Run<'_> {
     }
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
-    fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
+    pub(super) fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
         if self.options.mode == Mode::Incremental {
             return None;
         }
@@ -165,7 +167,7 @@ impl Run<'_> {
         }
     }
 
-    fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
+    pub(super) fn manifest(&self, session: &Session, built: &Built) -> Result<Manifest> {
         let root: Entry = built.root.clone().ok_or_else(|| Error::new(Kind::Bug, "the walk ended without a root"))?;
         let own = self.repo.ring().signer().map(|(id, _)| id);
         let before = self
@@ -205,7 +207,7 @@ impl Run<'_> {
         })
     }
 
-    fn report(
+    pub(super) fn report(
         &self,
         committed: Option<&Committed>,
         built: Built,
@@ -224,6 +226,11 @@ impl Run<'_> {
             let why = "lacks an earlier snapshot that another region shows; it could not be brought up";
             (regions.region(ix).name.clone(), why.to_owned())
         });
+        let unnamed = match committed {
+            Some(_) => members::unnamed(self.repo, self.repo.epochs()),
+            None => Vec::new(),
+        };
+        let unnamed = unnamed.into_iter().map(|member| (member.name, UNNAMED.to_owned()));
         BackupReport {
             snapshot: committed.map(|c| c.sid),
             parent: self.parent.as_ref().map(|p| p.manifest.sid),
@@ -235,7 +242,7 @@ impl Run<'_> {
             changed: built.changed,
             changed_total: built.changed_total,
             regions: visible.iter().map(|ix| regions.region(ix).name.clone()).collect(),
-            behind: behind.chain(lacking).collect(),
+            behind: behind.chain(lacking).chain(unnamed).collect(),
             caught_up,
             copies_min: self.repo.copies_min,
             packs,

@@ -2,6 +2,7 @@
 
 use crate::format::snapshot::Miss;
 use crate::format::tree::{Entry, Item};
+use crate::repo::pages::Same;
 use crossbeam_channel::Receiver;
 
 /// What the builder takes, in the order of the tree.
@@ -9,6 +10,8 @@ pub(super) enum Step {
     Enter(Box<Entry>),
     Leave,
     Ready(Vec<Entry>),
+    /// Files that did not change, of so many bytes together.
+    Same(Same, u64),
     Batch(Receiver<Vec<Done>>),
     Big(Receiver<Piece>),
     Missed(Miss),

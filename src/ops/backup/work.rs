@@ -5,7 +5,7 @@ use super::build::{Builder, Built};
 use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
 use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, ChunkId, Pace, Progress};
-use crate::chunk::{CUT_BYTES_MAX, Cutter};
+use crate::chunk::{CUT_BYTES_MAX, Cutter, Layout, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
 use crate::format::snapshot::Miss;
@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 /// What a worker reads at once.
 const READ_BYTES: usize = 16 << 20;
+const _: () = assert!(READ_BYTES > MODEL_HEADER_BYTES_MAX + MODEL_PROBE_BYTES);
 /// How far the walk may run ahead of the tree.
 const STEPS_AHEAD: usize = 64;
 /// Pieces of one file that may wait for the tree.
@@ -160,6 +161,7 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
         Planned::Leave => (Step::Leave, Vec::new()),
         Planned::Missed(miss) => (Step::Missed(miss), Vec::new()),
         Planned::Excluded => (Step::Excluded, Vec::new()),
+        Planned::Same(same, bytes) => (Step::Same(same, bytes), Vec::new()),
         Planned::Batch { work, .. } if work.iter().all(|w| !w.read) => {
             (Step::Ready(work.into_iter().map(|w| w.entry).collect()), Vec::new())
         }
@@ -189,6 +191,8 @@ struct Big {
 struct Token {
     file: Option<Arc<SourceFile>>,
     expected: Option<Stamp>,
+    /// Set for a file of tensors.
+    layout: Option<Layout>,
     size: u64,
     pos: u64,
     data_end: u64,
@@ -251,6 +255,15 @@ impl Worker<'_, '_> {
         Ok(got)
     }
 
+    /// Fills the begin of the buffer with a whole file of so many bytes, and one more if it grew. Who is told that it ends
+    /// there need not ask whether more follows.
+    fn read_file(&mut self, file: &SourceFile, len: usize) -> std::result::Result<usize, SourceError> {
+        match self.pace {
+            None => file.read_until(0, &mut self.buf[..len + 1], len.max(1)),
+            Some(_) => self.read(file, 0, len + 1),
+        }
+    }
+
     /// A file that is read whole.
     fn small(&mut self, dir: &DirHandle, mut entry: Entry) -> Result<Done> {
         let file = match files::open(dir, &entry) {
@@ -269,7 +282,7 @@ impl Worker<'_, '_> {
             // One byte more than expected shows that it grew.
             let len = entry.size() as usize;
             self.buf.resize(self.buf.len().max(len + 1), 0);
-            let read = self.read(&file, 0, len + 1);
+            let read = self.read_file(&file, len);
             let (got, now) = match read.and_then(|got| Ok((got, file.stamp()?))) {
                 Ok(both) => both,
                 Err(e) => return Ok(failed(&e)),
@@ -371,6 +384,9 @@ impl Worker<'_, '_> {
                 file
             }
         };
+        if token.seq == 0 && token.pos == 0 {
+            token.layout = self.layout(&file, token.size)?;
+        }
         while token.pos >= token.data_end {
             let next = if token.pos >= token.size {
                 Extent::End
@@ -393,10 +409,9 @@ impl Worker<'_, '_> {
                 Extent::Data { end, .. } => token.data_end = end.min(token.size),
             }
         }
-        let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(READ_BYTES);
-        if self.buf.len() < want {
-            self.buf.resize(READ_BYTES, 0);
-        }
+        let most = token.layout.as_ref().map_or(READ_BYTES, |layout| layout.ahead(token.pos));
+        let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(most);
+        self.make_room(want);
         let got = self.read(&file, token.pos, want)?;
         if got == 0 {
             // Shorter than it was: what there was is all there is.
@@ -405,7 +420,10 @@ impl Worker<'_, '_> {
         }
         let at_end = got < want || token.pos + got as u64 >= token.data_end;
         let mut done = 0;
-        while let Some(len) = self.cutter.next(&self.buf[done..got], at_end) {
+        while let Some(len) = match &token.layout {
+            Some(layout) => layout.next(token.pos + done as u64, got - done, at_end),
+            None => self.cutter.next(&self.buf[done..got], at_end),
+        } {
             cuts.push(Cut::Chunk(len));
             done += len;
         }
@@ -417,6 +435,22 @@ impl Worker<'_, '_> {
             token.cut_all = true;
         }
         Ok(())
+    }
+
+    /// Where the tensors of a file lie, if it says so and is as long as it says.
+    fn layout(&mut self, file: &SourceFile, size: u64) -> std::result::Result<Option<Layout>, SourceError> {
+        self.make_room(MODEL_PROBE_BYTES);
+        let got = self.read(file, 0, MODEL_PROBE_BYTES)?;
+        let Some(len) = Layout::probe(&self.buf[..got], size) else { return Ok(None) };
+        self.make_room(len);
+        let got = self.read(file, 0, len)?;
+        Ok(Layout::parse(&self.buf[..got], size))
+    }
+
+    fn make_room(&mut self, len: usize) {
+        if self.buf.len() < len {
+            self.buf.resize(READ_BYTES, 0);
+        }
     }
 
     fn store(&mut self, cuts: &[Cut]) -> Result<Vec<Item>> {

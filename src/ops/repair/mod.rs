@@ -28,7 +28,7 @@ use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
-use crate::store::{Key, Put, Replaced};
+use crate::store::{Key, Prefix, Put, Replaced};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,8 +220,8 @@ pub fn after(
     let judge = Judge::of(repo);
     let repair = Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel };
     let mut report = repair.run(findings)?;
-    report.caught_up = catch_up::run(repo, cancel)?;
-    let records = catch_up::records(repo, cancel)?;
+    report.caught_up = catch_up::run(repo, workers, cancel)?;
+    let records = catch_up::records(repo, workers, cancel)?;
     report.caught_up.objects += records.objects;
     report.caught_up.bytes += records.bytes;
     // Bringing up goes by the epochs as they were when the repository was opened.
@@ -421,7 +421,10 @@ impl Work<'_> {
         let (Some((reader, known)), Key::Snapshot(_)) = (reader, key) else { return Ok(None) };
         let Some(manifest) = self.manifest(key, good) else { return Ok(None) };
         let only = RegionSet::of([ix]);
-        let complete = complete::regions(reader, &mut lock(known), &manifest.root, only, self.with.cancel)?;
+        let packs = self.with.regions.listed(only, Prefix::Packs);
+        let present = |name: &PackName| packs.get(&Key::Pack(*name)).copied().unwrap_or_default();
+        let asked: (RegionSet, &dyn Fn(&PackName) -> RegionSet) = (only, &present);
+        let complete = complete::regions(reader, &mut lock(known), &manifest.root, asked, self.with.cancel)?;
         Ok((!complete.has(ix))
             .then_some("the region lacks parts of this snapshot; bring it up first, then repair again"))
     }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::tree::{Entry, Item};
 use crate::region::lock;
 use crate::source::files::{SourceError, TargetDir, TargetFile};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes copied at once.
@@ -43,6 +43,8 @@ pub(super) struct FileTask {
     failed: Arc<AtomicBool>,
     wrote: AtomicBool,
     existed: AtomicBool,
+    /// Behind the last byte that was written.
+    end: AtomicU64,
 }
 
 impl FileTask {
@@ -56,12 +58,13 @@ impl FileTask {
             failed,
             wrote: AtomicBool::new(false),
             existed: AtomicBool::new(false),
+            end: AtomicU64::new(0),
         }
     }
 
     /// Looks at what stands there, and writes what stands in the entry. False if it cannot be restored.
     pub(super) fn prepare(&self, shared: &Shared<'_>) -> bool {
-        let there = self.dir.kind_of(&self.entry.name);
+        let there = if self.dir.is_new() { Ok(None) } else { self.dir.kind_of(&self.entry.name) };
         let done = there.and_then(|there| {
             if there.is_some() {
                 let file = TargetFile::open(&self.dir, &self.entry)?;
@@ -96,6 +99,7 @@ impl FileTask {
         let mut slot = lock(&self.file);
         let file = match slot.take() {
             Some(file) => file,
+            None if self.dir.is_new() => TargetFile::create(&self.dir, &self.entry)?,
             None => TargetFile::open(&self.dir, &self.entry)?,
         };
         act(slot.insert(file))
@@ -121,7 +125,9 @@ impl FileTask {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), SourceError> {
         self.writable()?;
-        self.with(|file| file.write_at(offset, bytes))
+        self.with(|file| file.write_at(offset, bytes))?;
+        self.end.fetch_max(offset.saturating_add(bytes.len() as u64), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the target's bytes are this chunk already.
@@ -170,9 +176,16 @@ impl FileTask {
         let same = there && !self.wrote.load(Ordering::Relaxed);
         if !same || self.with(|file| Ok(file.is_shared() && !file.matches(&self.entry)))? {
             self.writable()?;
-            self.with(|file| if file.existing() == Some(size) { Ok(()) } else { file.set_len(size) })?;
+            // A new file ends where the last byte was written.
+            let end = self.end.load(Ordering::Relaxed);
+            self.with(|file| if file.existing().unwrap_or(end) == size { Ok(()) } else { file.set_len(size) })?;
         }
         Ok(same)
+    }
+
+    /// Whether it may be open while chunks are still to come.
+    pub(super) fn holds_descriptor(&self) -> bool {
+        lock(&self.file).is_some() || self.left.load(Ordering::Relaxed) > 2
     }
 
     /// One more chunk will come.

@@ -1,10 +1,11 @@
 //! Restore: a snapshot, or a part of one, becomes files in a target directory.
 //!
-//! The tree is walked once ([`Planner`]); what must be written is gathered into windows of bounded size,
-//! and each window reads its packs in order, every range once ([`window`]). Metadata of a directory is
+//! The tree is walked once ([`Planner`]); what must be written is gathered into windows of bounded size, and each
+//! window's packs are read in order, every range once ([`window`]), while the next is gathered ([`crew`]). Metadata of a directory is
 //! applied after everything below it was written. Nothing is written outside the target, whatever the
 //! snapshot says: that is the contract of [`crate::source::files::Target`].
 
+mod crew;
 mod file;
 mod plan;
 mod window;
@@ -15,6 +16,7 @@ use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType};
 use crate::repo::reader::Reader;
 use crate::source::files::{Excludes, RestoreOptions, SourceError, Target};
+use crew::Crew;
 use plan::Planner;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -146,13 +148,11 @@ pub fn run(
     }
     let shared = Shared { reader, progress, cancel, report: Mutex::default() };
     let target = if request.dry_run { None } else { Some(open_target(&request.target, request)?) };
-    let mut planner = Planner::new(&shared, request, target, manifest.counts.entries());
-    if root.kind == EntryType::Dir {
-        planner.tree(root)?
-    } else {
-        planner.single(root)?
-    }
-    drop(planner);
+    let crew = Crew::default();
+    crew.run(&shared, request.workers, || {
+        let mut planner = Planner::new(&shared, request, target, &crew, manifest.counts.entries());
+        if root.kind == EntryType::Dir { planner.tree(root) } else { planner.single(root) }
+    })?;
     Ok(shared.report.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 

@@ -1,7 +1,8 @@
 //! Walks the snapshot's tree and fills windows.
 
+use super::crew::{Crew, Finish};
 use super::file::FileTask;
-use super::window::{ChunkRef, Link, Window};
+use super::window::{ChunkRef, Hands, Link, Window, restore_range};
 use super::{RestoreRequest, Shared};
 use crate::base::ChunkId;
 use crate::chunk::Coder;
@@ -41,7 +42,10 @@ pub(super) struct Planner<'s, 'r> {
     request: &'s RestoreRequest,
     target: Option<Target>,
     coder: Coder,
+    crew: &'s Crew,
     window: Window,
+    /// What is to be done when the window that is at work is done.
+    waiting: Option<Finish>,
     stack: Vec<Open<'r>>,
     path: Vec<u8>,
     /// Only inodes with several names; an entry goes when its last name was met.
@@ -55,6 +59,7 @@ impl<'s, 'r> Planner<'s, 'r> {
         shared: &'s Shared<'r>,
         request: &'s RestoreRequest,
         target: Option<Target>,
+        crew: &'s Crew,
         entries_left: u64,
     ) -> Self {
         Planner {
@@ -62,7 +67,9 @@ impl<'s, 'r> Planner<'s, 'r> {
             request,
             target,
             coder: Coder::default(),
+            crew,
             window: Window::new(descriptors()),
+            waiting: None,
             stack: Vec::new(),
             path: Vec::new(),
             links: HashMap::new(),
@@ -95,7 +102,7 @@ impl<'s, 'r> Planner<'s, 'r> {
                 }
             }
         }
-        self.flush()
+        self.end()
     }
 
     /// One file or other entry, into the target directory under its own name.
@@ -103,7 +110,7 @@ impl<'s, 'r> Planner<'s, 'r> {
         self.path = entry.name.to_vec();
         let dir = self.target.as_ref().map(Target::root);
         self.restore(entry.clone(), dir.as_ref())?;
-        self.flush()
+        self.end()
     }
 
     fn entry(&mut self, entry: Entry) -> Result<()> {
@@ -235,7 +242,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             self.shared.note(|report| report.count(&entry));
             return Ok(());
         };
-        if self.request.delete && !self.clear(dir, &entry.name, &path) {
+        if self.request.delete && !dir.is_new() && !self.clear(dir, &entry.name, &path) {
             return Ok(());
         }
         self.load_xattrs(&mut entry, &path);
@@ -323,7 +330,7 @@ impl<'s, 'r> Planner<'s, 'r> {
             }
             offset = offset.saturating_add(item.len);
             if self.window.is_full() {
-                self.window.run(self.shared, self.request.workers)?;
+                self.flush()?;
             }
         }
         if offset.saturating_add(task.entry.inline.as_ref().map_or(0, |i| i.len() as u64)) != task.entry.size() {
@@ -331,14 +338,49 @@ impl<'s, 'r> Planner<'s, 'r> {
             task.give_up(self.shared, &e);
         }
         self.window.files += 1;
+        self.window.files_held += usize::from(task.holds_descriptor());
         task.settle(self.shared);
         Ok(())
     }
 
-    /// Runs what is gathered; then names and metadata that depend on it.
+    /// Gives what is gathered to the workers, and finishes what they were given before.
     fn flush(&mut self) -> Result<()> {
-        self.window.run(self.shared, self.request.workers)?;
-        for Link { dir, entry, path, first, failed } in std::mem::take(&mut self.window.links) {
+        let ranges = self.window.ranges(self.shared);
+        let (dirs, links) = (std::mem::take(&mut self.window.dirs), std::mem::take(&mut self.window.links));
+        let finish = Finish { dirs, links };
+        let alone = self.request.workers == 0 || (self.waiting.is_none() && ranges.len() <= 1);
+        if alone {
+            let mut hands = Hands::default();
+            for range in ranges {
+                self.shared.cancel.check()?;
+                restore_range(self.shared, range, &mut hands);
+            }
+            self.finish(finish);
+        } else {
+            self.crew.put(ranges);
+            if let Some(before) = self.waiting.replace(finish) {
+                self.crew.wait();
+                self.shared.cancel.check()?;
+                self.finish(before);
+            }
+        }
+        self.shared.cancel.check()
+    }
+
+    /// The last of it.
+    fn end(&mut self) -> Result<()> {
+        self.flush()?;
+        if let Some(last) = self.waiting.take() {
+            self.crew.wait();
+            self.shared.cancel.check()?;
+            self.finish(last);
+        }
+        Ok(())
+    }
+
+    /// Names and metadata that depend on what the workers did.
+    fn finish(&mut self, Finish { dirs, links }: Finish) {
+        for Link { dir, entry, path, first, failed } in links {
             let Some(target) = &self.target else { continue };
             if failed.load(Ordering::Relaxed) {
                 let what = "not linked: its first name could not be restored";
@@ -351,12 +393,11 @@ impl<'s, 'r> Planner<'s, 'r> {
                 Err(e) => self.shared.misses(&path, &[e]),
             }
         }
-        for (dir, entry, path) in std::mem::take(&mut self.window.dirs) {
+        for (dir, entry, path) in dirs {
             if let Err(errors) = dir.finish(&entry) {
                 self.shared.misses(&path, &errors);
             }
         }
-        Ok(())
     }
 }
 

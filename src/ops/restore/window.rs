@@ -1,25 +1,24 @@
-//! A bounded part of a restore: its packs are read in order, each range once, by several workers.
+//! A bounded part of a restore: its packs are read in order, each range once.
 
 use super::Shared;
 use super::file::FileTask;
 use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
-use crate::error::{Kind, Result};
+use crate::error::Kind;
 use crate::format::tree::Entry;
 use crate::repo::index::Located;
-use crate::repo::reader::slice_of;
 use crate::source::files::TargetDir;
 use crate::store::Key;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Most chunks of a window.
 const REFS_MAX: usize = 32 << 10;
-/// Most files of a window: each may hold a descriptor.
+/// Most files of a window.
 const FILES_MAX: usize = 4096;
 /// Most directories of a window: each holds a descriptor.
-const DIRS_MAX: usize = 256;
+const DIRS_MAX: usize = 512;
 /// Most links of a window.
 const LINKS_MAX: usize = 256;
 /// Most bytes of the paths of directories and links that wait in a window.
@@ -28,6 +27,10 @@ const PATH_BYTES_MAX: usize = 16 << 20;
 const GAP_BYTES_MAX: u32 = 128 << 10;
 /// Longest range that is read at once.
 const RANGE_BYTES_MAX: u32 = 8 << 20;
+/// Shares of the descriptors that the files, the directories and the links of a window may take. Two windows are at
+/// work at a time, and the planner and the packs need some too.
+const FILES_SHARE: usize = 8;
+const DIRS_SHARE: usize = 16;
 
 /// A chunk that a file needs.
 pub(super) struct ChunkRef {
@@ -54,13 +57,16 @@ pub(super) struct Window {
     descriptors: usize,
     pub(super) refs: Vec<ChunkRef>,
     pub(super) files: usize,
+    /// Those of them that may hold a descriptor while they wait for the next chunk.
+    pub(super) files_held: usize,
     /// Directories to be finished: open, entry, path.
     pub(super) dirs: Vec<(Arc<TargetDir>, Entry, Vec<u8>)>,
     pub(super) links: Vec<Link>,
 }
 
 /// What one worker re-uses from record to record.
-struct Hands {
+#[derive(Default)]
+pub(super) struct Hands {
     coder: Coder,
     scratch: Vec<u8>,
     /// What is read.
@@ -68,7 +74,7 @@ struct Hands {
 }
 
 /// Neighbouring records of one pack, with the references to them.
-struct Range {
+pub(super) struct Range {
     refs: Vec<(Located, ChunkRef)>,
     from: u32,
     to: u32,
@@ -76,14 +82,15 @@ struct Range {
 
 impl Window {
     pub(super) fn new(descriptors: usize) -> Self {
-        Window { descriptors, refs: Vec::new(), files: 0, dirs: Vec::new(), links: Vec::new() }
+        Window { descriptors, refs: Vec::new(), files: 0, files_held: 0, dirs: Vec::new(), links: Vec::new() }
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.refs.len() >= REFS_MAX
-            || self.files >= FILES_MAX.min(self.descriptors / 4)
-            || self.dirs.len() >= DIRS_MAX.min(self.descriptors / 8)
-            || self.links.len() >= LINKS_MAX.min(self.descriptors / 8)
+            || self.files >= FILES_MAX
+            || self.files_held >= self.descriptors / FILES_SHARE
+            || self.dirs.len() >= DIRS_MAX.min(self.descriptors / DIRS_SHARE)
+            || self.links.len() >= LINKS_MAX.min(self.descriptors / DIRS_SHARE)
             || self.path_bytes() >= PATH_BYTES_MAX
     }
 
@@ -92,31 +99,10 @@ impl Window {
         self.links.iter().fold(dirs, |sum, link| sum + link.path.len() + link.first.len())
     }
 
-    /// Reads and writes everything that is gathered.
-    pub(super) fn run(&mut self, shared: &Shared<'_>, workers: usize) -> Result<()> {
-        self.files = 0;
-        let ranges: Vec<std::sync::Mutex<Option<Range>>> =
-            plan_ranges(shared, std::mem::take(&mut self.refs)).into_iter().map(|r| Some(r).into()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut hands = Hands { coder: Coder::default(), scratch: Vec::new(), buffer: Vec::new() };
-            while !shared.cancel.raised() {
-                let Some(slot) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                if let Some(range) = crate::region::lock(slot).take() {
-                    restore_range(shared, range, &mut hands);
-                }
-            }
-        };
-        if workers == 0 || ranges.len() == 1 {
-            work();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..workers.min(ranges.len()) {
-                    scope.spawn(work);
-                }
-            });
-        }
-        shared.cancel.check()
+    /// Takes the references out, as ranges to be read.
+    pub(super) fn ranges(&mut self, shared: &Shared<'_>) -> Vec<Range> {
+        (self.files, self.files_held) = (0, 0);
+        plan_ranges(shared, std::mem::take(&mut self.refs))
     }
 }
 
@@ -154,7 +140,7 @@ fn plan_ranges(shared: &Shared<'_>, refs: Vec<ChunkRef>) -> Vec<Range> {
 }
 
 /// One range from the first usable region; whatever is wrong with it is fetched alone, from anywhere.
-fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
+pub(super) fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
     let Some((first, _)) = range.refs.first() else { return };
     let name = first.pack.name;
     let key = Key::Pack(name);
@@ -194,13 +180,11 @@ fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands) {
             repo.regions.record(ix, &key.path(), why);
         }
         for (at, chunk) in same {
-            let part = plain.as_ref().ok().and_then(|plain| match at.place.inside {
-                // A bundle's ids were all checked; that this part is the chunk asked for is checked here.
-                Some(inside) => slice_of(plain, inside, at.place.len).filter(|part| repo.id_key().id(part) == chunk.id),
-                None => Some(*plain),
-            });
+            let part = plain.as_ref().ok().and_then(|(content, plain)| content.part(&at, plain));
             match part {
-                Some(part) if part.len() as u64 == chunk.len => chunk.task.put(shared, chunk.offset, part),
+                Some(part) if at.place.id == chunk.id && part.len() as u64 == chunk.len => {
+                    chunk.task.put(shared, chunk.offset, part)
+                }
                 _ => fetch_alone(shared, chunk, coder),
             }
         }

@@ -11,7 +11,7 @@ mod trees;
 pub(super) use self::packs::parallel;
 use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, places_by_pack};
 pub use self::part::Part;
-use self::trees::trees;
+use self::trees::trees_beside;
 use super::back_in_time;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
@@ -24,6 +24,7 @@ use crate::region::{Finding, Flaw, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
@@ -153,26 +154,10 @@ pub fn run(
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
     let pace = wish.pace(cancel);
     let looking = Looking { repo, wish, pace, ledger, chain: open::chain(repo), packs, places, progress, cancel };
-    for ix in 0..repo.regions.len() {
-        cancel.check()?;
-        let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
-        here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
-        // One that is away or no copy of this repository is not looked at: that is no damage in it.
-        let looked = match repo.regions.failure(ix).filter(|_| !repo.usable().has(ix)) {
-            Some(e) => Err(e),
-            None => looking.region(ix, &mut here),
-        };
-        match looked {
-            Ok(()) => {}
-            Err(e) if e.kind() == Kind::Cancelled => return Err(e),
-            Err(e) => here.failed = Some(e.to_string()),
-        }
-        report.regions.push(here);
-    }
     for (sid, why) in &view.damaged {
         report.broken.push(format!("snapshot {}: {why}", sid.short()));
     }
-    trees(&reader, &view, &mut report, cancel)?;
+    trees_beside((&reader, &view), wish.workers, &mut report, cancel, |report| looking.all(&view, report))?;
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
     report.findings = repo.findings();
@@ -221,6 +206,28 @@ struct Looking<'l> {
 }
 
 impl Looking<'_> {
+    /// Every region.
+    fn all(&self, view: &View, report: &mut VerifyReport) -> Result<()> {
+        let repo = self.repo;
+        for ix in 0..repo.regions.len() {
+            self.cancel.check()?;
+            let mut here = RegionReport { region: repo.regions.region(ix).name.clone(), ..RegionReport::default() };
+            here.snapshots = view.snapshots.values().filter(|s| s.regions.has(ix)).count() as u64;
+            // One that is away or no copy of this repository is not looked at: that is no damage in it.
+            let looked = match repo.regions.failure(ix).filter(|_| !repo.usable().has(ix)) {
+                Some(e) => Err(e),
+                None => self.region(ix, &mut here),
+            };
+            match looked {
+                Ok(()) => {}
+                Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+                Err(e) => here.failed = Some(e.to_string()),
+            }
+            report.regions.push(here);
+        }
+        Ok(())
+    }
+
     fn region(&self, ix: usize, here: &mut RegionReport) -> Result<()> {
         let regions = &self.repo.regions;
         let mut check = |key: &Key, bytes: &[u8]| check_signed(self.repo, &self.chain, key, bytes);
@@ -258,7 +265,7 @@ impl Looking<'_> {
     ) -> Result<()> {
         let (regions, progress) = (&self.repo.regions, self.progress);
         let totals = Mutex::new((0u64, 0u64));
-        parallel(packs, self.wish.workers, self.cancel, |name, Hands { buffer, coder, scratch }| {
+        parallel(packs, self.wish.workers, self.cancel, |name, Hands { threads, buffer, coder, scratch }| {
             let fetched = fetch_pack(regions, ix, name, (self.pace.as_ref(), scrub), buffer)?;
             let Some(bytes) = fetched else { return Ok(()) };
             let size = bytes.len() as u64;
@@ -267,7 +274,7 @@ impl Looking<'_> {
             let checked = match self.wish.level {
                 Level::Content => {
                     let expected = self.places.get(name).map_or(&[][..], |all| all);
-                    check_pack(self.repo, name, bytes, expected, coder, scratch)
+                    check_pack(self.repo, name, bytes, expected, *threads, (coder, scratch))
                 }
                 Level::Presence | Level::Ciphertext => pack::check_name(name, bytes).map(|()| 0),
             };
@@ -425,8 +432,10 @@ fn check_kind(key: &Key, kind: ObjectKind) -> std::result::Result<(), FormatErro
         Key::EpochBegin(..) => kind == K::EpochBegin,
         Key::EpochEnd(..) => kind == K::EpochEnd,
         Key::Run(_) => kind == K::Run,
+        Key::Tags(_) => kind == K::Tags,
         Key::Index(_) | Key::Slot(_) | Key::Config(..) | Key::Region | Key::Pack(_) => true,
         Key::Quarantine(_) | Key::QuarantineRecord(_) => false,
+        Key::Probe(_) => false,
     };
     if fits { Ok(()) } else { Err(FormatError::Unsigned("another kind of object than belongs here")) }
 }
@@ -455,14 +464,18 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let findings = repo.findings();
-    for prefix in [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Runs] {
+    for prefix in
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
+    {
         let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
         for ix in repo.usable().iter() {
             for line in repo.regions.list(ix, prefix).unwrap_or_default() {
                 holders.entry(line.key).or_default().push(ix);
             }
         }
-        for (key, at) in holders {
+        // A slot that no configuration lists opens nothing, and is brought nowhere.
+        let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
+        for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
             let sound =
                 |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);

@@ -5,7 +5,7 @@ use super::{RegionReport, Wish, is_away, still_damaged};
 use crate::base::{Cancel, ChunkId, Pace, PackName, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Result};
-use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::envelope::{OBJECT_BYTES_MAX, ObjectKeys, RecordAt};
 use crate::format::{FormatError, pack};
 use crate::region::{Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What one worker re-uses from pack to pack.
 #[derive(Default)]
 pub(in crate::ops) struct Hands {
+    /// Threads that may work at this pack.
+    pub(super) threads: usize,
     /// A whole pack.
     pub(super) buffer: Vec<u8>,
     pub(super) coder: Coder,
@@ -37,7 +39,10 @@ pub(in crate::ops) fn parallel<T: Sync>(
     let work = || {
         let mut hands = Hands::default();
         while !cancel.raised() && lock(&failed).is_none() {
-            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { break };
+            // Of the last ones some are larger than others, and nobody should be left without work.
+            hands.threads = if items.len() - number <= workers.saturating_mul(2) { workers } else { 1 };
             if let Err(e) = each(item, &mut hands) {
                 lock(&failed).get_or_insert(e);
             }
@@ -148,36 +153,87 @@ pub(super) fn places_by_pack(index: &Index) -> Places {
     places
 }
 
+/// A chunk in a pack, sorted by its place: record, offset inside, id, bytes of the record, its number, length.
+type Chunk = (u32, Option<u32>, ChunkId, u32, u32, u32);
+
 /// Opens every record of a pack by its own table and compares with the index. Returns the number of chunks.
 pub(super) fn check_pack(
     repo: &Repo,
     name: &PackName,
     bytes: &mut [u8],
     expected: &[Located],
-    coder: &mut Coder,
-    scratch: &mut Vec<u8>,
+    threads: usize,
+    (coder, scratch): (&mut Coder, &mut Vec<u8>),
 ) -> std::result::Result<u64, FormatError> {
     pack::check_name(name, bytes)?;
-    let keys = keys_of(repo, bytes)?;
-    let mut found: HashSet<(ChunkId, u32, u32, u32, Option<u32>, u32)> = HashSet::new();
-    for at in pack::records(&keys, bytes)? {
-        let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-        match open_record(repo.id_key(), &keys, at.number, record, coder, scratch)?.0 {
-            Content::Chunk(id, len) => {
-                found.insert((id, at.offset, at.len, at.number, None, len));
-            }
-            Content::Bundle(chunks) => found.extend(
-                chunks
-                    .iter()
-                    .map(|(id, offset, len)| (*id, at.offset, at.len, at.number, Some(*offset as u32), *len as u32)),
-            ),
-        }
-    }
+    let opening = Opening { repo, keys: &keys_of(repo, bytes)? };
+    let records = pack::records(opening.keys, bytes)?;
+    let mut found = opening.split(&records, bytes, 0, threads, (coder, scratch))?;
+    found.sort_unstable();
+    found.dedup();
     for at in expected {
         let p = at.place;
-        if !found.contains(&(p.id, p.offset, p.record_len, p.number, p.inside, p.len)) {
+        if found.binary_search(&(p.offset, p.inside, p.id, p.record_len, p.number, p.len)).is_err() {
             return Err(FormatError::WrittenWrong("the index names a chunk that is not there"));
         }
     }
     Ok(found.len() as u64)
+}
+
+/// What the records of a pack are opened with.
+#[derive(Clone, Copy)]
+struct Opening<'o> {
+    repo: &'o Repo,
+    keys: &'o ObjectKeys,
+}
+
+impl Opening<'_> {
+    /// Opens records on so many threads, each with its part of the pack. `bytes` begin at `base` of the pack.
+    fn split(
+        self,
+        records: &[RecordAt],
+        bytes: &mut [u8],
+        base: u32,
+        threads: usize,
+        hands: (&mut Coder, &mut Vec<u8>),
+    ) -> std::result::Result<Vec<Chunk>, FormatError> {
+        let half = base.saturating_add((bytes.len() / 2) as u32);
+        let at = records.partition_point(|record| record.offset < half);
+        let (left, right) = records.split_at(at);
+        let cut = right.first().map(|first| first.offset).filter(|_| threads > 1 && !left.is_empty());
+        let Some(cut) = cut else { return self.all(records, bytes, base, hands) };
+        let middle = cut.saturating_sub(base) as usize;
+        let Some((head, tail)) = bytes.split_at_mut_checked(middle) else {
+            return self.all(records, bytes, base, hands);
+        };
+        let rest = || self.split(right, tail, cut, threads / 2, (&mut Coder::default(), &mut Vec::new()));
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(rest);
+            let mut found = self.split(left, head, base, threads - threads / 2, hands)?;
+            found.append(&mut beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            Ok(found)
+        })
+    }
+
+    fn all(
+        self,
+        records: &[RecordAt],
+        bytes: &mut [u8],
+        base: u32,
+        (coder, scratch): (&mut Coder, &mut Vec<u8>),
+    ) -> std::result::Result<Vec<Chunk>, FormatError> {
+        let mut found = Vec::with_capacity(records.len());
+        for at in records {
+            let record = bytes.get_mut(at.offset.saturating_sub(base) as usize..).unwrap_or_default();
+            match open_record(self.repo.id_key(), self.keys, at.number, record, coder, scratch)?.0 {
+                Content::Chunk(id, len) => found.push((at.offset, None, id, at.len, at.number, len)),
+                Content::Bundle(chunks) => {
+                    found.extend(chunks.iter().map(|(id, offset, len)| {
+                        (at.offset, Some(*offset as u32), *id, at.len, at.number, *len as u32)
+                    }))
+                }
+            }
+        }
+        Ok(found)
+    }
 }

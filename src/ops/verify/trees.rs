@@ -13,10 +13,44 @@ use crate::repo::view::View;
 use crate::store::Key;
 use std::collections::{HashMap, HashSet};
 
-/// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.
-pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, cancel: &Cancel) -> Result<()> {
-    let mut coder = Coder::default();
+/// What became of the snapshots' trees.
+#[derive(Default)]
+pub(super) struct Resolved {
+    /// Snapshots looked at.
+    snapshots: u64,
+    /// What cannot be restored.
+    broken: Vec<String>,
+}
+
+/// Walks the trees while `beside` looks at the packs. What that finds gone may take files with it: then the trees are
+/// walked again.
+pub(super) fn trees_beside(
+    (reader, view): (&Reader, &View),
+    workers: usize,
+    report: &mut VerifyReport,
+    cancel: &Cancel,
+    beside: impl FnOnce(&mut VerifyReport) -> Result<()>,
+) -> Result<()> {
+    let first = std::thread::scope(|scope| {
+        let walk = (workers > 1).then(|| scope.spawn(|| trees(reader, view, &HashSet::new(), cancel)));
+        let looked = beside(report);
+        let walked = walk.map(|walk| walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        looked.map(|()| walked)
+    })?;
     let gone = gone_everywhere(reader);
+    let resolved = match first {
+        Some(resolved) if gone.is_empty() => resolved?,
+        _ => trees(reader, view, &gone, cancel)?,
+    };
+    report.snapshots += resolved.snapshots;
+    report.broken.extend(resolved.broken);
+    Ok(())
+}
+
+/// Walks every tree once; names files whose chunks are in no index or only in packs known to be gone everywhere.
+fn trees(reader: &Reader, view: &View, gone: &HashSet<PackName>, cancel: &Cancel) -> Result<Resolved> {
+    let mut coder = Coder::default();
+    let mut report = Resolved::default();
     let mut walked: HashSet<ChunkId> = HashSet::new();
     for snapshot in view.newest_first() {
         cancel.check()?;
@@ -24,7 +58,7 @@ pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, can
         let sid = snapshot.manifest.sid.short();
         // One path for all: in a deep tree those of the open directories would add up to gigabytes.
         let mut path = Vec::new();
-        if let Err(why) = attributes_resolve(reader, &snapshot.manifest.root, &gone) {
+        if let Err(why) = attributes_resolve(reader, &snapshot.manifest.root, gone) {
             report.broken.push(format!("snapshot {sid}: /: {why}"));
         }
         let mut stack = vec![(0, DirReader::new(reader, snapshot.manifest.root.tree))];
@@ -45,7 +79,7 @@ pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, can
             };
             path.truncate(*prefix);
             path.extend_from_slice(&entry.name);
-            if let Err(why) = attributes_resolve(reader, &entry, &gone) {
+            if let Err(why) = attributes_resolve(reader, &entry, gone) {
                 report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
             }
             match entry.kind {
@@ -57,7 +91,7 @@ pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, can
                     Err(e) => report.broken.push(format!("snapshot {sid}: /{}: {e}", shown(&path))),
                 },
                 EntryType::File => {
-                    if let Err(why) = file_resolves(reader, &entry, &gone, &mut coder) {
+                    if let Err(why) = file_resolves(reader, &entry, gone, &mut coder) {
                         report.broken.push(format!("snapshot {sid}: /{}: {why}", shown(&path)));
                     }
                 }
@@ -65,7 +99,7 @@ pub(super) fn trees(reader: &Reader, view: &View, report: &mut VerifyReport, can
             }
         }
     }
-    Ok(())
+    Ok(report)
 }
 
 /// A path for a report: bytes that are no text are replaced, and control characters shown as what they are.

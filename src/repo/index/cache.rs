@@ -79,6 +79,10 @@ fn folder_of(state: &Path, repo: &RepoId) -> PathBuf {
     state.join(format!("index-{repo}"))
 }
 
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    folder.metadata().map(|meta| (meta.dev(), meta.ino())).ok()
+}
+
 fn clear(folder: &Path) {
     ["run-", "about-"].iter().flat_map(|prefix| files(folder, prefix)).for_each(|path| remove(&path));
 }
@@ -116,7 +120,17 @@ impl Cache {
         if make {
             self.make_folder().ok()?;
         }
-        self.folder.metadata().map(|meta| (meta.dev(), meta.ino())).ok()
+        identity(&self.folder)
+    }
+
+    /// The same for a repository that is not open yet, if there is a folder for it.
+    pub fn identity_of(state: &Path, repo: &RepoId) -> Option<(u64, u64)> {
+        identity(&folder_of(state, repo))
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn make_folder(&self) -> io::Result<()> {

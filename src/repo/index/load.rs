@@ -32,6 +32,11 @@ impl Holders {
         self.0.iter().fold(RegionSet::NONE, |all, (_, at)| all.or(*at))
     }
 
+    /// The largest size that any of them gives it.
+    pub fn size(&self) -> u64 {
+        self.0.iter().map(|(size, _)| *size).max().unwrap_or(0)
+    }
+
     /// Those that list it with this size.
     fn with_size(&self, size: u64) -> RegionSet {
         self.0.iter().find(|(known, _)| *known == size).map_or(RegionSet::NONE, |(_, at)| *at)

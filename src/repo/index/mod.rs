@@ -235,6 +235,11 @@ impl Index {
         found.into_iter()
     }
 
+    /// Whether some place of a chunk suits.
+    pub fn any(&self, id: &ChunkId, suits: impl FnMut(&Located) -> bool) -> bool {
+        self.first(id, suits).is_some()
+    }
+
     /// The first place of a chunk that suits.
     fn first(&self, id: &ChunkId, mut suits: impl FnMut(&Located) -> bool) -> Option<Located> {
         for part in &self.parts {
@@ -306,6 +311,15 @@ impl Index {
             _ => part.memory().and_then(|memory| memory.pack(number)),
         };
         found.map(|(segment, line)| (part.first_segment + segment, line))
+    }
+
+    /// Every pack of every segment that counts, with the segment and the regions that list it.
+    pub fn lines(&self) -> impl Iterator<Item = (SegmentName, PackLine, RegionSet)> {
+        (0..self.packs_total).filter_map(|n| {
+            let (segment, line) = self.pack(n)?;
+            let segment = self.segments.get(segment as usize)?;
+            (!segment.regions.is_empty()).then_some((segment.name, line, segment.regions))
+        })
     }
 
     /// Every pack that is named, with the regions whose segments name it.

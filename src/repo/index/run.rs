@@ -3,6 +3,7 @@
 //!
 //! In memory: 1.5 bytes an entry for the filter and about 1 for the offsets of buckets, both read page by page when
 //! first asked for; and the packs that were met. A look-up that passes the filter reads one bucket of about 240 bytes.
+//! The entries of a small run are read into memory once a part of them was asked for.
 
 use super::filter;
 use super::memory::Found;
@@ -13,6 +14,8 @@ use crate::crypto::Secret;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place};
 use std::fs::File;
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Entries a bucket, on average.
 const BUCKET: u64 = 4;
@@ -23,6 +26,11 @@ const SEGMENT_BYTES: usize = 96;
 const BUCKETS_AT_ONCE: u64 = 512;
 /// Most entries: offsets are 32 bits.
 pub const ENTRIES_MAX: u64 = u32::MAX as u64;
+
+/// Most entries of a run that are held in memory: 7 MiB. There are at most as many such runs as runs.
+const HELD_MAX: u64 = 1 << 17;
+/// They are read when so many look-ups for a bucket passed the filter.
+const ASKED_SHARE: u64 = 32;
 
 /// A raw entry: as in a segment, but for the pack, whose number is that in the run.
 pub type Raw = [u8; ENTRY_BYTES];
@@ -92,6 +100,10 @@ pub struct Run {
     offsets: Table,
     filter: Table,
     pack_table: Table,
+    /// Look-ups that passed the filter, until its entries are held.
+    asked: AtomicU64,
+    /// The entries of a small one.
+    held: OnceLock<Vec<u8>>,
 }
 
 impl Run {
@@ -121,6 +133,8 @@ impl Run {
             offsets: Table::new(Part::Offsets, OFFSET_BYTES, buckets + 1, offsets_at),
             filter: Table::new(Part::Filter, filter::LINE_BYTES, lines, filter_at),
             pack_table: Table::new(Part::Packs, PACK_BYTES, packs, packs_at),
+            asked: AtomicU64::new(0),
+            held: OnceLock::new(),
             file,
         })
     }
@@ -146,6 +160,10 @@ impl Run {
         }
         let n = bucket_of(id.bytes(), self.buckets);
         let (first, end) = (self.offset(n)?, self.offset(n + 1)?);
+        if let Some(held) = self.held()? {
+            let bytes = held.get(first as usize * ENTRY_BYTES..end as usize * ENTRY_BYTES).ok_or(Broken)?;
+            return self.matching(bytes, id);
+        }
         let len = end.checked_sub(first).ok_or(Broken)? as usize * ENTRY_BYTES + TAG_BYTES;
         let (mut few, mut many) = ([0; 12 * ENTRY_BYTES + TAG_BYTES], Vec::new());
         let piece = match few.get_mut(..len) {
@@ -156,7 +174,33 @@ impl Run {
             }
         };
         self.file.read(Run::bucket_at(n, first), piece)?;
-        let (entries, _) = self.file.unseal(Part::Bucket, n, piece)?.as_chunks::<ENTRY_BYTES>();
+        self.matching(self.file.unseal(Part::Bucket, n, piece)?, id)
+    }
+
+    /// The entries, if they are held in memory or should be by now.
+    fn held(&self) -> Result<Option<&[u8]>, Broken> {
+        if self.entries > HELD_MAX {
+            return Ok(None);
+        }
+        if let Some(held) = self.held.get() {
+            return Ok(Some(held));
+        }
+        if self.asked.fetch_add(1, Ordering::Relaxed) < self.buckets / ASKED_SHARE {
+            return Ok(None);
+        }
+        let mut all = Vec::with_capacity(self.entries as usize * ENTRY_BYTES);
+        let mut from = 0;
+        while from < self.buckets {
+            let to = self.buckets.min(from + BUCKETS_AT_ONCE);
+            self.read_buckets(from, to, &mut all)?;
+            from = to;
+        }
+        Ok(Some(self.held.get_or_init(|| all)))
+    }
+
+    /// Those of a bucket that are the chunk's.
+    fn matching(&self, bucket: &[u8], id: &ChunkId) -> Result<Vec<Found>, Broken> {
+        let (entries, _) = bucket.as_chunks::<ENTRY_BYTES>();
         entries.iter().filter(|raw| raw[..32] == *id.bytes()).map(|raw| self.found(raw)).collect()
     }
 

@@ -3,6 +3,7 @@
 
 mod recall;
 
+use super::tags::Changes;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{Digest, Generation, SessionId, TimeMs, WriterId};
 use crate::error::{Error, Kind, Result};
@@ -131,6 +132,14 @@ fn open_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::re
     Ok(Outcome::Snapshot(Box::new(snapshot(manifest, opened.digest, opened.writer))))
 }
 
+/// Whether these bytes are an outcome of this session that counts.
+///
+/// # Errors
+/// As [`Repo::open_object`], and what is no outcome, or one by a writer without right to it.
+pub fn check_outcome(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    open_outcome(repo, key, sid, bytes).map(drop)
+}
+
 /// Whether a region's copy fits its checksum.
 fn is_whole(repo: &Repo, key: &Key, ix: usize) -> bool {
     repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX).is_ok_and(|bytes| check_sum(&bytes).is_ok())
@@ -164,15 +173,18 @@ fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Outcome> {
 }
 
 impl View {
-    /// Reads every outcome and marker once.
+    /// Reads every outcome and marker once, and gives snapshots the tags that they have now.
     ///
     /// # Errors
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
-        Self::load_with(repo, Recall::default())
+        let mut view = Self::load_with(repo, Recall::default())?;
+        let changes = Changes::load(repo);
+        view.snapshots.values_mut().for_each(|snapshot| changes.apply(&mut snapshot.manifest));
+        Ok(view)
     }
 
-    /// The same, but what this machine has read before and the regions list unchanged is not read again. Damage that
+    /// The same with the tags of the manifests, but what this machine has read before and the regions list unchanged is not read again. Damage that
     /// leaves an object's size and time as they were is not seen; whoever looks for damage takes [`View::load`].
     ///
     /// # Errors

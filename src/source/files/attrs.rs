@@ -129,6 +129,11 @@ pub(super) fn read_xattrs(at: &At<'_>, path: &[u8]) -> Result<Vec<Xattr>, Source
     Ok(found)
 }
 
+/// Whether it has no attributes but those that are the system's own.
+pub(super) fn is_bare(at: &At<'_>) -> bool {
+    at.names().is_ok_and(|names| names.iter().all(|name| name == NEVER_REMOVED))
+}
+
 /// Makes the attributes what the entry says.
 pub(super) fn write_xattrs(at: &At<'_>, entry: &Entry, path: &[u8], errors: &mut Vec<SourceError>) {
     let wanted = entry.xattrs.as_deref().unwrap_or_default();
@@ -158,25 +163,40 @@ pub(super) fn times(entry: &Entry) -> rustix::fs::Timestamps {
     }
 }
 
-/// Applies owner, mode, attributes and times, in an order in which none undoes another.
+/// What is known of a file that was just made, so that it need not be asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// User and group. It has no attributes.
+    pub(super) owner: (u32, u32),
+    /// Mode.
+    pub(super) mode: Mode,
+}
+
+/// Applies owner, mode, attributes and times, in an order in which none undoes another. What is right already is left.
 pub(super) fn apply(
     fd: rustix::fd::BorrowedFd<'_>,
     entry: &Entry,
-    path: &[u8],
+    path: &dyn Fn() -> Vec<u8>,
     options: &RestoreOptions,
+    known: Option<Standing>,
 ) -> Result<(), Vec<SourceError>> {
     let mut errors = Vec::new();
     let set = |uid, gid| rustix::fs::fchown(fd, uid, gid);
-    let owned = own(rustix::fs::fstat(fd), entry, path, options, set, &mut errors);
+    let asked = || rustix::fs::fstat(fd).map(|stat| (stat.st_uid, stat.st_gid)).ok();
+    let owner = known.map(|known| known.owner).or_else(asked);
+    let owned = own(owner, entry, path, options, set, &mut errors);
     let mode = mode_for(entry, owned, path, &mut errors);
-    if let Err(e) = rustix::fs::fchmod(fd, mode) {
-        errors.push(SourceError::new(path, "set its mode", e));
+    // A new owner may have taken mode bits away.
+    let stands = known.is_some_and(|known| known.mode == mode && known.owner == (entry.uid, entry.gid));
+    if !stands && let Err(e) = rustix::fs::fchmod(fd, mode) {
+        errors.push(SourceError::new(&path(), "set its mode", e));
     }
-    if options.xattrs {
-        write_xattrs(&At::Fd(fd), entry, path, &mut errors);
+    let bare = known.is_some() && entry.xattrs.as_deref().is_none_or(<[_]>::is_empty);
+    if options.xattrs && !bare {
+        write_xattrs(&At::Fd(fd), entry, &path(), &mut errors);
     }
     if let Err(e) = rustix::fs::futimens(fd, &times(entry)) {
-        errors.push(SourceError::new(path, "set its times", e));
+        errors.push(SourceError::new(&path(), "set its times", e));
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
@@ -184,14 +204,14 @@ pub(super) fn apply(
 /// Gives it to its owner, where that is asked for; whether it is its owner's then. What is right already is not
 /// touched, so that someone without privileges can restore what is his own.
 pub(super) fn own(
-    now: Result<Stat, Errno>,
+    now: Option<(u32, u32)>,
     entry: &Entry,
-    path: &[u8],
+    path: &dyn Fn() -> Vec<u8>,
     options: &RestoreOptions,
     set: impl FnOnce(Option<Uid>, Option<Gid>) -> Result<(), Errno>,
     errors: &mut Vec<SourceError>,
 ) -> bool {
-    if now.is_ok_and(|stat| (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid)) {
+    if now == Some((entry.uid, entry.gid)) {
         return true;
     }
     if !options.owners {
@@ -203,19 +223,19 @@ pub(super) fn own(
         false => set(Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))),
     };
     if let Err(e) = done {
-        errors.push(SourceError::new(path, &format!("give it to {}:{}", entry.uid, entry.gid), e));
+        errors.push(SourceError::new(&path(), &format!("give it to {}:{}", entry.uid, entry.gid), e));
     }
     done.is_ok()
 }
 
 /// Its mode. A program that runs as its owner must not come to run as whoever restores it.
-pub(super) fn mode_for(entry: &Entry, owned: bool, path: &[u8], errors: &mut Vec<SourceError>) -> Mode {
+pub(super) fn mode_for(entry: &Entry, owned: bool, path: &dyn Fn() -> Vec<u8>, errors: &mut Vec<SourceError>) -> Mode {
     let mode = entry.mode & 0o7777;
     if owned || entry.kind == EntryType::Dir || mode & SET_ID == 0 {
         return Mode::from_raw_mode(mode);
     }
     let what = "restored without set-user-id and set-group-id, because it is not its owner's";
-    errors.push(SourceError::other(path, SourceErrorKind::Unsupported, what));
+    errors.push(SourceError::other(&path(), SourceErrorKind::Unsupported, what));
     Mode::from_raw_mode(mode & !SET_ID)
 }
 

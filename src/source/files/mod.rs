@@ -2,8 +2,11 @@
 //! without ever leaving the target. Everything is relative to directory descriptors, so that paths may be
 //! longer than `PATH_MAX` and a symlink swapped in leads nowhere. Names are bytes.
 
+mod ahead;
 mod attrs;
+mod birth;
 mod error;
+mod found;
 mod read;
 mod target;
 mod target_file;
@@ -11,12 +14,15 @@ mod trail;
 mod walk;
 
 pub use crate::policy::Excludes;
+pub use ahead::{Ahead, Walk};
 pub use error::{SourceError, SourceErrorKind};
+pub use found::Found;
 pub use read::{Extent, SourceFile, Stamp, open};
 pub use target::{Made, RestoreOptions, Target, TargetDir};
 pub use target_file::TargetFile;
 pub use walk::{DirHandle, Event, WalkOptions, Walker};
 
+use crate::format::leaf::Meta;
 use crate::format::tree::Entry;
 use std::path::Path;
 
@@ -44,15 +50,15 @@ pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
 
 /// Whether an entry of the previous run (from `start_ms` to `end_ms`) may have changed right after it was read
 /// without the times that `rule` compares showing it.
-pub fn too_recent(entry: &Entry, rule: ParentRule, (start_ms, end_ms): (i64, i64)) -> bool {
+pub fn too_recent(entry: &Meta, rule: ParentRule, (start_ms, end_ms): (i64, i64)) -> bool {
     let ms = |s: i64, ns: u32| s.saturating_mul(1000).saturating_add(i64::from(ns) / 1_000_000);
     let recent = |ms: i64| ms >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS);
     match rule {
         // Any change sets it, and nobody else can.
-        ParentRule::SameFs => recent(ms(entry.ctime_s, entry.ctime_ns)),
+        ParentRule::SameFs => recent(ms(entry.ctime.0, entry.ctime.1)),
         // One beyond the run's end was set by hand, and the next change would bring it back to the present.
         ParentRule::Clone => {
-            let modified = ms(entry.mtime_s, entry.mtime_ns);
+            let modified = ms(entry.mtime.0, entry.mtime.1);
             recent(modified) && modified <= end_ms.saturating_add(CLOCK_GRANULARITY_MS)
         }
     }
@@ -71,6 +77,18 @@ pub fn fs_id(path: &Path) -> Result<u64, SourceError> {
 pub fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     limit.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX)
+}
+
+/// Lets this process have as many files open as it may ask for, up to what a walk ahead can use.
+pub fn raise_descriptors() {
+    const ENOUGH: u64 = 1 << 16;
+    let resource = rustix::process::Resource::Nofile;
+    let limit = rustix::process::getrlimit(resource);
+    let wanted = limit.maximum.map_or(ENOUGH, |most| most.min(ENOUGH));
+    if limit.current.is_some_and(|now| now < wanted) {
+        // Where that is refused, fewer do: a walk then goes less far ahead.
+        let _ = rustix::process::setrlimit(resource, rustix::process::Rlimit { current: Some(wanted), ..limit });
+    }
 }
 
 /// The host's name.

@@ -121,8 +121,17 @@ impl SourceFile {
     /// # Errors
     /// The kernel refused.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, SourceError> {
+        self.read_until(offset, buf, buf.len())
+    }
+
+    /// Reads `enough` bytes from `offset`, unless the file ends before; more, up to the whole of `buf`, if they come
+    /// along. Returns how much.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn read_until(&self, offset: u64, buf: &mut [u8], enough: usize) -> Result<usize, SourceError> {
         let mut got = 0;
-        while got < buf.len() {
+        while got < enough.min(buf.len()) {
             match rustix::io::pread(&self.fd, &mut buf[got..], offset + got as u64) {
                 Ok(0) => break,
                 Ok(n) => got += n,

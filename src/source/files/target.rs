@@ -4,12 +4,13 @@
 //! `..` or has a `/` is refused. What stands in the way is replaced, but never followed.
 
 use super::attrs::{self, At, proc_path, unsafe_name, write_xattrs};
+use super::birth::{Birth, Births, umask};
 use super::error::{SourceError, SourceErrorKind};
 use super::trail::Trail;
 use crate::base::ConfigNo;
 use crate::error::{Error, Kind, Result};
 use crate::format::config;
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::{Entry, EntryType, is_safe_name};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
@@ -72,7 +73,8 @@ impl Target {
             let what = "the restore target is a region of a backup repository";
             return Err(Error::new(Kind::Refused, what).at(path.display()).advise("restore to another directory"));
         }
-        Ok(Target { root: Arc::new(TargetDir { fd, trail, options, device, kept: None }) })
+        let births = Births::new(umask());
+        Ok(Target { root: Arc::new(TargetDir { fd, trail, options, device, kept: None, is_new: false, births }) })
     }
 
     /// The target directory.
@@ -85,12 +87,16 @@ impl Target {
 #[derive(Debug)]
 pub struct TargetDir {
     fd: OwnedFd,
-    trail: Arc<Trail>,
+    pub(super) trail: Arc<Trail>,
     pub(super) options: RestoreOptions,
     /// File system of the target itself.
     device: u64,
     /// Why nothing in it may be removed.
     kept: Option<&'static str>,
+    /// Whether this restore made it: then only what it made stands there.
+    is_new: bool,
+    /// What new files in it are given.
+    births: Arc<Births>,
 }
 
 impl AsFd for TargetDir {
@@ -118,9 +124,29 @@ impl TargetDir {
         self.trail.path_of(name)
     }
 
+    /// The path of a name, which is refused if it would lead elsewhere.
     pub(super) fn check(&self, name: &[u8]) -> Outcome<Vec<u8>> {
-        let path = self.path_of(name);
-        if Entry::bare(name, EntryType::File).name_is_safe() { Ok(path) } else { Err(unsafe_name(&path)) }
+        self.allow(name).map(|()| self.path_of(name))
+    }
+
+    /// Refuses a name that would lead elsewhere.
+    pub(super) fn allow(&self, name: &[u8]) -> Outcome<()> {
+        if is_safe_name(name) { Ok(()) } else { Err(unsafe_name(&self.path_of(name))) }
+    }
+
+    /// Whether this restore made it, so that nothing can stand in the way of what is restored there.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// What new files in it are given, if that is known.
+    pub(super) fn birth(&self) -> Option<Birth> {
+        self.births.known()
+    }
+
+    /// What a file was given that was just made here.
+    pub(super) fn learn(&self, fd: BorrowedFd<'_>) -> Option<Birth> {
+        self.births.learn(fd)
     }
 
     /// What stands at a name.
@@ -128,11 +154,11 @@ impl TargetDir {
     /// # Errors
     /// The kernel refused.
     pub fn kind_of(&self, name: &[u8]) -> Outcome<Option<EntryType>> {
-        let path = self.check(name)?;
+        self.allow(name)?;
         match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(attrs::kind_of(&stat)),
             Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(SourceError::new(&path, "stat it", e)),
+            Err(e) => Err(SourceError::new(&self.path_of(name), "stat it", e)),
         }
     }
 
@@ -143,6 +169,9 @@ impl TargetDir {
     pub fn enter(&self, name: &[u8]) -> Outcome<Arc<TargetDir>> {
         let path = self.check(name)?;
         let open = || rustix::fs::openat(self, name, OPEN_DIR, Mode::empty());
+        let make = || rustix::fs::mkdirat(self, name, Mode::RWXU);
+        // Where nothing can stand it is not looked for first.
+        let mut is_new = self.is_new && make().is_ok();
         let fd = match open() {
             Ok(fd) => fd,
             Err(e) => {
@@ -151,22 +180,24 @@ impl TargetDir {
                 } else if e != Errno::NOENT {
                     return Err(SourceError::new(&path, "open it", e));
                 }
-                rustix::fs::mkdirat(self, name, Mode::RWXU)
-                    .map_err(|e| SourceError::new(&path, "make the directory", e))?;
+                make().map_err(|e| SourceError::new(&path, "make the directory", e))?;
+                is_new = true;
                 open().map_err(|e| SourceError::new(&path, "open it", e))?
             }
         };
-        let kept = self.kept_below(&fd).map_err(|e| SourceError::new(&path, "stat it", e))?;
+        let kept = self.kept_below(&fd, is_new).map_err(|e| SourceError::new(&path, "stat it", e))?;
         let (trail, options, device) = (self.trail.below(name), self.options.clone(), self.device);
-        Ok(Arc::new(TargetDir { fd, trail, options, device, kept }))
+        // What is made in a new directory is given what its parent gives: owners and attributes are inherited.
+        let births = if is_new { Arc::clone(&self.births) } else { self.births.elsewhere() };
+        Ok(Arc::new(TargetDir { fd, trail, options, device, kept, is_new, births }))
     }
 
-    fn kept_below(&self, fd: &OwnedFd) -> std::result::Result<Option<&'static str>, Errno> {
+    fn kept_below(&self, fd: &OwnedFd, is_new: bool) -> std::result::Result<Option<&'static str>, Errno> {
         if self.kept.is_some() {
             return Ok(self.kept);
         }
         let other = rustix::fs::fstat(fd)?.st_dev != self.device;
-        Ok(if other { Some(KEPT_MOUNT) } else { is_region(fd).then_some(KEPT_REGION) })
+        Ok(if other { Some(KEPT_MOUNT) } else { (!is_new && is_region(fd)).then_some(KEPT_REGION) })
     }
 
     /// Why nothing in it may be removed, not even by `--delete`: the backups themselves would go with it, or
@@ -255,7 +286,7 @@ impl TargetDir {
     /// # Errors
     /// Each thing that could not be applied.
     pub fn finish(&self, entry: &Entry) -> std::result::Result<(), Vec<SourceError>> {
-        attrs::apply(self.fd.as_fd(), entry, &self.trail.path(), &self.options)
+        attrs::apply(self.fd.as_fd(), entry, &|| self.trail.path(), &self.options, None)
     }
 
     /// Gives `from_name` of `from` a further name here.
@@ -353,14 +384,14 @@ impl TargetDir {
     fn special_metadata(&self, entry: &Entry, path: &[u8]) -> std::result::Result<(), Vec<SourceError>> {
         let mut errors = Vec::new();
         let name = &entry.name[..];
-        let now = rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW);
+        let now = rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (stat.st_uid, stat.st_gid)).ok();
         let set = |uid, gid| rustix::fs::chownat(self, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-        let owned = attrs::own(now, entry, path, &self.options, set, &mut errors);
+        let owned = attrs::own(now, entry, &|| path.to_vec(), &self.options, set, &mut errors);
         if entry.kind != EntryType::Symlink {
             // Between making it and this nobody else writes to the target; a link swapped in would be refused
             // by the kernel only with fchmodat2, so the mode is set through a descriptor that cannot be a link.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = attrs::mode_for(entry, owned, path, &mut errors);
+            let mode = attrs::mode_for(entry, owned, &|| path.to_vec(), &mut errors);
             let done = rustix::fs::openat(self, name, flags, Mode::empty()).and_then(|fd| {
                 let stat = rustix::fs::fstat(&fd)?;
                 if attrs::kind_of(&stat) == Some(EntryType::Symlink) {

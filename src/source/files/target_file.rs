@@ -1,12 +1,15 @@
 //! Writing one regular file of a restore.
 
-use super::attrs;
+use super::attrs::{self, Standing};
+use super::birth::NARROW;
 use super::error::SourceError;
 use super::target::{RestoreOptions, TargetDir};
+use super::trail::Trail;
 use crate::format::tree::{Entry, EntryType};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
+use std::sync::Arc;
 
 /// Zero bytes written at once where a hole cannot be punched.
 const ZERO_BYTES: usize = 64 << 10;
@@ -15,55 +18,102 @@ const ZERO_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct TargetFile {
     fd: OwnedFd,
-    path: Vec<u8>,
+    trail: Arc<Trail>,
+    name: Box<[u8]>,
     existing: Option<u64>,
     shared: bool,
     options: RestoreOptions,
+    /// Of a new file: what it was given.
+    born: Option<Standing>,
 }
 
 type Outcome<T> = Result<T, SourceError>;
 
+const OPEN: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+/// A new file, or `None` where something stands.
+fn create(dir: &TargetDir, entry: &Entry) -> Outcome<Option<TargetFile>> {
+    let known = dir.birth();
+    // Nobody else can enter a new directory before it is finished, so that a file in it may have its mode at once.
+    let at_once = known.filter(|_| dir.is_new()).and_then(|birth| birth.mode_of(entry));
+    let mode = at_once.unwrap_or(NARROW);
+    match rustix::fs::openat(dir, &entry.name[..], OPEN | OFlags::CREATE | OFlags::EXCL, mode) {
+        Ok(fd) => {
+            let birth = known.or_else(|| dir.learn(fd.as_fd()));
+            let born = birth.map(|birth| Standing { owner: birth.owner(), mode });
+            Ok(Some(TargetFile { born, ..TargetFile::of(dir, entry, fd) }))
+        }
+        Err(Errno::EXIST) => Ok(None),
+        Err(e) => Err(SourceError::new(&dir.path_of(&entry.name), "create it", e)),
+    }
+}
+
 impl TargetFile {
+    fn of(dir: &TargetDir, entry: &Entry, fd: OwnedFd) -> TargetFile {
+        TargetFile {
+            fd,
+            trail: Arc::clone(&dir.trail),
+            name: entry.name[..].into(),
+            existing: None,
+            shared: false,
+            options: dir.options.clone(),
+            born: None,
+        }
+    }
+
+    fn path(&self) -> Vec<u8> {
+        self.trail.path_of(&self.name)
+    }
+
+    fn failed(&self, action: &str, e: Errno) -> SourceError {
+        SourceError::new(&self.path(), action, e)
+    }
+
     /// Opens the regular file of this name for writing, or makes it.
     ///
     /// # Errors
     /// A directory stands in the way, or the kernel refused.
     pub fn open(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
-        let path = dir.check(&entry.name)?;
-        let name = &entry.name[..];
-        let rw = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let create = || rustix::fs::openat(dir, name, rw | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
-        let made =
-            |fd| TargetFile { fd, path: path.clone(), existing: None, shared: false, options: dir.options.clone() };
-        match create() {
-            Ok(fd) => return Ok(made(fd)),
-            Err(Errno::EXIST) => {}
-            Err(e) => return Err(SourceError::new(&path, "create it", e)),
+        dir.allow(&entry.name)?;
+        if let Some(made) = create(dir, entry)? {
+            return Ok(made);
         }
+        let name = &entry.name[..];
         // Opened only if it is a file: opening a device or a fifo has consequences.
         if dir.kind_of(name)? == Some(EntryType::File)
-            && let Ok(fd) = rustix::fs::openat(dir, name, rw, Mode::empty())
+            && let Ok(fd) = rustix::fs::openat(dir, name, OPEN, Mode::empty())
         {
-            let stat = rustix::fs::fstat(&fd).map_err(|e| SourceError::new(&path, "stat it", e))?;
+            let stat = rustix::fs::fstat(&fd).map_err(|e| SourceError::new(&dir.path_of(name), "stat it", e))?;
             if attrs::kind_of(&stat) == Some(EntryType::File) {
                 let existing = Some(u64::try_from(stat.st_size).unwrap_or(0));
                 let shared = stat.st_nlink > 1;
-                return Ok(TargetFile { fd, path, existing, shared, options: dir.options.clone() });
+                return Ok(TargetFile { existing, shared, ..TargetFile::of(dir, entry, fd) });
             }
         }
         // Something else, or a file that may not be opened: a new one takes its place.
-        dir.unlink(name, &path)?;
-        create().map(made).map_err(|e| SourceError::new(&path, "create it", e))
+        TargetFile::replace(dir, entry)
     }
 
-    /// Replaces the file of this name by a new, empty one.
+    /// Replaces what has this name by a new, empty file.
     ///
     /// # Errors
     /// The kernel refused.
     pub fn replace(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
         let path = dir.check(&entry.name)?;
         dir.unlink(&entry.name, &path)?;
-        TargetFile::open(dir, entry)
+        create(dir, entry)?.ok_or_else(|| SourceError::new(&path, "create it", Errno::EXIST))
+    }
+
+    /// Makes a file in a directory that this restore made: what stands there now was put there since, and goes.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn create(dir: &TargetDir, entry: &Entry) -> Outcome<TargetFile> {
+        dir.allow(&entry.name)?;
+        match create(dir, entry)? {
+            Some(made) => Ok(made),
+            None => TargetFile::replace(dir, entry),
+        }
     }
 
     /// Size of the file that stood there, in bytes; `None` for a new one.
@@ -92,7 +142,7 @@ impl TargetFile {
             match rustix::io::pwrite(&self.fd, &bytes[done..], offset + done as u64) {
                 Ok(n) => done += n,
                 Err(Errno::INTR) => {}
-                Err(e) => return Err(SourceError::new(&self.path, "write it", e)),
+                Err(e) => return Err(self.failed("write it", e)),
             }
         }
         Ok(())
@@ -109,7 +159,7 @@ impl TargetFile {
                 Ok(0) => break,
                 Ok(n) => got += n,
                 Err(Errno::INTR) => {}
-                Err(e) => return Err(SourceError::new(&self.path, "read it", e)),
+                Err(e) => return Err(self.failed("read it", e)),
             }
         }
         Ok(got)
@@ -122,7 +172,7 @@ impl TargetFile {
     pub fn data_from(&self, offset: u64) -> Outcome<Option<(u64, u64)>> {
         let end = |start| match rustix::fs::seek(&self.fd, SeekFrom::Hole(start)) {
             Ok(end) => Ok(Some((start, end))),
-            Err(e) => Err(SourceError::new(&self.path, "look for holes in it", e)),
+            Err(e) => Err(self.failed("look for holes in it", e)),
         };
         match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(start) => end(start),
@@ -135,7 +185,7 @@ impl TargetFile {
     /// Whether its metadata are what the entry says.
     pub fn matches(&self, entry: &Entry) -> bool {
         let at = attrs::At::Fd(self.fd.as_fd());
-        rustix::fs::fstat(&self.fd).is_ok_and(|stat| attrs::matches(&stat, &at, entry, &self.path, &self.options))
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| attrs::matches(&stat, &at, entry, &self.path(), &self.options))
     }
 
     /// Cuts or extends; an extension is a hole.
@@ -143,7 +193,7 @@ impl TargetFile {
     /// # Errors
     /// The kernel refused.
     pub fn set_len(&self, len: u64) -> Outcome<()> {
-        rustix::fs::ftruncate(&self.fd, len).map_err(|e| SourceError::new(&self.path, "set its size", e))
+        rustix::fs::ftruncate(&self.fd, len).map_err(|e| self.failed("set its size", e))
     }
 
     /// Makes a range read as zeros, without blocks where the file system can.
@@ -167,7 +217,7 @@ impl TargetFile {
                 }
                 Ok(())
             }
-            Err(e) => Err(SourceError::new(&self.path, "make a hole in it", e)),
+            Err(e) => Err(self.failed("make a hole in it", e)),
         }
     }
 
@@ -176,6 +226,6 @@ impl TargetFile {
     /// # Errors
     /// Each thing that could not be applied.
     pub fn finish(self, entry: &Entry) -> Result<(), Vec<SourceError>> {
-        attrs::apply(self.fd.as_fd(), entry, &self.path, &self.options)
+        attrs::apply(self.fd.as_fd(), entry, &|| self.path(), &self.options, self.born)
     }
 }

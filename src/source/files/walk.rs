@@ -6,12 +6,13 @@
 
 use super::attrs::{self, At, proc_path, read_xattrs};
 use super::error::{SourceError, SourceErrorKind};
+use super::found::Found;
 use super::trail::Trail;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{DIR_DEPTH_MAX, Entry, EntryType, Xattr};
 use crate::policy::Excludes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::mem::MaybeUninit;
@@ -85,16 +86,21 @@ pub enum Event {
     /// A directory begins.
     Enter {
         /// Its metadata; the root's name is empty.
-        entry: Entry,
+        entry: Box<Entry>,
         /// The directory.
         dir: Arc<DirHandle>,
-        /// Its path.
-        path: Vec<u8>,
     },
-    /// Anything but a directory. Files come without content and attributes.
+    /// A file.
+    File {
+        /// What is known of it.
+        found: Found,
+        /// The directory that it is in.
+        dir: Arc<DirHandle>,
+    },
+    /// Anything else but a directory.
     Item {
         /// Metadata.
-        entry: Entry,
+        entry: Box<Entry>,
         /// The directory that it is in.
         dir: Arc<DirHandle>,
     },
@@ -121,6 +127,7 @@ struct Asked {
     below: BTreeMap<Vec<u8>, Asked>,
 }
 
+#[derive(Debug)]
 enum Names {
     /// Of a real directory: the current window; the last name delivered; whether there may be more.
     Window { names: VecDeque<Vec<u8>>, last: Option<Vec<u8>>, more: bool },
@@ -128,6 +135,7 @@ enum Names {
     Asked(VecDeque<(Vec<u8>, Asked)>),
 }
 
+#[derive(Debug)]
 struct Frame {
     dir: Arc<DirHandle>,
     names: Names,
@@ -137,6 +145,7 @@ struct Frame {
 }
 
 /// Walks one or several roots.
+#[derive(Debug)]
 pub struct Walker {
     options: WalkOptions,
     window: usize,
@@ -200,7 +209,7 @@ impl Walker {
                 Names::Window { names, .. } => names.pop_front().map(|name| (name, None)),
             };
             match next {
-                Some((name, asked)) => self.visit(&name, asked),
+                Some((name, asked)) => self.visit(name, asked),
                 None => self.refill_or_leave(),
             }
         }
@@ -256,71 +265,79 @@ impl Walker {
         verdict
     }
 
-    fn visit(&mut self, name: &[u8], asked: Option<Asked>) {
+    fn visit(&mut self, name: Vec<u8>, asked: Option<Asked>) {
         let Some(dir) = self.stack.last().map(|f| Arc::clone(&f.dir)) else { return };
         if !self.rel.is_empty() {
             self.rel.push(b'/');
         }
-        self.rel.extend_from_slice(name);
-        let mut entry = match stat(&dir, name) {
-            Ok(entry) => entry,
-            Err(error) => return self.queue.push_back(Event::Failed { path: dir.path_of(name), error }),
+        self.rel.extend_from_slice(&name);
+        let (kind, stat) = match stat(&dir, &name) {
+            Ok(found) => found,
+            Err(error) => return self.queue.push_back(Event::Failed { path: dir.path_of(&name), error }),
         };
         let wanted = asked.is_some();
-        if !wanted && self.excluded(entry.kind == EntryType::Dir) {
-            return self.queue.push_back(Event::Excluded { path: dir.path_of(name) });
+        if !wanted && self.excluded(kind == EntryType::Dir) {
+            return self.queue.push_back(Event::Excluded { path: dir.path_of(&name) });
         }
-        match entry.kind {
-            EntryType::Dir if self.stack.len() > DIR_DEPTH_MAX => {
+        match kind {
+            EntryType::Dir => self.descend(&dir, &name, asked),
+            EntryType::File => self.queue.push_back(Event::File { found: Found::new(name, stat), dir }),
+            _ => self.special(kind, &stat, name, dir),
+        }
+    }
+
+    fn descend(&mut self, dir: &DirHandle, name: &[u8], asked: Option<Asked>) {
+        if self.stack.len() > DIR_DEPTH_MAX {
+            let path = dir.path_of(name);
+            let what = format!("not read: directories are nested deeper than {DIR_DEPTH_MAX}");
+            let error = SourceError::other(&path, SourceErrorKind::Unsupported, what);
+            return self.queue.push_back(Event::Failed { path, error });
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => self.enter(DirHandle { fd, trail: dir.trail.below(name) }, name, asked),
+            Err(e) => {
                 let path = dir.path_of(name);
-                let what = format!("not read: directories are nested deeper than {DIR_DEPTH_MAX}");
-                let error = SourceError::other(&path, SourceErrorKind::Unsupported, what);
+                let error = SourceError::new(&path, "open it", e);
                 self.queue.push_back(Event::Failed { path, error });
-            }
-            EntryType::Dir => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                match rustix::fs::openat(&*dir, name, flags, Mode::empty()) {
-                    Ok(fd) => self.enter(DirHandle { fd, trail: dir.trail.below(name) }, name, asked),
-                    Err(e) => {
-                        let path = dir.path_of(name);
-                        let error = SourceError::new(&path, "open it", e);
-                        self.queue.push_back(Event::Failed { path, error });
-                    }
-                }
-            }
-            EntryType::File => self.queue.push_back(Event::Item { entry, dir }),
-            _ => {
-                let path = dir.path_of(name);
-                // Gone or replaced meanwhile; without its target a link cannot be made again.
-                if let Err(error) = read_target(&mut entry, &dir, name, &path) {
-                    return self.queue.push_back(Event::Failed { path, error });
-                }
-                match dir.xattrs(name) {
-                    Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
-                    Err(error) => self.queue.push_back(Event::Failed { path, error }),
-                }
-                self.queue.push_back(Event::Item { entry, dir });
             }
         }
     }
 
+    /// A link, a device, a pipe or a socket.
+    fn special(&mut self, kind: EntryType, stat: &Stat, name: Vec<u8>, dir: Arc<DirHandle>) {
+        let mut entry = Box::new(Entry::bare(&name, kind));
+        attrs::fill(&mut entry, stat);
+        let path = dir.path_of(&name);
+        // Gone or replaced meanwhile; without its target a link cannot be made again.
+        if let Err(error) = read_target(&mut entry, &dir, &name, &path) {
+            return self.queue.push_back(Event::Failed { path, error });
+        }
+        match dir.xattrs(&name) {
+            Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
+            Err(error) => self.queue.push_back(Event::Failed { path, error }),
+        }
+        self.queue.push_back(Event::Item { entry, dir });
+    }
+
     fn enter(&mut self, handle: DirHandle, name: &[u8], asked: Option<Asked>) {
-        let path = handle.trail.path();
-        let mut entry = Entry::bare(name, EntryType::Dir);
+        let mut entry = Box::new(Entry::bare(name, EntryType::Dir));
         let stat = match rustix::fs::fstat(&handle.fd) {
             Ok(stat) => stat,
             Err(e) => {
+                let path = handle.trail.path();
                 let error = SourceError::new(&path, "stat it", e);
                 return self.queue.push_back(Event::Failed { path, error });
             }
         };
         attrs::fill(&mut entry, &stat);
+        let path = handle.trail.path();
         match read_xattrs(&At::Fd(handle.fd.as_fd()), &path) {
             Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
-            Err(error) => self.queue.push_back(Event::Failed { path: path.clone(), error }),
+            Err(error) => self.queue.push_back(Event::Failed { path, error }),
         }
         let dir = Arc::new(handle);
-        self.queue.push_back(Event::Enter { entry, dir: Arc::clone(&dir), path: path.clone() });
+        self.queue.push_back(Event::Enter { entry, dir: Arc::clone(&dir) });
         // Each root that was asked for is on the file system that belongs to it.
         if self.stack.is_empty() || asked.as_ref().is_some_and(|a| a.whole) {
             self.dev = Some(stat.st_dev);
@@ -331,17 +348,31 @@ impl Walker {
         let names = match partly {
             Some(asked) => Names::Asked(asked.below.into_iter().collect()),
             None if elsewhere || self.options.skip.contains(&(stat.st_dev, stat.st_ino)) => {
-                self.queue.push_back(Event::Excluded { path });
+                self.queue.push_back(Event::Excluded { path: dir.trail.path() });
                 Names::Asked(VecDeque::new())
             }
             None if self.options.caches && is_cache(&dir) => {
-                self.queue.push_back(Event::Excluded { path });
+                self.queue.push_back(Event::Excluded { path: dir.trail.path() });
                 Names::Asked(VecDeque::from([(CACHEDIR_TAG.0.to_vec(), Asked { whole: true, below: BTreeMap::new() })]))
             }
-            None => Names::Window { names: VecDeque::new(), last: None, more: true },
+            None => self.first_names(&dir),
         };
-        let ignore = if whole { self.read_ignore(&dir) } else { None };
+        let ignore = if whole && may_have_ignored(&names, self.options.ignore_file.as_deref()) {
+            self.read_ignore(&dir)
+        } else {
+            None
+        };
         self.stack.push(Frame { dir, names, rel_len: self.rel.len(), ignore });
+    }
+
+    fn first_names(&mut self, dir: &DirHandle) -> Names {
+        match list(dir, None, self.window) {
+            Ok((names, more)) => Names::Window { last: names.back().cloned().filter(|_| more), names, more },
+            Err(error) => {
+                self.queue.push_back(Event::Failed { path: dir.trail.path(), error });
+                Names::Window { names: VecDeque::new(), last: None, more: false }
+            }
+        }
     }
 
     fn read_ignore(&mut self, dir: &DirHandle) -> Option<Excludes> {
@@ -366,6 +397,16 @@ impl Walker {
     }
 }
 
+/// Whether a directory with these names may have an ignore file: most have none, and need not be asked.
+fn may_have_ignored(names: &Names, ignore_file: Option<&[u8]>) -> bool {
+    match (names, ignore_file) {
+        (Names::Window { names, more: false, .. }, Some(name)) => {
+            names.binary_search_by(|there| there.as_slice().cmp(name)).is_ok()
+        }
+        _ => true,
+    }
+}
+
 /// Absolute, and whether it is a directory.
 fn resolve(root: &Path) -> Result<(PathBuf, bool)> {
     let fail = |e: std::io::Error| {
@@ -386,15 +427,13 @@ fn resolve(root: &Path) -> Result<(PathBuf, bool)> {
     Ok((std::fs::canonicalize(parent).map_err(fail)?.join(name), false))
 }
 
-fn stat(dir: &DirHandle, name: &[u8]) -> std::result::Result<Entry, SourceError> {
+fn stat(dir: &DirHandle, name: &[u8]) -> std::result::Result<(EntryType, Stat), SourceError> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|e| SourceError::new(&dir.path_of(name), "stat it", e))?;
     let kind = attrs::kind_of(&stat).ok_or_else(|| {
         SourceError::other(&dir.path_of(name), SourceErrorKind::Unsupported, "is of a type that is not known")
     })?;
-    let mut entry = Entry::bare(name, kind);
-    attrs::fill(&mut entry, &stat);
-    Ok(entry)
+    Ok((kind, stat))
 }
 
 /// Where a symbolic link points.
@@ -475,6 +514,7 @@ mod tests {
         while let Some(event) = walker.next() {
             match event {
                 Event::Enter { entry, .. } => found.push(format!("{}/", String::from_utf8_lossy(&entry.name))),
+                Event::File { found: file, .. } => found.push(String::from_utf8_lossy(file.name()).into_owned()),
                 Event::Item { entry, .. } => found.push(String::from_utf8_lossy(&entry.name).into_owned()),
                 Event::Leave => found.push("<".into()),
                 Event::Failed { error, .. } => found.push(format!("!{error}")),

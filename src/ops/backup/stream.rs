@@ -1,0 +1,277 @@
+//! A stream of unknown length becomes the one file of a snapshot.
+//!
+//! The calling thread cuts, workers store; so memory holds a few chunks a worker. A stream that breaks, or whose command
+//! fails, makes no snapshot; what was stored is kept, and the next run finds it.
+
+use super::build::Built;
+use super::run::Run;
+use super::{BackupOptions, BackupReport, catch_up, generation_of};
+use crate::base::{Cancel, Pace, PackName, Progress};
+use crate::chunk::{CUT_BYTES_MAX, Cutter};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::Class;
+use crate::format::snapshot::{Counts, Source};
+use crate::format::tree::{Entry, EntryType, INLINE_BYTES_MAX, Item};
+use crate::repo::Repo;
+use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::session::{Ended, Errand, Session, Work};
+use crate::repo::tree::{ChunkList, DirWriter, ListWriter};
+use crate::repo::view::View;
+use crate::repo::writer::{Packer, Writer};
+use crate::source::stream::Stream;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Chunks that wait for each worker.
+const CHUNKS_AHEAD: usize = 2;
+/// Permissions of the file: what a command prints is nobody else's business.
+const FILE_MODE: u32 = 0o600;
+/// Permissions of the directories that its name needs.
+const DIR_MODE: u32 = 0o755;
+
+/// Where a stream stands in its snapshot: names of directories and of the file.
+#[derive(Debug, Clone)]
+pub struct StreamName(Vec<Vec<u8>>);
+
+impl StreamName {
+    /// A path; a slash at its begin says nothing.
+    ///
+    /// # Errors
+    /// A name that no directory can hold.
+    pub fn parse(path: &[u8]) -> Result<StreamName> {
+        let names: Vec<Vec<u8>> = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+        let safe = |name: &Vec<u8>| Entry::bare(name, EntryType::File).name_is_safe();
+        if names.is_empty() || !names.iter().all(safe) || path.ends_with(b"/") {
+            let what = "a name or a path for the file is needed";
+            return Err(Error::new(Kind::Config, what).at(String::from_utf8_lossy(path)));
+        }
+        Ok(StreamName(names))
+    }
+
+    /// As a path from the snapshot's root.
+    pub fn path(&self) -> Vec<u8> {
+        self.0.join(&b'/')
+    }
+}
+
+/// Backs up a stream. The paths, exclusions and the parent's rule of `options` say nothing here; the name of the source
+/// must be there.
+///
+/// # Errors
+/// The stream broke or its command failed, nothing can be stored anywhere, or the run was interrupted.
+pub fn stream(
+    repo: &Arc<Repo>,
+    options: &BackupOptions,
+    name: &StreamName,
+    input: Stream,
+    (progress, cancel): (&Progress, &Cancel),
+) -> Result<BackupReport> {
+    repo.may_write()?;
+    let source = Source {
+        kind: "files".into(),
+        name: options.source_name()?,
+        host: options.host.clone(),
+        paths: vec![name.path().into()],
+    };
+    let start = repo.env.now().0;
+    repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
+    let mut caught_up = catch_up::run(repo, options.workers, cancel)?;
+    let view = View::recall(repo)?;
+    let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
+    let generation = generation_of(&view, used, &source.name, options.mode)?;
+    let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
+    let run = Run { repo, options, paths: &[], source, start, generation, view, parent, fs_id: None, progress, cancel };
+    let errand = Errand { host: options.host.clone(), source: run.source.name.clone(), generation };
+    let session = Session::announce(repo, errand, None)?;
+    let (built, work, packs) = write(&run, &session, name, input)?;
+    let records = catch_up::records(repo, options.workers, cancel)?;
+    (caught_up.objects, caught_up.bytes) = (caught_up.objects + records.objects, caught_up.bytes + records.bytes);
+    match session.commit(repo, &work, |session| run.manifest(session, &built))? {
+        Ended::Committed(done) => {
+            let report = run.report(Some(&done), built, done.manifest.transfer, caught_up, packs);
+            Ok(BackupReport { view: run.view, ..report })
+        }
+        // A stream cannot be read again.
+        Ended::Fenced(_) => {
+            Err(Error::new(Kind::Retry, "the session was fenced").advise("run again: stored work is kept"))
+        }
+    }
+}
+
+fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> Result<(Built, Work, Vec<PackName>)> {
+    let repo = run.repo;
+    let rules = Reuse {
+        regions: session.regions.and(repo.writable()),
+        bad: session.epochs.bad_packs(),
+        generation: run.generation,
+        present: run.present_packs(session.regions),
+    };
+    let known = Reusable::new(Arc::new(Index::load(repo)?), rules);
+    let writer = Writer::new(repo, session, known, run.options.limits.compression, run.progress);
+    let built = pour(run, &writer, name, input);
+    // Whatever happened: what was stored is named, so that the next run finds it.
+    let finished = writer.finish();
+    match (built, finished) {
+        (Ok(built), Ok(complete)) => {
+            Ok((built, Work { complete, packs: writer.packs(), parent: None }, writer.stored()))
+        }
+        (Err(e), _) | (_, Err(e)) => {
+            session.give_up(repo, e.what())?;
+            Err(e)
+        }
+    }
+}
+
+/// Stores the stream and the tree above it.
+fn pour(run: &Run<'_>, writer: &Writer<'_>, name: &StreamName, input: Stream) -> Result<Built> {
+    let mut trees = writer.packer(Class::Tree);
+    let made = content(run, writer, input, &mut trees).and_then(|file| tree(run, name, file, &mut trees));
+    trees.flush()?;
+    made
+}
+
+/// The directories above a file, and what there is to count.
+fn tree(run: &Run<'_>, name: &StreamName, mut entry: Entry, trees: &mut Packer<'_, '_>) -> Result<Built> {
+    let bytes = entry.size();
+    for (depth, part) in name.0.iter().enumerate().rev() {
+        entry.name = part.clone().into();
+        let above = if depth == 0 { &[] } else { &name.0[depth - 1][..] };
+        let mut dir = DirWriter::default();
+        dir.push(entry, trees)?;
+        entry = owned(run, Entry { mode: DIR_MODE, tree: dir.finish(trees)?, ..Entry::bare(above, EntryType::Dir) });
+    }
+    let counts = Counts { files: 1, files_read: 1, dirs: name.0.len() as u64, bytes, ..Counts::default() };
+    run.progress.files.add(1);
+    let mut built = Built::default();
+    (built.root, built.counts) = (Some(entry), counts);
+    Ok(built)
+}
+
+/// With the times and the owner of the run.
+fn owned(run: &Run<'_>, entry: Entry) -> Entry {
+    let (s, ns) = (run.start.div_euclid(1000), (run.start.rem_euclid(1000) * 1_000_000) as u32);
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Entry { uid, gid, mtime_s: s, mtime_ns: ns, ctime_s: s, ctime_ns: ns, ..entry }
+}
+
+struct Job {
+    seq: u64,
+    bytes: Vec<u8>,
+}
+
+/// What workers stored, by number.
+type Stored = (u64, Result<Item>);
+
+fn content(run: &Run<'_>, writer: &Writer<'_>, input: Stream, trees: &mut Packer<'_, '_>) -> Result<Entry> {
+    let workers = run.options.workers.max(1);
+    let (jobs, queue) = bounded::<Job>(workers * CHUNKS_AHEAD);
+    let (done, stored) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let (queue, done) = (queue.clone(), done.clone());
+            scope.spawn(move || store(writer, &queue, &done));
+        }
+        drop((queue, done));
+        Cuts { run, input, jobs, stored, list: ListWriter::default(), early: BTreeMap::new(), sent: 0, taken: 0 }
+            .run(trees)
+    })
+}
+
+/// A worker: what it stored goes on its way in any case.
+fn store(writer: &Writer<'_>, queue: &Receiver<Job>, done: &Sender<Stored>) {
+    let mut packer = writer.packer(Class::Data);
+    let mut last = 0;
+    for Job { seq, bytes } in queue {
+        last = seq;
+        let id = packer.chunk(&bytes);
+        // Whoever cuts is gone only when the run was given up.
+        let _ = done.send((seq, id.map(|id| Item { id, len: bytes.len() as u64 })));
+    }
+    if let Err(e) = packer.flush() {
+        let _ = done.send((last, Err(e)));
+    }
+}
+
+/// Cuts a stream and takes what was stored in its order.
+struct Cuts<'c, 'r> {
+    run: &'c Run<'r>,
+    input: Stream,
+    jobs: Sender<Job>,
+    stored: Receiver<Stored>,
+    list: ListWriter,
+    early: BTreeMap<u64, Item>,
+    sent: u64,
+    taken: u64,
+}
+
+impl Cuts<'_, '_> {
+    fn run(mut self, trees: &mut Packer<'_, '_>) -> Result<Entry> {
+        let run = self.run;
+        let cutter = Cutter::files(run.repo.gear_seed());
+        let pace = run.options.limits.read.map(|rate| Pace::new(rate, run.cancel));
+        let mut entry = owned(run, Entry { mode: FILE_MODE, size: Some(0), ..Entry::bare(&[], EntryType::File) });
+        let (mut buf, mut at_end): (Vec<u8>, bool) = (Vec::new(), false);
+        while !at_end {
+            while buf.len() < 2 * CUT_BYTES_MAX && !at_end {
+                match self.input.next(run.cancel)? {
+                    Some(block) => {
+                        run.progress.bytes_read.add(block.len() as u64);
+                        pace.iter().for_each(|pace| pace.book(block.len() as u64).wait());
+                        buf.extend_from_slice(&block);
+                    }
+                    None => at_end = true,
+                }
+            }
+            if at_end && self.sent == 0 && buf.len() <= INLINE_BYTES_MAX {
+                entry.size = Some(buf.len() as u64);
+                entry.inline = (!buf.is_empty()).then(|| buf.into());
+                return Ok(entry);
+            }
+            let mut cut = 0;
+            while let Some(len) = cutter.next(&buf[cut..], at_end) {
+                self.send(buf[cut..cut + len].to_vec(), trees)?;
+                cut += len;
+            }
+            buf.drain(..cut);
+        }
+        drop(std::mem::replace(&mut self.jobs, bounded(0).0));
+        while let Ok(done) = self.stored.recv() {
+            self.take(done, trees)?;
+        }
+        self.finish(entry, trees)
+    }
+
+    fn send(&mut self, bytes: Vec<u8>, trees: &mut Packer<'_, '_>) -> Result<()> {
+        self.run.cancel.check()?;
+        let job = Job { seq: self.sent, bytes };
+        self.jobs.send(job).map_err(|_| Error::new(Kind::Bug, "the workers ended early"))?;
+        self.sent += 1;
+        while let Ok(done) = self.stored.try_recv() {
+            self.take(done, trees)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, (seq, item): Stored, trees: &mut Packer<'_, '_>) -> Result<()> {
+        self.early.insert(seq, item?);
+        while let Some(item) = self.early.remove(&self.taken) {
+            self.run.progress.bytes_done.add(item.len);
+            self.list.push(item, trees)?;
+            self.taken += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(self, mut entry: Entry, trees: &mut Packer<'_, '_>) -> Result<Entry> {
+        if self.taken != self.sent {
+            return Err(Error::new(Kind::Bug, "a chunk of the stream was not stored"));
+        }
+        entry.size = Some(self.list.total());
+        match self.list.finish(trees)? {
+            ChunkList::Inline(items) => entry.chunks = Some(items.into()),
+            ChunkList::Pages(pages) => entry.list = Some(pages),
+        }
+        Ok(entry)
+    }
+}

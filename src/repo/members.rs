@@ -1,0 +1,221 @@
+//! Changing which regions a repository has: an epoch with empty lists, whose creation at home is the change.
+//!
+//! Order: `begin` at home (one wins), its copies in every region that answers, then sessions that decide in a region that is
+//! no member any more are ended, then `end`. Whoever announces a session after that reads the new epoch; whoever did
+//! before is found in the listing. What is cut off between begin and end is finished by the next change; meanwhile
+//! everything else goes on.
+
+use super::epochs::{Epochs, Lag, Unended};
+use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::base::{Epoch, RegionId, SessionId};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::Kind as ObjectKind;
+use crate::format::objects::{EpochBegin, EpochEnd, Member, Session, Tombstone};
+use crate::format::signed::Fresh;
+use crate::region::{self, RegionSet, SUFFIXES};
+use crate::store::{Key, Prefix, Put};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+/// Every so many epochs the end carries all packs that are dead.
+const CARRIED_EVERY: u32 = 64;
+
+/// Why a member is behind that the configuration does not name.
+pub const UNNAMED: &str = "is a member of the repository, and this configuration does not name it";
+
+/// Which of the configured regions a member is, if it answers.
+pub fn place_of(repo: &Repo, member: &Member) -> Option<usize> {
+    repo.usable().iter().find(|ix| repo.regions.region(*ix).id == Some(member.id))
+}
+
+/// Members that the configuration cannot mean: no region of it shows their id, and none that does not answer can be one.
+pub fn unnamed(repo: &Repo, epochs: &Epochs) -> Vec<Member> {
+    let known = |id: RegionId| (0..repo.regions.len()).any(|ix| repo.regions.region(ix).id == Some(id));
+    let mut silent: Vec<&str> = (0..repo.regions.len())
+        .map(|ix| repo.regions.region(ix))
+        .filter(|region| region.id.is_none())
+        .map(|region| region.name.as_str())
+        .collect();
+    let unmatched = epochs.members().iter().filter(|member| !known(member.id));
+    // By the name first; a region that was renamed in the configuration and does not answer may be any of the others.
+    let left: Vec<&Member> = unmatched
+        .filter(|member| match silent.iter().position(|name| *name == member.name) {
+            Some(at) => {
+                silent.remove(at);
+                false
+            }
+            None => true,
+        })
+        .collect();
+    if left.len() > silent.len() { left.into_iter().cloned().collect() } else { Vec::new() }
+}
+
+/// Creates the next epoch at home, with these members.
+///
+/// # Errors
+/// Somebody else began an epoch just now, the one before is not decided, or the region failed.
+pub fn begin(repo: &Repo, epochs: &Epochs, home: usize, members: Vec<Member>) -> Result<()> {
+    if epochs.unended().is_some() {
+        return Err(Error::new(Kind::Refused, "an epoch is not decided yet").advise("run again"));
+    }
+    let next = epochs.newest().0.checked_add(1).map(Epoch);
+    let number = next.ok_or_else(|| Error::new(Kind::Refused, "no further epoch is possible"))?;
+    let empty = Vec::new().into();
+    let fresh = Fresh { epoch: epochs.newest(), ..repo.fresh() };
+    let created = repo.env.now().0;
+    let begin = EpochBegin { fresh, number, members, condemned: empty, roots: Vec::new(), created };
+    let canonical = Key::EpochBegin(number, 0).canonical();
+    let bytes = repo.seal(ObjectKind::EpochBegin, &canonical, &begin)?;
+    let rival = |key: &Key, there: &[u8]| epochs.follows(repo.trust(), key, there);
+    match put_first(repo, home, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)? {
+        First::Ours => Ok(()),
+        First::Rival => Err(Error::new(Kind::Refused, "somebody else began an epoch just now").advise("run again")),
+    }
+}
+
+/// Decides an epoch that condemns nothing.
+///
+/// # Errors
+/// The region failed.
+pub fn end(repo: &Repo, epochs: &Epochs, home: usize, unended: &Unended) -> Result<()> {
+    let number = unended.number;
+    let carried = || {
+        let mut doomed: Vec<_> = epochs.doomed().into_iter().collect();
+        doomed.sort();
+        doomed.iter().flat_map(|pack| *pack.bytes()).collect::<Vec<u8>>().into()
+    };
+    let end = EpochEnd {
+        fresh: Fresh { epoch: number, ..repo.fresh() },
+        number,
+        begin: unended.begin,
+        doomed: Vec::new().into(),
+        roots: Vec::new(),
+        created: repo.env.now().0,
+        forgotten: Vec::new().into(),
+        doomed_before: number.0.is_multiple_of(CARRIED_EVERY).then(carried),
+    };
+    let canonical = Key::EpochEnd(number, 0).canonical();
+    let bytes = repo.seal(ObjectKind::EpochEnd, &canonical, &end)?;
+    let rival = |key: &Key, there: &[u8]| super::epochs::ends(repo.trust(), key, there, number, &unended.begin);
+    // Another's end says the same: nothing was condemned.
+    put_first(repo, home, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
+}
+
+/// Who was first.
+enum First {
+    Ours,
+    Rival,
+}
+
+/// Creates an object of a numbered series where its creation decides: junk is passed over, a rival is not.
+fn put_first(
+    repo: &Repo,
+    home: usize,
+    key: impl Fn(u32) -> Key,
+    bytes: &Bytes,
+    rival: impl Fn(&Key, &[u8]) -> bool,
+) -> Result<First> {
+    for key in (0..SUFFIXES).map(key) {
+        if repo.regions.put(home, &key, bytes)? != Put::Other {
+            return Ok(First::Ours);
+        }
+        let there = repo.regions.get(home, &key, SMALL_OBJECT_BYTES_MAX)?;
+        if rival(&key, &there) {
+            return Ok(First::Rival);
+        }
+        repo.regions.record(home, &key.path(), "junk in the series of epochs; passed over");
+    }
+    Err(Error::new(Kind::Damage, "junk stands at every key of the next epoch"))
+}
+
+/// Brings `to` every epoch that it lacks, oldest first, however many; a region that fails is marked so.
+pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
+    let mut tried: BTreeSet<Key> = BTreeSet::new();
+    for Lag { from, key, .. } in epochs.lacking(to) {
+        let canonical = match key {
+            Key::EpochBegin(n, _) => Key::EpochBegin(n, 0),
+            Key::EpochEnd(n, _) => Key::EpochEnd(n, 0),
+            other => other,
+        };
+        if tried.contains(&canonical) {
+            continue;
+        }
+        let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
+        let Ok(bytes) = fetched.and_then(|b| repo.open_object(&key, &b).map(|_| b).map_err(region::lift)) else {
+            continue;
+        };
+        match region::put_numbered(&repo.regions, to, key, &bytes) {
+            Ok(Put::Created | Put::Same) => drop(tried.insert(canonical)),
+            Ok(Put::Other) => {}
+            Err(e) => return repo.regions.fail(to, e),
+        }
+    }
+}
+
+/// Sessions that every listing shows without an outcome. A region that cannot be listed is marked as failed.
+fn open_sessions(repo: &Repo) -> Vec<(SessionId, RegionSet)> {
+    // Sessions first: an outcome that comes meanwhile is then seen.
+    let sessions = repo.regions.listed(repo.usable(), Prefix::Sessions);
+    let outcomes = repo.regions.listed(repo.usable(), Prefix::Snapshots);
+    let open = |(key, at): (Key, RegionSet)| match key {
+        Key::Session(sid) if !outcomes.contains_key(&Key::Snapshot(sid)) => Some((sid, at)),
+        _ => None,
+    };
+    sessions.into_iter().filter_map(open).collect()
+}
+
+fn tombstone(repo: &Repo, epochs: &Epochs, sid: SessionId, reason: &str) -> Result<Bytes> {
+    let fresh = Fresh { epoch: epochs.newest(), ..repo.fresh() };
+    let object = Tombstone { fresh, sid, created: repo.env.now().0, reason: reason.to_owned() };
+    repo.seal(ObjectKind::Tombstone, &Key::Snapshot(sid).canonical(), &object)
+}
+
+/// Creates the end of a session in some regions, where nothing stands yet.
+fn put_tombstone(repo: &Repo, at: RegionSet, sid: SessionId, bytes: &Bytes) {
+    for (ix, put) in repo.regions.put_each(at.and(repo.usable()), &Key::Snapshot(sid), bytes) {
+        if let Err(e) = put {
+            repo.regions.fail(ix, e);
+        }
+    }
+}
+
+/// Ends every session without an outcome whose decision region is no member any more: in that region if it answers, else
+/// in every member. A writer that is at work goes on under a new id, elsewhere. Returns how many there were.
+///
+/// # Errors
+/// No signing key, or no random bytes.
+pub fn resolve(repo: &Repo, epochs: &Epochs) -> Result<u64> {
+    let (mut ended, members) = (0, epochs.members());
+    let at_members = RegionSet::of(members.iter().filter_map(|member| place_of(repo, member)));
+    for (sid, at) in open_sessions(repo) {
+        let key = Key::Session(sid);
+        let Ok(session) = repo.read_object(at, &key).and_then(|o| o.decode::<Session>("session").map_err(region::lift))
+        else {
+            continue;
+        };
+        if members.iter().any(|member| member.id == session.decision) {
+            continue;
+        }
+        let bytes = tombstone(repo, epochs, sid, "its decision region is no member any more")?;
+        let decides = (0..repo.regions.len()).find(|ix| repo.regions.region(*ix).id == Some(session.decision));
+        match decides.filter(|ix| repo.usable().has(*ix)) {
+            Some(ix) => put_tombstone(repo, RegionSet::of([ix]), sid, &bytes),
+            None => put_tombstone(repo, at_members, sid, &bytes),
+        }
+        ended += 1;
+    }
+    Ok(ended)
+}
+
+/// Ends every session without an outcome in a region that lost something: what such a session has re-used or stored there
+/// may be gone. A writer that is at work goes on under a new id.
+///
+/// # Errors
+/// No signing key, or no random bytes.
+pub fn close_sessions(repo: &Repo, epochs: &Epochs, ix: usize) -> Result<()> {
+    for (sid, _) in open_sessions(repo) {
+        let bytes = tombstone(repo, epochs, sid, "a region that it may have used was brought forward")?;
+        put_tombstone(repo, RegionSet::of([ix]), sid, &bytes);
+    }
+    Ok(())
+}
