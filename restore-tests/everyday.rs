@@ -199,7 +199,8 @@ fn completions_and_manual_pages_know_every_verb() {
         .skip_while(|l| *l != "Commands:")
         .skip(1)
         .take_while(|l| !l.is_empty())
-        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
+        // A further line of a long description begins further in.
+        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' '))?.split_whitespace().next())
         .filter(|verb| *verb != "help")
         .collect();
     assert!(verbs.contains(&"backup") && verbs.contains(&"man"), "{help}");
@@ -221,7 +222,9 @@ fn completions_and_manual_pages_know_every_verb() {
         assert!(pages.contains(&page[..]) && text(&page).starts_with(".ie"), "{page}");
     }
     assert!(pages.contains("holdfast.1") && pages.contains("holdfast-key-add.1"), "{pages:?}");
-    assert!(text("holdfast-backup.1").contains("stdin\\-from\\-command"));
+    let page = text("holdfast-backup.1");
+    assert!(page.contains(concat!("\"holdfast ", env!("CARGO_PKG_VERSION"), "\"")), "{page}");
+    assert!(page.contains("stdin\\-from\\-command") && page.contains(".SH NAME\nholdfast\\-backup \\- "), "{page}");
     assert!(!text("holdfast-backup.1").contains(bench.dir.path().to_str().unwrap()));
 }
 

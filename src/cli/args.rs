@@ -122,7 +122,7 @@ pub enum Verb {
     Policy(Policy),
     /// Show how everything is: sources, copies, verification, regions
     Status(Status),
-    /// Try the regions out and say what that means for the repository; writes and removes small objects of its own
+    /// Try the regions out and say what that means for the repository
     Doctor(Doctor),
     /// List runs, the newest last
     Runs(Runs),

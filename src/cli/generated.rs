@@ -11,6 +11,8 @@ use std::path::Path;
 
 /// What the program is called.
 const NAME: &str = "holdfast";
+/// What stands at the foot of each page.
+const SOURCE: &str = concat!("holdfast ", env!("CARGO_PKG_VERSION"));
 
 pub fn completions(context: &Context, args: &Completions) -> Result<Outcome> {
     if context.global.json {
@@ -43,7 +45,7 @@ pub fn man(args: &Man) -> Result<Outcome> {
 fn page(command: &clap::Command, name: &str, dir: &Path, pages: &mut Vec<String>) -> std::io::Result<()> {
     let file = format!("{name}.1");
     let mut text = Vec::new();
-    clap_mangen::Man::new(command.clone()).title(name).render(&mut text)?;
+    clap_mangen::Man::new(command.clone()).title(name).source(SOURCE).render(&mut text)?;
     std::fs::write(dir.join(&file), text)?;
     pages.push(file);
     for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {

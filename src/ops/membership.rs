@@ -333,7 +333,7 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
 pub fn only_good_copy(who: &Member, why: &str) -> Error {
     Error::new(Kind::Refused, format!("it may hold the only good copy of something: {why}"))
         .at(format!("region {}", who.name))
-        .advise("heal the other regions first (`holdfast verify` says what is wrong where)")
+        .advise("heal the other regions first: `holdfast verify --level ciphertext --repair`")
 }
 
 /// Takes a member out, after [`may_go`].
