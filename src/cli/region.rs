@@ -7,7 +7,7 @@ use super::output::{Outcome, plain};
 use super::progress::Shown;
 use super::recorded::Recorded;
 use super::replicate::{json_of, text_of};
-use crate::base::{Progress, RegionId};
+use crate::base::{Place, Progress, RegionId};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::objects::Member;
 use crate::format::run::RunKind;
@@ -119,12 +119,20 @@ fn changed(verb: &str, changed: &Changed, name: &str, elapsed_ms: u64, todo: Opt
     Outcome::new(changed.report.exit(), text, value)
 }
 
+/// Whether two say the same: a path may be seen from here or be whole.
+fn is_same(one: &Place, other: &Place) -> bool {
+    match (one.folder(), other.folder()) {
+        (Some(one), Some(other)) => std::path::absolute(one).ok() == std::path::absolute(other).ok(),
+        _ => one == other,
+    }
+}
+
 fn add(context: &Context, args: &RegionAdd) -> Result<Outcome> {
     let spec = RegionSpec::parse(&args.new)?;
     let new = Address { name: spec.name.as_str().to_owned(), place: spec.place };
     let mut places = context.places()?;
     let named = places.addresses.iter().find(|address| address.name == new.name).cloned();
-    if let Some(other) = named.as_ref().filter(|other| other.place != new.place) {
+    if let Some(other) = named.as_ref().filter(|other| !is_same(&other.place, &new.place)) {
         let what = format!("the configuration names another place for region {}: {}", new.name, other.place);
         return Err(Error::new(Kind::Config, what).advise("use one name for one place"));
     }

@@ -8,7 +8,7 @@ use super::replicate::{self, Depth, Means, Report, Wish};
 use crate::base::{Epoch, RegionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::objects::Member;
-use crate::region::RegionSet;
+use crate::region::{Flaw, RegionSet};
 use crate::repo::Repo;
 use crate::repo::epochs::Epochs;
 use crate::repo::members::{self, place_of};
@@ -218,8 +218,12 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
         members::close_sessions(repo, &epochs, ix)?;
     }
     let epoch = change(repo, &epochs, replaces, next.clone(), means)?;
-    // What was made meanwhile.
-    let report = replicate::run(repo, wish(None, means))?;
+    // What was made meanwhile. That the place had nothing was found when the repository was opened, and is over.
+    let mut report = replicate::run(repo, wish(None, means))?;
+    if report.regions.get(ix).is_some_and(|region| region.lack.objects() == 0) {
+        let name = &repo.regions.region(ix).name;
+        report.findings.retain(|finding| finding.flaw != Flaw::Missing || finding.region != *name);
+    }
     Ok(Changed { report: filled.then(report), epoch: Some(epoch), members: next })
 }
 

@@ -89,13 +89,16 @@ impl<'r> Pages<'r> {
     }
 }
 
+/// Where an entry ends in its page, and where its name lies there.
+pub(super) type Ends = (usize, Range<usize>);
+
 /// Neighbouring entries of a page that are what they were, encoded as they stand there. There is at least one.
 #[derive(Debug)]
 pub struct Same {
     leaf: Arc<Leaf>,
     begin: usize,
     /// Where each entry ends, and where its name lies.
-    entries: Vec<(usize, Range<usize>)>,
+    entries: Vec<Ends>,
 }
 
 impl Same {
@@ -119,7 +122,7 @@ impl Same {
     }
 
     /// The page, where the first entry begins, and of each where it ends and where its name lies.
-    pub(super) fn parts(&self) -> (&Arc<Leaf>, usize, &[(usize, Range<usize>)]) {
+    pub(super) fn parts(&self) -> (&Arc<Leaf>, usize, &[Ends]) {
         (&self.leaf, self.begin, &self.entries)
     }
 

@@ -137,7 +137,7 @@ impl<'c> Copier<'c> {
             let threads: Vec<_> =
                 (0..self.means.workers.min(WORKERS_MAX).min(jobs.len())).map(|_| scope.spawn(work)).collect();
             // A thread that panicked has said so; its objects count as not copied.
-            threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(()))).collect::<Result<()>>()
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
         })?;
         Ok(stands.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

@@ -375,7 +375,7 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
         snapshots,
         nowhere: last.nowhere,
         nowhere_total: last.nowhere_total,
-        unnamed: members::unnamed(repo, repo.epochs()).into_iter().map(|m| m.name).collect(),
+        unnamed: members::unnamed(repo, &repo.epochs_since(repo.epochs())).into_iter().map(|m| m.name).collect(),
         findings: repo.findings(),
         copies_min: repo.copies_min,
         dry_run: wish.dry_run,
