@@ -131,7 +131,8 @@ fn what_is_not_in_the_archive_is_named() {
     // Nothing that looks whole is left of one that ended in the middle of a file.
     let (code, report) = bench.json(&["dump", "latest", "--output", &text(&bench.path("cut.tar"))]);
     let place = report["error"]["where"].as_str().unwrap();
-    assert!(code == 5 && place.starts_with("zz-large: "), "{report:#}");
+    let begun = place.starts_with("zz-large: ") || place.starts_with("cut: ");
+    assert!(code == 5 && begun, "{report:#}");
     assert!(!bench.path("cut.tar").exists());
     let output = bench.command(&["--quiet", "dump", "latest"]).output().unwrap();
     assert_eq!(output.status.code(), Some(5));

@@ -6,7 +6,7 @@ use holdfast::repo::Repo;
 use holdfast::repo::open::{Opening, open};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -223,6 +223,20 @@ impl std::ops::Deref for Opened {
     fn deref(&self) -> &Arc<Repo> {
         &self.repo
     }
+}
+
+/// Starts the program, which says at its end what it did.
+pub fn start(bench: &Bench, args: &[&str]) -> Child {
+    let mut command = bench.command(&[&["--json", "--quiet"], args].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+}
+
+/// What it said, once it has ended well.
+pub fn end(child: Child) -> Value {
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
 /// Opens the bench's repository through the library.

@@ -114,7 +114,8 @@ fn compression_changes_what_is_stored_and_not_what_is_known() {
         bench.ok(&["verify", "--level", "content"]);
     }
     assert!(sizes[0] > 2 * MIB && sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
-    assert!(sizes[2] > sizes[4] && sizes[2] > sizes[3], "{sizes:?}");
+    // Padding may hide a small difference between neighbours.
+    assert!(sizes[2] > sizes[4] && sizes[2] >= sizes[3] && sizes[3] >= sizes[4], "{sizes:?}");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! and whatever cuts that off.
 
 use crate::crash::{complete_alone, fill, sweep, text};
+use crate::harness::start;
 use crate::harness::{Bench, files, opened};
-use crate::replicate::{equal, flip, start};
+use crate::replicate::{equal, flip};
 use holdfast::format::objects::Member;
 use holdfast::repo::members;
 use serde_json::{Value, json};

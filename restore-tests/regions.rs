@@ -1,10 +1,10 @@
 //! Regions that fail: away, lost, swapped, read-only, damaged; and several writers in the same regions.
 
 use crate::crash::{complete_alone, fill, interfere, regions_agree, restores, sids, spread, text};
-use crate::harness::{Bench, assert_same};
+use crate::harness::{Bench, assert_same, end, start};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 fn with_source(regions: &[&'static str]) -> (Bench, PathBuf) {
     let bench = Bench::with_key(regions);
@@ -233,18 +233,6 @@ fn a_pack_that_is_gone_or_torn_in_one_region_is_read_from_the_other_and_named() 
         let len = pack.metadata().unwrap().len();
         std::fs::OpenOptions::new().write(true).open(pack).unwrap().set_len(len / 3).unwrap();
     });
-}
-
-fn start(bench: &Bench, args: &[&str]) -> Child {
-    let mut command = bench.command(&[&["--json", "--quiet"], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
-}
-
-fn end(child: Child) -> Value {
-    let out = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert_eq!(out.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Regions that were behind are brought up: completely, from good copies only, and whatever cuts it off.
 
 use crate::crash::{complete_alone, fill, sweep, text};
-use crate::harness::{Bench, assert_same, files};
+use crate::harness::{Bench, assert_same, end, files, start};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
 const ALL: [&str; 3] = ["a", "b", "c"];
 
@@ -231,18 +230,6 @@ fn any_instant_crash_of_a_replication() {
         assert!(before + sent <= whole + room, "{context}: {sent} sent although {before} of {whole} were there");
         equal(case, context);
     });
-}
-
-pub fn start(bench: &Bench, args: &[&str]) -> Child {
-    let mut command = bench.command(&[&["--json", "--quiet"], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
-}
-
-fn end(child: Child) -> Value {
-    let out = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert_eq!(out.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
 #[test]

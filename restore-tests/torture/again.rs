@@ -330,3 +330,26 @@ fn what_the_target_gives_to_new_files_is_not_kept() {
         assert_equal(&before, &look(&case.path(&name)));
     }
 }
+
+/// A default ACL of three entries narrows most modes, and neither the one that is tried first nor the attributes show it.
+#[test]
+fn a_target_that_narrows_new_files_leaves_no_trace() {
+    let case = Case::new();
+    tree::build(&case.path("source"));
+    for name in ["first", "second", "third"] {
+        let path = case.path("source").join(name);
+        std::fs::write(&path, name).expect("file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("mode");
+    }
+    case.bench.ok(&["backup", &case.text("source")]);
+    let before = look(&case.path("source"));
+    std::fs::create_dir(case.path("target")).expect("directory");
+    let narrowed = std::process::Command::new("setfacl")
+        .args(["-d", "-m", "u::rwx,g::---,o::---"])
+        .arg(case.path("target"))
+        .status()
+        .expect("setfacl");
+    assert!(narrowed.success());
+    case.bench.ok(&["restore", "latest", "--target", &case.text("target")]);
+    assert_equal(&before, &look(&case.path("target")));
+}

@@ -13,7 +13,7 @@ use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
 use crate::ops::record::Closing;
-use crate::policy::{Hooks, Rate, Source};
+use crate::policy::{Hooks, Rate, Source, is_file_name};
 use crate::repo::index::cache::Cache;
 use crate::source::files;
 use crate::source::stream::Stream;
@@ -78,6 +78,10 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         (_, ModeArg::Incremental) => Mode::Incremental,
         (_, ModeArg::Independent) => Mode::Independent,
     };
+    if !is_file_name(&args.ignore_file) {
+        return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
+            .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
+    }
     let source = Source {
         name: String::new(),
         paths: paths::all(args)?,

@@ -21,6 +21,7 @@ use crate::repo::Repo;
 use crate::repo::held::Held;
 use crate::repo::init::{Leftovers, prepare};
 use crate::repo::open;
+use crate::repo::view::View;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -187,7 +188,7 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
     let act = |means: Means<'_>, progress: &Progress| {
         let report = membership::may_go(&repo, &who, args.lost, means)?;
         if !args.lost && !args.trust_listings {
-            read_others(context, &places, &repo, &who, progress)?;
+            read_others(context, &places, (&repo, &held), &who, progress)?;
         }
         let (epoch, members) = membership::remove(&repo, &who, args.lost, means)?;
         Ok((report, epoch, members))
@@ -211,7 +212,13 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
 }
 
 /// Reads every byte of the regions that stay: what is listed there may be damaged, and the copy that goes the only good one.
-fn read_others(context: &Context, places: &Places, repo: &Repo, who: &Member, progress: &Progress) -> Result<()> {
+fn read_others(
+    context: &Context,
+    places: &Places,
+    (repo, held): (&Repo, &Held),
+    who: &Member,
+    progress: &Progress,
+) -> Result<()> {
     let goes = |name: &str| {
         (0..repo.regions.len())
             .any(|ix| repo.regions.region(ix).name == name && repo.regions.region(ix).id == Some(who.id))
@@ -224,9 +231,32 @@ fn read_others(context: &Context, places: &Places, repo: &Repo, who: &Member, pr
     let report = verify::ciphertext(&marked.regions, &wish, None, progress, &context.cancel)?;
     let failed = report.regions.iter().find_map(|r| Some(format!("region {}: {}", r.region, r.failed.as_ref()?)));
     match report.findings.first().map(ToString::to_string).or(failed) {
-        None => Ok(()),
+        None => each_alone(context, &left, (repo, held), who),
         Some(why) => Err(membership::only_good_copy(who, &why)),
     }
+}
+
+/// Every member that stays must open by itself, and show every snapshot: something else may stand at their keys that is whole.
+fn each_alone(context: &Context, left: &Places, (repo, held): (&Repo, &Held), who: &Member) -> Result<()> {
+    let all = View::load(repo)?;
+    let stays = |name: &str| {
+        let shown = (0..repo.regions.len()).map(|ix| repo.regions.region(ix)).find(|region| region.name == name);
+        let id = shown.and_then(|region| region.id);
+        repo.epochs().members().iter().any(|member| Some(member.id) == id)
+    };
+    for address in left.addresses.iter().filter(|address| stays(&address.name)) {
+        let place = Places { addresses: vec![address.clone()], copies_min: 1, pin: Some(repo.id) };
+        let why = |e: &dyn std::fmt::Display| membership::only_good_copy(who, &format!("region {}: {e}", address.name));
+        let alone = context.open_held(&place, held).map_err(|e| why(&e))?;
+        let shown = View::load(&alone).map_err(|e| why(&e))?;
+        if alone.config() != repo.config() {
+            return Err(why(&"shows another configuration"));
+        }
+        if let Some(sid) = all.snapshots.keys().find(|sid| !shown.snapshots.contains_key(*sid)) {
+            return Err(why(&format!("does not show snapshot {}", sid.short())));
+        }
+    }
+    Ok(())
 }
 
 fn repair(context: &Context, args: &RegionRepair) -> Result<Outcome> {

@@ -79,7 +79,7 @@ impl Flat {
                     self.path.pop();
                 }
                 Event::Failed { path, .. } => return Some(Node::Failed(path)),
-                Event::Excluded { .. } => {}
+                Event::Excluded => {}
             }
         }
     }

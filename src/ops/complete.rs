@@ -49,7 +49,8 @@ pub fn regions(
         }
     })?;
     let (left, walked) = (walk.left, walk.walked);
-    if left == among {
+    // What was not asked of a region is not known of it.
+    if left == among && among == known.regions {
         known.pages.extend(walked);
     }
     Ok(left)

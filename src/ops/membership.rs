@@ -152,8 +152,14 @@ pub fn settle(repo: &Arc<Repo>, means: Means<'_>) -> Result<Epochs> {
     members::resolve(repo, &epochs)?;
     // A region that goes may hold the outcome of a session that ended just now.
     if !at.covers(repo.usable()) {
-        replicate::pass(repo, wish(Some(at), means))?;
+        let pass = replicate::pass(repo, wish(Some(at), means))?;
         all_answer(repo, epochs.members())?;
+        let lacking = at.iter().find(|ix| pass.lack.get(*ix).is_some_and(|lack| lack.objects() > 0));
+        if let Some(ix) = lacking {
+            return Err(Error::new(Kind::Retry, "lacks something that only a region may have which goes")
+                .at(format!("region {}", repo.regions.region(ix).name))
+                .advise("the change is begun and not decided: run again"));
+        }
     }
     let decides = home(repo, &epochs, None)?;
     members::end(repo, &epochs, decides, &unended)?;
@@ -182,6 +188,9 @@ fn change(
     if now.members() != before.members() || now.newest() != before.newest() {
         return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
     }
+    // Filling took its time: an epoch that is begun can be decided only while all of them answer.
+    let stay: Vec<Member> = members.iter().filter(|member| now.members().contains(member)).cloned().collect();
+    all_answer(repo, &stay)?;
     members::begin(repo, &now, home(repo, &now, gone)?, members)?;
     settle(repo, means).map(|epochs| epochs.newest())
 }
@@ -362,11 +371,14 @@ pub fn remove(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
 pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Changed> {
     repo.may_write()?;
     let before = repo.epochs_since(repo.epochs());
-    let behind = !repo.writable().has(ix);
-    members::copy_epochs(repo, &before, ix);
-    if behind {
+    let own = repo.regions.region(ix).id;
+    let others: Vec<Member> = before.members().iter().filter(|member| Some(member.id) != own).cloned().collect();
+    all_answer(repo, &others)?;
+    // Before the epochs, which open it to writers: what is cut off here is done again.
+    if !repo.writable().has(ix) {
         members::close_sessions(repo, &before, ix)?;
     }
+    members::copy_epochs(repo, &before, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
     still_answers(repo, ix)?;
     let epochs = settle(repo, means)?;

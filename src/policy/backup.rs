@@ -379,7 +379,7 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             sheet.take(&format!("{at}.exclude[{m}]"), Excludes::understood(pattern));
         }
         let ignore_file = spec.ignore_file.as_deref().unwrap_or(IGNORE_FILE);
-        if ignore_file.is_empty() || ignore_file.contains(['/', '\0']) || matches!(ignore_file, "." | "..") {
+        if !is_file_name(ignore_file) {
             let what = format!("{} is not the name of a file", quoted(ignore_file));
             sheet.refuse(&format!("{at}.ignoreFile"), what, "write a name without `/`, like `.holdfastignore`");
         }
@@ -396,6 +396,11 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
         });
     }
     sources
+}
+
+/// Whether it can be the name of a file in any directory: no path, and neither of the two that mean directories.
+pub fn is_file_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['/', '\0']) && !matches!(text, "." | "..")
 }
 
 fn judge_paths(sheet: &mut Sheet<'_>, at: &str, texts: &[String]) -> Vec<PathBuf> {

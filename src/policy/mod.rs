@@ -37,7 +37,7 @@ mod write;
 mod yaml;
 
 pub use alerts::{Address, Alert, Receiver, Url, Webhook};
-pub use backup::{BackupPolicy, Retries, Source};
+pub use backup::{BackupPolicy, Retries, Source, is_file_name};
 pub use calendar::{Blackout, Calendar, Start, Task, share};
 pub use coming::Coming;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};

@@ -152,8 +152,12 @@ pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
     }
 }
 
-/// Sessions that every listing shows without an outcome. A region that cannot be listed is marked as failed.
-fn open_sessions(repo: &Repo) -> Vec<(SessionId, RegionSet)> {
+/// Sessions that every listing shows without an outcome.
+///
+/// # Errors
+/// A region could not be listed: every snapshot that only it shows would pass for a session without an outcome.
+fn open_sessions(repo: &Repo) -> Result<Vec<(SessionId, RegionSet)>> {
+    let before = repo.usable();
     // Sessions first: an outcome that comes meanwhile is then seen.
     let sessions = repo.regions.listed(repo.usable(), Prefix::Sessions);
     let outcomes = repo.regions.listed(repo.usable(), Prefix::Snapshots);
@@ -161,7 +165,11 @@ fn open_sessions(repo: &Repo) -> Vec<(SessionId, RegionSet)> {
         Key::Session(sid) if !outcomes.contains_key(&Key::Snapshot(sid)) => Some((sid, at)),
         _ => None,
     };
-    sessions.into_iter().filter_map(open).collect()
+    if repo.usable() != before {
+        return Err(Error::new(Kind::Retry, "a region failed while it was asked which sessions are over")
+            .advise("run again once every member answers; nothing was ended"));
+    }
+    Ok(sessions.into_iter().filter_map(open).collect())
 }
 
 fn tombstone(repo: &Repo, epochs: &Epochs, sid: SessionId, reason: &str) -> Result<Bytes> {
@@ -183,11 +191,11 @@ fn put_tombstone(repo: &Repo, at: RegionSet, sid: SessionId, bytes: &Bytes) {
 /// in every member. A writer that is at work goes on under a new id, elsewhere. Returns how many there were.
 ///
 /// # Errors
-/// No signing key, or no random bytes.
+/// No signing key, no random bytes, or a region could not be listed.
 pub fn resolve(repo: &Repo, epochs: &Epochs) -> Result<u64> {
     let (mut ended, members) = (0, epochs.members());
     let at_members = RegionSet::of(members.iter().filter_map(|member| place_of(repo, member)));
-    for (sid, at) in open_sessions(repo) {
+    for (sid, at) in open_sessions(repo)? {
         let key = Key::Session(sid);
         let Ok(session) = repo.read_object(at, &key).and_then(|o| o.decode::<Session>("session").map_err(region::lift))
         else {
@@ -211,9 +219,9 @@ pub fn resolve(repo: &Repo, epochs: &Epochs) -> Result<u64> {
 /// may be gone. A writer that is at work goes on under a new id.
 ///
 /// # Errors
-/// No signing key, or no random bytes.
+/// No signing key, no random bytes, or a region could not be listed.
 pub fn close_sessions(repo: &Repo, epochs: &Epochs, ix: usize) -> Result<()> {
-    for (sid, _) in open_sessions(repo) {
+    for (sid, _) in open_sessions(repo)? {
         let bytes = tombstone(repo, epochs, sid, "a region that it may have used was brought forward")?;
         put_tombstone(repo, RegionSet::of([ix]), sid, &bytes);
     }

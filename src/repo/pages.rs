@@ -134,28 +134,8 @@ impl Same {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tree::{Entry, EntryType};
+    use crate::repo::tree::tests::{Memory, write};
     use crate::repo::tree::{DirWriter, PageSink};
-    use std::collections::HashMap;
-
-    #[derive(Default)]
-    struct Memory(HashMap<ChunkId, Vec<u8>>);
-
-    impl PageSink for Memory {
-        fn put(&mut self, page: &[u8]) -> Result<ChunkId> {
-            let id = ChunkId(*blake3::hash(page).as_bytes());
-            self.0.insert(id, page.to_vec());
-            Ok(id)
-        }
-    }
-
-    fn write(memory: &mut Memory, names: impl Iterator<Item = String>) -> Option<ChunkId> {
-        let mut dir = DirWriter::default();
-        for name in names {
-            dir.push(Entry::bare(name.as_bytes(), EntryType::File), memory).unwrap();
-        }
-        dir.finish(memory).unwrap()
-    }
 
     /// The entries of the pages below a page, as they stand there.
     fn leaves(memory: &Memory, id: &ChunkId, out: &mut Vec<(Arc<Leaf>, Raw)>) {

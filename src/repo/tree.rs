@@ -442,13 +442,14 @@ pub fn check_depth(depth: usize) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::format::tree::EntryType;
     use std::collections::HashMap;
 
+    /// Pages in memory.
     #[derive(Default)]
-    struct Memory(HashMap<ChunkId, Vec<u8>>);
+    pub struct Memory(pub HashMap<ChunkId, Vec<u8>>);
 
     impl PageSink for Memory {
         fn put(&mut self, page: &[u8]) -> Result<ChunkId> {
@@ -467,7 +468,7 @@ mod tests {
         page.level
     }
 
-    fn write(memory: &mut Memory, names: impl Iterator<Item = String>) -> Option<ChunkId> {
+    pub fn write(memory: &mut Memory, names: impl Iterator<Item = String>) -> Option<ChunkId> {
         let mut dir = DirWriter::default();
         for name in names {
             dir.push(Entry::bare(name.as_bytes(), EntryType::File), memory).unwrap();

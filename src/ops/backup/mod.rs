@@ -212,7 +212,7 @@ pub fn run_begun(
         host: options.host.clone(),
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
     };
-    // Nothing is read before, also where the walk has begun.
+    // When the run began, not the walk: a file written just before is not called too young to be taken over.
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();

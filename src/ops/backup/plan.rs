@@ -125,7 +125,7 @@ impl<'p> Planner<'p> {
             Event::File { found, dir } => self.file(found, dir),
             Event::Item { entry, dir } => self.put(*entry, dir, false),
             Event::Failed { path, error } => self.ready.push_back(Planned::Missed(miss(path, &error))),
-            Event::Excluded { .. } => self.ready.push_back(Planned::Excluded),
+            Event::Excluded => self.ready.push_back(Planned::Excluded),
         }
     }
 

@@ -300,6 +300,9 @@ impl Work<'_> {
         let Some((from, good)) = self.good(*ix, key).or_else(|| self.gathered(*ix, key, &there)) else {
             return Ok(Done::Left("no region has it whole".into()));
         };
+        if self.is_end(key, &good) && (matches!(there, There::Unreadable) || !self.all_asked()) {
+            return Ok(Done::Left("elsewhere its session ended; what stands here may be the snapshot".into()));
+        }
         if let Some(why) = self.not_yet(*ix, key, &good, reader)? {
             return Ok(Done::Left(why.into()));
         }
@@ -403,6 +406,16 @@ impl Work<'_> {
     fn names(&self, from: RegionSet) -> String {
         let names: Vec<&str> = from.iter().map(|ix| self.with.regions.region(ix).name.as_str()).collect();
         names.join(" and ")
+    }
+
+    /// Whether it says that a session ended without a snapshot.
+    fn is_end(&self, key: &Key, good: &[u8]) -> bool {
+        matches!(key, Key::Snapshot(_)) && self.manifest(key, good).is_none()
+    }
+
+    /// Whether no region is away that may have something better.
+    fn all_asked(&self) -> bool {
+        self.with.regions.healthy().count() == self.with.regions.len()
     }
 
     fn manifest(&self, key: &Key, bytes: &[u8]) -> Option<Manifest> {

@@ -49,10 +49,18 @@ pub(super) fn plan(
             continue;
         }
         // A tombstone beside a manifest hides nothing: the manifest is what is brought.
-        let manifest_in = |ix: &usize| {
-            repo.read_object(RegionSet::of([*ix]), &job.key).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
-        };
-        let showing = RegionSet::of(at.iter().filter(manifest_in));
+        let (mut showing, mut ends, mut unread) = (RegionSet::NONE, RegionSet::NONE, false);
+        for ix in at.iter() {
+            match repo.read_object(RegionSet::of([ix]), &job.key) {
+                Ok(opened) if opened.kind == ObjectKind::Manifest => showing = showing.with(ix),
+                Ok(_) => ends = ends.with(ix),
+                Err(_) => unread = true,
+            }
+        }
+        // What could not be read just now may be the snapshot: an end is for ever, and waits.
+        if showing.is_empty() && unread && !ends.is_empty() {
+            continue;
+        }
         let from = if showing.is_empty() { at } else { showing };
         let Ok(opened) = repo.read_object(from, &job.key) else { continue };
         let shows = opened.kind == ObjectKind::Manifest;

@@ -42,7 +42,7 @@ pub(in crate::ops) fn parallel<T: Sync>(
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(number) else { break };
             // Of the last ones some are larger than others, and nobody should be left without work.
-            hands.threads = if items.len() - number <= workers.saturating_mul(2) { workers } else { 1 };
+            hands.threads = (workers / items.len().saturating_sub(number).clamp(1, workers.max(1))).max(1);
             if let Err(e) = each(item, &mut hands) {
                 lock(&failed).get_or_insert(e);
             }

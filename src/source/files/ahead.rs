@@ -6,13 +6,16 @@
 
 use super::descriptors;
 use super::walk::{Event, Walker};
+use crate::format::tree::Entry;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Events that are handed over at once: fewer, and the two threads wait for each other.
 const CHUNK_EVENTS: usize = 256;
-/// Most events that wait, of some 200 bytes each.
+/// Most events that wait, of some 200 bytes each; those with long paths or attributes count as several.
 const EVENTS_MAX: usize = 1 << 16;
+/// So many bytes beside it count as one event more.
+const EVENT_BYTES: usize = 256;
 /// Most directories that wait, where so many can be open.
 const DIRS_MAX: usize = 1 << 14;
 
@@ -63,6 +66,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Chunk {
     events: Vec<Event>,
+    /// What they count as.
+    weight: usize,
     entered: usize,
     left: usize,
 }
@@ -92,7 +97,7 @@ impl Shared {
 
     /// Puts a chunk where it is taken from, once there is room; whether anybody wants more.
     fn put(&self, chunk: Chunk, bounds: Bounds) -> bool {
-        let (events, dirs) = (chunk.events.len(), chunk.dirs());
+        let (events, dirs) = (chunk.weight, chunk.dirs());
         let mut waiting = self.lock();
         // One chunk always has room: what was taken may be kept until the next step is seen.
         while !waiting.unwanted
@@ -112,7 +117,7 @@ impl Shared {
         let mut waiting = self.lock();
         loop {
             if let Some(chunk) = waiting.chunks.pop_front() {
-                waiting.events -= chunk.events.len();
+                waiting.events -= chunk.weight;
                 waiting.dirs -= chunk.dirs();
                 self.changed.notify_all();
                 return Some(chunk);
@@ -180,6 +185,19 @@ impl Drop for Ahead {
     }
 }
 
+/// Bytes that an event has beside itself, about.
+fn bytes_of(event: &Event) -> usize {
+    let of = |entry: &Entry| {
+        let attributes = entry.xattrs.iter().flatten().map(|x| x.name.len() + x.value.len()).sum::<usize>();
+        attributes + entry.name.len()
+    };
+    match event {
+        Event::Enter { entry, .. } | Event::Item { entry, .. } => of(entry),
+        Event::Failed { path, .. } => path.len().saturating_mul(2),
+        Event::File { .. } | Event::Leave | Event::Excluded => 0,
+    }
+}
+
 fn run(walker: &mut Walker, shared: &Shared, bounds: Bounds) {
     let mut chunk = Chunk::default();
     while let Some(event) = walker.next() {
@@ -188,8 +206,9 @@ fn run(walker: &mut Walker, shared: &Shared, bounds: Bounds) {
             Event::Leave => chunk.left += 1,
             _ => {}
         }
+        chunk.weight += 1 + bytes_of(&event) / EVENT_BYTES;
         chunk.events.push(event);
-        if (chunk.events.len() >= CHUNK_EVENTS || chunk.dirs() >= bounds.dirs / 4)
+        if (chunk.weight >= CHUNK_EVENTS || chunk.dirs() >= bounds.dirs / 4)
             && !shared.put(std::mem::take(&mut chunk), bounds)
         {
             return;

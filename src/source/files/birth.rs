@@ -5,6 +5,7 @@ use super::attrs::{self, At};
 use crate::format::tree::Entry;
 use rustix::fd::BorrowedFd;
 use rustix::fs::Mode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The mode that a file has until it is whole.
@@ -42,12 +43,15 @@ pub(super) struct Births {
     umask: Option<u32>,
     /// Inner `None`: they are given attributes, so that each is looked at.
     first: OnceLock<Option<Birth>>,
+    /// A bit for each mode that a file was seen to have after it was made with it: a default ACL, or a file system, may
+    /// leave one mode alone and narrow another.
+    kept: [AtomicU64; 8],
 }
 
 impl Births {
     /// Nothing known yet.
     pub(super) fn new(umask: Option<u32>) -> Arc<Births> {
-        Arc::new(Births { umask, first: OnceLock::new() })
+        Arc::new(Births { umask, first: OnceLock::new(), kept: Default::default() })
     }
 
     /// Those of a directory that was there before.
@@ -58,6 +62,20 @@ impl Births {
     /// If known.
     pub(super) fn known(&self) -> Option<Birth> {
         self.first.get().copied().flatten()
+    }
+
+    /// Whether a file that was just made with this mode has it. Asked once for each mode.
+    pub(super) fn keeps(&self, fd: BorrowedFd<'_>, mode: Mode) -> bool {
+        let bits = mode.as_raw_mode() & 0o777;
+        let (Some(word), bit) = (self.kept.get((bits / 64) as usize), 1u64 << (bits % 64)) else { return false };
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return true;
+        }
+        let is_kept = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & 0o7777 == mode.as_raw_mode());
+        if is_kept {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        is_kept
     }
 
     /// Looks at a file that was just made, with the mode [`NARROW`].

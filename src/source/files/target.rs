@@ -144,6 +144,11 @@ impl TargetDir {
         self.births.known()
     }
 
+    /// Whether a file that was just made here has the mode that it was made with.
+    pub(super) fn keeps(&self, fd: BorrowedFd<'_>, mode: Mode) -> bool {
+        self.births.keeps(fd, mode)
+    }
+
     /// What a file was given that was just made here.
     pub(super) fn learn(&self, fd: BorrowedFd<'_>) -> Option<Birth> {
         self.births.learn(fd)

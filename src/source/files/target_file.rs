@@ -40,6 +40,7 @@ fn create(dir: &TargetDir, entry: &Entry) -> Outcome<Option<TargetFile>> {
     match rustix::fs::openat(dir, &entry.name[..], OPEN | OFlags::CREATE | OFlags::EXCL, mode) {
         Ok(fd) => {
             let birth = known.or_else(|| dir.learn(fd.as_fd()));
+            let birth = birth.filter(|_| at_once.is_none() || dir.keeps(fd.as_fd(), mode));
             let born = birth.map(|birth| Standing { owner: birth.owner(), mode });
             Ok(Some(TargetFile { born, ..TargetFile::of(dir, entry, fd) }))
         }

@@ -114,10 +114,7 @@ pub enum Event {
         error: SourceError,
     },
     /// Something was left out.
-    Excluded {
-        /// Path.
-        path: Vec<u8>,
-    },
+    Excluded,
 }
 
 /// Paths asked for, by component, where there is not just one directory.
@@ -277,7 +274,7 @@ impl Walker {
         };
         let wanted = asked.is_some();
         if !wanted && self.excluded(kind == EntryType::Dir) {
-            return self.queue.push_back(Event::Excluded { path: dir.path_of(&name) });
+            return self.queue.push_back(Event::Excluded);
         }
         match kind {
             EntryType::Dir => self.descend(&dir, &name, asked),
@@ -348,11 +345,11 @@ impl Walker {
         let names = match partly {
             Some(asked) => Names::Asked(asked.below.into_iter().collect()),
             None if elsewhere || self.options.skip.contains(&(stat.st_dev, stat.st_ino)) => {
-                self.queue.push_back(Event::Excluded { path: dir.trail.path() });
+                self.queue.push_back(Event::Excluded);
                 Names::Asked(VecDeque::new())
             }
             None if self.options.caches && is_cache(&dir) => {
-                self.queue.push_back(Event::Excluded { path: dir.trail.path() });
+                self.queue.push_back(Event::Excluded);
                 Names::Asked(VecDeque::from([(CACHEDIR_TAG.0.to_vec(), Asked { whole: true, below: BTreeMap::new() })]))
             }
             None => self.first_names(&dir),
@@ -518,7 +515,7 @@ mod tests {
                 Event::Item { entry, .. } => found.push(String::from_utf8_lossy(&entry.name).into_owned()),
                 Event::Leave => found.push("<".into()),
                 Event::Failed { error, .. } => found.push(format!("!{error}")),
-                Event::Excluded { path } => found.push(format!("-{}", String::from_utf8_lossy(&path))),
+                Event::Excluded => found.push("-".into()),
             }
         }
         found
