@@ -215,23 +215,24 @@ impl Context {
     /// The same; `beside` is called before the secret is tried, which may take its time.
     pub fn open_beside(&self, beside: &mut dyn FnMut(&Marked)) -> Result<Arc<Repo>> {
         let (places, secret) = (self.places()?, self.secret()?);
-        self.opened(open::open_beside(&self.opening(&places), &secret, beside)?)
+        let state = self.state().ok();
+        let opening = Opening { state: state.as_deref(), ..self.opening(&places) };
+        self.opened(open::open_beside(&opening, &secret, beside)?)
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
-        self.opened(open::open(&self.opening(places), secret)?)
+        let state = self.state().ok();
+        self.opened(open::open(&Opening { state: state.as_deref(), ..self.opening(places) }, secret)?)
     }
 
     /// The same with a secret that is used again and again.
     pub fn open_held(&self, places: &Places, held: &Held) -> Result<Arc<Repo>> {
-        self.opened(open::open_held(&self.opening(places), held)?)
+        let state = self.state().ok();
+        self.opened(open::open_held(&Opening { state: state.as_deref(), ..self.opening(places) }, held)?)
     }
 
-    fn opened(&self, mut repo: Repo) -> Result<Arc<Repo>> {
+    fn opened(&self, repo: Repo) -> Result<Arc<Repo>> {
         self.meter(repo.regions.meters());
-        if let Ok(state) = self.state() {
-            repo.keep_index_in(&state);
-        }
         let repo = Arc::new(repo);
         if !self.global.quiet {
             for (region, e) in repo.regions.failures() {
@@ -246,6 +247,7 @@ impl Context {
             addresses: &places.addresses,
             copies_min: places.copies_min,
             pin: places.pin,
+            state: None,
             env: &self.env,
             handle: self.handle(),
         }

@@ -32,7 +32,8 @@ struct Restored {
 }
 
 fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restored> {
-    let view = View::load(repo)?;
+    // Tags are asked for only where somebody goes by them.
+    let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(repo)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;

@@ -5,6 +5,7 @@
 //! disturbs no other. A read is handed to its caller only after the caller's own check passed; a copy
 //! that fails the check is recorded and the next region is asked.
 
+mod ahead;
 mod each;
 mod findings;
 mod haste;
@@ -13,8 +14,10 @@ mod set;
 mod together;
 mod upload;
 
+pub use ahead::Ahead;
 pub use findings::{Finding, Flaw, Wrong};
 pub use set::RegionSet;
+pub use together::{Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
 use crate::base::{Pace, PackName, Place, RegionId};
@@ -340,27 +343,12 @@ impl Regions {
 
     /// What several regions list, with those that list it. A region that cannot be listed is marked as failed.
     pub fn listed(&self, among: RegionSet, prefix: Prefix) -> BTreeMap<Key, RegionSet> {
-        let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
-        for (ix, lines) in self.list_all(among, prefix) {
-            for line in lines {
-                let at = found.entry(line.key).or_default();
-                *at = at.with(ix);
-            }
-        }
-        found
+        by_key(&self.list_all(among, prefix))
     }
 
     /// Lists several regions at once. One that cannot be listed is marked as failed.
-    pub fn list_all(&self, among: RegionSet, prefix: Prefix) -> Vec<(usize, Vec<Listed>)> {
-        let lists = self.handle.block_on(self.together(among, |ix| self.list_one(ix, prefix)));
-        let mut listed = Vec::new();
-        for (ix, list) in lists {
-            match list {
-                Ok(lines) => listed.push((ix, lines)),
-                Err(e) => self.fail(ix, e),
-            }
-        }
-        listed.sort_by_key(|(ix, _)| *ix);
+    pub fn list_all(&self, among: RegionSet, prefix: Prefix) -> Lists {
+        let [listed] = self.list_several(among, [prefix]);
         listed
     }
 

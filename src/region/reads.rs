@@ -113,6 +113,17 @@ impl Regions {
         Ok(bytes)
     }
 
+    /// One object of one region, whole and unchecked; how long it took counts where the cheapest region is asked for.
+    ///
+    /// # Errors
+    /// Missing, too long, or the store failed.
+    pub fn get_timed(&self, ix: usize, key: &Key, len_max: u64) -> Result<Bytes> {
+        let begin = Instant::now();
+        let bytes = self.get(ix, key, len_max)?;
+        self.all[ix].answers.note(begin.elapsed());
+        Ok(bytes)
+    }
+
     /// A range of an object from the first of these regions, or from the second where that answers sooner, and which it was;
     /// into a buffer that keeps its memory for the next read. What it is, is the caller's to check. `None`: there is no
     /// region.

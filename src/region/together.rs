@@ -2,19 +2,65 @@
 
 use super::{RegionSet, Regions};
 use crate::error::{Error, Kind, Result};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use crate::store::{Key, Listed, Prefix};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// It is waited at least so long for any of them each time, so that one whose time is over is not given up for nothing.
 const SLACK: Duration = Duration::from_millis(50);
+/// So many objects are read at a time.
+const READS_MAX: usize = 16;
+
+/// What each region lists, in the order of the regions; without those that could not be listed.
+pub type Lists = Vec<(usize, Vec<Listed>)>;
+
+/// Keys, with the regions that list them.
+pub fn by_key(lists: &Lists) -> BTreeMap<Key, RegionSet> {
+    let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
+    for (ix, lines) in lists {
+        for line in lines {
+            let at = found.entry(line.key).or_default();
+            *at = at.with(*ix);
+        }
+    }
+    found
+}
 
 impl Regions {
     /// From now on no region is waited for long that is slower than `needed` others: what it lacks is brought to it
     /// another time.
     pub fn hurry(&self, needed: usize) {
         self.haste.begin(Instant::now(), needed);
+    }
+
+    /// Lists several prefixes in several regions, all at once: which of them is listed first is not said. A region that
+    /// cannot be listed is marked as failed, and in none of the lists.
+    pub fn list_several<const N: usize>(&self, among: RegionSet, prefixes: [Prefix; N]) -> [Lists; N] {
+        let each = |ix| try_join_all(prefixes.map(|prefix| self.list_one(ix, prefix)));
+        let mut answers = self.handle.block_on(self.together(among, each));
+        answers.sort_by_key(|(ix, _)| *ix);
+        let mut lists = [const { Lists::new() }; N];
+        for (ix, answer) in answers {
+            match answer {
+                Ok(all) => lists.iter_mut().zip(all).for_each(|(list, lines)| list.push((ix, lines))),
+                Err(e) => self.fail(ix, e),
+            }
+        }
+        lists
+    }
+
+    /// Reads whole objects of regions side by side, unchecked; what became of each, in their order.
+    pub fn get_several(&self, wanted: &[(usize, Key)], len_max: u64) -> Vec<Result<Bytes>> {
+        let get = |(ix, key): (usize, Key)| async move {
+            let read = async { self.store(ix)?.get(&key, len_max).await.map_err(|e| e.lift().at(self.label(ix))) };
+            self.unless_dropped(ix, read).await
+        };
+        self.handle.block_on(stream::iter(wanted.iter().copied().map(get)).buffered(READS_MAX).collect())
     }
 
     /// Ends the waiting for a region in this run: whatever is under way to it is given up.

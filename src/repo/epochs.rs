@@ -3,6 +3,8 @@
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
 use super::SMALL_OBJECT_BYTES_MAX;
+use super::epochs_known::{self, Known};
+use super::index::cache::Cache;
 use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
@@ -10,9 +12,13 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, EpochEnd, Member, Root, pack_list};
 use crate::format::ring::{Trust, role};
 use crate::format::signed::Opened;
-use crate::region::{RegionSet, Regions};
-use crate::store::{Key, Prefix};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use crate::region::{Lists, RegionSet, Regions};
+use crate::store::{Key, Listed, Prefix};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Epochs of so many bytes are read side by side, and held in memory for a moment.
+const FETCHED_BYTES_MAX: u64 = 64 << 20;
 
 /// One epoch.
 #[derive(Debug, Clone)]
@@ -59,11 +65,12 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// Reads every epoch of the regions in `among`. A region that cannot be listed is marked as failed.
-    pub fn load(regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let mut epochs = Epochs { listed: list_all(regions, among), ..Epochs::default() };
+    /// Reads every epoch that the regions list; what this machine has read before and is listed unchanged is not read again.
+    pub fn load(regions: &Regions, trust: Trust<'_>, lists: &Lists, cache: Option<&Cache>) -> Epochs {
+        let mut epochs = Epochs { listed: keys_of(lists), ..Epochs::default() };
+        let mut fetched = fetch(regions, lists, cache);
         for (ix, keys) in epochs.listed.clone() {
-            if let Err(e) = epochs.load_region(regions, trust, ix, &keys) {
+            if let Err(e) = epochs.load_region((regions, &mut fetched), trust, ix, &keys) {
                 regions.fail(ix, e);
             }
         }
@@ -71,23 +78,32 @@ impl Epochs {
     }
 
     /// The same now: only listings are read where nothing was added.
-    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let now = list_all(regions, among);
-        let same = now.iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
-        if same { self.clone() } else { Self::load(regions, trust, among) }
+    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet, cache: Option<&Cache>) -> Epochs {
+        let lists = regions.list_all(among, Prefix::Epochs);
+        let same = keys_of(&lists).iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
+        if same { self.clone() } else { Self::load(regions, trust, &lists, cache) }
     }
 
-    fn load_region(&mut self, regions: &Regions, trust: Trust<'_>, ix: usize, keys: &[Key]) -> Result<()> {
+    fn load_region(
+        &mut self,
+        (regions, fetched): (&Regions, &mut Fetched),
+        trust: Trust<'_>,
+        ix: usize,
+        keys: &[Key],
+    ) -> Result<()> {
         let numbers: BTreeSet<Epoch> = keys.iter().filter_map(number_of).collect();
         // The series has no gaps: what stands behind one is not a continuation.
         for (number, _) in numbers.into_iter().zip(1u32..).take_while(|(n, expected)| n.0 == *expected) {
             let begins = keys.iter().filter(|k| matches!(k, Key::EpochBegin(n, _) if *n == number));
             let before = number.0.checked_sub(1).and_then(|n| self.known.get(&Epoch(n)));
             let read = |key: &Key, bytes: &[u8]| read_begin(key, bytes, trust, before);
-            let Some((begin_key, (begin, digest))) = first_valid(regions, ix, begins, read)? else { break };
+            let Some((begin_key, (begin, digest))) = first_valid((regions, &mut *fetched), ix, begins, read)? else {
+                break;
+            };
             let condemned = pack_list(&begin.condemned).map_err(crate::region::lift)?;
             let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
-            let end = first_valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number, &digest))?;
+            let read = |key: &Key, bytes: &[u8]| read_end(key, bytes, trust, number, &digest);
+            let end = first_valid((regions, &mut *fetched), ix, ends, read)?;
             let (end_key, end) = end.unzip();
             let (doomed, roots) = end.unzip();
             let known = self.known.entry(number).or_insert(EpochState {
@@ -235,10 +251,46 @@ impl Epochs {
     }
 }
 
-/// What each region lists under `epochs/`. A region that cannot be listed is marked as failed.
-fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
-    let listed = regions.list_all(among, Prefix::Epochs).into_iter();
-    listed.map(|(ix, lines)| (ix, lines.into_iter().map(|line| line.key).collect())).collect()
+/// What each region lists under `epochs/`.
+fn keys_of(lists: &Lists) -> BTreeMap<usize, Vec<Key>> {
+    lists.iter().map(|(ix, lines)| (*ix, lines.iter().map(|line| line.key).collect())).collect()
+}
+
+/// Objects that were read side by side.
+type Fetched = HashMap<(usize, Key), Result<Bytes>>;
+
+/// Reads what is most likely needed, of all regions at once; the rest is read when it is asked for.
+fn fetch<'l>(regions: &Regions, lists: &'l Lists, cache: Option<&Cache>) -> Fetched {
+    let known = cache.map(Known::read).unwrap_or_default();
+    let mut left = FETCHED_BYTES_MAX;
+    let lines = lists.iter().flat_map(|(ix, lines)| lines.iter().map(move |line| (*ix, line)));
+    // Where a suffix stands, its key may be squatted.
+    let likely = lines.filter(|(_, line)| matches!(line.key, Key::EpochBegin(_, 0) | Key::EpochEnd(_, 0)));
+    let within = likely.map_while(|(ix, line)| {
+        left = left.checked_sub(line.size)?;
+        Some((ix, line))
+    });
+    let all: Vec<(usize, &'l Listed)> = within.collect();
+    let id = |ix: usize| regions.region(ix).id;
+    let mut fetched = Fetched::new();
+    let mut wanted = Vec::new();
+    for (ix, line) in &all {
+        match id(*ix).and_then(|id| known.object(id, line)) {
+            Some(bytes) => drop(fetched.insert((*ix, line.key), Ok(bytes))),
+            None => wanted.push((*ix, line.key)),
+        }
+    }
+    let read = regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
+    let new = read.iter().any(Result::is_ok);
+    fetched.extend(wanted.into_iter().zip(read));
+    if let Some(cache) = cache.filter(|_| new) {
+        let line = |(ix, line): &(usize, &'l Listed)| {
+            let bytes = fetched.get(&(*ix, line.key))?.as_ref().ok()?;
+            Some((id(*ix)?, *line, bytes))
+        };
+        epochs_known::write(cache, all.iter().filter_map(line));
+    }
+    fetched
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {
@@ -296,13 +348,14 @@ fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::
 
 /// The first of `keys` (in order of suffix) that passes; the others are recorded as junk.
 fn first_valid<'k, T>(
-    regions: &Regions,
+    (regions, fetched): (&Regions, &mut Fetched),
     ix: usize,
     keys: impl Iterator<Item = &'k Key>,
     check: impl Fn(&Key, &[u8]) -> std::result::Result<T, FormatError>,
 ) -> Result<Option<(Key, T)>> {
     for key in keys {
-        let bytes = match regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
+        let read = fetched.remove(&(ix, *key)).unwrap_or_else(|| regions.get(ix, key, SMALL_OBJECT_BYTES_MAX));
+        let bytes = match read {
             Ok(bytes) => bytes,
             Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
                 regions.record(ix, &key.path(), &e);

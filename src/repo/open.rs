@@ -4,7 +4,8 @@
 
 use super::epochs::Epochs;
 use super::held::Held;
-use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use super::index::cache::Cache;
+use super::{OpeningLists, Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ConfigNo, Digest, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
@@ -12,12 +13,14 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::config::{Config, Features};
 use crate::format::region::RegionMark;
+use crate::format::ring::Trust;
 use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
-use crate::region::{self, Address, RegionSet, Regions};
+use crate::region::{self, Address, Lists, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use crate::unlock::Unlock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// What is needed to open a repository.
@@ -28,6 +31,8 @@ pub struct Opening<'a> {
     pub copies_min: usize,
     /// The id that it must have, where that is known.
     pub pin: Option<RepoId>,
+    /// The folder of this machine beside the catalog, where what was read of the repository is kept.
+    pub state: Option<&'a Path>,
     /// Clock and entropy.
     pub env: &'a Env,
     /// The runtime that serves the stores.
@@ -201,7 +206,9 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
     };
     beside(&marked);
     let Marked { regions, id } = marked;
-    let (slot, keys, config) = unlock(&regions, &id, asked)?;
+    let wanted = [Prefix::Keys, Prefix::Config, Prefix::Epochs];
+    let [slots, configs, begun] = regions.list_several(regions.healthy(), wanted);
+    let (slot, keys, config) = unlock(&regions, &id, asked, (&slots, &configs))?;
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
             .advise("install a newer holdfast; nothing was changed"));
@@ -210,7 +217,8 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
     let domain = Domain(0);
     let key_epoch =
         ring.key_epoch(domain).ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
-    let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy());
+    let cache = opening.state.map(|state| Arc::new(Cache::new(state, &id, &ring.id_root(), opening.env)));
+    let epochs = Epochs::load(&regions, Trust { repo: id, ring: &ring }, &begun, cache.as_deref());
     check_members(&regions, &epochs);
     if regions.healthy().is_empty() {
         return Err(nothing_usable(&regions));
@@ -226,11 +234,13 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
         config_digest: config.digest(),
         features: config.features().clone(),
         ring,
+        seen: Mutex::new(Arc::new(epochs.clone())),
         epochs,
+        listed: Mutex::new(Some(OpeningLists { slots, configs })),
         id_key,
         domain,
         key_epoch,
-        index_cache: None,
+        index_cache: cache,
     })
 }
 
@@ -242,9 +252,9 @@ pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
 }
 
 /// Every slot id of any region.
-pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> {
-    let listed = regions.list_all(among, Prefix::Keys).into_iter().flat_map(|(_, lines)| lines);
-    listed.filter_map(|line| if let Key::Slot(id) = line.key { Some(id) } else { None }).collect()
+pub(super) fn slot_ids(lists: &Lists) -> BTreeSet<SlotId> {
+    let lines = lists.iter().flat_map(|(_, lines)| lines);
+    lines.filter_map(|line| if let Key::Slot(id) = line.key { Some(id) } else { None }).collect()
 }
 
 fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
@@ -262,8 +272,13 @@ pub fn open_slot_object(bytes: &[u8], repo: &RepoId, id: SlotId) -> std::result:
 
 /// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
 /// removed, or never listed because another change was quicker, must not hide the one that counts.
-fn unlock(regions: &Regions, repo: &RepoId, Asked { secret, held }: Asked<'_>) -> Result<(Slot, SlotKeys, Config)> {
-    let ids = slot_ids(regions, regions.healthy());
+fn unlock(
+    regions: &Regions,
+    repo: &RepoId,
+    Asked { secret, held }: Asked<'_>,
+    (slots, configs): (&Lists, &Lists),
+) -> Result<(Slot, SlotKeys, Config)> {
+    let ids = slot_ids(slots);
     if ids.is_empty() {
         return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
     }
@@ -292,7 +307,7 @@ fn unlock(regions: &Regions, repo: &RepoId, Asked { secret, held }: Asked<'_>) -
         tried += 1;
         if let Ok((anchor, keys)) = slot.open(&seed) {
             held.into_iter().for_each(|held| held.keep(&slot, &seed));
-            match walk_chain(regions, repo, &anchor) {
+            match walk_chain(regions, repo, &anchor, configs) {
                 Ok(config) if config.lists(&slot.id) => return Ok((slot, keys, config)),
                 Ok(config) => opened = Some(removed_in(&config)),
                 Err(e) => opened = Some(e),
@@ -350,8 +365,8 @@ pub(super) fn seed_for(slot: &Slot, secret: &Unlock) -> Result<Option<Secret<32>
 }
 
 /// Walks the chain from the anchor to the newest number that verifies.
-fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor) -> Result<Config> {
-    let places = config_places(regions);
+fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor, configs: &Lists) -> Result<Config> {
+    let places = config_places(configs);
     let (mut number, mut previous, mut owner) = (anchor.number, anchor.digest, anchor.owner);
     let mut found = None;
     while let Some(config) =
@@ -373,13 +388,13 @@ fn nothing_lists(before: ConfigNo) -> Error {
 
 /// Where every number and suffix stands. Listed, not probed: a copy may have another suffix than its
 /// neighbour, and the suffixes before it may be free.
-fn config_places(regions: &Regions) -> BTreeMap<(ConfigNo, u32), RegionSet> {
+fn config_places(lists: &Lists) -> BTreeMap<(ConfigNo, u32), RegionSet> {
     let mut places: BTreeMap<(ConfigNo, u32), RegionSet> = BTreeMap::new();
-    for (ix, listed) in regions.list_all(regions.healthy(), Prefix::Config) {
-        for line in listed {
+    for (ix, lines) in lists {
+        for line in lines {
             if let Key::Config(number, suffix) = line.key {
                 let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
-                *at = at.with(ix);
+                *at = at.with(*ix);
             }
         }
     }

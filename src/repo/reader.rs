@@ -5,6 +5,7 @@
 
 use super::Repo;
 use super::index::{Index, Located};
+use super::tree_packs::TreePacks;
 use crate::base::{ChunkId, PackName};
 use crate::chunk::{Codec, Coder, IdKey};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,8 @@ use std::sync::{Arc, Mutex};
 const BUNDLES_KEPT: usize = 96;
 /// Pack keys that are kept, about 1 KiB each.
 const PACK_KEYS_KEPT: usize = 4096;
+/// Stands for this machine in the place of a region.
+const KEPT: usize = usize::MAX;
 
 /// A small cache that throws the oldest half away when it is full.
 struct Cache<K, V> {
@@ -70,6 +73,8 @@ pub struct Reader {
     pub index: Arc<Index>,
     keys: Mutex<Cache<(PackName, usize), Arc<ObjectKeys>>>,
     bundles: Mutex<Cache<(PackName, u32), Bundle>>,
+    /// Packs of trees that this machine keeps, if they may be used.
+    trees: Option<TreePacks>,
 }
 
 impl Reader {
@@ -80,7 +85,14 @@ impl Reader {
             index,
             keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)),
             bundles: Mutex::new(Cache::new(BUNDLES_KEPT)),
+            trees: None,
         }
+    }
+
+    /// One that takes pages of trees from what this machine keeps of them, where every region is far. Not for who asks what
+    /// the regions can do.
+    pub fn near(repo: Arc<Repo>, index: Arc<Index>) -> Reader {
+        Reader { trees: Some(TreePacks::default()), ..Reader::new(repo, index) }
     }
 
     /// Reads one chunk.
@@ -153,6 +165,9 @@ impl Reader {
         at: &Located,
         mut open: impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
+        if let Some(done) = self.kept(at, &mut open) {
+            return Ok(done);
+        }
         let key = Key::Pack(at.pack.name);
         let regions = &self.repo.regions;
         let mut order = self.order(at.regions);
@@ -172,6 +187,38 @@ impl Reader {
             Some(keys) => open(keys, &mut BytesMut::from(bytes)),
             None => Err(FormatError::WrongKey),
         })
+    }
+
+    /// The same from a pack of trees that this machine has, or fetches whole. What does not open is dropped, and asked of
+    /// the regions.
+    fn kept<T>(
+        &self,
+        at: &Located,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Option<T> {
+        let trees = self.trees.as_ref()?;
+        let begin = u64::from(at.place.offset);
+        let [record, header] = trees.parts(
+            &self.repo,
+            &at.pack,
+            [begin..begin + u64::from(at.place.record_len), 0..HEADER_BYTES as u64],
+            || self.whole(at),
+        )?;
+        let known = lock(&self.keys).get(&(at.pack.name, KEPT));
+        let keys = known.map_or_else(|| self.keep_keys(&at.pack.name, KEPT, &header), Ok);
+        let opened = keys.and_then(|keys| open(&keys, &mut BytesMut::from(record)));
+        opened.inspect_err(|_| trees.forget(&self.repo, &at.pack.name)).ok()
+    }
+
+    /// A whole pack from the first region or a quicker one. A region that has it otherwise is named; who cannot be read is
+    /// left to those who then ask for less.
+    fn whole(&self, at: &Located) -> Option<Bytes> {
+        let (regions, key) = (&self.repo.regions, Key::Pack(at.pack.name));
+        let (ix, read) = regions.get_ranges_from(&self.order(at.regions), &key, &[0..at.pack.size])?;
+        let bytes = read.ok()?.into_iter().next()?;
+        let checked = pack::check_name(&at.pack.name, &bytes);
+        checked.inspect_err(|why| regions.record(ix, &key.path(), why)).ok()?;
+        Some(bytes)
     }
 
     /// A record, and the header of its pack where that is not known, from the first region or a quicker one.
@@ -228,7 +275,12 @@ impl Reader {
         self.keep_keys(name, ix, &bytes).map_err(region::lift)
     }
 
-    fn keep_keys(&self, name: &PackName, ix: usize, header: &[u8]) -> std::result::Result<Arc<ObjectKeys>, FormatError> {
+    fn keep_keys(
+        &self,
+        name: &PackName,
+        ix: usize,
+        header: &[u8],
+    ) -> std::result::Result<Arc<ObjectKeys>, FormatError> {
         let keys = Arc::new(keys_of(&self.repo, header)?);
         lock(&self.keys).put((*name, ix), Arc::clone(&keys));
         Ok(keys)

@@ -17,6 +17,8 @@ use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 /// Most bytes that are on their way at a time, over all regions.
 const IN_FLIGHT_BYTES_MAX: u64 = 96 << 20;
+/// Most bytes of those that are written in order which are read ahead.
+const AHEAD_BYTES_MAX: u64 = 32 << 20;
 /// Threads that copy.
 pub const WORKERS_MAX: usize = 6;
 
@@ -114,40 +116,85 @@ impl<'c> Copier<'c> {
     /// # Errors
     /// Interrupted.
     pub(super) fn copy(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
+        self.expect(jobs);
+        self.side_by_side(jobs, |job| self.one(job))
+    }
+
+    fn expect(&self, jobs: &[Job]) {
         if let Some(progress) = self.means.progress {
             let bytes = |job: &Job| job.size.saturating_mul(self.missing(job).count() as u64);
             progress.bytes_expected.add(jobs.iter().map(bytes).fold(0, u64::saturating_add));
         }
-        if self.means.workers < 2 || jobs.len() < 2 {
-            return jobs.iter().map(|job| self.one(job)).collect();
+    }
+
+    /// Does something for each of them, several at a time and in any order; returns what came of each.
+    ///
+    /// # Errors
+    /// The first that is met.
+    pub(super) fn side_by_side<W: Sync, T: Default + Send>(
+        &self,
+        work: &[W],
+        act: impl Fn(&W) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let workers = self.means.workers.min(WORKERS_MAX).min(work.len());
+        if workers < 2 {
+            return work.iter().map(act).collect();
         }
-        let (next, stands) = (AtomicUsize::new(0), Mutex::new(vec![Stands::default(); jobs.len()]));
-        let work = || -> Result<()> {
-            while let Some((at, job)) =
-                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, jobs.get(at)?)))
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<T>> = Mutex::new(work.iter().map(|_| T::default()).collect());
+        let run = || -> Result<()> {
+            while let Some((at, one)) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, work.get(at)?)))
             {
-                let now = self.one(job)?;
-                if let Some(slot) = lock(&stands).get_mut(at) {
-                    *slot = now;
+                let came = act(one)?;
+                if let Some(slot) = lock(&done).get_mut(at) {
+                    *slot = came;
                 }
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..self.means.workers.min(WORKERS_MAX).min(jobs.len())).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
             // A thread that panicked has said so; its objects count as not copied.
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
         })?;
-        Ok(stands.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Copies them one after the other.
+    /// Copies them so that in no region one is there before an earlier one. They are read side by side, some at a time, and
+    /// each is written into all its regions at once.
     ///
     /// # Errors
     /// Interrupted.
     pub(super) fn in_order(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
-        jobs.iter().map(|job| self.one(job)).collect()
+        self.expect(jobs);
+        let mut stands = Vec::with_capacity(jobs.len());
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let mut bytes = 0u64;
+            let fits = |job: &&Job| {
+                bytes = bytes.saturating_add(job.size);
+                bytes <= AHEAD_BYTES_MAX
+            };
+            let (some, more) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            let read = self.side_by_side(some, |job| {
+                self.means.cancel.check()?;
+                let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
+                let read = if missing.is_empty() || from.is_empty() { None } else { self.fetch(job, from) };
+                Ok(read)
+            })?;
+            for (job, read) in some.iter().zip(read) {
+                self.means.cancel.check()?;
+                let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
+                stands.push(match (missing.is_empty() || from.is_empty(), read) {
+                    (true, _) => Stands { at: job.from, spoiled: false },
+                    (false, Some(bytes)) => Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false },
+                    (false, None) => Stands { at: job.from, spoiled: self.repo.usable().covers(job.from) },
+                });
+            }
+            rest = more;
+        }
+        Ok(stands)
     }
 
     /// Regions that are to have it, do not, and can take it.
@@ -169,13 +216,27 @@ impl<'c> Copier<'c> {
 
     /// Reads a good copy and writes it; returns where it was taken. `None`: there is no good copy.
     fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Option<RegionSet> {
+        let bytes = self.fetch(job, from)?;
+        Some(self.put(job, missing, &bytes))
+    }
+
+    /// A good copy, from the cheapest region that has one: a folder before a bucket, and of several the one that has
+    /// answered sooner so far.
+    fn fetch(&self, job: &Job, from: RegionSet) -> Option<Bytes> {
         let (regions, key) = (&self.repo.regions, &job.key);
-        let fetch = |ix| regions.get(ix, key, OBJECT_BYTES_MAX as u64);
+        let mut order: Vec<usize> = from.iter().collect();
+        order.sort_by_cached_key(|ix| regions.cost(*ix));
+        let fetch = |ix| regions.get_timed(ix, key, OBJECT_BYTES_MAX as u64);
         let check = |bytes: Bytes| self.check(key, &bytes).map(|()| bytes);
         // What no region has intact was recorded by the read.
-        let bytes = regions.read_among(from, key, fetch, check).ok()?;
+        regions.read_among(order, key, fetch, check).ok()
+    }
+
+    /// Writes it into these regions at once; returns where it was taken.
+    fn put(&self, job: &Job, missing: RegionSet, bytes: &Bytes) -> RegionSet {
+        let (regions, key) = (&self.repo.regions, &job.key);
         let mut taken = RegionSet::NONE;
-        for (ix, put) in regions.put_each(missing, key, &bytes) {
+        for (ix, put) in regions.put_each(missing, key, bytes) {
             match put {
                 Ok(Put::Created) => {
                     self.count(ix, bytes.len() as u64);
@@ -186,7 +247,7 @@ impl<'c> Copier<'c> {
                 Err(e) => regions.fail(ix, e),
             }
         }
-        Some(taken)
+        taken
     }
 
     pub(super) fn count(&self, ix: usize, bytes: u64) {

@@ -4,7 +4,7 @@ use super::copier::{Job, Stands};
 use crate::base::{PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::PackLine;
-use crate::region::RegionSet;
+use crate::region::{Lists, RegionSet};
 use crate::repo::epochs::Epochs;
 use crate::repo::index::{self, Index, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, keys};
@@ -59,14 +59,15 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Looks at what is listed.
-    pub(super) fn look(repo: &Arc<Repo>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Result<Stored> {
+    pub(super) fn look(repo: &Arc<Repo>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Stored {
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
         let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, depth };
+        let listing = index::listed(repo);
         let mut lines = match depth {
             Depth::Segments => HashMap::new(),
-            Depth::Packs => stored.shelve_all(repo, &undecided, targets)?,
+            Depth::Packs => stored.shelve_all(Index::load_listed(repo, &listing), &undecided, targets),
         };
-        for (name, holders) in index::listed(repo) {
+        for (name, holders) in listing {
             let at = holders.all().and(repo.usable());
             let missing = RegionSet::of(targets.iter().filter(|ix| !at.has(*ix)));
             if missing.is_empty() {
@@ -85,18 +86,18 @@ impl Stored {
             stored.segments.push(Lacked { name, size: holders.size(), at, missing, packs, held });
         }
         stored.place(repo);
-        Ok(stored)
+        stored
     }
 
     /// Every pack of the index is wanted everywhere. Returns the packs of each segment that a target lacks.
     fn shelve_all(
         &mut self,
-        repo: &Arc<Repo>,
+        index: Index,
         undecided: &HashSet<PackName>,
         targets: RegionSet,
-    ) -> Result<HashMap<SegmentName, Vec<PackLine>>> {
+    ) -> HashMap<SegmentName, Vec<PackLine>> {
         let mut lacked: HashMap<SegmentName, Vec<PackLine>> = HashMap::new();
-        for (segment, line, at) in Index::load(repo)?.lines() {
+        for (segment, line, at) in index.lines() {
             if !undecided.contains(&line.name) {
                 self.shelve(&line, at.and(targets));
             }
@@ -104,7 +105,7 @@ impl Stored {
                 lacked.entry(segment).or_default().push(line);
             }
         }
-        Ok(lacked)
+        lacked
     }
 
     fn shelve(&mut self, line: &PackLine, want: RegionSet) {
@@ -187,16 +188,13 @@ fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<Pa
         .read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes).map(|content| content.packs))
 }
 
-/// Small objects below a prefix that one of `targets` lacks.
-pub(super) fn small_jobs(repo: &Repo, prefix: Prefix, targets: RegionSet) -> Vec<Job> {
+/// Small objects that some region lists, and one of `targets` lacks.
+pub(super) fn small_jobs(repo: &Repo, lists: &Lists, targets: RegionSet) -> Vec<Job> {
     let mut found: BTreeMap<Key, (u64, RegionSet)> = BTreeMap::new();
-    for ix in repo.usable() {
-        match repo.regions.list(ix, prefix) {
-            Ok(lines) => lines.iter().for_each(|line| {
-                let (size, at) = found.entry(line.key).or_insert((line.size, RegionSet::NONE));
-                (*size, *at) = (line.size.max(*size), at.with(ix));
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in lists {
+        for line in lines {
+            let (size, at) = found.entry(line.key).or_insert((line.size, RegionSet::NONE));
+            (*size, *at) = (line.size.max(*size), at.with(*ix));
         }
     }
     // Slots that no configuration lists open nothing: removed ones, and those that a hostile store makes up.
