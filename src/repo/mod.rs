@@ -5,6 +5,7 @@
 //! re-uses (those in published segments) or that nobody refers to.
 
 pub mod epochs;
+pub mod gather;
 pub mod held;
 pub mod holds;
 pub mod index;

@@ -2,7 +2,7 @@
 //! anywhere. A bad copy is recorded, and another region's is taken.
 
 use crate::base::{Cancel, Progress};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::run::Run;
 use crate::format::{FormatError, pack, signed};
@@ -162,18 +162,19 @@ impl<'c> Copier<'c> {
             return Ok(Stands { at: job.from, spoiled: false });
         }
         let done = self.budget.within(job.size, || self.carry(job, from, missing));
-        // One that failed meanwhile may have had a good one.
-        let spoiled = done.is_none() && self.repo.usable().covers(job.from);
+        // One that failed meanwhile, or did not answer, may have had a good one.
+        let damaged = done.as_ref().is_err_and(|e| e.kind() != Kind::Retry);
+        let spoiled = damaged && self.repo.usable().covers(job.from);
         Ok(Stands { at: job.from.or(done.unwrap_or_default()), spoiled })
     }
 
-    /// Reads a good copy and writes it; returns where it was taken. `None`: there is no good copy.
-    fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Option<RegionSet> {
+    /// Reads a good copy and writes it; returns where it was taken. An error: there is no good copy.
+    fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Result<RegionSet> {
         let (regions, key) = (&self.repo.regions, &job.key);
         let fetch = |ix| regions.get(ix, key, OBJECT_BYTES_MAX as u64);
         let check = |bytes: Bytes| self.check(key, &bytes).map(|()| bytes);
         // What no region has intact was recorded by the read.
-        let bytes = regions.read_among(from, key, fetch, check).ok()?;
+        let bytes = regions.read_among(from, key, fetch, check)?;
         let mut taken = RegionSet::NONE;
         for (ix, put) in regions.put_each(missing, key, &bytes) {
             match put {
@@ -186,7 +187,7 @@ impl<'c> Copier<'c> {
                 Err(e) => regions.fail(ix, e),
             }
         }
-        Some(taken)
+        Ok(taken)
     }
 
     pub(super) fn count(&self, ix: usize, bytes: u64) {
