@@ -103,17 +103,16 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(3600)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Throttled, Reaction::Retry), "{e}");
-        // It is not asked again for a while.
-        let e = store.get(&key, 1 << 20).await.unwrap_err();
-        assert_eq!((e.kind, e.lift().kind()), (Kind::NotAsked, Reaction::Retry), "{e}");
-        let read = store.meter().read();
-        assert_eq!((read.circuit, read.opened), (State::Open, 1));
-        let store = Store::connect(&subject.place, false, &settings).unwrap();
+        let circuit = || (store.meter().read().circuit, store.meter().read().opened);
+        assert_eq!((circuit(), store.meter().worth_asking()), ((State::Open, 1), false));
+        // Whoever asks it all the same is served, and then everybody.
+        assert!(store.get(&key, 1 << 20).await.is_ok());
+        assert_eq!((circuit(), store.meter().worth_asking()), ((State::Closed, 1), true));
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(u64::MAX)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!(e.kind, Kind::Throttled, "{e}");
+        assert_eq!(circuit(), (State::Open, 2));
         proxy.kill();
-        let store = Store::connect(&subject.place, false, &settings).unwrap();
         let begin = Instant::now();
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Unreachable, Reaction::Retry), "{e}");

@@ -8,7 +8,7 @@ use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::{shown_damage, shown_repair};
 use crate::base::{Progress, units};
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Kind, Result};
 use crate::format::run::RunKind;
 use crate::ops::harm::{self, Harm};
 use crate::ops::ledger::Ledger;
@@ -66,7 +66,11 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
         }
         let look = |ledger: Option<&Ledger>| -> Result<Checked> {
             let mut report = verify::run(&repo, &wish, ledger, &progress, &context.cancel)?;
-            let harms = Some(harm::of(&repo, &report.findings, &context.cancel)?);
+            let harms = match harm::of(&repo, &report.findings, &context.cancel) {
+                Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+                // What was found stands also where nobody can tell any more what it touches.
+                harms => harms.ok(),
+            };
             if !args.repair {
                 return Ok(Checked { report, repaired: None, harms });
             }

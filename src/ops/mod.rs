@@ -1,8 +1,8 @@
 //! The operations, one file each: what the command line, and later the daemon and the API, can ask for.
 //! Here sources and repositories meet. No object key is built here but through `store::Key`.
 
-pub mod back_in_time;
 mod ahead;
+pub mod back_in_time;
 pub mod backup;
 pub mod browse;
 pub mod catch_up;
@@ -13,7 +13,6 @@ pub mod difference;
 pub mod doctor;
 pub mod find;
 pub mod forget;
-pub mod gather;
 pub mod harm;
 pub mod hold;
 pub mod ledger;

@@ -4,7 +4,8 @@
 //! share of the time that it has taken so far. What counts is time in which it waited for that region alone, beyond what it
 //! waited so for each other: chance makes now one the last and now another, and of regions that are all slow none is.
 
-use std::sync::OnceLock;
+use super::lock;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -18,29 +19,38 @@ const SHARE: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Haste {
     /// When it began, and how many copies it must make.
-    begun: OnceLock<(Instant, usize)>,
+    begun: Mutex<Option<(Instant, usize)>>,
     held_us: Vec<AtomicU64>,
+    /// Held by who gives a region up, so that two never do at once what only one may.
+    pub(super) giving_up: Mutex<()>,
 }
 
 impl Haste {
     pub(super) fn new(regions: usize) -> Haste {
-        Haste { begun: OnceLock::new(), held_us: (0..regions).map(|_| AtomicU64::new(0)).collect() }
+        let held_us = (0..regions).map(|_| AtomicU64::new(0)).collect();
+        Haste { begun: Mutex::default(), held_us, giving_up: Mutex::default() }
     }
 
     /// From now on only so many regions are waited for.
     pub(super) fn begin(&self, now: Instant, needed: usize) {
-        let _ = self.begun.set((now, needed.max(1)));
+        self.held_us.iter().for_each(|held| held.store(0, Ordering::Relaxed));
+        *lock(&self.begun) = Some((now, needed.max(1)));
+    }
+
+    /// From now on every region is waited for again.
+    pub(super) fn end(&self) {
+        *lock(&self.begun) = None;
     }
 
     /// How many copies must be made; `None` while every region is waited for.
     pub(super) fn needed(&self) -> Option<usize> {
-        self.begun.get().map(|(_, needed)| *needed)
+        lock(&self.begun).map(|(_, needed)| needed)
     }
 
     /// How much longer it may be waited for a region alone.
     pub(super) fn left(&self, ix: usize, now: Instant) -> Duration {
-        let Some((begin, _)) = self.begun.get() else { return Duration::MAX };
-        let allowed = GRACE + now.saturating_duration_since(*begin) * SHARE / 100;
+        let Some((begin, _)) = *lock(&self.begun) else { return Duration::MAX };
+        let allowed = GRACE + now.saturating_duration_since(begin) * SHARE / 100;
         let others = (0..self.held_us.len()).filter(|other| *other != ix).map(|other| self.held(other)).min();
         allowed.saturating_sub(self.held(ix).saturating_sub(others.unwrap_or_default()))
     }
@@ -77,5 +87,9 @@ mod tests {
         // The other one is no quicker.
         haste.hold(1, Duration::from_secs(5));
         assert_eq!((haste.left(0, later), haste.left(1, later)), (Duration::from_secs(4), Duration::from_secs(5)));
+        haste.end();
+        assert_eq!((haste.needed(), haste.left(0, later)), (None, Duration::MAX));
+        haste.begin(later, 2);
+        assert_eq!((haste.needed(), haste.left(0, later)), (Some(2), GRACE));
     }
 }

@@ -17,7 +17,7 @@ mod upload;
 pub use ahead::Ahead;
 pub use findings::{Finding, Flaw, Wrong};
 pub use set::RegionSet;
-pub use together::{Lists, by_key};
+pub use together::{Hurry, Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
 use crate::base::{Pace, PackName, Place, RegionId};
@@ -30,7 +30,7 @@ use findings::Found;
 use futures_util::future::join_all;
 use haste::Haste;
 use reads::{Answers, Hedges};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -84,7 +84,12 @@ impl Regions {
     /// Connects to every address. A region that cannot be reached is kept as failed.
     /// With `create` folders are made.
     pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
-        let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
+        Regions::connect_with(addresses, create, handle, &StoreSettings::default())
+    }
+
+    /// The same with settings of one's own.
+    pub fn connect_with(addresses: &[Address], create: bool, handle: &Handle, settings: &StoreSettings) -> Regions {
+        let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create, settings)).collect();
         let haste = Haste::new(addresses.len().min(REGIONS_MAX));
         Regions { all, handle: handle.clone(), found: Found::default(), haste, hedges: Hedges::default() }
     }
@@ -143,13 +148,6 @@ impl Regions {
     /// Records something wrong with one copy, once.
     pub fn record(&self, ix: usize, object: &str, what: impl Into<Wrong>) {
         self.found.record(&self.all[ix].name, object, what.into());
-    }
-
-    /// Records that an object could not be read. A bucket that does not answer says nothing of its objects.
-    pub fn record_unread(&self, ix: usize, key: &Key, e: &Error) {
-        if !(self.all[ix].bucket && e.kind() == Kind::Retry) {
-            self.record(ix, &key.path(), e);
-        }
     }
 
     /// Takes packs for damaged that were found to be so by somebody else, without recording it again.
@@ -280,10 +278,11 @@ impl Regions {
         self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))
     }
 
-    /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is recorded.
+    /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is
+    /// recorded.
     ///
     /// # Errors
-    /// No region has a copy that passes: the last reason.
+    /// No region has a copy that passes: the last reason, or that of one that did not answer, and may have it.
     pub fn read_among<T>(
         &self,
         among: impl IntoIterator<Item = usize>,
@@ -292,20 +291,31 @@ impl Regions {
         mut check: impl FnMut(Bytes) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
         let mut last = None;
-        for ix in among {
+        // Those that did not answer are asked in the end, where nobody else has it.
+        let (mut away, mut turn) = (VecDeque::new(), among.into_iter().fuse());
+        loop {
+            let next = turn.by_ref().find(|ix| {
+                let asked = self.worth_asking(*ix);
+                if !asked {
+                    away.push_back(*ix);
+                }
+                asked
+            });
+            let Some(ix) = next.or_else(|| away.pop_front()) else { break };
             let failed = match fetch(ix) {
                 Err(e) => e,
                 Ok(bytes) => match check(bytes) {
                     Ok(value) => return Ok(value),
                     Err(why) => {
                         self.record(ix, &key.path(), &why);
-                        last = Some(lift(why).at(key).at(self.label(ix)));
+                        let failed = lift(why).at(key).at(self.label(ix));
+                        last = last.filter(|e: &Error| e.kind() == Kind::Retry).or(Some(failed));
                         continue;
                     }
                 },
             };
             self.record_unread(ix, key, &failed);
-            last = Some(failed);
+            last = last.filter(|e: &Error| e.kind() == Kind::Retry).or(Some(failed));
         }
         Err(last.unwrap_or_else(|| Error::new(Kind::Retry, "no region can be reached").at(key)))
     }
@@ -423,9 +433,9 @@ impl Regions {
     }
 }
 
-fn connect_one(address: &Address, create: bool) -> Region {
+fn connect_one(address: &Address, create: bool, settings: &StoreSettings) -> Region {
     let label = format!("region {}", address.name);
-    let opened = Store::connect(&address.place, create, &StoreSettings::default()).map_err(|e| {
+    let opened = Store::connect(&address.place, create, settings).map_err(|e| {
         let error = e.lift().at(&label);
         match error.kind() {
             Kind::NotFound => error.advise("is the disk mounted? only `init` creates a folder"),

@@ -1,13 +1,13 @@
 //! Which region is asked first, and when a second one is.
 //!
 //! A folder comes before a bucket, a region that the configuration prefers before others, and of equals the one that has
-//! answered sooner in this run. One that does not answer at all comes last. Where a bucket takes longer than nearly all of
-//! its answers did, the next region is asked too, and who answers first is taken; what comes is the reader's to check in
-//! any case. Second requests are few: they cost money.
+//! answered sooner in this run. One that does not answer at all comes last, and is asked all the same where nobody else
+//! has it. Where a bucket takes longer than nearly all of its answers did, the next region is asked too, and who answers
+//! first is taken; what comes is the reader's to check in any case. Second requests are few: they cost money.
 
 use super::{Regions, lock};
-use crate::error::Result;
-use crate::store::{Key, State};
+use crate::error::{Error, Kind, Result};
+use crate::store::{Key, Meter};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use std::future::Future;
@@ -99,9 +99,29 @@ impl Regions {
     /// What decides the order in which regions are asked: the smallest first.
     pub fn cost(&self, ix: usize) -> impl Ord + use<> {
         let region = &self.all[ix];
-        let circuit = region.store.as_ref().map(|store| store.meter().read().circuit).unwrap_or_default();
         let step = if region.bucket { region.answers.step() } else { 0 };
-        (circuit != State::Closed, region.answers.priority.load(Ordering::Relaxed), region.bucket, step)
+        (self.is_away(ix).0, region.answers.priority.load(Ordering::Relaxed), region.bucket, step)
+    }
+
+    fn meter(&self, ix: usize) -> Option<Meter> {
+        self.all.get(ix)?.store.as_ref().map(|store| store.meter())
+    }
+
+    /// Whether other regions should be asked first, and whether nothing at all came from this one when it was asked last.
+    fn is_away(&self, ix: usize) -> (bool, bool) {
+        self.meter(ix).map_or((false, false), |meter| meter.is_away())
+    }
+
+    /// Whether a region should be asked by somebody who can ask others too.
+    pub(super) fn worth_asking(&self, ix: usize) -> bool {
+        self.meter(ix).is_none_or(|meter| meter.worth_asking())
+    }
+
+    /// Records that an object could not be read. A region from which nothing comes at all says nothing of its objects.
+    pub fn record_unread(&self, ix: usize, key: &Key, e: &Error) {
+        if !(e.kind() == Kind::Retry && self.is_away(ix).1) {
+            self.record(ix, &key.path(), e);
+        }
     }
 
     pub(super) async fn fetch(&self, ix: usize, key: &Key, range: &Range<u64>) -> Result<Bytes> {
@@ -134,11 +154,11 @@ impl Regions {
         range: Range<u64>,
         buffer: &'b mut Vec<u8>,
     ) -> Option<(usize, Result<&'b mut [u8]>)> {
-        let first = order.first().copied()?;
+        let (first, second) = self.first_two(order)?;
         if !self.all[first].bucket {
             return Some((first, self.get_range_into(first, key, range, buffer)));
         }
-        let (ix, read) = self.racing(first, order.get(1).copied(), |ix| self.fetch(ix, key, &range));
+        let (ix, read) = self.racing((first, second), key, |ix| self.fetch(ix, key, &range));
         let copied = read.map(|bytes| {
             buffer.clear();
             buffer.extend_from_slice(&bytes);
@@ -154,19 +174,31 @@ impl Regions {
         key: &Key,
         ranges: &[Range<u64>],
     ) -> Option<(usize, Result<Vec<Bytes>>)> {
-        let first = order.first().copied()?;
+        let both = self.first_two(order)?;
         let all = |ix| try_join_all(ranges.iter().map(move |range| self.fetch(ix, key, range)));
-        Some(self.racing(first, order.get(1).copied(), all))
+        Some(self.racing(both, key, all))
+    }
+
+    /// The region to ask, and the one after it.
+    fn first_two(&self, order: &[usize]) -> Option<(usize, Option<usize>)> {
+        let first = order.iter().copied().find(|ix| self.worth_asking(*ix)).or(order.first().copied())?;
+        Some((first, order.iter().copied().find(|ix| *ix != first && !self.is_away(*ix).0)))
     }
 
     /// Makes a call of one region, and of a second one where the first takes long.
-    fn racing<T, F>(&self, first: usize, second: Option<usize>, call: impl Fn(usize) -> F) -> (usize, Result<T>)
+    fn racing<T, F>(
+        &self,
+        (first, second): (usize, Option<usize>),
+        key: &Key,
+        call: impl Fn(usize) -> F,
+    ) -> (usize, Result<T>)
     where
         F: Future<Output = Result<T>>,
     {
         let second = second.filter(|_| self.all[first].bucket);
         self.hedges.reads.fetch_add(1, Ordering::Relaxed);
         self.handle.block_on(async {
+            let begin = Instant::now();
             let mut one = pin!(call(first));
             let Some(second) = second else { return (first, one.await) };
             if let Ok(done) = timeout(self.all[first].answers.delay(), &mut one).await {
@@ -176,9 +208,27 @@ impl Regions {
                 return (first, one.await);
             }
             let mut two = pin!(call(second));
+            // What one of them lacks is said, though the other has it.
+            let failed = |ix, e: &Error| self.record_unread(ix, key, e);
             tokio::select! {
-                done = &mut one => if done.is_ok() { (first, done) } else { (second, two.await) },
-                done = &mut two => if done.is_ok() { (second, done) } else { (first, one.await) },
+                done = &mut one => match done {
+                    Ok(done) => (first, Ok(done)),
+                    Err(e) => {
+                        failed(first, &e);
+                        (second, two.await)
+                    }
+                },
+                done = &mut two => match done {
+                    Ok(done) => {
+                        // It would have taken longer still.
+                        self.all[first].answers.note(begin.elapsed());
+                        (second, Ok(done))
+                    }
+                    Err(e) => {
+                        failed(second, &e);
+                        (first, one.await)
+                    }
+                },
             }
         })
     }

@@ -1,6 +1,6 @@
 //! The same call made of several regions at once, and how long those are waited for that are slower than enough others.
 
-use super::{RegionSet, Regions};
+use super::{RegionSet, Regions, lock};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Key, Listed, Prefix};
 use bytes::Bytes;
@@ -31,11 +31,21 @@ pub fn by_key(lists: &Lists) -> BTreeMap<Key, RegionSet> {
     found
 }
 
+/// While it lives, no region is waited for long that is slower than enough others.
+pub struct Hurry<'r>(&'r Regions);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.haste.end();
+    }
+}
+
 impl Regions {
     /// From now on no region is waited for long that is slower than `needed` others: what it lacks is brought to it
     /// another time.
-    pub fn hurry(&self, needed: usize) {
+    pub fn hurry(&self, needed: usize) -> Hurry<'_> {
         self.haste.begin(Instant::now(), needed);
+        Hurry(self)
     }
 
     /// Lists several prefixes in several regions, all at once: which of them is listed first is not said. A region that
@@ -63,8 +73,18 @@ impl Regions {
         self.handle.block_on(stream::iter(wanted.iter().copied().map(get)).buffered(READS_MAX).collect())
     }
 
-    /// Ends the waiting for a region in this run: whatever is under way to it is given up.
+    /// Whether a region can be done without: enough others can still take everything.
+    fn spare(&self, ix: usize) -> bool {
+        self.haste.needed().is_some_and(|needed| self.writable().without(ix).count() >= needed)
+    }
+
+    /// Ends the waiting for a region in this run: whatever is under way to it is given up. One that is needed after all,
+    /// for another one has failed meanwhile, is waited for.
     pub(super) fn drop_behind(&self, ix: usize) {
+        let _alone = lock(&self.haste.giving_up);
+        if !self.spare(ix) {
+            return;
+        }
         let waited = self.haste.held(ix).as_secs_f64();
         let what = format!("fell behind: the run waited {waited:.1} s for it alone, and goes on without it");
         self.fail(ix, Error::new(Kind::Retry, what).at(self.label(ix)));
@@ -94,11 +114,13 @@ impl Regions {
             async move { (ix, self.unless_dropped(ix, call).await) }
         };
         let mut calls: FuturesUnordered<_> = waiting.iter().map(one).collect();
-        let (mut done, mut well, mut since) = (Vec::new(), 0, None);
+        let (mut done, mut well, mut since) = (Vec::new(), RegionSet::NONE, None);
         while !waiting.is_empty() {
-            if self.haste.needed().is_some_and(|needed| well >= needed) {
-                since.get_or_insert_with(Instant::now);
-            }
+            // One that failed elsewhere meanwhile has nothing complete.
+            since = match self.haste.needed() {
+                Some(needed) if well.and(self.healthy()).count() >= needed => since.or_else(|| Some(Instant::now())),
+                _ => None,
+            };
             let next = match since {
                 Some(since) => timeout(self.least_left(waiting, since), calls.next()).await,
                 None => Ok(calls.next().await),
@@ -106,7 +128,7 @@ impl Regions {
             match next {
                 Ok(Some((ix, result))) => {
                     waiting = waiting.without(ix);
-                    well += usize::from(result.is_ok());
+                    well = if result.is_ok() { well.with(ix) } else { well };
                     if let Some(since) = since {
                         self.haste.hold(ix, since.elapsed());
                     }
@@ -122,7 +144,8 @@ impl Regions {
     /// How long it may still be waited for the first of these to be given up.
     fn least_left(&self, waiting: RegionSet, since: Instant) -> Duration {
         let now = Instant::now();
-        let left = waiting.iter().map(|ix| self.haste.left(ix, now)).min().unwrap_or(Duration::MAX);
+        let spare = waiting.iter().filter(|ix| self.spare(*ix));
+        let left = spare.map(|ix| self.haste.left(ix, now)).min().unwrap_or(Duration::MAX);
         left.max(SLACK).saturating_sub(now.saturating_duration_since(since))
     }
 

@@ -135,10 +135,12 @@ impl Flight {
 
     /// Regions for which most of what is under way waits, and could do without.
     fn laggards(&self, needed: usize) -> RegionSet {
-        let packs = lock(&self.packs);
+        let (packs, healthy) = (lock(&self.packs), self.regions.healthy());
         let total: usize = packs.values().map(|pack| pack.bytes).sum();
         let waits = |ix: usize| {
-            let own = packs.values().filter(|pack| pack.left.has(ix) && pack.acks.count() >= needed);
+            // A copy in a region that has failed meanwhile belongs to nothing complete.
+            let enough = |pack: &&Flying| pack.acks.and(healthy).count() >= needed;
+            let own = packs.values().filter(|pack| pack.left.has(ix)).filter(enough);
             let bytes: usize = own.map(|pack| pack.bytes).sum();
             bytes > 0 && bytes >= total / 4 * 3
         };
@@ -164,5 +166,47 @@ async fn look(flight: Weak<Flight>) {
                 flight.regions.drop_behind(ix);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Address;
+    use super::*;
+
+    #[test]
+    fn nobody_is_left_behind_who_is_needed_after_all() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
+        let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        let flight = Flight { regions: Arc::new(regions), packs: Mutex::default(), waiting: AtomicUsize::new(0) };
+        let (a, b, c) = (0, 1, 2);
+        let pack = Flying { bytes: 9, left: RegionSet::of([c]), acks: RegionSet::of([a, b]) };
+        lock(&flight.packs).insert(PackName([7; 32]), pack);
+        let _hurry = flight.regions.hurry(2);
+        assert_eq!(flight.laggards(2), RegionSet::of([c]));
+        assert_eq!(flight.laggards(3), RegionSet::NONE);
+        // What is in a region that failed afterwards is no copy.
+        flight.regions.fail(b, crate::error::Error::new(crate::error::Kind::Retry, "its disk is away"));
+        assert_eq!(flight.laggards(2), RegionSet::NONE);
+        flight.regions.drop_behind(c);
+        assert_eq!(flight.regions.healthy(), RegionSet::of([a, c]));
+    }
+
+    #[test]
+    fn only_so_many_are_left_behind() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
+        let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        let hurry = regions.hurry(2);
+        regions.drop_behind(0);
+        regions.drop_behind(1);
+        assert_eq!(regions.healthy(), RegionSet::of([1, 2]));
+        assert!(regions.failure(0).is_some_and(|e| e.to_string().contains("fell behind")));
+        drop(hurry);
+        regions.drop_behind(2);
+        assert_eq!(regions.healthy(), RegionSet::of([1, 2]));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod epochs;
 mod epochs_known;
+pub mod gather;
 pub mod held;
 pub mod holds;
 pub mod index;

@@ -1,9 +1,11 @@
 //! Reading chunks: whichever region has a good copy, verified before a byte is used.
 //!
 //! Every record's tags are checked by opening it, and every chunk's id is computed again. A copy that
-//! fails is recorded (region, object) and the next region, then the next known place, is tried.
+//! fails is recorded (region, object) and the next region, then the next known place, is tried. A pack that no region has
+//! whole is put together from what is good of it.
 
 use super::Repo;
+use super::gather::{self, keys_of};
 use super::index::{Index, Located};
 use super::tree_packs::TreePacks;
 use crate::base::{ChunkId, PackName};
@@ -16,7 +18,7 @@ use crate::region::{self, RegionSet, lock};
 use crate::store::Key;
 use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 /// Decoded bundles that are kept, of at most 1 MiB each, mostly 256 KiB.
@@ -75,6 +77,14 @@ pub struct Reader {
     bundles: Mutex<Cache<(PackName, u32), Bundle>>,
     /// Packs of trees that this machine keeps, if they may be used.
     trees: Option<TreePacks>,
+    gathered: Mutex<Gathered>,
+}
+
+/// Packs that were put together: the last one, and those of which that cannot be done.
+#[derive(Default)]
+struct Gathered {
+    last: Option<(PackName, Arc<Vec<u8>>)>,
+    lost: HashSet<PackName>,
 }
 
 impl Reader {
@@ -86,6 +96,7 @@ impl Reader {
             keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)),
             bundles: Mutex::new(Cache::new(BUNDLES_KEPT)),
             trees: None,
+            gathered: Mutex::default(),
         }
     }
 
@@ -170,23 +181,59 @@ impl Reader {
         }
         let key = Key::Pack(at.pack.name);
         let regions = &self.repo.regions;
-        let mut order = self.order(at.regions);
+        let (mut order, mut first) = (self.order(at.regions), None);
         if let Some((ix, read)) = self.first_of(&order, at) {
             match self.opened(at, ix, read, &mut open) {
                 Err(e) if order.len() == 1 => return Err(e),
-                Err(_) => order.retain(|other| *other != ix),
+                Err(e) => first = Some(e),
                 done => return done,
             }
+            order.retain(|other| *other != ix);
         }
         let keys = RefCell::new(None);
         let fetch = |ix| {
             *keys.borrow_mut() = Some(self.pack_keys(&at.pack.name, ix)?);
             regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len))
         };
-        regions.read_among(order, &key, fetch, |bytes| match &*keys.borrow() {
+        let read = regions.read_among(order, &key, fetch, |bytes| match &*keys.borrow() {
             Some(keys) => open(keys, &mut BytesMut::from(bytes)),
             None => Err(FormatError::WrongKey),
-        })
+        });
+        // Who did not answer may have it whole.
+        match (read, first.filter(|e| e.kind() == Kind::Retry)) {
+            (Err(_), Some(e)) => Err(e),
+            (Err(e), None) if e.kind() != Kind::Retry => self.from_pieces(at, &mut open).ok_or(e),
+            (read, _) => read,
+        }
+    }
+
+    /// A record of a pack of which every region that has it has lost something.
+    fn from_pieces<T>(
+        &self,
+        at: &Located,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Option<T> {
+        let whole = self.whole(&at.pack.name)?;
+        let keys = keys_of(&self.repo, &whole).ok()?;
+        let begin = at.place.offset as usize;
+        let record = whole.get(begin..begin.checked_add(at.place.record_len as usize)?)?;
+        open(&keys, &mut BytesMut::from(record)).ok()
+    }
+
+    /// The pack, put together; once for all of its records.
+    fn whole(&self, name: &PackName) -> Option<Arc<Vec<u8>>> {
+        let mut gathered = lock(&self.gathered);
+        match &gathered.last {
+            Some((last, whole)) if last == name => return Some(Arc::clone(whole)),
+            _ if gathered.lost.contains(name) => return None,
+            _ => {}
+        }
+        let Some(whole) = gather::from_regions(&self.repo, name).map(Arc::new) else {
+            gathered.lost.insert(*name);
+            return None;
+        };
+        gathered.last = Some((*name, Arc::clone(&whole)));
+        Some(whole)
     }
 
     /// The same from a pack of trees that this machine has, or fetches whole. What does not open is dropped, and asked of
@@ -202,7 +249,7 @@ impl Reader {
             &self.repo,
             &at.pack,
             [begin..begin + u64::from(at.place.record_len), 0..HEADER_BYTES as u64],
-            || self.whole(at),
+            || self.fetch_whole(at),
         )?;
         let known = lock(&self.keys).get(&(at.pack.name, KEPT));
         let keys = known.map_or_else(|| self.keep_keys(&at.pack.name, KEPT, &header), Ok);
@@ -212,7 +259,7 @@ impl Reader {
 
     /// A whole pack from the first region or a quicker one. A region that has it otherwise is named; who cannot be read is
     /// left to those who then ask for less.
-    fn whole(&self, at: &Located) -> Option<Bytes> {
+    fn fetch_whole(&self, at: &Located) -> Option<Bytes> {
         let (regions, key) = (&self.repo.regions, Key::Pack(at.pack.name));
         let (ix, read) = regions.get_ranges_from(&self.order(at.regions), &key, &[0..at.pack.size])?;
         let bytes = read.ok()?.into_iter().next()?;
@@ -372,19 +419,4 @@ fn decoded<'r>(
     scratch.clear();
     coder.decode(codec, body, plain_len, scratch).map_err(|_| WRONG)?;
     Ok(scratch)
-}
-
-/// Keys of the pack that `bytes` begin.
-///
-/// # Errors
-/// Not a pack of ours, or another key.
-pub fn keys_of(repo: &Repo, bytes: &[u8]) -> std::result::Result<ObjectKeys, FormatError> {
-    use crate::format::envelope::Kind as ObjectKind;
-    let (header, commitment) = Header::parse(bytes, &repo.id)?;
-    if !matches!(header.kind, ObjectKind::Data | ObjectKind::Tree) {
-        return Err(FormatError::Malformed("pack", "kind"));
-    }
-    let secret =
-        repo.ring().class_secret(header.domain, header.key_epoch, header.kind.class()).ok_or(FormatError::WrongKey)?;
-    ObjectKeys::open(&header, &commitment, &secret)
 }

@@ -5,7 +5,6 @@
 //! have been made by an attempt whose answer was lost is looked at before it is believed.
 
 use super::ask::{Answer, Ask, Asker};
-use super::circuit::Circuit;
 use super::connect::{Client, Connected};
 use super::counts::Counts;
 use super::error::{StoreError, StoreErrorKind as Kind};
@@ -246,9 +245,6 @@ impl Bucket {
     {
         let begin = Instant::now();
         let circuit = &self.counts.circuit;
-        circuit.admit(begin).map_err(|why| StoreError::new(Kind::NotAsked, action, object, why))?;
-        // Whoever waits for this call no longer, for another region was quicker, has tried nothing.
-        let _trial = Trial(circuit);
         let mut pause = PAUSE_FIRST;
         loop {
             self.wait_until_allowed().await;
@@ -270,16 +266,13 @@ impl Bucket {
             let asked = verdict.retry_after.unwrap_or_default();
             let wait = jittered(pause).max(asked);
             let patience = self.patience_for(verdict.kind);
-            if !verdict.again || begin.elapsed().saturating_add(wait) > patience || circuit.gave_up() {
-                let silent =
-                    matches!(verdict.kind, Kind::Unreachable | Kind::TimedOut | Kind::Throttled | Kind::Failed);
-                let away = verdict.again && silent;
-                let e = verdict.error(action, object);
-                match away {
-                    true => circuit.failed(Instant::now(), &e.to_string()),
-                    false => circuit.answered(),
+            if !verdict.again || begin.elapsed().saturating_add(wait) > patience {
+                match verdict.kind {
+                    Kind::Unreachable | Kind::TimedOut | Kind::Throttled => circuit.failed(Instant::now(), true),
+                    Kind::Failed if verdict.again => circuit.failed(Instant::now(), false),
+                    _ => circuit.answered(),
                 }
-                return Err(e);
+                return Err(verdict.error(action, object));
             }
             let end = Instant::now() + wait;
             if asked > Duration::ZERO {
@@ -306,15 +299,6 @@ impl Bucket {
         if let Some(end) = end {
             sleep_until(end).await;
         }
-    }
-}
-
-/// A call, for the breaker: it may be the one by which it is tried whether the store answers again.
-struct Trial<'c>(&'c Circuit);
-
-impl Drop for Trial<'_> {
-    fn drop(&mut self) {
-        self.0.abandoned(Instant::now());
     }
 }
 

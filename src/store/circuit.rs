@@ -1,28 +1,27 @@
-//! A breaker for a store that is reached over a network: one that does not answer, although it was given its time, is not
-//! asked again for a while; then one call tries it, and the others wait for what becomes of that.
+//! A breaker for a store that is reached over a network: whoever can do without one that does not answer, although it was
+//! given its time, asks somebody else for a while; then one call tries it.
 //!
-//! A call has made its own attempts before it counts as failed here, so one is enough to open the breaker. What a store
-//! answers, even if it is a refusal, closes it.
+//! It refuses nothing by itself. Only reads that another region may answer ask it first, and those come back to a store
+//! that nobody can replace: a pause of the network must not fail in a moment what would have outlasted it. A call has
+//! made its own attempts before it counts as failed here, so one is enough to open the breaker.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// So long nothing is asked once the breaker opens; twice as long when the trial after that fails too,
+/// So long others are asked first once the breaker opens; twice as long when the trial after that fails too,
 const PAUSE_FIRST: Duration = Duration::from_secs(5);
-/// and no longer than this.
+/// and no longer than this. A trial of which nothing is heard is repeated after as long.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How a breaker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum State {
-    /// Calls are made.
+    /// It answers, as far as is known.
     #[default]
     Closed,
-    /// No call is made.
+    /// It did not answer what it was asked last.
     Open,
-    /// One call is made to see.
-    HalfOpen,
 }
 
 impl State {
@@ -31,19 +30,25 @@ impl State {
         match self {
             State::Closed => "closed",
             State::Open => "open",
-            State::HalfOpen => "half-open",
         }
     }
 }
 
+/// What is known of a store that did not answer.
+#[derive(Debug)]
+struct Opened {
+    until: Instant,
+    pause: Duration,
+    /// Whether a call is under way to see.
+    tried: bool,
+    /// Whether nothing at all came from it.
+    silent: bool,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
-    state: State,
-    /// While it is open: until when.
-    until: Option<Instant>,
-    pause: Duration,
-    opened: u64,
-    why: String,
+    opened: Option<Opened>,
+    times: u64,
 }
 
 /// The breaker.
@@ -55,57 +60,45 @@ impl Circuit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a call may be made now; if not, why.
-    pub(super) fn admit(&self, now: Instant) -> Result<(), String> {
-        let mut inner = self.lock();
-        match (inner.state, inner.until) {
-            (State::Closed, _) => Ok(()),
-            (State::Open, Some(until)) if now >= until => {
-                inner.state = State::HalfOpen;
-                Ok(())
+    /// Whether somebody who could ask elsewhere should ask here now. Once a pause is over, that is true for one.
+    pub(super) fn worth_asking(&self, now: Instant) -> bool {
+        match &mut self.lock().opened {
+            None => true,
+            Some(opened) if now >= opened.until => {
+                (opened.until, opened.tried) = (now + PAUSE_MAX, true);
+                true
             }
-            _ => Err(format!("it is not asked, because it did not answer before: {}", inner.why)),
+            Some(_) => false,
         }
-    }
-
-    /// Whether calls that are under way should go on trying.
-    pub(super) fn gave_up(&self) -> bool {
-        self.lock().state == State::Open
     }
 
     /// The store answered.
     pub(super) fn answered(&self) {
-        let mut inner = self.lock();
-        if inner.state != State::Closed {
-            *inner = Inner { opened: inner.opened, ..Inner::default() };
-        }
+        self.lock().opened = None;
     }
 
-    /// The store did not answer within the time that it was given.
-    pub(super) fn failed(&self, now: Instant, why: &str) {
+    /// A call came to nothing within the time that the store was given. `silent`: nothing came at all.
+    pub(super) fn failed(&self, now: Instant, silent: bool) {
         let mut inner = self.lock();
-        inner.pause = match inner.state {
-            State::Closed => PAUSE_FIRST,
+        let pause = match &inner.opened {
+            None => PAUSE_FIRST,
+            Some(opened) if opened.tried => (opened.pause * 2).min(PAUSE_MAX),
             // Another call that was under way tells nothing new.
-            State::Open => return,
-            State::HalfOpen => (inner.pause * 2).min(PAUSE_MAX),
+            Some(_) => return,
         };
-        inner.opened += u64::from(inner.state == State::Closed);
-        (inner.state, inner.until, inner.why) = (State::Open, Some(now + inner.pause), why.to_owned());
-    }
-
-    /// A trial came to no end: its caller went away.
-    pub(super) fn abandoned(&self, now: Instant) {
-        let mut inner = self.lock();
-        if inner.state == State::HalfOpen {
-            (inner.state, inner.until) = (State::Open, Some(now + inner.pause));
-        }
+        inner.times += u64::from(inner.opened.is_none());
+        inner.opened = Some(Opened { until: now + pause, pause, tried: false, silent });
     }
 
     /// How it is, and how often it opened.
     pub(super) fn read(&self) -> (State, u64) {
         let inner = self.lock();
-        (inner.state, inner.opened)
+        (if inner.opened.is_some() { State::Open } else { State::Closed }, inner.times)
+    }
+
+    /// Whether somebody who could ask elsewhere would be asked to, and whether nothing came from it when it was asked last.
+    pub(super) fn look(&self, now: Instant) -> (bool, bool) {
+        self.lock().opened.as_ref().map_or((false, false), |opened| (now < opened.until, opened.silent))
     }
 }
 
@@ -114,41 +107,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_opens_tries_and_closes() {
+    fn it_opens_is_tried_and_closes() {
         let (circuit, begin) = (Circuit::default(), Instant::now());
         let after = |seconds| begin + Duration::from_secs(seconds);
-        assert!(circuit.admit(begin).is_ok());
-        circuit.failed(begin, "nobody is there");
-        circuit.failed(after(1), "another call");
-        assert_eq!(circuit.read(), (State::Open, 1));
-        assert!(circuit.admit(after(4)).unwrap_err().contains("nobody is there"));
+        assert!(circuit.worth_asking(begin));
+        circuit.failed(begin, true);
+        circuit.failed(after(1), true);
+        assert_eq!((circuit.read(), circuit.look(after(4))), ((State::Open, 1), (true, true)));
+        assert!(!circuit.worth_asking(after(4)));
         // One call tries, and no other.
-        assert!(circuit.admit(after(5)).is_ok());
-        assert_eq!(circuit.read(), (State::HalfOpen, 1));
-        assert!(circuit.admit(after(5)).is_err() && !circuit.gave_up());
-        circuit.failed(after(6), "still");
-        assert!(circuit.admit(after(15)).is_err());
-        assert!(circuit.admit(after(16)).is_ok());
-        // Whose caller goes away has tried nothing.
-        circuit.abandoned(after(17));
-        assert!(circuit.admit(after(26)).is_err());
-        assert!(circuit.admit(after(27)).is_ok());
+        assert_eq!(circuit.look(after(5)), (false, true));
+        assert!(circuit.worth_asking(after(5)) && !circuit.worth_asking(after(5)));
+        circuit.failed(after(6), false);
+        assert!(!circuit.worth_asking(after(15)));
+        assert_eq!(circuit.look(after(15)), (true, false));
+        // Of this trial nothing is heard.
+        assert!(circuit.worth_asking(after(16)));
+        assert!(!circuit.worth_asking(after(75)) && circuit.worth_asking(after(76)));
         circuit.answered();
-        assert_eq!(circuit.read(), (State::Closed, 1));
-        assert!(circuit.admit(after(28)).is_ok());
-        circuit.failed(after(30), "again");
+        assert_eq!((circuit.read(), circuit.look(after(76))), ((State::Closed, 1), (false, false)));
+        assert!(circuit.worth_asking(after(77)) && circuit.worth_asking(after(77)));
+        circuit.failed(after(80), true);
         assert_eq!(circuit.read(), (State::Open, 2));
-        assert!(circuit.admit(after(35)).is_ok());
+        assert!(circuit.worth_asking(after(85)));
     }
 
     #[test]
-    fn it_is_asked_at_least_every_minute() {
+    fn it_is_tried_at_least_every_minute() {
         let (circuit, mut now) = (Circuit::default(), Instant::now());
-        circuit.failed(now, "x");
+        circuit.failed(now, true);
         for _ in 0..20 {
             now += PAUSE_MAX;
-            assert!(circuit.admit(now).is_ok());
-            circuit.failed(now, "x");
+            assert!(circuit.worth_asking(now));
+            circuit.failed(now, true);
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::circuit::{Circuit, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 
 /// The kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,16 @@ impl std::ops::AddAssign for Requests {
 pub struct Meter(pub(super) Arc<Counts>);
 
 impl Meter {
+    /// Whether somebody who could ask another region should ask this one now; once it was away for a while, one is told to.
+    pub fn worth_asking(&self) -> bool {
+        self.0.circuit.worth_asking(Instant::now())
+    }
+
+    /// Whether another region should be asked first, and whether nothing at all came from this one when it was asked last.
+    pub fn is_away(&self) -> (bool, bool) {
+        self.0.circuit.look(Instant::now())
+    }
+
     /// Requests so far.
     pub fn read(&self) -> Requests {
         self.0.read()

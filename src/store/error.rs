@@ -32,8 +32,6 @@ pub enum StoreErrorKind {
     Unreachable,
     /// It did not answer in time.
     TimedOut,
-    /// It is not asked, because it did not answer before.
-    NotAsked,
     /// Anything else; may work later.
     Failed,
 }
@@ -50,7 +48,7 @@ impl StoreErrorKind {
             Self::Unfit => (Kind::Config, None),
             Self::Full => (Kind::Full, Some("free or add space there, then run again: stored work is kept")),
             Self::TooLong | Self::Short | Self::NoFile => (Kind::Damage, None),
-            Self::Throttled | Self::Unreachable | Self::TimedOut | Self::NotAsked | Self::Failed => (Kind::Retry, None),
+            Self::Throttled | Self::Unreachable | Self::TimedOut | Self::Failed => (Kind::Retry, None),
         }
     }
 }

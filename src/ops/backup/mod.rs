@@ -217,7 +217,7 @@ pub fn run_begun(
     // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
-    repo.regions.hurry(repo.copies_min);
+    let _hurry = repo.regions.hurry(repo.copies_min);
     let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
         Some(begun) => begun.walk?,
         None => begin(&paths, &options)?,

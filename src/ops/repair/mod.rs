@@ -14,7 +14,6 @@ pub use judge::Judge;
 
 use super::catch_up::{self, CaughtUp};
 use super::complete::{self, Known};
-use super::gather::gather;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
 use super::verify::parallel;
@@ -26,6 +25,7 @@ use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::snapshot::Manifest;
 use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
+use crate::repo::gather::gather;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::store::{Key, Prefix, Put, Replaced};

@@ -2,7 +2,7 @@
 //! anywhere. A bad copy is recorded, and another region's is taken.
 
 use crate::base::{Cancel, Progress};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::run::Run;
 use crate::format::{FormatError, pack, signed};
@@ -180,16 +180,16 @@ impl<'c> Copier<'c> {
             let read = self.side_by_side(some, |job| {
                 self.means.cancel.check()?;
                 let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
-                let read = if missing.is_empty() || from.is_empty() { None } else { self.fetch(job, from) };
-                Ok(read)
+                let wanted = !missing.is_empty() && !from.is_empty();
+                Ok(wanted.then(|| self.fetch(job, from)))
             })?;
             for (job, read) in some.iter().zip(read) {
                 self.means.cancel.check()?;
-                let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
-                stands.push(match (missing.is_empty() || from.is_empty(), read) {
-                    (true, _) => Stands { at: job.from, spoiled: false },
-                    (false, Some(bytes)) => Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false },
-                    (false, None) => Stands { at: job.from, spoiled: self.repo.usable().covers(job.from) },
+                let missing = self.missing(job);
+                stands.push(match read.filter(|_| !missing.is_empty()) {
+                    None => Stands { at: job.from, spoiled: false },
+                    Some(Ok(bytes)) => Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false },
+                    Some(Err(e)) => Stands { at: job.from, spoiled: self.is_spoiled(job, &e) },
                 });
             }
             rest = more;
@@ -208,28 +208,28 @@ impl<'c> Copier<'c> {
         if missing.is_empty() || from.is_empty() {
             return Ok(Stands { at: job.from, spoiled: false });
         }
-        let done = self.budget.within(job.size, || self.carry(job, from, missing));
-        // One that failed meanwhile may have had a good one.
-        let spoiled = done.is_none() && self.repo.usable().covers(job.from);
-        Ok(Stands { at: job.from.or(done.unwrap_or_default()), spoiled })
+        self.budget.within(job.size, || match self.fetch(job, from) {
+            Ok(bytes) => Ok(Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false }),
+            Err(e) => Ok(Stands { at: job.from, spoiled: self.is_spoiled(job, &e) }),
+        })
     }
 
-    /// Reads a good copy and writes it; returns where it was taken. `None`: there is no good copy.
-    fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Option<RegionSet> {
-        let bytes = self.fetch(job, from)?;
-        Some(self.put(job, missing, &bytes))
+    /// Whether an object counts as lost that could not be read: one that failed meanwhile, or did not answer, may have had
+    /// a good one.
+    fn is_spoiled(&self, job: &Job, e: &Error) -> bool {
+        e.kind() != Kind::Retry && self.repo.usable().covers(job.from)
     }
 
     /// A good copy, from the cheapest region that has one: a folder before a bucket, and of several the one that has
     /// answered sooner so far.
-    fn fetch(&self, job: &Job, from: RegionSet) -> Option<Bytes> {
+    fn fetch(&self, job: &Job, from: RegionSet) -> Result<Bytes> {
         let (regions, key) = (&self.repo.regions, &job.key);
         let mut order: Vec<usize> = from.iter().collect();
         order.sort_by_cached_key(|ix| regions.cost(*ix));
         let fetch = |ix| regions.get_timed(ix, key, OBJECT_BYTES_MAX as u64);
         let check = |bytes: Bytes| self.check(key, &bytes).map(|()| bytes);
         // What no region has intact was recorded by the read.
-        regions.read_among(order, key, fetch, check).ok()
+        regions.read_among(order, key, fetch, check)
     }
 
     /// Writes it into these regions at once; returns where it was taken.

@@ -1,12 +1,11 @@
 //! Do the snapshots resolve: every tree, through the index, and what of it is nowhere intact.
 
-use super::super::gather::gather;
 use super::VerifyReport;
 use crate::base::{Cancel, ChunkId, PackName};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
-use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::tree::{Entry, EntryType};
+use crate::repo::gather::from_regions;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
@@ -117,14 +116,7 @@ fn gone_everywhere(reader: &Reader) -> HashSet<PackName> {
     let regions = reader.repo.usable().count();
     let gone = |name: &PackName| bad.get(Key::Pack(*name).path().as_str()).is_some_and(|at| at.len() >= regions);
     // Copies that are damaged at different places still have everything.
-    reader.index.packs().into_keys().filter(|name| gone(name) && pieces(reader, name).is_none()).collect()
-}
-
-/// A pack from the pieces that are good in some region.
-fn pieces(reader: &Reader, name: &PackName) -> Option<Vec<u8>> {
-    let read = |ix| reader.repo.regions.get(ix, &Key::Pack(*name), OBJECT_BYTES_MAX as u64).ok();
-    let copies: Vec<_> = reader.repo.usable().iter().filter_map(read).collect();
-    gather(&reader.repo, name, &copies).map(|(whole, _)| whole)
+    reader.index.packs().into_keys().filter(|name| gone(name) && from_regions(&reader.repo, name).is_none()).collect()
 }
 
 /// Whether a chunk is named by the index and not only in packs known to be gone.

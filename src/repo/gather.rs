@@ -2,17 +2,38 @@
 //!
 //! A pack is a header and records one behind the other, each sealed with its number. So its pieces can be told good or bad
 //! one by one, whichever copy they come from; the few bytes at the end that are not sealed follow from them. What comes
-//! out is the pack if its hash is the name, and nothing otherwise.
+//! out is the pack if its hash is the name, and nothing otherwise. Memory: every copy and what is made of them.
 
 use crate::base::PackName;
-use crate::format::envelope::{HEADER_BYTES, OBJECT_BYTES_MAX, ObjectKeys, RECORDS_MAX, RecordKind};
-use crate::format::pack;
-use crate::repo::Repo;
-use crate::repo::reader::keys_of;
+use super::Repo;
+use crate::format::envelope::{HEADER_BYTES, Header, Kind as ObjectKind, OBJECT_BYTES_MAX, ObjectKeys, RECORDS_MAX, RecordKind};
+use crate::format::{FormatError, pack};
+use crate::store::Key;
 use bytes::Bytes;
 
 /// Bytes of the header before the commitment.
 const PLAIN_HEADER_BYTES: usize = 80;
+
+/// Keys of the pack that `bytes` begin.
+///
+/// # Errors
+/// Not a pack of ours, or another key.
+pub fn keys_of(repo: &Repo, bytes: &[u8]) -> std::result::Result<ObjectKeys, FormatError> {
+    let (header, commitment) = Header::parse(bytes, &repo.id)?;
+    if !matches!(header.kind, ObjectKind::Data | ObjectKind::Tree) {
+        return Err(FormatError::Malformed("pack", "kind"));
+    }
+    let secret =
+        repo.ring().class_secret(header.domain, header.key_epoch, header.kind.class()).ok_or(FormatError::WrongKey)?;
+    ObjectKeys::open(&header, &commitment, &secret)
+}
+
+/// A pack that no usable region has whole, from the pieces that are good in any of them.
+pub fn from_regions(repo: &Repo, name: &PackName) -> Option<Vec<u8>> {
+    let read = |ix| repo.regions.get(ix, &Key::Pack(*name), OBJECT_BYTES_MAX as u64).ok();
+    let copies: Vec<Bytes> = repo.usable().iter().filter_map(read).collect();
+    gather(repo, name, &copies).map(|(whole, _)| whole)
+}
 
 /// The pack, and which of the copies gave something to it.
 pub fn gather(repo: &Repo, name: &PackName, copies: &[Bytes]) -> Option<(Vec<u8>, Vec<bool>)> {
