@@ -271,7 +271,8 @@ fn fetch<'l>(regions: &Regions, lists: &'l Lists, cache: Option<&Cache>) -> Fetc
         Some((ix, line))
     });
     let all: Vec<(usize, &'l Listed)> = within.collect();
-    let id = |ix: usize| regions.region(ix).id;
+    // A folder answers as soon as any file here.
+    let id = |ix: usize| regions.region(ix).id.filter(|_| regions.region(ix).bucket);
     let mut fetched = Fetched::new();
     let mut wanted = Vec::new();
     for (ix, line) in &all {
@@ -281,7 +282,7 @@ fn fetch<'l>(regions: &Regions, lists: &'l Lists, cache: Option<&Cache>) -> Fetc
         }
     }
     let read = regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
-    let new = read.iter().any(Result::is_ok);
+    let new = wanted.iter().zip(&read).any(|((ix, _), read)| id(*ix).is_some() && read.is_ok());
     fetched.extend(wanted.into_iter().zip(read));
     if let Some(cache) = cache.filter(|_| new) {
         let line = |(ix, line): &(usize, &'l Listed)| {

@@ -12,7 +12,7 @@ use crate::base::{ChunkId, PackName};
 use crate::chunk::{Codec, Coder, IdKey};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
-use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
+use crate::format::envelope::{HEADER_BYTES, ObjectKeys, RecordKind};
 use crate::format::pack;
 use crate::region::{self, RegionSet, lock};
 use crate::store::Key;

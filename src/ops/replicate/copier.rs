@@ -116,11 +116,11 @@ impl<'c> Copier<'c> {
     /// # Errors
     /// Interrupted.
     pub(super) fn copy(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
-        self.expect(jobs);
+        self.add_expected(jobs);
         self.side_by_side(jobs, |job| self.one(job))
     }
 
-    fn expect(&self, jobs: &[Job]) {
+    fn add_expected(&self, jobs: &[Job]) {
         if let Some(progress) = self.means.progress {
             let bytes = |job: &Job| job.size.saturating_mul(self.missing(job).count() as u64);
             progress.bytes_expected.add(jobs.iter().map(bytes).fold(0, u64::saturating_add));
@@ -167,7 +167,7 @@ impl<'c> Copier<'c> {
     /// # Errors
     /// Interrupted.
     pub(super) fn in_order(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
-        self.expect(jobs);
+        self.add_expected(jobs);
         let mut stands = Vec::with_capacity(jobs.len());
         let mut rest = jobs;
         while !rest.is_empty() {

@@ -136,7 +136,7 @@ impl Loading<'_> {
         let missing =
             listing.iter().filter(|(name, _)| !self.taken.contains(*name) && !self.unreadable.contains(*name));
         let missing: Vec<_> = missing.map(|(name, holders)| (*name, holders.all(), holders.size())).collect();
-        self.source.expect(&missing);
+        self.source.prepare(&missing);
         for (name, holders) in listing {
             if self.taken.contains(name) || self.unreadable.contains(name) {
                 continue;

@@ -49,7 +49,7 @@ pub struct Content {
 /// Where segments come from.
 pub trait Source: Send + Sync {
     /// These will be asked for, in this order.
-    fn expect(&self, _wanted: &[(SegmentName, RegionSet, u64)]) {}
+    fn prepare(&self, _wanted: &[(SegmentName, RegionSet, u64)]) {}
     /// Reads a segment from one of these regions; `None` if none of them has it intact, which is then recorded.
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content>;
     /// Whether segments of this writer count.
@@ -166,7 +166,7 @@ impl Regional {
 }
 
 impl Source for Regional {
-    fn expect(&self, wanted: &[(SegmentName, RegionSet, u64)]) {
+    fn prepare(&self, wanted: &[(SegmentName, RegionSet, u64)]) {
         let wanted = wanted.iter().map(|(name, at, size)| (Key::Index(*name), *at, *size));
         *lock(&self.ahead) = Ahead::of(&self.repo.regions, wanted);
     }

@@ -235,8 +235,9 @@ impl View {
 
     /// Takes note of a snapshot that was made just now: its next reader, mostly the next run, need not ask for it.
     pub fn remember(repo: &Repo, made: &Committed) {
-        let mut recall = Recall::read(repo);
-        if let Some((writer, _)) = repo.ring.signer() {
+        let far = repo.usable().iter().any(|ix| repo.regions.region(ix).bucket);
+        if let Some((writer, _)) = repo.ring.signer().filter(|_| far) {
+            let mut recall = Recall::read(repo);
             recall.keep_made(repo, made, writer);
             recall.write(repo, |_| false);
         }
