@@ -232,3 +232,31 @@ fn a_policy_repairs_what_its_check_finds() {
     let read = |region: &str| std::fs::read(bench.region(region).join(&pack)).unwrap();
     assert!(read("a") == read("b"));
 }
+
+#[test]
+fn a_restore_mends_what_it_meets() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    fill(&source, 1, 12, 90_000);
+    let sid = bench.ok(&["backup", text(&source)])["snapshot"].as_str().unwrap().to_owned();
+    let pack = largest_pack(&bench);
+    let read = |region: &str| std::fs::read(bench.region(region).join(&pack)).unwrap();
+    let good = read("a");
+    flip(&bench, "a", &pack, &[50]);
+    let bad = read("a");
+    // Only where it is asked for.
+    let value = bench.ok(&["restore", &sid, "--target", "names-it"]);
+    assert!(value["findings"][0].as_str().unwrap().contains(&pack) && value.get("repair").is_none(), "{value:#}");
+    assert!(read("a") == bad);
+    let value = bench.ok(&["restore", &sid, "--target", "mends-it", "--repair"]);
+    assert_eq!((&value["repair"]["put_back"], &value["repair"]["left"]), (&1.into(), &0.into()), "{value:#}");
+    assert!(read("a") == good && read("b") == good);
+    let kept = bench.objects("a").into_iter().filter(|object| object.starts_with("quarantine/"));
+    assert!(kept.map(|object| std::fs::read(bench.region("a").join(object)).unwrap()).any(|bytes| bytes == bad));
+    crate::harness::assert_same(&source, &bench.path("mends-it"));
+    assert_eq!(bench.ok(&["verify", "--level", "content"])["findings"], serde_json::json!([]));
+    // What no region has is not made up, and the restore says what it lacks.
+    ["a", "b"].iter().for_each(|region| flip(&bench, region, &pack, &[50]));
+    let (code, value) = bench.json(&["restore", &sid, "--target", "partly", "--repair"]);
+    assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (3, &0.into(), &2.into()), "{value:#}");
+}
