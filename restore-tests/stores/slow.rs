@@ -11,7 +11,7 @@ use holdfast::base::Place;
 use holdfast::error::Kind;
 use holdfast::region::{Address, RegionSet, Regions};
 use holdfast::store::{Key, State};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
@@ -39,7 +39,7 @@ fn a_region_that_is_slow_is_left_behind_and_brought_up_later() {
     // Where it is needed it is waited for.
     proxy.delay(Duration::from_millis(100), Duration::from_millis(100));
     let (code, value) = world.run(&["a", "b"], &["--copies-min", "2", "backup", source]);
-    assert_eq!(code, 0, "{value:#}");
+    assert_eq!((code, &value["behind"]), (4, &json!([{"region": "c", "why": value["behind"][0]["why"]}])), "{value:#}");
     proxy.delay(Duration::ZERO, Duration::ZERO);
     world.restores(&["b"], "from-b");
     world.ok(&["b"], &["verify", "--level", "content"]);

@@ -71,6 +71,8 @@ pub struct Places {
     pub addresses: Vec<Address>,
     pub copies_min: usize,
     pub pin: Option<crate::base::RepoId>,
+    /// Of regions that are to be read before or after others.
+    pub priorities: BTreeMap<String, i32>,
 }
 
 impl Context {
@@ -146,10 +148,12 @@ impl Context {
     /// The regions of a repository, where so many copies are asked for.
     pub fn places_of(&self, repository: &Repository, copies_min: u32) -> Places {
         let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), place: spec.place.clone() };
+        let priority = |spec: &RegionSpec| (spec.name.as_str().to_owned(), spec.priority);
         Places {
             addresses: repository.regions().iter().map(address).collect(),
             copies_min: copies_min as usize,
             pin: repository.repository_id(),
+            priorities: repository.regions().iter().map(priority).collect(),
         }
     }
 
@@ -217,22 +221,23 @@ impl Context {
         let (places, secret) = (self.places()?, self.secret()?);
         let state = self.state().ok();
         let opening = Opening { state: state.as_deref(), ..self.opening(&places) };
-        self.opened(open::open_beside(&opening, &secret, beside)?)
+        self.opened(open::open_beside(&opening, &secret, beside)?, &places)
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
         let state = self.state().ok();
-        self.opened(open::open(&Opening { state: state.as_deref(), ..self.opening(places) }, secret)?)
+        self.opened(open::open(&Opening { state: state.as_deref(), ..self.opening(places) }, secret)?, places)
     }
 
     /// The same with a secret that is used again and again.
     pub fn open_held(&self, places: &Places, held: &Held) -> Result<Arc<Repo>> {
         let state = self.state().ok();
-        self.opened(open::open_held(&Opening { state: state.as_deref(), ..self.opening(places) }, held)?)
+        self.opened(open::open_held(&Opening { state: state.as_deref(), ..self.opening(places) }, held)?, places)
     }
 
-    fn opened(&self, repo: Repo) -> Result<Arc<Repo>> {
+    fn opened(&self, repo: Repo, places: &Places) -> Result<Arc<Repo>> {
         self.meter(repo.regions.meters());
+        repo.regions.prefer(|name| places.priorities.get(name).copied());
         let repo = Arc::new(repo);
         if !self.global.quiet {
             for (region, e) in repo.regions.failures() {

@@ -15,6 +15,7 @@ use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
 use crate::ops::repair::{self, Judge, Repair, RepairReport};
 use crate::ops::verify::{self, Level, VerifyReport, Wish};
+use crate::policy::Rate;
 use crate::repo::open;
 use crate::store::Key;
 use serde_json::json;
@@ -37,7 +38,8 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     };
     let progress = Arc::new(Progress::default());
     let places = context.places()?;
-    let wish = Wish::all(level, context.workers());
+    let rate = args.limit_download.as_ref().map(Rate::bytes);
+    let wish = Wish { rate, ..Wish::all(level, context.workers()) };
     let opening = Closing { how: Some(level.name().into()), ..Closing::default() };
     let end = |checked: &Checked, closing: Closing| {
         let closing = closing.verify(&checked.report);

@@ -17,7 +17,8 @@ pub fn regions(repo: &Repo, view: &View, ledger: &Ledger) -> Vec<String> {
     let mut gone: BTreeMap<usize, Vec<SessionId>> = BTreeMap::new();
     for line in known.into_iter().flatten() {
         // What cannot be read is damaged, and said to be so.
-        if view.forgotten.contains(&line.sid) || view.ended.contains(&line.sid) || view.damaged.contains_key(&line.sid) {
+        if view.forgotten.contains(&line.sid) || view.ended.contains(&line.sid) || view.damaged.contains_key(&line.sid)
+        {
             continue;
         }
         let shown = view.snapshots.get(&line.sid).map(|snapshot| snapshot.regions).unwrap_or_default();

@@ -241,7 +241,9 @@ impl Regions {
     /// Missing, too long, or the store failed.
     pub fn get(&self, ix: usize, key: &Key, len_max: u64) -> Result<Bytes> {
         let store = self.store(ix)?;
-        self.handle.block_on(store.get(key, len_max)).map_err(|e| e.lift().at(self.label(ix)))
+        let bytes = self.handle.block_on(store.get(key, len_max)).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// A range of one object of one region, unchecked.
@@ -249,7 +251,9 @@ impl Regions {
     /// # Errors
     /// Missing, shorter, or the store failed.
     pub fn get_range(&self, ix: usize, key: &Key, offset: u64, len: u64) -> Result<Bytes> {
-        self.handle.block_on(self.fetch(ix, key, &(offset..offset.saturating_add(len))))
+        let bytes = self.handle.block_on(self.fetch(ix, key, &(offset..offset.saturating_add(len))))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// As [`Regions::get`], into a buffer that keeps its memory for the next read.
@@ -258,7 +262,10 @@ impl Regions {
     /// As for [`Regions::get`].
     pub fn get_into<'b>(&self, ix: usize, key: &Key, len_max: u64, buffer: &'b mut Vec<u8>) -> Result<&'b mut [u8]> {
         let store = self.store(ix)?;
-        self.handle.block_on(store.get_into(key, len_max, buffer)).map_err(|e| e.lift().at(self.label(ix)))
+        let read = store.get_into(key, len_max, buffer);
+        let bytes = self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// As [`Regions::get_range`], into a buffer that keeps its memory for the next read.
@@ -275,7 +282,9 @@ impl Regions {
         let store = self.store(ix)?;
         let len = range.end.saturating_sub(range.start);
         let read = store.get_range_into(key, range.start, len, buffer);
-        self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))
+        let bytes = self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is

@@ -6,6 +6,7 @@
 //! first is taken; what comes is the reader's to check in any case. Second requests are few: they cost money.
 
 use super::{Regions, lock};
+use crate::base::Pace;
 use crate::error::{Error, Kind, Result};
 use crate::store::{Key, Meter};
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use futures_util::future::try_join_all;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -40,6 +41,8 @@ pub(super) struct Answers {
     last: Mutex<Vec<u64>>,
     count: AtomicU64,
     priority: AtomicI32,
+    /// No faster than this, on average.
+    pace: Mutex<Option<Arc<Pace>>>,
 }
 
 impl Answers {
@@ -93,6 +96,19 @@ impl Regions {
     pub fn prefer(&self, priority: impl Fn(&str) -> Option<i32>) {
         for region in &self.all {
             region.answers.priority.store(priority(&region.name).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+
+    /// From now on reads from each region keep to a pace of its own, on average: what is asked for at once comes at once.
+    pub fn read_slowly(&self, pace: impl Fn() -> Option<Pace>) {
+        self.all.iter().for_each(|region| *lock(&region.answers.pace) = pace().map(Arc::new));
+    }
+
+    /// Waits until so many bytes that were read may have been.
+    pub(super) fn slowed(&self, ix: usize, bytes: usize) {
+        let pace = self.all.get(ix).and_then(|region| lock(&region.answers.pace).clone());
+        if let Some(pace) = pace {
+            pace.book(bytes as u64).wait();
         }
     }
 
@@ -160,6 +176,7 @@ impl Regions {
         }
         let (ix, read) = self.racing((first, second), key, |ix| self.fetch(ix, key, &range));
         let copied = read.map(|bytes| {
+            self.slowed(ix, bytes.len());
             buffer.clear();
             buffer.extend_from_slice(&bytes);
             &mut buffer[..]
@@ -176,7 +193,9 @@ impl Regions {
     ) -> Option<(usize, Result<Vec<Bytes>>)> {
         let both = self.first_two(order)?;
         let all = |ix| try_join_all(ranges.iter().map(move |range| self.fetch(ix, key, range)));
-        Some(self.racing(both, key, all))
+        let (ix, read) = self.racing(both, key, all);
+        self.slowed(ix, read.iter().flatten().map(Bytes::len).sum());
+        Some((ix, read))
     }
 
     /// The region to ask, and the one after it.

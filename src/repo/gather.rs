@@ -4,9 +4,11 @@
 //! one by one, whichever copy they come from; the few bytes at the end that are not sealed follow from them. What comes
 //! out is the pack if its hash is the name, and nothing otherwise. Memory: every copy and what is made of them.
 
-use crate::base::PackName;
 use super::Repo;
-use crate::format::envelope::{HEADER_BYTES, Header, Kind as ObjectKind, OBJECT_BYTES_MAX, ObjectKeys, RECORDS_MAX, RecordKind};
+use crate::base::PackName;
+use crate::format::envelope::{
+    HEADER_BYTES, Header, Kind as ObjectKind, OBJECT_BYTES_MAX, ObjectKeys, RECORDS_MAX, RecordKind,
+};
 use crate::format::{FormatError, pack};
 use crate::store::Key;
 use bytes::Bytes;

@@ -202,13 +202,13 @@ impl Reader {
         // Who did not answer may have it whole.
         match (read, first.filter(|e| e.kind() == Kind::Retry)) {
             (Err(_), Some(e)) => Err(e),
-            (Err(e), None) if e.kind() != Kind::Retry => self.from_pieces(at, &mut open).ok_or(e),
+            (Err(e), None) if e.kind() != Kind::Retry => self.in_pieces(at, &mut open).ok_or(e),
             (read, _) => read,
         }
     }
 
     /// A record of a pack of which every region that has it has lost something.
-    fn from_pieces<T>(
+    fn in_pieces<T>(
         &self,
         at: &Located,
         open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
@@ -271,12 +271,10 @@ impl Reader {
     /// A record, and the header of its pack where that is not known, from the first region or a quicker one.
     fn first_of(&self, order: &[usize], at: &Located) -> Option<(usize, Result<Vec<Bytes>>)> {
         let begin = u64::from(at.place.offset);
-        let mut ranges = vec![begin..begin + u64::from(at.place.record_len)];
-        let first = order.first().copied()?;
-        if lock(&self.keys).get(&(at.pack.name, first)).is_none() {
-            ranges.push(0..HEADER_BYTES as u64);
-        }
-        self.repo.regions.get_ranges_from(order, &Key::Pack(at.pack.name), &ranges)
+        let ranges = [begin..begin + u64::from(at.place.record_len), 0..HEADER_BYTES as u64];
+        let known = lock(&self.keys).get(&(at.pack.name, order.first().copied()?)).is_some();
+        let ranges = if known { &ranges[..1] } else { &ranges[..] };
+        self.repo.regions.get_ranges_from(order, &Key::Pack(at.pack.name), ranges)
     }
 
     /// Opens what one region gave; what is wrong with it is recorded.

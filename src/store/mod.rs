@@ -21,8 +21,8 @@ mod settings;
 mod verdict;
 mod wire;
 
-pub use circuit::State;
 pub use ask::{Lock, Versioning};
+pub use circuit::State;
 pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
 pub use examine::{Creates, Deletion, Examination, Examined, Rate, Tried};

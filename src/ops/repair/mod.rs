@@ -216,10 +216,7 @@ pub fn after(
     workers: usize,
     cancel: &Cancel,
 ) -> Result<RepairReport> {
-    repo.may_write()?;
-    let judge = Judge::of(repo);
-    let repair = Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel };
-    let mut report = repair.run(findings)?;
+    let mut report = mend(repo, findings, ledger, workers, cancel)?;
     report.caught_up = catch_up::run(repo, workers, cancel)?;
     let records = catch_up::records(repo, workers, cancel)?;
     report.caught_up.objects += records.objects;
@@ -227,6 +224,26 @@ pub fn after(
     // Bringing up goes by the epochs as they were when the repository was opened.
     repo.epochs_afresh();
     Ok(report)
+}
+
+/// Mends what was found in passing, and no more.
+///
+/// # Errors
+/// As [`after`].
+pub fn found(repo: &Arc<Repo>, findings: &[Finding], workers: usize, cancel: &Cancel) -> Result<RepairReport> {
+    mend(repo, findings, None, workers, cancel)
+}
+
+fn mend(
+    repo: &Arc<Repo>,
+    findings: &[Finding],
+    ledger: Option<&Ledger>,
+    workers: usize,
+    cancel: &Cancel,
+) -> Result<RepairReport> {
+    repo.may_write()?;
+    let judge = Judge::of(repo);
+    Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel }.run(findings)
 }
 
 /// Snapshots come last.
