@@ -36,6 +36,10 @@ race-quick:
 huge *args:
     scripts/huge {{args}}
 
+# Three S3 servers, of which one is killed, one slow, one rotten, one emptied: figures, in 9 GB of /dev/shm.
+regions-show *args:
+    scripts/regions-show {{args}}
+
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}

@@ -180,6 +180,25 @@ impl Fenced {
 }
 
 #[test]
+fn an_epoch_that_began_since_the_opening_is_seen_after_the_announcement() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    let (opened, other) = (opened(&bench), opened(&bench));
+    let condemned = packs(&other);
+    let (begun, _) = begin_epoch(&other, &condemned, &[]);
+    let seen: HashSet<SessionId> = View::load(&other).unwrap().ended.into_iter().collect();
+    let errand = Errand { host: "host".into(), source: "s".into(), generation: Generation(1) };
+    let session = Session::announce(&opened, errand, None).unwrap();
+    assert_eq!(session.epochs.newest(), begun);
+    assert_eq!(session.epochs.bad_packs(), condemned.into_iter().collect());
+    // The one that was announced under the epoch before was given up where whoever began this one sees it.
+    let ended = View::load(&other).unwrap().ended;
+    assert_eq!(ended.iter().filter(|sid| !seen.contains(sid)).count(), 1);
+    assert!(!ended.contains(&session.sid));
+}
+
+#[test]
 fn a_fenced_session_goes_on_under_a_new_id() {
     let fenced = Fenced::ready();
     fenced.tombstone(fenced.session.decision);

@@ -9,7 +9,9 @@ mod heal;
 mod http;
 mod locked;
 mod proxy;
+mod requests;
 mod servers;
+mod slow;
 mod strange;
 
 use conformance::Subject;

@@ -242,7 +242,7 @@ impl Year {
         let addresses = [address("a"), address("b")];
         let (env, handle) = (&self.env, self.runtime.handle());
         let key: [u8; 32] = std::fs::read(self.benches[which].path("key")).unwrap().try_into().unwrap();
-        let opening = Opening { addresses: &addresses, copies_min: 2, pin: None, env, handle };
+        let opening = Opening { addresses: &addresses, copies_min: 2, pin: None, state: None, env, handle };
         let mut repo = open(&opening, &Unlock::KeyFile(key.into()))?;
         repo.keep_index_in(&self.state);
         Ok(Arc::new(repo))

@@ -184,9 +184,11 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
     run(&bench, c, "replicate", &["replicate"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "mended", "--repair"]);
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "verify", &["verify", "--level", "ciphertext", "--repair"]);
+    run(&bench, c, "repair index", &["repair", "index"]);
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);

@@ -75,7 +75,7 @@ pub fn url(port: u16, rest: &str) -> String {
     format!("s3://{rest}{}endpoint=http://127.0.0.1:{port}", if rest.contains('?') { "&" } else { "?" })
 }
 
-const ALL: [&str; 3] = ["a", "b", "c"];
+pub const ALL: [&str; 3] = ["a", "b", "c"];
 
 #[test]
 fn three_regions_of_which_one_dies_in_the_middle() {
@@ -100,7 +100,7 @@ fn three_regions_of_which_one_dies_in_the_middle() {
     ALL.iter().for_each(|region| world.restores(&[region], &format!("from-{region}")));
 
     fill(&world.source, 2, 40, 2_000_000);
-    proxy.kill_after("packs/", 1);
+    proxy.kill_after("PUT", "packs/", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", source]);
     assert_eq!((code, &value["behind"][0]["region"]), (4, &"b".into()), "{value:#}");
     assert!(requests(&value, "b", "retries") > 0, "{value:#}");

@@ -23,6 +23,7 @@ use crate::repo::init::{Leftovers, prepare};
 use crate::repo::open;
 use crate::repo::view::View;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub fn run(context: &Context, verb: &RegionVerb) -> Result<Outcome> {
@@ -165,7 +166,7 @@ fn add(context: &Context, args: &RegionAdd) -> Result<Outcome> {
 
 /// Tries the store and gives it a mark, or finds the mark of an earlier try.
 fn make(context: &Context, new: &Address, repo: &Repo, leftovers: Leftovers) -> Result<RegionId> {
-    let places = Places { addresses: vec![new.clone()], copies_min: 1, pin: None };
+    let places = Places { addresses: vec![new.clone()], copies_min: 1, pin: None, priorities: BTreeMap::new() };
     let regions = Regions::connect(&places.addresses, true, context.handle());
     context.meter(regions.meters());
     if leftovers == Leftovers::Refused {
@@ -229,7 +230,7 @@ fn read_others(
             .any(|ix| repo.regions.region(ix).name == name && repo.regions.region(ix).id == Some(who.id))
     };
     let addresses: Vec<Address> = places.addresses.iter().filter(|a| !goes(&a.name)).cloned().collect();
-    let left = Places { addresses, copies_min: 1, pin: Some(repo.id) };
+    let left = Places { addresses, copies_min: 1, pin: Some(repo.id), priorities: BTreeMap::new() };
     let marked = open::mark(&context.opening(&left))?;
     context.meter(marked.regions.meters());
     let wish = Wish::all(Level::Ciphertext, context.workers());
@@ -250,7 +251,8 @@ fn each_alone(context: &Context, left: &Places, (repo, held): (&Repo, &Held), wh
         repo.epochs().members().iter().any(|member| Some(member.id) == id)
     };
     for address in left.addresses.iter().filter(|address| stays(&address.name)) {
-        let place = Places { addresses: vec![address.clone()], copies_min: 1, pin: Some(repo.id) };
+        let place =
+            Places { addresses: vec![address.clone()], copies_min: 1, pin: Some(repo.id), priorities: BTreeMap::new() };
         let why = |e: &dyn std::fmt::Display| membership::only_good_copy(who, &format!("region {}: {e}", address.name));
         let alone = context.open_held(&place, held).map_err(|e| why(&e))?;
         let shown = View::load(&alone).map_err(|e| why(&e))?;

@@ -13,6 +13,7 @@ use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::record::{Closed, Closing, Opening};
+use crate::ops::repair::{self, RepairReport};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
 use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
@@ -358,18 +359,38 @@ impl Work<'_> {
         let (verified, closed) = self.recorded(
             Recorded::Verify,
             closing,
-            || verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel),
-            |report, closing| (closing.verify(report), report.exit()),
+            || {
+                let mut report = verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel)?;
+                let repaired = self.repaired(&mut report, wish.workers)?;
+                Ok((report, repaired))
+            },
+            |(report, repaired), closing| {
+                (repaired.iter().fold(closing.verify(report), Closing::repair), report.exit())
+            },
         );
         for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
             self.say(&format!("region {region} has no record of this run: {why}"));
         }
-        let verified = verified?;
+        let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        if let Some(done) = &repaired {
+            let (put_back, left, brought) = (done.put_back(), done.left(), done.caught_up.objects);
+            self.say(&format!("repair: {put_back} put back, {left} left as they were, {brought} brought up"));
+        }
         for (title, lines) in [("BROKEN", &verified.broken), ("LOST", &verified.lost), ("BEHIND", &verified.behind)] {
             lines.iter().for_each(|line| self.say(&format!("{title}: {line}")));
         }
         Ok(verified)
+    }
+
+    /// Mends what the check found, where the policy says so.
+    fn repaired(&self, report: &mut VerifyReport, workers: usize) -> Result<Option<RepairReport>> {
+        if !self.policy.verify().is_some_and(|spec| spec.repair) {
+            return Ok(None);
+        }
+        let done = repair::after(self.repo, &report.findings, Some(self.ledger), workers, self.around.cancel)?;
+        verify::behind_still(self.repo, report)?;
+        Ok(Some(done))
     }
 
     /// What the policy wants checked. What it does not say is presence, of everything.

@@ -15,6 +15,8 @@ pub struct RegionSpec {
     /// Where it is. Relative paths of the command line stay relative to the working directory, those of a
     /// file are relative to the file's own folder.
     pub place: Place,
+    /// Which is read first: the smaller, the sooner.
+    pub priority: i32,
 }
 
 impl RegionSpec {
@@ -27,7 +29,7 @@ impl RegionSpec {
             let e = Error::new(Kind::Config, format!("{} names no region", quoted(text)));
             return Err(e.advise("write NAME=URL, like `eu-west=/mnt/backup`"));
         };
-        Ok(RegionSpec { name: Name::parse("region", name)?, place: place(url, Path::new(""))? })
+        Ok(RegionSpec { name: Name::parse("region", name)?, place: place(url, Path::new(""))?, priority: 0 })
     }
 }
 

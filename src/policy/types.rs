@@ -59,6 +59,10 @@ pub struct RegionEntry {
     pub name: String,
     /// A folder (absolute, relative to the file, or a `file` URL), or `s3://`, `gs://` or `az://bucket/prefix`.
     pub url: String,
+    /// Which region is read first: the smaller the number, the sooner. Default: 0, and of equals the one that is quicker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<i32>,
 }
 
 /// Copies that make a run a success.
@@ -274,6 +278,9 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = RATE))]
     pub rate: Option<String>,
+    /// Whether what is damaged or missing in one region is put back from another. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<bool>,
 }
 
 /// How deep a check looks.

@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn begun(name: u8, number: u32, members: &str, by_owner: bool) -> Begun {
-        let member = |letter: u8| Member { id: region(letter), name: String::new() };
+        let member = |letter: u8| Member { id: region(letter), name: String::new(), weak: None };
         let begin = EpochBegin {
             fresh: Fresh { config: ConfigNo(1), digest: Digest::ZERO, epoch: Epoch(1) },
             number: Epoch(number),

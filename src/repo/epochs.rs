@@ -2,8 +2,9 @@
 //!
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
-use super::SMALL_OBJECT_BYTES_MAX;
 use super::branches::{Begun, Branches, Done};
+use super::epochs_known::Fetched;
+use super::index::cache::Cache;
 use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
@@ -11,7 +12,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, EpochEnd, Member, Root, pack_list};
 use crate::format::ring::{Trust, role};
 use crate::format::signed::Opened;
-use crate::region::{Region, RegionSet, Regions};
+use crate::region::{Lists, Region, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -74,15 +75,18 @@ pub struct Epochs {
 }
 
 impl Epochs {
-    /// Reads every epoch of the regions in `among`. A region that cannot be listed is marked as failed.
-    pub fn load(regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let listed = list_all(regions, among);
+    /// Reads every epoch that the regions list; what this machine has read before and is listed unchanged is not read again.
+    pub fn load(regions: &Regions, trust: Trust<'_>, lists: &Lists, cache: Option<&Cache>) -> Epochs {
+        let mut listed = keys_of(lists);
+        listed.retain(|ix, _| regions.healthy().has(*ix));
         let mut branches = Branches::default();
+        let mut fetched = Fetched::of(regions, lists, cache);
         for (ix, keys) in &listed {
-            if let Err(e) = read_region(&mut branches, regions, trust, *ix, keys) {
+            if let Err(e) = read_region(&mut branches, &mut fetched, trust, *ix, keys) {
                 regions.fail(*ix, e);
             }
         }
+        fetched.keep();
         let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
@@ -100,10 +104,10 @@ impl Epochs {
     }
 
     /// The same now: only listings are read where nothing was added.
-    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let now = list_all(regions, among);
-        let same = now.iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
-        if same { self.clone() } else { Self::load(regions, trust, among) }
+    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet, cache: Option<&Cache>) -> Epochs {
+        let lists = regions.list_all(among, Prefix::Epochs);
+        let same = keys_of(&lists).iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
+        if same { self.clone() } else { Self::load(regions, trust, &lists, cache) }
     }
 
     /// Valid objects that a region lacks and another has: where to find each, by region and key. Only of a region
@@ -274,18 +278,9 @@ impl Epochs {
     }
 }
 
-/// What each region lists under `epochs/`. A region that cannot be listed is marked as failed.
-fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
-    let mut all = BTreeMap::new();
-    for ix in among.iter() {
-        match regions.list(ix, Prefix::Epochs) {
-            Ok(listed) => {
-                all.insert(ix, listed.into_iter().map(|l| l.key).collect());
-            }
-            Err(e) => regions.fail(ix, e),
-        }
-    }
-    all
+/// What each region lists under `epochs/`.
+fn keys_of(lists: &Lists) -> BTreeMap<usize, Vec<Key>> {
+    lists.iter().map(|(ix, lines)| (*ix, lines.iter().map(|line| line.key).collect())).collect()
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {
@@ -296,13 +291,19 @@ fn number_of(key: &Key) -> Option<Epoch> {
 }
 
 /// Reads what one region shows.
-fn read_region(branches: &mut Branches, regions: &Regions, trust: Trust<'_>, ix: usize, keys: &[Key]) -> Result<()> {
+fn read_region(
+    branches: &mut Branches,
+    fetched: &mut Fetched<'_>,
+    trust: Trust<'_>,
+    ix: usize,
+    keys: &[Key],
+) -> Result<()> {
     let numbers: BTreeSet<Epoch> = keys.iter().filter_map(number_of).collect();
     // The series has no gaps: what stands behind one is not a continuation.
     for (number, _) in numbers.into_iter().zip(1u32..).take_while(|(n, expected)| n.0 == *expected) {
         let begins = keys.iter().filter(|k| matches!(k, Key::EpochBegin(n, _) if *n == number));
         let mut any = false;
-        for (key, begun) in valid(regions, ix, begins, |key, bytes| read_begin(key, bytes, trust))? {
+        for (key, begun) in valid(fetched, ix, begins, |key, bytes| read_begin(key, bytes, trust))? {
             branches.begun(ix, number, key, begun);
             any = true;
         }
@@ -310,7 +311,7 @@ fn read_region(branches: &mut Branches, regions: &Regions, trust: Trust<'_>, ix:
             break;
         }
         let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
-        for (key, done) in valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number))? {
+        for (key, done) in valid(fetched, ix, ends, |key, bytes| read_end(key, bytes, trust, number))? {
             branches.done(ix, number, key, done);
         }
     }
@@ -350,24 +351,27 @@ fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::
 
 /// Those of `keys` (in order of suffix) that pass; the others are recorded as junk.
 fn valid<'k, T>(
-    regions: &Regions,
+    fetched: &mut Fetched<'_>,
     ix: usize,
     keys: impl Iterator<Item = &'k Key>,
     check: impl Fn(&Key, &[u8]) -> std::result::Result<T, FormatError>,
 ) -> Result<Vec<(Key, T)>> {
     let mut found = Vec::new();
     for key in keys {
-        let bytes = match regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
+        let bytes = match fetched.take(ix, key) {
             Ok(bytes) => bytes,
             Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
-                regions.record(ix, &key.path(), &e);
+                fetched.regions().record(ix, &key.path(), &e);
                 continue;
             }
             Err(e) => return Err(e),
         };
         match check(key, &bytes) {
-            Ok(value) => found.push((*key, value)),
-            Err(why) => regions.record(ix, &key.path(), &why),
+            Ok(value) => {
+                fetched.verified(ix, key, bytes);
+                found.push((*key, value));
+            }
+            Err(why) => fetched.regions().record(ix, &key.path(), &why),
         }
     }
     Ok(found)

@@ -13,7 +13,7 @@ use crate::format::config::{Config, Next};
 use crate::format::ring::{EpochKey, Keyring, SlotEntry};
 use crate::format::slot::{Anchor, SlotKind};
 use crate::region::{self, RegionSet};
-use crate::store::{Key, Put};
+use crate::store::{Key, Prefix, Put};
 use bytes::Bytes;
 
 /// A slot for people.
@@ -50,7 +50,8 @@ pub fn is_listed(repo: &Repo, id: SlotId) -> bool {
 
 /// Slot objects that no longer open anything.
 pub fn removed(repo: &Repo) -> Vec<SlotId> {
-    slot_ids(&repo.regions, repo.usable()).into_keys().filter(|id| !is_listed(repo, *id)).collect()
+    let lists = repo.regions.list_all(repo.usable(), Prefix::Keys);
+    slot_ids(&lists).into_keys().filter(|id| !is_listed(repo, *id)).collect()
 }
 
 /// What the configuration in force, or having been opened with it, says of the object of a slot.

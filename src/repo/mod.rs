@@ -6,6 +6,8 @@
 
 pub mod branches;
 pub mod epochs;
+mod epochs_known;
+pub mod gather;
 pub mod held;
 pub mod holds;
 pub mod index;
@@ -18,6 +20,7 @@ pub mod reader;
 pub mod session;
 pub mod tags;
 pub mod tree;
+mod tree_packs;
 pub mod view;
 pub mod writer;
 
@@ -30,17 +33,26 @@ use crate::format::config::Features;
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::ring::{Keyring, Trust};
 use crate::format::signed::{self, Fresh, Opened, Signer};
-use crate::region::{Finding, RegionSet, Regions};
-use crate::store::Key;
+use crate::region::{Finding, Lists, RegionSet, Regions, lock};
+use crate::store::{Key, Prefix};
 use bytes::Bytes;
 use epochs::Epochs;
 use index::cache::Cache;
 use minicbor::Encode;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Largest small object that is read, in bytes.
 pub const SMALL_OBJECT_BYTES_MAX: u64 = OBJECT_BYTES_MAX as u64;
+
+/// What the regions listed when the repository was opened.
+#[derive(Debug)]
+pub struct OpeningLists {
+    /// Key slots.
+    pub slots: Lists,
+    /// Configurations.
+    pub configs: Lists,
+}
 
 /// An open repository.
 pub struct Repo {
@@ -60,6 +72,9 @@ pub struct Repo {
     config_digest: Digest,
     features: Features,
     epochs: Epochs,
+    /// As they were seen last.
+    seen: Mutex<Arc<Epochs>>,
+    listed: Mutex<Option<OpeningLists>>,
     id_key: IdKey,
     domain: Domain,
     key_epoch: KeyEpoch,
@@ -95,6 +110,16 @@ impl Repo {
     /// Epochs as read in each region when the repository was opened.
     pub fn epochs(&self) -> &Epochs {
         &self.epochs
+    }
+
+    /// Epochs as they were seen last: when the repository was opened, or by [`Repo::epochs_since`] after that.
+    pub fn epochs_seen(&self) -> Arc<Epochs> {
+        Arc::clone(&lock(&self.seen))
+    }
+
+    /// What was listed at the opening, for the first who asks: later it is too old to go by.
+    pub fn take_listed(&self) -> Option<OpeningLists> {
+        lock(&self.listed).take()
     }
 
     /// The trust domain that is written.
@@ -210,15 +235,18 @@ impl Repo {
     /// Epochs as the regions show them now, given what was read before; regions that these bar from writing are
     /// marked so.
     pub fn epochs_since(&self, before: &Epochs) -> Epochs {
-        let epochs = before.again(&self.regions, self.trust(), self.usable());
-        open::check_members(&self.regions, &epochs);
-        epochs
+        self.saw(before.again(&self.regions, self.trust(), self.usable(), self.index_cache.as_deref()))
     }
 
     /// The same, read again although nothing was added: damaged ones may have been mended.
     pub fn epochs_afresh(&self) -> Epochs {
-        let epochs = Epochs::load(&self.regions, self.trust(), self.usable());
+        let lists = self.regions.list_all(self.usable(), Prefix::Epochs);
+        self.saw(Epochs::load(&self.regions, self.trust(), &lists, None))
+    }
+
+    fn saw(&self, epochs: Epochs) -> Epochs {
         open::check_members(&self.regions, &epochs);
+        *lock(&self.seen) = Arc::new(epochs.clone());
         epochs
     }
 

@@ -4,7 +4,8 @@
 
 use super::epochs::Epochs;
 use super::held::Held;
-use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use super::index::cache::Cache;
+use super::{OpeningLists, Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ConfigNo, Digest, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
@@ -14,11 +15,12 @@ use crate::format::config::{Config, Features};
 use crate::format::region::RegionMark;
 use crate::format::ring::{Keyring, Trust};
 use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
-use crate::region::{self, Address, RegionSet, Regions};
+use crate::region::{self, Address, Lists, RegionSet, Regions, by_key};
 use crate::store::{Key, Prefix};
 use crate::unlock::Unlock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// Most bytes of a key slot.
@@ -32,6 +34,8 @@ pub struct Opening<'a> {
     pub copies_min: usize,
     /// The id that it must have, where that is known.
     pub pin: Option<RepoId>,
+    /// The folder of this machine beside the catalog, where what was read of the repository is kept.
+    pub state: Option<&'a Path>,
     /// Clock and entropy.
     pub env: &'a Env,
     /// The runtime that serves the stores.
@@ -205,16 +209,20 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
     };
     beside(&marked);
     let Marked { regions, id } = marked;
-    let unlocked = unlock(&regions, &id, asked)?;
+    let wanted = [Prefix::Keys, Prefix::Config, Prefix::Epochs];
+    let [slots, configs, begun] = regions.list_several(regions.healthy(), wanted);
+    let lists = OpeningLists { slots, configs };
+    let unlocked = unlock(&regions, &id, asked, &lists)?;
     let slot = &unlocked.slot;
-    let mut ground = lay(&regions, &id, &unlocked, &unlocked.config)?;
-    if let Some(config) = of_the_members(&regions, &id, &unlocked, &ground.epochs) {
+    let lay = |config: &Config| lay((opening, &regions, &id), &begun, &unlocked, config);
+    let mut ground = lay(&unlocked.config)?;
+    if let Some(config) = of_the_members(&regions, &id, &unlocked, (&ground.epochs, &lists.configs)) {
         if !config.lists(&slot.id) {
             return Err(removed_in(&config));
         }
-        ground = lay(&regions, &id, &unlocked, &config)?;
+        ground = lay(&config)?;
     }
-    let Ground { config, ring, epochs } = ground;
+    let Ground { config, ring, cache, epochs } = ground;
     let domain = Domain(0);
     let key_epoch =
         ring.key_epoch(domain).ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
@@ -233,11 +241,13 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
         config_digest: config.digest(),
         features: config.features().clone(),
         ring,
+        seen: Mutex::new(Arc::new(epochs.clone())),
         epochs,
+        listed: Mutex::new(Some(lists)),
         id_key,
         domain,
         key_epoch,
-        index_cache: None,
+        index_cache: cache,
     })
 }
 
@@ -245,30 +255,42 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
 struct Ground {
     config: Config,
     ring: Keyring,
+    cache: Option<Arc<Cache>>,
     epochs: Epochs,
 }
 
 /// The keyring of a configuration, and the epochs by it.
-fn lay(regions: &Regions, id: &RepoId, by: &Unlocked, config: &Config) -> Result<Ground> {
+fn lay(
+    (opening, regions, id): (&Opening<'_>, &Regions, &RepoId),
+    begun: &Lists,
+    by: &Unlocked,
+    config: &Config,
+) -> Result<Ground> {
     if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
         return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
             .advise("install a newer holdfast; nothing was changed"));
     }
     let ring = config.open(&by.slot.id, &by.keys.kem_seed).map_err(region::lift)?;
-    let epochs = Epochs::load(regions, Trust { repo: *id, ring: &ring }, regions.healthy());
+    let cache = opening.state.map(|state| Arc::new(Cache::new(state, id, &ring.id_root(), opening.env)));
+    let epochs = Epochs::load(regions, Trust { repo: *id, ring: &ring }, begun, cache.as_deref());
     check_members(regions, &epochs);
-    Ok(Ground { config: config.clone(), ring, epochs })
+    Ok(Ground { config: config.clone(), ring, cache, epochs })
 }
 
 /// The configuration that the members go by, where a region is named that is none and went on with another one: a home that was
 /// given up for lost may have made it, and come back. That it has more of the same chain is no reason: it is signed.
-fn of_the_members(regions: &Regions, id: &RepoId, by: &Unlocked, epochs: &Epochs) -> Option<Config> {
+fn of_the_members(
+    regions: &Regions,
+    id: &RepoId,
+    by: &Unlocked,
+    (epochs, configs): (&Epochs, &Lists),
+) -> Option<Config> {
     let healthy = regions.healthy();
     let members = RegionSet::of(healthy.iter().filter(|ix| epochs.is_source(regions.region(*ix).id)));
     if members.is_empty() || members.covers(healthy) {
         return None;
     }
-    let (config, _) = walk_chain(regions, id, &by.anchor, members).ok()?;
+    let (config, _) = walk_chain(regions, id, &by.anchor, (configs, members)).ok()?;
     (by.chain.get(&config.number()) != Some(&config.digest())).then_some(config)
 }
 
@@ -284,8 +306,8 @@ pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
 }
 
 /// Every slot id of any region, with the regions that list it.
-pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeMap<SlotId, RegionSet> {
-    let listed = regions.listed(among, Prefix::Keys).into_iter();
+pub(super) fn slot_ids(lists: &Lists) -> BTreeMap<SlotId, RegionSet> {
+    let listed = by_key(lists).into_iter();
     listed.filter_map(|(key, at)| if let Key::Slot(id) = key { Some((id, at)) } else { None }).collect()
 }
 
@@ -318,6 +340,7 @@ struct Tries<'t> {
     regions: &'t Regions,
     repo: &'t RepoId,
     asked: Asked<'t>,
+    configs: &'t Lists,
     tried: BTreeSet<Digest>,
     /// How many were of the secret's kind.
     fitting: usize,
@@ -344,7 +367,7 @@ impl Tries<'_> {
         self.fitting += 1;
         let Ok((anchor, keys)) = slot.open(&seed) else { return Ok(None) };
         held.into_iter().for_each(|held| held.keep(&slot, &seed));
-        match walk_chain(regions, self.repo, &anchor, regions.healthy()) {
+        match walk_chain(regions, self.repo, &anchor, (self.configs, regions.healthy())) {
             Ok((config, chain)) if config.lists(&slot.id) => {
                 return Ok(Some(Unlocked { slot, keys, anchor, config, chain }));
             }
@@ -357,16 +380,16 @@ impl Tries<'_> {
 
 /// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
 /// removed, or never listed because another change was quicker, must not hide the one that counts.
-fn unlock(regions: &Regions, repo: &RepoId, asked: Asked<'_>) -> Result<Unlocked> {
-    let places = slot_ids(regions, regions.healthy());
+fn unlock(regions: &Regions, repo: &RepoId, asked: Asked<'_>, lists: &OpeningLists) -> Result<Unlocked> {
+    let places = slot_ids(&lists.slots);
     if places.is_empty() {
         return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
     }
     let ids: BTreeSet<SlotId> = places.keys().copied().collect();
     let ids = asked.held.map_or_else(|| ids.iter().copied().collect(), |held| held.in_turn(ids.clone()));
     let at = |id: &SlotId| places.get(id).copied().unwrap_or_default();
-    let tried = BTreeSet::new();
-    let mut tries = Tries { regions, repo, asked, tried, fitting: 0, opened: None, unreadable: None };
+    let (configs, tried) = (&lists.configs, BTreeSet::new());
+    let mut tries = Tries { regions, repo, asked, configs, tried, fitting: 0, opened: None, unreadable: None };
     for id in &ids {
         match read_slot(regions, repo, *id, at(id)) {
             Ok(slot) => {
@@ -438,8 +461,13 @@ pub(super) fn seed_for(slot: &Slot, secret: &Unlock) -> Result<Option<Secret<32>
 }
 
 /// Walks the chain from the anchor to the newest number that verifies; returns that, and the digests on the way.
-fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor, among: RegionSet) -> Result<(Config, Chain)> {
-    let places = config_places(regions, among);
+fn walk_chain(
+    regions: &Regions,
+    repo: &RepoId,
+    anchor: &Anchor,
+    (configs, among): (&Lists, RegionSet),
+) -> Result<(Config, Chain)> {
+    let places = config_places(configs, among);
     let (mut number, mut previous, mut owner) = (anchor.number, anchor.digest, anchor.owner);
     let (mut found, mut chain) = (None, Chain::new());
     while let Some(config) =
@@ -462,17 +490,14 @@ fn nothing_lists(before: ConfigNo) -> Error {
 
 /// Where every number and suffix stands. Listed, not probed: a copy may have another suffix than its
 /// neighbour, and the suffixes before it may be free.
-fn config_places(regions: &Regions, among: RegionSet) -> BTreeMap<(ConfigNo, u32), RegionSet> {
+fn config_places(lists: &Lists, among: RegionSet) -> BTreeMap<(ConfigNo, u32), RegionSet> {
     let mut places: BTreeMap<(ConfigNo, u32), RegionSet> = BTreeMap::new();
-    for ix in among.and(regions.healthy()).iter() {
-        match regions.list(ix, Prefix::Config) {
-            Ok(listed) => listed.iter().for_each(|line| {
-                if let Key::Config(number, suffix) = line.key {
-                    let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
-                    *at = at.with(ix);
-                }
-            }),
-            Err(e) => regions.fail(ix, e),
+    for (ix, lines) in lists.iter().filter(|(ix, _)| among.has(*ix)) {
+        for line in lines {
+            if let Key::Config(number, suffix) = line.key {
+                let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
+                *at = at.with(*ix);
+            }
         }
     }
     places

@@ -6,6 +6,7 @@
 
 mod ask;
 mod bucket;
+mod circuit;
 mod connect;
 mod counts;
 mod direct;
@@ -21,6 +22,7 @@ mod verdict;
 mod wire;
 
 pub use ask::{Lock, Versioning};
+pub use circuit::State;
 pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
 pub use examine::{Creates, Deletion, Examination, Examined, Rate, Tried};

@@ -12,6 +12,7 @@ pub(super) use self::packs::parallel;
 use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, places_by_pack};
 pub use self::part::Part;
 use self::trees::trees_beside;
+use super::back_in_time;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
 use crate::base::{Cancel, Pace, PackName, Progress, RepoId};
@@ -144,6 +145,9 @@ pub fn run(
     let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), keyed: true, ..VerifyReport::default() };
+    if let Some(ledger) = ledger {
+        report.lost.extend(back_in_time::regions(repo, &view, ledger));
+    }
     let packs = index.packs();
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });

@@ -6,6 +6,7 @@
 
 pub mod cache;
 mod filter;
+mod kept_packs;
 mod load;
 pub mod memory;
 pub mod run;
@@ -21,7 +22,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
 use crate::format::ring::role;
 use crate::format::signed::Opened;
-use crate::region::{Flaw, RegionSet};
+use crate::region::{Ahead, Flaw, RegionSet, lock};
 use crate::store::{Key, Prefix};
 use cache::{Cache, Kept};
 use load::Shelved;
@@ -30,7 +31,7 @@ use run::{Run, SegmentLine};
 use sealed::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A segment that was opened and checked.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Content {
 
 /// Where segments come from.
 pub trait Source: Send + Sync {
+    /// These will be asked for, in this order.
+    fn prepare(&self, _wanted: &[(SegmentName, RegionSet, u64)]) {}
     /// Reads a segment from one of these regions; `None` if none of them has it intact, which is then recorded.
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content>;
     /// Whether segments of this writer count.
@@ -141,40 +144,57 @@ pub fn open_segment(repo: &Repo, key: &Key, bytes: &[u8]) -> std::result::Result
 /// Which segments each region lists.
 pub fn listed(repo: &Repo) -> Listing {
     let mut found = Listing::new();
-    for ix in repo.usable().iter() {
-        match repo.regions.list(ix, Prefix::Index) {
-            Ok(lines) => lines.iter().for_each(|line| {
-                if let Key::Index(name) = line.key {
-                    found.entry(name).or_default().add(line.size, ix);
-                }
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in repo.regions.list_all(repo.usable(), Prefix::Index) {
+        for line in lines {
+            if let Key::Index(name) = line.key {
+                found.entry(name).or_default().add(line.size, ix);
+            }
         }
     }
     found
 }
 
-struct Regional(Arc<Repo>);
+struct Regional {
+    repo: Arc<Repo>,
+    ahead: Mutex<Ahead>,
+}
+
+impl Regional {
+    fn of(repo: &Arc<Repo>) -> Arc<Regional> {
+        Arc::new(Regional { repo: Arc::clone(repo), ahead: Mutex::default() })
+    }
+}
 
 impl Source for Regional {
+    fn prepare(&self, wanted: &[(SegmentName, RegionSet, u64)]) {
+        let wanted = wanted.iter().map(|(name, at, size)| (Key::Index(*name), *at, *size));
+        *lock(&self.ahead) = Ahead::of(&self.repo.regions, wanted);
+    }
+
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content> {
-        let key = Key::Index(name);
-        self.0.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(&self.0, &key, bytes)).ok()
+        let (repo, key) = (&self.repo, Key::Index(name));
+        let check = |bytes: &[u8]| open_segment(repo, &key, bytes);
+        let ahead = lock(&self.ahead).open(&repo.regions, &key, check);
+        ahead.or_else(|| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, check).ok())
     }
 
     fn trusts(&self, writer: &WriterId) -> bool {
-        self.0.ring().writer(writer).is_some_and(|writer| writer.roles & role::WRITE != 0)
+        self.repo.ring().writer(writer).is_some_and(|writer| writer.roles & role::WRITE != 0)
     }
 
     fn odd(&self, name: SegmentName, at: RegionSet) {
         let path = Key::Index(name).path();
         at.iter().for_each(|ix| {
-            self.0.regions.record(ix, &path, (Flaw::Size, "has another size than the segment of this name".to_owned()))
+            self.repo.regions.record(
+                ix,
+                &path,
+                (Flaw::Size, "has another size than the segment of this name".to_owned()),
+            )
         });
     }
 
     fn whole(&self) -> bool {
-        self.0.usable().count() == self.0.regions.len()
+        self.repo.usable().count() == self.repo.regions.len()
     }
 }
 
@@ -185,7 +205,12 @@ impl Index {
     /// # Errors
     /// None so far: what cannot be read is recorded as a finding, and its chunks are not found.
     pub fn load(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::assemble(&listed(repo), Arc::new(Regional(Arc::clone(repo))), repo.index_cache().cloned()))
+        Ok(Index::load_listed(repo, &listed(repo)))
+    }
+
+    /// The same of what was listed just now.
+    pub fn load_listed(repo: &Arc<Repo>, listing: &Listing) -> Index {
+        Index::assemble(listing, Regional::of(repo), repo.index_cache().cloned())
     }
 
     /// The same, from the regions alone and into memory: for those who ask what the regions can do.
@@ -193,7 +218,7 @@ impl Index {
     /// # Errors
     /// As [`Index::load`].
     pub fn load_afresh(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::assemble(&listed(repo), Arc::new(Regional(Arc::clone(repo))), None))
+        Ok(Index::assemble(&listed(repo), Regional::of(repo), None))
     }
 
     /// The index of what is listed.

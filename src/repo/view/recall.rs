@@ -8,6 +8,7 @@ use crate::base::{ConfigNo, Digest, RegionId, SessionId, WriterId};
 use crate::format::snapshot::Manifest;
 use crate::repo::Repo;
 use crate::repo::index::cache::Cache;
+use crate::repo::session::Committed;
 use minicbor::{Decode, Encode};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ const FILE: &str = "snapshots";
 const NEW_MAX: usize = 8;
 /// One new line among so many is written down at once.
 const NEW_SHARE: usize = 256;
+
+/// The time of an object that this machine has put there itself and not seen listed.
+const NOT_LISTED: i64 = i64::MIN;
 
 /// Where an object was listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -93,7 +97,8 @@ pub(super) struct Recall {
 /// Whether what is listed now is what was read then: nothing that was not there, and nothing that has changed. Less of
 /// it is a region that is away.
 fn fits(then: &[Place], now: &Places) -> bool {
-    !now.all.is_empty() && now.known && now.all.iter().all(|place| then.contains(place))
+    let own = |place: &Place| then.contains(&Place { modified: NOT_LISTED, ..*place });
+    !now.all.is_empty() && now.known && now.all.iter().all(|place| then.contains(place) || own(place))
 }
 
 impl Recall {
@@ -113,14 +118,39 @@ impl Recall {
     /// The outcome that these places showed. That a session ended without a snapshot is believed only where everything
     /// is as it was: an end hides a snapshot that another region shows.
     pub(super) fn outcome(&self, sid: SessionId, now: &Places) -> Option<Outcome> {
-        let line = self.outcomes.get(&sid).filter(|line| fits(&line.places, now))?;
-        match &line.shown {
+        self.line(sid, now).map(|line| match &line.shown {
             Some(shown) => {
                 let known = super::snapshot(shown.manifest.clone(), shown.digest, shown.writer);
-                Some(Outcome::Snapshot(Box::new(known)))
+                Outcome::Snapshot(Box::new(known))
             }
-            None => (line.places.len() == now.all.len()).then_some(Outcome::End),
-        }
+            None => Outcome::End,
+        })
+    }
+
+    fn line(&self, sid: SessionId, now: &Places) -> Option<&OutcomeLine> {
+        let line = self.outcomes.get(&sid).filter(|line| fits(&line.places, now))?;
+        (line.shown.is_some() || line.places.len() == now.all.len()).then_some(line)
+    }
+
+    /// Whether there is one.
+    pub(super) fn knows(&self, sid: SessionId, now: &Places) -> bool {
+        self.line(sid, now).is_some()
+    }
+
+    /// Whether a snapshot is known from having been made, and not yet as it is listed.
+    pub(super) fn is_new(&self, sid: SessionId) -> bool {
+        let made = |line: &OutcomeLine| line.places.iter().any(|place| place.modified == NOT_LISTED);
+        self.outcomes.get(&sid).is_some_and(made)
+    }
+
+    /// Takes note of a snapshot that was made just now.
+    pub(super) fn keep_made(&mut self, repo: &Repo, made: &Committed, writer: WriterId) {
+        let id = |ix: usize| repo.regions.region(ix).id;
+        let place = |region: RegionId| Place { region, size: made.size, modified: NOT_LISTED };
+        let places = made.regions.iter().filter_map(id).map(place).collect();
+        let shown = Some(Shown { writer, digest: made.digest, manifest: made.manifest.clone() });
+        self.outcomes.insert(made.sid, OutcomeLine { sid: made.sid, places, shown });
+        self.new += 1;
     }
 
     /// Whether these places showed a marker.
