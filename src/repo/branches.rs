@@ -2,9 +2,9 @@
 //!
 //! Epochs are one series, decided at home. Only a person's word makes a second branch of it: a home that was given up for lost
 //! may have begun an epoch that nobody else saw, and come back with it. Then a branch that is decided counts before one that
-//! is not, the longest first; else the one that the members common to all of them show first. Whoever decides an epoch
-//! has copied its begin to all of these before, and read them again: what stands first at a key stays, so two who decide
-//! at the same time see the same. The order of regions in a configuration is no reason.
+//! is not, the longest first; else the one that the members common to all of them show first, weak ones left out. Whoever
+//! decides an epoch has copied its begin to all of these before, and read them again: what stands first at a key stays, so
+//! two who decide at the same time see the same. The order of regions in a configuration is no reason.
 
 use crate::base::{Digest, Epoch, PackName, RegionId};
 use crate::format::objects::{EpochBegin, Member, Root};
@@ -34,6 +34,11 @@ impl Begun {
 
     fn counts(&self, id: RegionId) -> bool {
         has(&self.begin.members, id)
+    }
+
+    /// Whether something may be decided there.
+    fn decides(&self, id: RegionId) -> bool {
+        self.begin.members.iter().any(|member| member.id == id && !member.is_weak())
     }
 }
 
@@ -223,7 +228,8 @@ impl Branches {
             decided = later.iter().take_while(is_decided).last().map_or(decided, |link| link.number);
         }
         let was = |id: RegionId| before.is_none_or(|before| before.counts(id));
-        let common = |id: RegionId| was(id) && rivals.iter().all(|rival| rival.begun.counts(id));
+        // What comes first at a key of a weak region need not stay there.
+        let common = |id: RegionId| was(id) && rivals.iter().all(|rival| rival.begun.decides(id));
         let count = |set: RegionSet, which: &dyn Fn(RegionId) -> bool| {
             set.iter().filter_map(id).filter(|id| which(*id)).count()
         };
@@ -248,7 +254,12 @@ mod tests {
     }
 
     fn begun(name: u8, number: u32, members: &str, by_owner: bool) -> Begun {
-        let member = |letter: u8| Member { id: region(letter), name: String::new(), weak: None };
+        // A capital letter is a weak region.
+        let member = |letter: u8| Member {
+            id: region(letter.to_ascii_lowercase()),
+            name: String::new(),
+            weak: letter.is_ascii_uppercase().then_some(true),
+        };
         let begin = EpochBegin {
             fresh: Fresh { config: ConfigNo(1), digest: Digest::ZERO, epoch: Epoch(1) },
             number: Epoch(number),
@@ -343,6 +354,11 @@ mod tests {
         assert_eq!(chosen("abcd", &epochs, &fork("AB", "BA")), strings("1B", "a"));
         assert_eq!(chosen("abcd", &epochs, &fork("", "")), strings("1B", "a"));
         assert_eq!(chosen("abcd", &epochs, &fork("A", "")), strings("1A", "b"));
+        // A weak one shows as first what came last.
+        let weak = [('1', "abcD"), ('A', "acD"), ('B', "bcD")];
+        for d in ["AB", "BA", "A", ""] {
+            assert_eq!(chosen("abcd", &weak, &fork("AB", d)), strings("1A", "b"));
+        }
     }
 
     #[test]
