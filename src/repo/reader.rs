@@ -261,8 +261,8 @@ impl Reader {
     /// left to those who then ask for less.
     fn fetch_whole(&self, at: &Located) -> Option<Bytes> {
         let (regions, key) = (&self.repo.regions, Key::Pack(at.pack.name));
-        let whole = 0..at.pack.size;
-        let (ix, read) = regions.get_ranges_from(&self.order(at.regions), &key, std::slice::from_ref(&whole))?;
+        let all = 0..at.pack.size;
+        let (ix, read) = regions.get_ranges_from(&self.order(at.regions), &key, std::slice::from_ref(&all))?;
         let bytes = read.ok()?.into_iter().next()?;
         let checked = pack::check_name(&at.pack.name, &bytes);
         checked.inspect_err(|why| regions.record(ix, &key.path(), why)).ok()?;

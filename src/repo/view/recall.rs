@@ -20,8 +20,9 @@ const NEW_MAX: usize = 8;
 /// One new line among so many is written down at once.
 const NEW_SHARE: usize = 256;
 
-/// The time of an object that this machine has put there itself and not seen listed.
-const NOT_LISTED: i64 = i64::MIN;
+/// What this machine has made itself, and not seen listed, has the time of its making with its sign turned round. A store's
+/// clock is at most so far away from this one's, ms: requests are refused by then.
+const SKEW_MS: u64 = 15 * 60 * 1000;
 
 /// Where an object was listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -97,8 +98,12 @@ pub(super) struct Recall {
 /// Whether what is listed now is what was read then: nothing that was not there, and nothing that has changed. Less of
 /// it is a region that is away.
 fn fits(then: &[Place], now: &Places) -> bool {
-    let own = |place: &Place| then.contains(&Place { modified: NOT_LISTED, ..*place });
-    !now.all.is_empty() && now.known && now.all.iter().all(|place| then.contains(place) || own(place))
+    let made = |place: &Place, line: &Place| {
+        let near = line.modified.saturating_neg().abs_diff(place.modified) <= SKEW_MS;
+        line.modified < 0 && near && (line.region, line.size) == (place.region, place.size)
+    };
+    let fits = |place: &Place| then.iter().any(|line| line == place || made(place, line));
+    !now.all.is_empty() && now.known && now.all.iter().all(fits)
 }
 
 impl Recall {
@@ -139,14 +144,15 @@ impl Recall {
 
     /// Whether a snapshot is known from having been made, and not yet as it is listed.
     pub(super) fn is_new(&self, sid: SessionId) -> bool {
-        let made = |line: &OutcomeLine| line.places.iter().any(|place| place.modified == NOT_LISTED);
+        let made = |line: &OutcomeLine| line.places.iter().any(|place| place.modified < 0);
         self.outcomes.get(&sid).is_some_and(made)
     }
 
     /// Takes note of a snapshot that was made just now.
     pub(super) fn keep_made(&mut self, repo: &Repo, made: &Committed, writer: WriterId) {
         let id = |ix: usize| repo.regions.region(ix).id;
-        let place = |region: RegionId| Place { region, size: made.size, modified: NOT_LISTED };
+        let modified = repo.env.now().0.saturating_neg();
+        let place = |region: RegionId| Place { region, size: made.size, modified };
         let places = made.regions.iter().filter_map(id).map(place).collect();
         let shown = Some(Shown { writer, digest: made.digest, manifest: made.manifest.clone() });
         self.outcomes.insert(made.sid, OutcomeLine { sid: made.sid, places, shown });
