@@ -182,6 +182,9 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
     let places = context.places()?;
     let held = Held::new(context.secret()?);
     let repo = context.open_held(&places, &held)?;
+    if args.lost {
+        membership::spare_all(&repo, &membership::find(&repo, &args.name)?)?;
+    }
     // One that was cut off may have been this very one.
     membership::settle(&repo, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;
     let who = membership::find(&repo, &args.name)?;
