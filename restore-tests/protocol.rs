@@ -39,8 +39,13 @@ fn holds(scope: &Scope) {
 }
 
 #[test]
-fn every_state_of_every_small_scope_is_good() {
-    scopes::small().iter().for_each(holds);
+fn every_state_of_one_region_is_good() {
+    scopes::one_region().iter().for_each(holds);
+}
+
+#[test]
+fn every_state_of_two_regions_is_good() {
+    scopes::two_regions().iter().for_each(holds);
 }
 
 /// `just check-protocol` asks for the larger ones too.

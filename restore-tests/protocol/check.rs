@@ -5,7 +5,7 @@ use super::others::{self, Copies, Replicator};
 use super::prune::{self, Prune};
 use super::rules::Rule;
 use super::state::{EPOCHS, Faults, HOME, Next, Scope, Set, State, each, first, has, one};
-use super::writer::{self, At, Script};
+use super::writer::{self, At, Script, Writer};
 
 /// Most steps that anybody takes alone.
 const ALONE_STEPS_MAX: usize = 200;
@@ -58,15 +58,19 @@ fn outcomes(scope: &Scope, state: &State) -> Option<String> {
     if both != 0 {
         return Some(format!("the outcome of s{} changed", first(both)));
     }
-    for (writer, script) in state.writers.iter().zip(&scope.scripts) {
-        let sid = script.sids[usize::from(writer.turn)];
-        if writer.at == At::Done && script.repacks.is_none() && !has(state.was_committed, sid) {
-            return Some(format!("a writer says that it made s{sid}, and it did not"));
-        }
-    }
     let shown = state.any(scope.regions, |r| r.manifests);
     let forgotten = state.any(scope.regions, |r| r.forgotten);
-    let vanished = state.was_committed & !shown & !forgotten | state.held & !shown;
+    let said = |(writer, script): (&Writer, &Script)| {
+        let made = writer.at == At::Done && script.repacks.is_none();
+        if made { one(script.sids[usize::from(writer.turn)]) } else { 0 }
+    };
+    let said = state.writers.iter().zip(&scope.scripts).fold(0, |all, one| all | said(one));
+    if said & !state.was_committed != 0 {
+        return Some(format!("a writer says that it made s{}, and it did not", first(said & !state.was_committed)));
+    }
+    // That it goes with its marker is no news where markers may go; that it comes back is.
+    let lost = if scope.keeps(Rule::MarkersStay) { state.was_committed & !shown & !forgotten } else { 0 };
+    let vanished = lost | state.held & !shown;
     if vanished != 0 {
         return Some(format!("s{} is gone", first(vanished)));
     }
@@ -74,7 +78,12 @@ fn outcomes(scope: &Scope, state: &State) -> Option<String> {
     let members = state.members();
     if members != 0 && has(state.regions[HOME].ends, state.regions[HOME].newest()) {
         let outside = |sid: &usize| !has(members, usize::from(state.sessions[*sid].decision));
-        let kept = state.any(members, |r| r.manifests) | forgotten;
+        // Who met an end in a member went on under another id.
+        let ended = state.any(members, |r| r.tombstones) & !said;
+        // Of a region that is lost for ever nobody can save what it alone knew.
+        let known = state.any(members, |r| r.sessions | r.sessions_deleted);
+        let unknown = if scope.start.admin.lost { !known } else { 0 };
+        let kept = state.any(members, |r| r.manifests) | forgotten | ended | unknown;
         let left = each(state.was_committed & !kept).find(outside);
         return left.map(|sid| format!("s{sid} was made in a region that is no member any more, and no member has it"));
     }

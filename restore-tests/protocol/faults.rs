@@ -73,6 +73,11 @@ fn junk(state: &State, r: usize, out: &mut Next) {
         after.regions[r].junk |= one(sid);
         push(out, after, "has junk at snapshot", ('s', sid), r);
     }
+    for sid in each(region.manifests & !region.forgotten & !region.unmarkable) {
+        let mut after = spent;
+        after.regions[r].unmarkable |= one(sid);
+        push(out, after, "has junk at the marker of", ('s', sid), r);
+    }
     let next = state.regions[r].newest() + 1;
     if r != HOME && next < EPOCHS && !has(region.squatted, next) {
         let mut after = spent;
@@ -93,5 +98,5 @@ fn lost(state: &State, r: usize, out: &mut Next) {
 
 /// Packs that nothing needs and that would stay, after a prune.
 pub fn garbage(scope: &Scope, state: &State) -> Option<Set> {
-    prune::mark(scope, state).map(|(_, list)| list)
+    prune::mark(scope, state, state.regions[HOME].newest()).map(|(_, list)| list)
 }

@@ -89,6 +89,8 @@ pub enum Change {
 pub struct Admin {
     pub at: Change,
     pub adds: bool,
+    /// It is removed by a person's word that it will never answer again, and is asked for nothing.
+    pub lost: bool,
     epoch: u8,
     sessions: Set,
     copies: Replicator,
@@ -109,6 +111,11 @@ impl Admin {
     /// One that begins.
     pub fn begin(adds: bool) -> Admin {
         Admin { at: Change::Start, adds, ..Admin::default() }
+    }
+
+    /// One that removes the second region unasked.
+    pub fn lost() -> Admin {
+        Admin { at: Change::Start, lost: true, ..Admin::default() }
     }
 }
 
@@ -136,7 +143,7 @@ pub fn forget(scope: &Scope, state: &State, number: usize, out: &mut Next) {
         Forgetter::Marks(todo) => {
             for r in each(todo) {
                 let mut after = *state;
-                after.regions[r].forgotten |= one(sid);
+                after.regions[r].mark(one(sid));
                 let left = todo & !one(r);
                 push(if left == 0 { Forgetter::Done } else { Forgetter::Marks(left) }, after, "marks", r);
             }
@@ -196,19 +203,19 @@ pub fn merge(scope: &Scope, state: &State, out: &mut Next) {
                 (_, true) => Merger::Publishes(packs),
                 (_, false) => Merger::Drops(packs),
             };
-            ("lists index runs, first of pack", packs)
+            ("lists index runs, the first of pack", packs)
         }
         Merger::Publishes(packs) => {
             region.merged |= packs;
             after.merger = if publishes_first { Merger::Drops(packs) } else { Merger::Done };
-            ("publishes a merged run, first of pack", packs)
+            ("publishes a merged run, its first of pack", packs)
         }
         Merger::Drops(packs) => {
             let own = if scope.keeps(Rule::MergeDropsItsOwn) { packs } else { Set::MAX };
             region.segments_deleted |= region.segments & own;
             region.segments &= !own;
             after.merger = if publishes_first { Merger::Done } else { Merger::Publishes(packs) };
-            ("deletes merged runs, first of pack", packs)
+            ("deletes merged runs, the first of pack", packs)
         }
     };
     out.push((label("merge", what, ('p', first(packs)), HOME), after));
@@ -237,7 +244,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
             ("copies epochs up to", ('e', state.regions[HOME].newest()))
         }
         Copies::Markers => {
-            after.regions[to].forgotten |= state.regions[from].forgotten;
+            after.regions[to].mark(state.regions[from].forgotten);
             after.regions[to].holds |= state.regions[from].holds;
             me.at = Copies::Outcomes;
             ("copies markers up to", ('e', state.regions[HOME].newest()))
@@ -245,7 +252,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
         Copies::Outcomes => {
             me.jobs = state.regions[from].manifests & !state.regions[to].outcomes();
             me.at = Copies::Stored;
-            ("lists snapshots, first", ('s', first(me.jobs)))
+            ("lists snapshots:", ('s', first(me.jobs)))
         }
         Copies::Stored => {
             let named = (state.regions[from].index() | state.regions[to].index()) & !me.bad;
@@ -253,7 +260,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
             me.want = named & state.regions[from].packs & !me.there;
             me.want |= named & state.regions[from].index() & !state.regions[to].index();
             me.at = if me.want == 0 { Copies::Plan } else { Copies::Packs };
-            ("looks for packs, first", ('p', first(me.want)))
+            ("looks for packs:", ('p', first(me.want)))
         }
         Copies::Packs => {
             let came = me.want & (state.regions[from].packs | state.regions[to].packs);
@@ -261,7 +268,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
             me.there |= came;
             me.want &= me.there;
             me.at = if me.want == 0 { Copies::Plan } else { Copies::Segments };
-            ("copies packs, first", ('p', first(came)))
+            ("copies packs:", ('p', first(came)))
         }
         Copies::Segments => {
             after.regions[to].segments |= me.want & state.regions[from].index();
@@ -277,7 +284,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
             me.jobs &= !marked;
             me.jobs = each(me.jobs).filter(ready).fold(0, |all, sid| all | one(sid));
             me.at = Copies::Show;
-            ("finds complete, first", ('s', first(me.jobs)))
+            ("finds complete:", ('s', first(me.jobs)))
         }
         Copies::Show => {
             let sid = first(me.jobs);
@@ -332,6 +339,14 @@ fn admin_step(scope: &Scope, state: &mut State, mut me: Admin) -> Option<Done> {
     let decided = has(state.regions[HOME].ends, newest);
     let number = usize::from(me.epoch);
     Some(match me.at {
+        Change::Start if !decided && me.lost && has(state.epochs[newest].members, other) => {
+            state.regions[HOME].ends |= one(newest);
+            (me, "decides, dooming nothing,", ('e', newest), HOME)
+        }
+        Change::Start if me.lost && has(state.epochs[newest].members, other) => {
+            (me.epoch, me.at) = (newest as u8, Change::Begin);
+            (me, "finds decided", ('e', newest), HOME)
+        }
         Change::Start if !decided && scope.keeps(Rule::MembersByEpoch) => {
             (Admin { at: Change::Refused, ..Admin::default() }, "finds undecided", ('e', newest), HOME)
         }
@@ -351,7 +366,7 @@ fn admin_step(scope: &Scope, state: &mut State, mut me: Admin) -> Option<Done> {
             let members = if me.adds { one(HOME) | one(other) } else { one(HOME) };
             state.epochs[newest + 1] = Epoch { members, ..Epoch::default() };
             state.regions[HOME].begins |= one(newest + 1);
-            (me.epoch, me.at) = (newest as u8 + 1, Change::Copy);
+            (me.epoch, me.at) = (newest as u8 + 1, if me.lost { Change::List } else { Change::Copy });
             (me, "begins", ('e', newest + 1), HOME)
         }
         Change::Copy => {
@@ -360,25 +375,28 @@ fn admin_step(scope: &Scope, state: &mut State, mut me: Admin) -> Option<Done> {
             (me, "copies the beginning of", ('e', number), other)
         }
         Change::List => {
-            me.sessions = state.any(scope.regions, |r| r.sessions);
+            me.sessions = state.any(if me.lost { one(HOME) } else { scope.regions }, |r| r.sessions);
             me.at = Change::End;
             (me, "lists sessions in", ('e', number), other)
         }
         Change::End => {
             let goes = |sid: &usize| usize::from(state.sessions[*sid].decision) == other;
             let ends = each(me.sessions).filter(goes).fold(0, |all, sid| all | one(sid));
+            // Where it decides, or, where that is asked for nothing, in every member.
+            let at = if me.lost { HOME } else { other };
             if scope.keeps(Rule::RemovalEndsSessions) {
-                let open = ends & !state.regions[other].outcomes() & !state.any(scope.regions, |r| r.forgotten);
-                state.regions[other].tombstones |= open;
+                let open = ends & !state.regions[at].outcomes() & !state.any(scope.regions, |r| r.forgotten);
+                state.regions[at].tombstones |= open;
             }
             me.sessions = 0;
             me.copies = Replicator::begin(HOME);
-            me.at = if scope.keeps(Rule::RemovalCopiesAgain) { Change::Again } else { Change::Decide };
+            me.at = if scope.keeps(Rule::RemovalCopiesAgain) && !me.lost { Change::Again } else { Change::Decide };
             (me, "ends sessions that decide there in", ('e', number), other)
         }
         Change::Decide => {
             state.regions[HOME].ends |= one(number);
-            me = Admin { at: Change::CopyEnd, epoch: me.epoch, ..Admin::default() };
+            let at = if me.lost { Change::Done } else { Change::CopyEnd };
+            me = Admin { at, epoch: me.epoch, ..Admin::default() };
             (me, "decides", ('e', number), HOME)
         }
         Change::CopyEnd => {

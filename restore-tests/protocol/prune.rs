@@ -2,7 +2,7 @@
 //! step and the second one step a region.
 
 use super::rules::Rule;
-use super::state::{EPOCHS, Epoch, HOME, Label, Next, REGIONS, Scope, Set, State, each, first, has, one};
+use super::state::{EPOCHS, Epoch, HOME, Label, Next, REGIONS, Region, Scope, Set, State, each, first, has, one};
 
 /// Where it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,30 +65,36 @@ impl Prune {
     }
 }
 
+/// Packs that are dead by what was read when this epoch was the newest.
+fn dead(state: &State, epoch: usize) -> Set {
+    let known = (0..=epoch).fold(0, |all, n| all | one(n));
+    state.doomed(state.regions[HOME].ends & known)
+}
+
 /// Packs that a region names and has, less the doomed.
-fn good(scope: &Scope, state: &State, r: usize) -> Set {
+fn good(scope: &Scope, state: &State, epoch: usize, r: usize) -> Set {
     let region = &state.regions[r];
-    let doomed = if scope.keeps(Rule::DoomedGone) { state.doomed(state.regions[HOME].ends) } else { 0 };
+    let doomed = if scope.keeps(Rule::DoomedGone) { dead(state, epoch) } else { 0 };
     region.packs & region.index() & !doomed
 }
 
-/// What a first mark finds: the roots, and the packs that may go. `None`: it has to stop.
-pub fn mark(scope: &Scope, state: &State) -> Option<(Set, Set)> {
-    let members = state.members() & if scope.keeps(Rule::EveryMember) { Set::MAX } else { one(HOME) };
+/// What a first mark finds after this epoch: the roots, and the packs that may go. `None`: it has to stop.
+pub fn mark(scope: &Scope, state: &State, epoch: usize) -> Option<(Set, Set)> {
+    let members = state.epochs[epoch].members & if scope.keeps(Rule::EveryMember) { Set::MAX } else { one(HOME) };
     let (marked, held) = (state.any(members, |r| r.forgotten), state.any(members, |r| r.holds));
     let shown = if scope.keeps(Rule::RootsEverywhere) { members } else { one(HOME) };
     let roots = state.any(shown, |r| r.manifests) & (!marked | held);
     for r in each(members) {
-        let lacking = state.needs(state.regions[r].manifests & roots) & !state.chunks(good(scope, state, r));
+        let lacking = state.needs(state.regions[r].manifests & roots) & !state.chunks(good(scope, state, epoch, r));
         if lacking != 0 && scope.keeps(Rule::StopUnresolved) {
             return None;
         }
     }
-    let everywhere = each(members).fold(Set::MAX, |all, r| all & good(scope, state, r));
-    let anywhere = each(members).fold(0, |all, r| all | good(scope, state, r));
+    let everywhere = each(members).fold(Set::MAX, |all, r| all & good(scope, state, epoch, r));
+    let anywhere = each(members).fold(0, |all, r| all | good(scope, state, epoch, r));
     let kept = kept(scope, state, state.needs(roots), everywhere, anywhere);
     let known = state.any(members, |r| r.packs | r.index());
-    Some((roots, known & !kept & !state.doomed(state.regions[HOME].ends)))
+    Some((roots, known & !kept & !dead(state, epoch)))
 }
 
 /// Packs that stay: of each live chunk one copy that is in every region, or else all.
@@ -188,9 +194,12 @@ impl Step<'_> {
     fn mark(&mut self, mut me: Prune) {
         let state = *self.state;
         let newest = usize::from(me.epoch);
-        match mark(self.scope, &state) {
+        match mark(self.scope, &state, newest) {
             None => {
                 self.push(Prune::end(At::Stopped), state, "cannot resolve a chunk, and stops at", ('e', newest), HOME)
+            }
+            Some((_, 0)) if !self.scope.keeps(Rule::DropsAgain) => {
+                self.push(Prune::end(At::Done), state, "finds nothing to condemn after", ('e', newest), HOME);
             }
             Some((_, 0)) => {
                 let members = self.members(me.epoch);
@@ -395,7 +404,7 @@ impl Step<'_> {
         let mut state = *self.state;
         let r = first(me.todo);
         me.todo &= !one(r);
-        state.regions[r].forgotten |= me.gone;
+        state.regions[r].mark(me.gone);
         if me.todo == 0 {
             me.at = self.after_markers();
         }
@@ -441,8 +450,8 @@ impl Step<'_> {
         if r == HOME || self.scope.keeps(Rule::RootsEverywhere) {
             me.shown[r] = state.regions[r].manifests;
         }
-        me.everywhere &= good(self.scope, &state, r);
-        me.anywhere |= good(self.scope, &state, r);
+        me.everywhere &= good(self.scope, &state, number, r);
+        me.anywhere |= good(self.scope, &state, number, r);
         if me.todo == 0 {
             let new = me.shown.iter().zip(&me.known).fold(0, |all, (shown, known)| all | shown & !known);
             let live = state.needs(new & (!me.gone | me.held));
@@ -536,7 +545,10 @@ impl Step<'_> {
     /// One of the three deletions in a region: index first, then packs, then manifests and sessions.
     fn dropping(&self, me: &Prune, state: &State) -> State {
         let mut after = *state;
-        let dead = state.doomed(state.regions[HOME].ends) | me.own;
+        let dead = dead(state, usize::from(me.epoch)) | me.own;
+        // What every member shows the end of.
+        let members = if self.scope.keeps(Rule::OverEverywhere) { self.members(me.epoch) } else { 0 };
+        let over_everywhere = me.sessions & state.all(members, Region::outcomes);
         let region = &mut after.regions[first(me.todo)];
         match me.dropped {
             0 => {
@@ -559,8 +571,8 @@ impl Step<'_> {
                 if !self.scope.keeps(Rule::TombstonesStay) {
                     region.tombstones &= !me.sessions;
                 }
-                region.sessions_deleted |= region.sessions & me.sessions;
-                region.sessions &= !me.sessions;
+                region.sessions_deleted |= region.sessions & over_everywhere;
+                region.sessions &= !over_everywhere;
             }
         }
         after

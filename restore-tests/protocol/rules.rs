@@ -27,6 +27,8 @@ pub enum Rule {
     TombstonesStay,
     /// Without: markers are cleared away with their manifests.
     MarkersStay,
+    /// Without: a prune that finds nothing to condemn removes nothing of what was doomed before.
+    DropsAgain,
     /// Without: a root is gone when one region has its marker.
     MarkersEverywhere,
     /// Without: the copy that is kept needs to be in some region only.
@@ -47,10 +49,16 @@ pub enum Rule {
     SessionsEnded,
     /// Without: a session object is cleared away before its session has an outcome.
     SessionsStay,
+    /// Without: a session object is cleared away once its outcome stands where it was decided.
+    OverEverywhere,
     /// Without: the outcome is written over what stands there.
     CreateOnce,
     /// Without: a writer takes what stands at its outcome for its own.
     AnswerRead,
+    /// Without: an end that is met in another region than the deciding one is passed over.
+    EndMetFences,
+    /// Without: a writer that was fenced goes on under the same id.
+    NewIdAfterFence,
     /// Without: the snapshot is made before its index segment.
     StoredFirst,
     /// Without: a snapshot is made also in regions that are not complete.
@@ -88,7 +96,7 @@ pub enum Rule {
 use Rule::*;
 
 /// All of them.
-pub const ALL: [Rule; 40] = [
+pub const ALL: [Rule; 44] = [
     ListIsEpoch,
     SecondReading,
     AdoptBegin,
@@ -101,6 +109,7 @@ pub const ALL: [Rule; 40] = [
     CondemnedBad,
     TombstonesStay,
     MarkersStay,
+    DropsAgain,
     MarkersEverywhere,
     KeptEverywhere,
     CopyPassesJunk,
@@ -111,8 +120,11 @@ pub const ALL: [Rule; 40] = [
     EveryMember,
     SessionsEnded,
     SessionsStay,
+    OverEverywhere,
     CreateOnce,
     AnswerRead,
+    EndMetFences,
+    NewIdAfterFence,
     StoredFirst,
     CompleteOnly,
     ReuseEverywhere,
@@ -140,6 +152,8 @@ pub const fn scope_against(rule: Rule) -> &'static str {
         AdoptEnd => "a decision between two forgets",
         ParentNamed | MarkAgain => "two writers, the second on the first's snapshot",
         MarkersStay => "late duplicates",
+        NewIdAfterFence | DropsAgain => "one writer, one prune, left alone",
+        EndMetFences | OverEverywhere => "a region is lost",
         MarkersEverywhere => "two regions, and the new snapshot is forgotten",
         KeptEverywhere => "two copies in two regions",
         CopyPassesJunk | CopyFirst | EveryMember | RootsEverywhere => "a writer that reaches one region of two",

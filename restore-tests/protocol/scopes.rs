@@ -19,8 +19,15 @@ const C1: Set = 0b010;
 const C2: Set = 0b100;
 
 /// A writer without a parent; the first of two.
-const WRITER: Script =
-    Script { sids: &[2, 3, 4], packs: &[2, 3], wants: C0 | C2, parent: None, reach: A, repacks: None };
+const WRITER: Script = Script {
+    sids: &[2, 3, 4],
+    packs: &[2, 3],
+    wants: C0 | C2,
+    parent: None,
+    reach: A,
+    second_first: false,
+    repacks: None,
+};
 /// The second of two.
 const SECOND: Script = Script { sids: &[5, 6, 7], packs: &[4, 5], ..WRITER };
 const REPACKER: Script = Script { sids: &[5], packs: &[6], wants: C0, repacks: Some(0), ..WRITER };
@@ -143,10 +150,9 @@ fn only_in_a(scope: &mut Scope) {
     scope.start.regions[1] = Region { begins: 1, ends: 1, ..Region::default() };
 }
 
-/// Small enough for every change of the program.
-pub fn small() -> Vec<Scope> {
+/// One region: small enough for every change of the program.
+pub fn one_region() -> Vec<Scope> {
     let parent = |script: Script, sid| Script { parent: Some(sid), ..script };
-    let reach = |script: Script, reach| Script { reach, ..script };
     let late = Faults { late: 1, ..Faults::default() };
     vec![
         scope("one writer, two prunes", A).writers(&[parent(WRITER, 0)]).prunes(2).forgets(&[0]),
@@ -173,6 +179,20 @@ pub fn small() -> Vec<Scope> {
             scope.lossy = true;
         }),
         scope("a short listing", A).writers(&[WRITER]).prunes(1).faults(Faults { short: 1, ..Faults::default() }),
+        scope("a writer, a repacker, two prunes and a forget", A)
+            .writers(&[Script { wants: C0, ..WRITER }, REPACKER])
+            .prunes(2)
+            .forgets(&[0]),
+    ]
+}
+
+/// Two regions: the same.
+pub fn two_regions() -> Vec<Scope> {
+    let parent = |script: Script, sid| Script { parent: Some(sid), ..script };
+    let reach = |script: Script, reach| Script { reach, ..script };
+    let late = Faults { late: 1, ..Faults::default() };
+    let only = |wants: Set, script: Script| Script { wants, ..script };
+    vec![
         scope("two regions", A | B).writers(&[reach(parent(WRITER, 0), A | B)]).prunes(1).forgets(&[0]),
         scope("two regions, and the new snapshot is forgotten", A | B)
             .writers(&[reach(Script { wants: C2, ..WRITER }, A | B)])
@@ -198,25 +218,30 @@ pub fn small() -> Vec<Scope> {
             .writers(&[reach(Script { wants: C0, ..WRITER }, B)])
             .prunes(1)
             .change(|scope| scope.start.admin = Admin::begin(false)),
-    ]
-}
-
-/// Those that take minutes.
-pub fn large() -> Vec<Scope> {
-    let parent = |script: Script, sid| Script { parent: Some(sid), ..script };
-    let reach = |script: Script, reach| Script { reach, ..script };
-    vec![
-        scope("two writers, two prunes", A).writers(&[parent(WRITER, 0), parent(SECOND, 2)]).prunes(2).forgets(&[0, 2]),
-        scope("two regions, two prunes", A | B)
-            .writers(&[reach(parent(WRITER, 0), A | B)])
-            .prunes(2)
+        scope("a region is lost", A | B)
+            .writers(&[Script { wants: C2, second_first: true, ..reach(WRITER, A | B) }])
+            .prunes(1)
+            .change(|scope| scope.start.admin = Admin::lost()),
+        scope("junk in two regions", A | B)
+            .writers(&[reach(Script { wants: C2, ..WRITER }, A | B)])
+            .prunes(1)
             .forgets(&[0])
             .faults(Faults { junk: 1, ..Faults::default() }),
-        scope("two regions, two writers", A | B)
-            .writers(&[reach(WRITER, A | B), reach(SECOND, B)])
+        scope("holds in two regions", A | B)
+            .prunes(2)
+            .forgets(&[0])
+            .change(|scope| scope.start.holder = Holder::Makes(A | B)),
+        scope("late duplicates in two regions", A | B)
+            .writers(&[reach(Script { wants: C2, ..WRITER }, A | B)])
             .prunes(1)
-            .forgets(&[0]),
-        scope("two regions, replication and a prune", A | B)
+            .forgets(&[2])
+            .replicates(1)
+            .faults(late),
+        scope("two regions, two writers", A | B)
+            .writers(&[reach(only(C2, WRITER), A | B), reach(only(C2, SECOND), B)])
+            .prunes(1)
+            .forgets(&[2]),
+        scope("two regions, replication, a prune, a forget", A | B)
             .writers(&[reach(WRITER, A | B)])
             .prunes(1)
             .forgets(&[0])
@@ -224,4 +249,27 @@ pub fn large() -> Vec<Scope> {
             .change(only_in_a),
         scope("two regions, left alone", A | B).writers(&[reach(WRITER, A | B)]).prunes(1).forgets(&[0]).alone(),
     ]
+}
+
+/// Those that take minutes.
+pub fn large() -> Vec<Scope> {
+    let reach = |script: Script, reach| Script { reach, ..script };
+    let junk = Faults { junk: 1, ..Faults::default() };
+    let only = |wants: Set, script: Script| Script { wants, ..script };
+    vec![
+        scope("two writers, two prunes", A)
+            .writers(&[only(C2, WRITER), Script { wants: C2, parent: Some(2), ..SECOND }])
+            .prunes(2)
+            .forgets(&[2]),
+        scope("two regions, two prunes, junk", A | B).writers(&[reach(only(C2, WRITER), A | B)]).prunes(2).faults(junk),
+        scope("a region is lost beside two prunes", A | B)
+            .writers(&[Script { wants: C2, second_first: true, ..reach(WRITER, A | B) }])
+            .prunes(2)
+            .change(|scope| scope.start.admin = Admin::lost()),
+    ]
+}
+
+/// All that every change of the program is checked by.
+pub fn small() -> Vec<Scope> {
+    one_region().into_iter().chain(two_regions()).collect()
 }

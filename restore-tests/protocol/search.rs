@@ -133,7 +133,7 @@ pub fn explore(scope: &Scope, states_max: usize) -> Found {
     let mut seen: HashSet<u128, BuildHasherDefault<AsIs>> = HashSet::default();
     let mut ways = vec![Reached { from: 0, step: 0 }];
     let mut found = Found { states: 1, steps: 0, depth: 0, broken: None, cut_off: false };
-    let start = first_state(scope);
+    let (start, _) = first_state(scope);
     let (mut level, mut next, mut out) = (vec![(0u32, start)], Vec::new(), Vec::new());
     seen.insert(Fingerprint::of(&start));
     while !level.is_empty() {
@@ -172,8 +172,8 @@ fn trace(scope: &Scope, ways: &[Reached], mut number: u32) -> Vec<Label> {
         steps.push(usize::from(way.step));
         number = way.from;
     }
-    let (mut state, mut out, mut labels) = (first_state(scope), Vec::new(), Vec::new());
-    let mut names = [0, 1];
+    let ((mut state, swapped), mut out, mut labels) = (first_state(scope), Vec::new(), Vec::new());
+    let mut names = if swapped { [1, 0] } else { [0, 1] };
     for step in steps.into_iter().rev() {
         successors(scope, &state, &mut out);
         let (mut label, after) = out[step];
@@ -189,9 +189,10 @@ fn trace(scope: &Scope, ways: &[Reached], mut number: u32) -> Vec<Label> {
     labels
 }
 
-fn first_state(scope: &Scope) -> State {
+/// Where a scope begins, and whether its prunes changed places.
+fn first_state(scope: &Scope) -> (State, bool) {
     let mut state = scope.start;
     check::remember(&mut state);
-    order(&mut state);
-    state
+    let swapped = order(&mut state);
+    (state, swapped)
 }

@@ -44,6 +44,11 @@ pub const fn newest(begins: Set) -> usize {
     (begins.trailing_ones() as usize).saturating_sub(1)
 }
 
+/// The largest member.
+pub const fn last(set: Set) -> usize {
+    7 - set.leading_zeros() as usize
+}
+
 /// What one region holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Region {
@@ -65,6 +70,8 @@ pub struct Region {
     pub ends: Set,
     /// Junk at the first key of a beginning.
     pub squatted: Set,
+    /// Junk at the keys of markers.
+    pub unmarkable: Set,
     /// What was deleted here once: a late duplicate of its creation or of its deletion may still come.
     pub packs_deleted: Set,
     pub segments_deleted: Set,
@@ -76,6 +83,11 @@ impl Region {
     /// Packs that the index names.
     pub fn index(&self) -> Set {
         self.segments | self.merged
+    }
+
+    /// Makes markers, where there is room for them.
+    pub fn mark(&mut self, snapshots: Set) {
+        self.forgotten |= snapshots & !self.unmarkable;
     }
 
     /// Sessions at whose outcome something stands.
@@ -228,8 +240,11 @@ pub struct Label {
 impl std::fmt::Display for Label {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}: {}", self.who, self.number + 1, self.what)?;
-        if let Some((kind, n)) = self.object {
-            write!(f, " {kind}{n}")?;
+        match self.object {
+            // The first of none.
+            Some((_, 8)) => write!(f, " none")?,
+            Some((kind, n)) => write!(f, " {kind}{n}")?,
+            None => {}
         }
         match self.region {
             Some(r) => write!(f, " in region {}", ['A', 'B'][r]),

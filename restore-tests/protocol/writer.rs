@@ -3,7 +3,7 @@
 //! A step is one request to one region. Where the program asks all regions at once, they answer in any order.
 
 use super::rules::Rule;
-use super::state::{HOME, Label, Next, REGIONS, Scope, Session, Set, State, each, first, has, newest, one};
+use super::state::{HOME, Label, Next, REGIONS, Scope, Session, Set, State, each, first, has, last, newest, one};
 
 /// What a writer is to do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,6 +18,8 @@ pub struct Script {
     pub parent: Option<usize>,
     /// Regions that it can reach.
     pub reach: Set,
+    /// Whether its configuration names the second region first: then that decides.
+    pub second_first: bool,
     /// The pack whose live chunks (`wants`) are stored once more.
     pub repacks: Option<usize>,
 }
@@ -119,8 +121,8 @@ impl Writer {
     }
 
     /// Begins another session: with the finished work, or from the source once more.
-    fn next_session(&mut self, script: &Script, goes_on: bool) {
-        let turn = self.turn + 1;
+    fn next_session(&mut self, scope: &Scope, script: &Script, goes_on: bool) {
+        let turn = self.turn + u8::from(!goes_on || scope.keeps(Rule::NewIdAfterFence));
         if usize::from(turn) >= script.sids.len() || script.reach & !self.failed == 0 {
             *self = Self::end(At::Over);
             return;
@@ -217,7 +219,8 @@ impl Step<'_> {
             *me = Writer::end(At::Over);
             return;
         }
-        let session = Session { needs: 0, epoch: newest as u8, decision: first(used) as u8 };
+        let decision = if self.script.second_first { last(used) } else { first(used) };
+        let session = Session { needs: 0, epoch: newest as u8, decision: decision as u8 };
         state.sessions[self.sid(me)] = session;
         (me.used, me.todo, me.at) = (used, used, At::Announce);
     }
@@ -406,7 +409,7 @@ impl Step<'_> {
         let sid = self.sid(&me);
         let r = usize::from(state.sessions[sid].decision);
         if !has(me.complete, r) {
-            me.next_session(self.script, true);
+            me.next_session(self.scope, self.script, true);
             return self.push(me, state, "has lost where it decides: session", ('s', sid), r);
         }
         state.sessions[sid].needs = if self.script.repacks.is_some() { 0 } else { self.script.wants };
@@ -416,14 +419,14 @@ impl Step<'_> {
             later.pending[r] |= one(sid);
             given_up.failed |= one(r);
             given_up.complete &= !one(r);
-            given_up.next_session(self.script, true);
+            given_up.next_session(self.scope, self.script, true);
             self.push(given_up, later, "gets no answer to its commit of", ('s', sid), r);
         }
         let region = &mut state.regions[r];
         let free = !has(region.outcomes(), sid);
         let ours = free || has(region.manifests, sid) || !self.scope.keeps(Rule::CreateOnce);
         if !ours && self.scope.keeps(Rule::AnswerRead) {
-            me.next_session(self.script, true);
+            me.next_session(self.scope, self.script, true);
             return self.push(me, state, "is fenced: session", ('s', sid), r);
         }
         if !ours {
@@ -453,8 +456,8 @@ impl Step<'_> {
         let sid = self.sid(&me);
         let region = &mut state.regions[r];
         me.todo &= !one(r);
-        if has(region.tombstones, sid) {
-            me.next_session(self.script, true);
+        if has(region.tombstones, sid) && self.scope.keeps(Rule::EndMetFences) {
+            me.next_session(self.scope, self.script, true);
             return self.push(me, state, "meets the end of session", ('s', sid), r);
         }
         if !has(region.outcomes(), sid) {
@@ -471,7 +474,7 @@ impl Step<'_> {
         let sid = self.sid(&me);
         let ended = state.any(self.script.reach & !me.failed, |region| region.ends);
         if me.packs & state.doomed(ended) != 0 {
-            me.next_session(self.script, false);
+            me.next_session(self.scope, self.script, false);
             return self.push(me, state, "finds a pack doomed after committing", ('s', sid), HOME);
         }
         let clears = self.script.repacks.is_some() && !self.scope.keeps(Rule::RepackDeletesNothing);
@@ -503,7 +506,7 @@ impl Step<'_> {
         if me.todo == 0 {
             // Too late to announce: the work goes on as it was. Otherwise it is done once more.
             let goes_on = me.goes_on && me.moved;
-            me.next_session(self.script, goes_on);
+            me.next_session(self.scope, self.script, goes_on);
         }
         self.push(me, state, "gives up session", ('s', sid), r);
     }
