@@ -554,7 +554,10 @@ impl Step<'_> {
             0 => {
                 region.segments_deleted |= region.segments & dead;
                 region.segments &= !dead;
-                region.merged &= !dead;
+                let left = region.merged & !dead;
+                // Where other segments say what is left of it, it is not written anew.
+                let dropped = region.merged & dead != 0 && left & !region.segments == 0;
+                region.merged = if dropped && !self.scope.keeps(Rule::RewritesWhatItRemoves) { 0 } else { left };
             }
             1 => {
                 region.packs_deleted |= region.packs & dead;

@@ -79,6 +79,8 @@ pub enum Rule {
     HoldsAfterMarkers,
     /// Without: manifests go by markers that came after the holds were read.
     GoneAsRead,
+    /// Without: a segment that names doomed packs goes without a new one, where others say what is left of it.
+    RewritesWhatItRemoves,
     /// Without: merged runs go before the merged one is there.
     MergePublishesFirst,
     /// Without: a merge deletes all runs that are there by then.
@@ -96,7 +98,7 @@ pub enum Rule {
 use Rule::*;
 
 /// All of them.
-pub const ALL: [Rule; 44] = [
+pub const ALL: [Rule; 45] = [
     ListIsEpoch,
     SecondReading,
     AdoptBegin,
@@ -135,6 +137,7 @@ pub const ALL: [Rule; 44] = [
     HoldFirst,
     HoldsAfterMarkers,
     GoneAsRead,
+    RewritesWhatItRemoves,
     MergePublishesFirst,
     MergeDropsItsOwn,
     ReplicateComplete,
@@ -163,7 +166,7 @@ pub const fn scope_against(rule: Rule) -> &'static str {
         CompleteOnly | ReuseEverywhere => "a region refuses",
         RepackDeletesNothing => "a repacker",
         HoldFirst | HoldsAfterMarkers | GoneAsRead => "holds",
-        MergePublishesFirst | MergeDropsItsOwn => "a merge of the index",
+        RewritesWhatItRemoves | MergePublishesFirst | MergeDropsItsOwn => "a merge of the index",
         ReplicateComplete => "replication",
         RemovalEndsSessions | RemovalCopiesAgain | ChangeIsNoList => "a region is removed",
     }
