@@ -24,6 +24,10 @@ lengths:
 year:
     HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
+# The retention protocol searched through, the larger worlds too: some minutes, some gigabytes.
+check-protocol:
+    HOLDFAST_PROTOCOL_LARGE=1 cargo nextest run --locked --profile year --no-capture protocol::
+
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}

@@ -33,6 +33,7 @@ mod models;
 mod operating;
 mod policies;
 mod properties;
+mod protocol;
 mod reader;
 mod recall;
 mod regions;

@@ -11,7 +11,7 @@ use holdfast::base::Place;
 use holdfast::error::Kind;
 use holdfast::region::{Address, RegionSet, Regions};
 use holdfast::store::{Key, State};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::Duration;
 
 #[test]

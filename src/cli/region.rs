@@ -187,6 +187,9 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
     let places = context.places()?;
     let held = Held::new(context.secret()?);
     let repo = context.open_held(&places, &held)?;
+    if args.lost {
+        membership::spare_all(&repo, &membership::find(&repo, &args.name)?)?;
+    }
     // One that was cut off may have been this very one.
     let gone = if args.lost { membership::lost(&repo, &args.name) } else { None };
     membership::settle(&repo, gone, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;

@@ -178,6 +178,27 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
     Ok(spread(repo, &epochs))
 }
 
+/// Decides an epoch that a prune began and that nobody can carry through once this member is lost, since every member must
+/// answer for that: nothing of its list is doomed, which is safe whatever was seen of it, and the next prune lists it anew.
+///
+/// # Errors
+/// One of the others does not answer.
+pub fn spare_all(repo: &Repo, lost: &Member) -> Result<()> {
+    let epochs = repo.epochs_since(repo.epochs());
+    let Some(unended) = epochs.unended().filter(|unended| unended.condemns) else { return Ok(()) };
+    // It answers: then the prune can be carried through, and it is not lost.
+    if place_of(repo, lost).is_some() {
+        return Ok(());
+    }
+    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != lost.id).cloned().collect();
+    all_answer(repo, &left)?;
+    // Who has read the beginning in one region only must not be left with it: the end follows it everywhere.
+    let epochs = spread(repo, &epochs);
+    members::end(repo, &epochs, home(repo, &epochs, Some(lost.id))?, &unended)?;
+    spread(repo, &repo.epochs_since(&epochs));
+    Ok(())
+}
+
 /// Brings every region that answers the epochs that it lacks, also one that is no member any more: it must know. A member
 /// that was rolled back, or emptied, must not look as if it had not been.
 fn spread(repo: &Repo, epochs: &Epochs) -> Epochs {
