@@ -319,8 +319,9 @@ fn a_region_that_was_rolled_back_hides_nothing() {
     let shown = list["snapshots"].to_string();
     assert!(shown.contains(&third) && shown.contains(&voucher), "{list:#}");
     let (code, report) = run(dir, &ours.key(), &["verify"]);
-    assert_eq!(code, 4, "{report:#}");
+    assert_eq!(code, 5, "{report:#}");
     assert!(report["behind"].to_string().contains("region a lacks 2 snapshots"), "{report:#}");
+    assert!(report["lost"].to_string().contains("region a went back in time"), "{report:#}");
     let target = dir.join("target");
     let target = target.display().to_string();
     let (code, restored) = run(dir, &ours.key(), &["restore", "latest", "--name", "main", "--target", &target]);

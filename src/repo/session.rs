@@ -285,10 +285,15 @@ impl Session {
 }
 
 fn no_region(repo: &Repo) -> Error {
-    match repo.regions.failures().pop() {
-        Some((_, e)) if repo.writable().is_empty() => e,
-        Some((_, e)) => Error::new(Kind::Retry, format!("only weak regions answer, and none of them may decide: {e}"))
-            .advise("bring a region back that is not weak"),
+    let why = repo.regions.failures().pop().map(|(_, e)| e);
+    let answer = repo.writable();
+    match why {
+        why if !answer.is_empty() && answer.iter().all(|ix| repo.regions.is_weak(ix)) => {
+            let why = why.map_or_else(|| "the others are not named here".to_owned(), |e| e.to_string());
+            Error::new(Kind::Retry, format!("only weak regions answer, and none of them may decide: {why}"))
+                .advise("bring a region back that is not weak")
+        }
+        Some(e) => e,
         None => Error::new(Kind::Retry, "no region can be used"),
     }
 }
