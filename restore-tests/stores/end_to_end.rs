@@ -182,6 +182,16 @@ fn a_weak_region_holds_copies_and_decides_nothing() {
     world.restores(&["other"], "from-other");
 }
 
+/// The other way about: where the repository decides, no configuration can make a machine put what replaces.
+#[test]
+fn a_region_is_what_the_repository_says_that_it_is() {
+    let mut world = World::new(vec![("said", "gs://bucket/p".into()), ("called", "gs://bucket/p?weak=yes".into())]);
+    world.variables.push(("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", super::gcs::start())));
+    world.ok(&["said"], &["init", "--no-recovery-key"]);
+    world.ok(&["called"], &["backup", text(&world.source)]);
+    world.restores(&["said"], "target");
+}
+
 #[test]
 fn a_store_that_reads_no_ranges_is_not_even_a_weak_region() {
     let server = servers::rclone("bucket");

@@ -251,6 +251,8 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     let next = next_members(epochs.members(), me, replaces)?;
     let others: Vec<Member> = next.iter().filter(|member| member.id != id).cloned().collect();
     all_answer(repo, &others)?;
+    // Before anything is copied: somebody must be there who may take the change.
+    home(repo, &epochs, replaces)?;
     members::copy_epochs(repo, &epochs, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
     still_answers(repo, ix)?;

@@ -122,9 +122,9 @@ impl Regions {
         self.all.get(ix).is_none_or(|region| region.weak.load(Ordering::Relaxed))
     }
 
-    /// Takes note that the repository calls a region weak, whatever the configuration says.
-    pub fn weaken(&self, ix: usize) {
-        self.all[ix].weak.store(true, Ordering::Relaxed);
+    /// Takes note of what the repository calls a region, whatever the configuration says.
+    pub fn set_weak(&self, ix: usize, weak: bool) {
+        self.all[ix].weak.store(weak, Ordering::Relaxed);
     }
 
     /// Those that have not failed.

@@ -73,9 +73,11 @@ impl Regions {
         self.handle.block_on(stream::iter(wanted.iter().copied().map(get)).buffered(READS_MAX).collect())
     }
 
-    /// Whether a region can be done without: enough others can still take everything.
+    /// Whether a region can be done without: enough others can still take everything, and one of them may decide.
     fn spare(&self, ix: usize) -> bool {
-        self.haste.needed().is_some_and(|needed| self.writable().without(ix).count() >= needed)
+        let left = self.writable().without(ix);
+        let decides = left.iter().any(|other| !self.is_weak(other));
+        decides && self.haste.needed().is_some_and(|needed| left.count() >= needed)
     }
 
     /// Ends the waiting for a region in this run: whatever is under way to it is given up. One that is needed after all,

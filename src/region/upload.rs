@@ -209,4 +209,18 @@ mod tests {
         regions.drop_behind(2);
         assert_eq!(regions.healthy(), RegionSet::of([1, 2]));
     }
+
+    #[test]
+    fn the_only_region_that_may_decide_is_waited_for() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
+        let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        (1..3).for_each(|ix| regions.set_weak(ix, true));
+        let _hurry = regions.hurry(1);
+        regions.drop_behind(0);
+        assert_eq!(regions.healthy(), RegionSet::of([0, 1, 2]));
+        regions.drop_behind(1);
+        assert_eq!(regions.healthy(), RegionSet::of([0, 2]));
+    }
 }

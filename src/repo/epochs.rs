@@ -26,9 +26,10 @@ struct EpochState {
 }
 
 impl EpochState {
-    /// Doomed packs, once it is decided.
-    fn doomed(&self) -> Option<&[PackName]> {
-        self.ends.first().map(|done| done.doomed.as_slice())
+    /// Doomed packs, once it is decided. Two ends of one begin can only come of a member that was given up too early: what
+    /// either dooms is believed to be gone.
+    fn doomed(&self) -> impl Iterator<Item = &PackName> {
+        self.ends.iter().flat_map(|done| &done.doomed)
     }
 
     fn members(&self) -> &[Member] {
@@ -246,7 +247,7 @@ impl Epochs {
 
     /// Packs that are dead for ever.
     pub fn doomed(&self) -> HashSet<PackName> {
-        self.known.values().filter_map(EpochState::doomed).flatten().copied().collect()
+        self.known.values().flat_map(EpochState::doomed).copied().collect()
     }
 
     /// Packs condemned by an epoch that is not decided yet.

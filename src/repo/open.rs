@@ -298,8 +298,9 @@ fn of_the_members(
 pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
     for ix in regions.healthy().iter() {
         let id = regions.region(ix).id;
-        if epochs.members().iter().any(|member| Some(member.id) == id && member.is_weak()) {
-            regions.weaken(ix);
+        // Where something is decided, nobody may put what replaces; nor the other way about.
+        if let Some(member) = epochs.members().iter().find(|member| Some(member.id) == id) {
+            regions.set_weak(ix, member.is_weak());
         }
         regions.restrict(ix, epochs.unwritable(ix, regions.region(ix)));
     }
