@@ -176,9 +176,9 @@ fn a_weak_region_holds_copies_and_decides_nothing() {
     let (code, value) = world.run(&["weak"], &["backup", &source]);
     assert!(code != 0 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
     // The only one that decides cannot go; a second weak one can come.
-    let (code, value) = world.run(&["weak", "strong"], &["region", "remove", "strong"]);
+    let (code, value) = world.run(&["weak", "strong"], &["--copies-min", "1", "region", "remove", "strong"]);
     assert!(code == 11 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
-    world.ok(&["weak", "strong", "other"], &["region", "add", "other"]);
+    world.ok(&["weak", "strong"], &["region", "add", "other=gs://bucket/q?weak=yes"]);
     world.restores(&["other"], "from-other");
 }
 

@@ -42,11 +42,11 @@ fn an_unchanged_backup_makes_few_requests_of_each_region() {
     let world = world(&server);
     let source = text(&world.source);
     world.ok(&ALL, &["backup", source]);
-    // What the run before has made need not be read back.
-    for _ in 0..2 {
+    // Of what the run before has made, its index segment alone is read back, once, from any of the regions.
+    for most in [21, 20] {
         let warm = world.ok(&ALL, &["backup", source]);
         assert_eq!((&warm["bytes_new"], &warm["files_read"]), (&0.into(), &0.into()), "{warm:#}");
-        at_most(&warm, 20);
+        at_most(&warm, most);
     }
     // Whatever this machine keeps may be lost, and is then asked for.
     std::fs::remove_dir_all(world.bench.path("state")).unwrap();
