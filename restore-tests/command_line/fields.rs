@@ -185,6 +185,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
     run(&bench, c, "replicate", &["replicate"]);
     run(&bench, c, "restore", &["restore", "latest", "--target", "mended", "--repair"]);
+    // Again, should it have been the one that was just mended.
+    std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "verify", &["verify", "--level", "ciphertext", "--repair"]);
