@@ -68,6 +68,6 @@ fn each_rule_is_missed_when_it_is_taken_away() {
         println!("without {rule:?}, {}", shown(&scope, &found));
         found.broken.is_some()
     };
-    let unmissed: Vec<Rule> = rules::ALL.into_iter().filter(|rule| !missed(*rule)).collect();
+    let unmissed: Vec<Rule> = rules::ALL.iter().copied().filter(|rule| !missed(*rule)).collect();
     assert!(unmissed.is_empty(), "nothing happens without {unmissed:?}");
 }

@@ -1,8 +1,20 @@
 //! The rules of the protocol, each of which can be taken away.
 
-/// A rule, and what is done where it is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rule {
+/// The rules, each with what is done where it is missing, and the list of all of them.
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A rule, and what is done where it is missing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule {
+            $($(#[$doc])* $name,)*
+        }
+
+        /// All of them.
+        pub const ALL: &[Rule] = &[$(Rule::$name),*];
+    };
+}
+
+rules! {
     /// Without: the epoch begins first, and its list is published later.
     ListIsEpoch,
     /// Without: a writer does not read the epoch again after its announcement.
@@ -96,55 +108,6 @@ pub enum Rule {
 }
 
 use Rule::*;
-
-/// All of them.
-pub const ALL: [Rule; 45] = [
-    ListIsEpoch,
-    SecondReading,
-    AdoptBegin,
-    AdoptEnd,
-    ParentNamed,
-    ParentNow,
-    MarkAgain,
-    DoomedGone,
-    DoomedBad,
-    CondemnedBad,
-    TombstonesStay,
-    MarkersStay,
-    DropsAgain,
-    MarkersEverywhere,
-    KeptEverywhere,
-    CopyPassesJunk,
-    StopUnresolved,
-    MembersByEpoch,
-    ListsComplete,
-    CopyFirst,
-    EveryMember,
-    SessionsEnded,
-    SessionsStay,
-    OverEverywhere,
-    CreateOnce,
-    AnswerRead,
-    EndMetFences,
-    NewIdAfterFence,
-    StoredFirst,
-    CompleteOnly,
-    ReuseEverywhere,
-    RefreshAsksAgain,
-    RootsEverywhere,
-    HalfLiveStays,
-    RepackDeletesNothing,
-    HoldFirst,
-    HoldsAfterMarkers,
-    GoneAsRead,
-    RewritesWhatItRemoves,
-    MergePublishesFirst,
-    MergeDropsItsOwn,
-    ReplicateComplete,
-    RemovalEndsSessions,
-    RemovalCopiesAgain,
-    ChangeIsNoList,
-];
 
 /// The small scope in which it is missed.
 pub const fn scope_against(rule: Rule) -> &'static str {

@@ -174,12 +174,18 @@ mod tests {
     use super::super::Address;
     use super::*;
 
-    #[test]
-    fn nobody_is_left_behind_who_is_needed_after_all() {
+    /// Three folders, with what they need as long as they are used.
+    fn three() -> ((tokio::runtime::Runtime, tempfile::TempDir), Regions) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
         let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        ((runtime, dir), regions)
+    }
+
+    #[test]
+    fn nobody_is_left_behind_who_is_needed_after_all() {
+        let (_kept, regions) = three();
         let flight = Flight { regions: Arc::new(regions), packs: Mutex::default(), waiting: AtomicUsize::new(0) };
         let (a, b, c) = (0, 1, 2);
         let pack = Flying { bytes: 9, left: RegionSet::of([c]), acks: RegionSet::of([a, b]) };
@@ -196,10 +202,7 @@ mod tests {
 
     #[test]
     fn only_so_many_are_left_behind() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
-        let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        let (_kept, regions) = three();
         let hurry = regions.hurry(2);
         regions.drop_behind(0);
         regions.drop_behind(1);
@@ -212,10 +215,7 @@ mod tests {
 
     #[test]
     fn the_only_region_that_may_decide_is_waited_for() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let address = |name: &str| Address { name: name.into(), place: dir.path().join(name).into() };
-        let regions = Regions::connect(&["a", "b", "c"].map(address), true, runtime.handle());
+        let (_kept, regions) = three();
         (1..3).for_each(|ix| regions.set_weak(ix, true));
         let _hurry = regions.hurry(1);
         regions.drop_behind(0);
