@@ -99,6 +99,11 @@ fn wish(targets: Option<RegionSet>, means: Means<'_>) -> Wish<'_> {
     Wish { depth: Depth::Packs, targets, dry_run: false, means }
 }
 
+/// The members without this one.
+fn all_but(members: &[Member], gone: Option<RegionId>) -> Vec<Member> {
+    members.iter().filter(|member| Some(member.id) != gone).cloned().collect()
+}
+
 /// Every one of these must answer and be in order.
 fn all_answer(repo: &Repo, members: &[Member]) -> Result<RegionSet> {
     let mut at = RegionSet::NONE;
@@ -152,7 +157,7 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
         let what = format!("a prune is at work, or was cut off: epoch {} is not decided", unended.number);
         return Err(Error::new(Kind::Refused, what).advise("let it finish, then run again"));
     }
-    let stay: Vec<Member> = epochs.members().iter().filter(|member| Some(member.id) != gone).cloned().collect();
+    let stay = all_but(epochs.members(), gone);
     let at = all_answer(repo, &stay)?;
     let decides = home(repo, &epochs, gone)?;
     members::resolve(repo, &epochs)?;
@@ -190,7 +195,7 @@ pub fn spare_all(repo: &Repo, lost: &Member) -> Result<()> {
     if place_of(repo, lost).is_some() {
         return Ok(());
     }
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != lost.id).cloned().collect();
+    let left = all_but(epochs.members(), Some(lost.id));
     all_answer(repo, &left)?;
     // Who has read the beginning in one region only must not be left with it: the end follows it everywhere.
     let epochs = spread(repo, &epochs);
@@ -249,7 +254,7 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     }
     let me = Member { id, name: own.name.clone(), weak: repo.regions.is_weak(ix).then_some(true) };
     let next = next_members(epochs.members(), me, replaces)?;
-    let others: Vec<Member> = next.iter().filter(|member| member.id != id).cloned().collect();
+    let others = all_but(&next, Some(id));
     all_answer(repo, &others)?;
     // Before anything is copied: somebody must be there who may take the change.
     home(repo, &epochs, replaces)?;
@@ -276,7 +281,7 @@ fn next_members(now: &[Member], me: Member, replaces: Option<RegionId>) -> Resul
         return Err(Error::new(Kind::Refused, what).advise("use another name, or `holdfast region repair`"));
     }
     let was_home = replaces.is_some() && now.first().map(|member| member.id) == replaces;
-    let mut next: Vec<Member> = now.iter().filter(|member| Some(member.id) != replaces).cloned().collect();
+    let mut next = all_but(now, replaces);
     // What lost everything decides nothing from now on.
     let place = now.iter().position(|member| Some(member.id) == replaces).filter(|_| !was_home);
     next.insert(place.unwrap_or(next.len()).min(next.len()), me);
@@ -363,7 +368,7 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
         _ => {}
     }
     let epochs = settle(repo, lost.then_some(who.id), means)?;
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
+    let left = all_but(epochs.members(), Some(who.id));
     if left.is_empty() || (!lost && left.len() < repo.copies_min) {
         let what = format!("{} regions would be left, and copies.min is {}", left.len(), repo.copies_min);
         return Err(Error::new(Kind::Refused, what)
@@ -402,7 +407,7 @@ pub fn only_good_copy(who: &Member, why: &str) -> Error {
 /// One of the others does not answer, or somebody else was quicker.
 pub fn remove(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> Result<(Epoch, Vec<Member>)> {
     let epochs = repo.epochs_since(repo.epochs());
-    let mut left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
+    let mut left = all_but(epochs.members(), Some(who.id));
     if left.len() == epochs.members().len() {
         return Err(Error::new(Kind::Refused, "somebody else removed it just now").at(format!("region {}", who.name)));
     }
@@ -420,7 +425,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
     repo.may_write()?;
     let before = repo.epochs_since(repo.epochs());
     let own = repo.regions.region(ix).id;
-    let others: Vec<Member> = before.members().iter().filter(|member| Some(member.id) != own).cloned().collect();
+    let others = all_but(before.members(), own);
     all_answer(repo, &others)?;
     // Before the epochs, which open it to writers: what is cut off here is done again.
     if !repo.writable().has(ix) {

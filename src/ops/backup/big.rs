@@ -40,9 +40,7 @@ struct Token {
     /// Behind what was cut.
     pos: u64,
     data_end: u64,
-    /// Behind what workers have taken to read.
-    ahead: u64,
-    /// Blocks that were taken.
+    /// Blocks that workers have taken to read.
     claims: u64,
     seq: u64,
     busy: usize,
@@ -168,13 +166,12 @@ impl Token {
 
     /// The next block to read; `None` if others have taken all of them.
     fn claim(&mut self) -> Option<Claim> {
-        let left = self.size.saturating_sub(self.ahead);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_BYTES);
+        let start = self.claims.saturating_mul(BLOCK_BYTES as u64);
+        let len = usize::try_from(self.size.saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_BYTES);
         if len == 0 {
             return None;
         }
-        let claim = Claim { number: self.claims, start: self.ahead, len };
-        self.ahead += len as u64;
+        let claim = Claim { number: self.claims, start, len };
         self.claims += 1;
         self.busy += 1;
         Some(claim)
