@@ -2,6 +2,7 @@
 
 use super::args::{Cat, Filter, Ls};
 use super::common::{Context, passes};
+use super::etcd;
 use super::output::{Outcome, path_text, remark};
 use crate::base::TimeMs;
 use crate::error::{Error, Exit, Kind, Result};
@@ -85,6 +86,9 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
+    if etcd::has(&snapshot.manifest, path) {
+        return etcd::ls(context, args, (&reader, &snapshot.manifest), path).map(|outcome| outcome.at_best(exit));
+    }
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let closed = |_| Error::new(Kind::Cancelled, "the output was closed");
@@ -113,6 +117,9 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
+    if etcd::has(&snapshot.manifest, path) {
+        return etcd::cat(context, &reader, &snapshot.manifest, path).map(|outcome| outcome.at_best(exit));
+    }
     let entry = browse::find(&reader, &snapshot.manifest, path).and_then(|entry| {
         if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) }
     })?;

@@ -11,6 +11,7 @@ mod daemon;
 mod diff;
 mod doctor;
 mod dump;
+mod etcd;
 mod find;
 mod forget;
 mod found;

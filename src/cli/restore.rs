@@ -4,6 +4,7 @@ use super::args::Restore;
 use super::backup::{misses_json, misses_text};
 use super::browse::{Named, find, reader};
 use super::common::Context;
+use super::etcd;
 use super::found;
 use super::output::{Outcome, path_text};
 use super::progress::Shown;
@@ -55,6 +56,9 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
+    if let Some(to) = &args.etcd.to {
+        return etcd::restore(context, args, &repo, to);
+    }
     if args.repair {
         repo.may_write()?;
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
+use crate::ops::etcd::{self, EtcdOptions};
 use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
@@ -499,7 +500,7 @@ impl Work<'_> {
         let (done, closed) = self.recorded(
             Recorded::Backup,
             closing,
-            || backup::run(self.repo, options?, &Progress::default(), cancel),
+            || self.read(source, options?),
             |report, closing| (closing.backup(report), report.exit()),
         );
         match done {
@@ -509,6 +510,15 @@ impl Work<'_> {
             }
             Err(e) => (SourceEnd::failed(source, &e), None),
         }
+    }
+
+    fn read(&self, source: &Source, options: BackupOptions) -> Result<BackupReport> {
+        let (progress, cancel) = (Progress::default(), self.around.cancel);
+        let Some(cluster) = &source.etcd else { return backup::run(self.repo, options, &progress, cancel) };
+        let etcd = EtcdOptions::of(cluster)?;
+        let (report, found) = etcd::backup(self.repo, &options, &etcd, (&progress, cancel))?;
+        found.remarks.iter().for_each(|what| self.say(&format!("source {}: {what}", source.name)));
+        Ok(report)
     }
 
     /// Looks for a run of this source elsewhere and follows the policy's rule.

@@ -68,7 +68,8 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
 
 fn source(source: &Source) -> String {
     let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
-    let mut text = format!("reads {} as `{}`", paths.join(", "), source.name);
+    let what = source.etcd.as_ref().map_or(paths.join(", "), |etcd| format!("etcd at {}", etcd.endpoints.join(", ")));
+    let mut text = format!("reads {what} as `{}`", source.name);
     let mut without = source.exclude.clone();
     if source.exclude_caches {
         without.push("tagged caches".into());

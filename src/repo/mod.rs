@@ -7,6 +7,7 @@
 pub mod branches;
 pub mod epochs;
 mod epochs_known;
+pub mod file_at;
 pub mod gather;
 pub mod held;
 pub mod holds;

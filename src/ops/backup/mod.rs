@@ -31,7 +31,7 @@ use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-pub use stream::{StreamName, stream};
+pub use stream::{Cut, Given, StreamName, stream, streams};
 
 /// What to back up, and how.
 pub struct BackupOptions {
