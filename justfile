@@ -28,6 +28,10 @@ year:
 check-protocol:
     HOLDFAST_PROTOCOL_LARGE=1 cargo nextest run --locked --profile year --no-capture protocol::
 
+# Every decoder fuzzed, coverage-guided: so many seconds a target (a minute where nothing is said).
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}

@@ -404,7 +404,7 @@ impl Work<'_> {
             Level::Content => verify::Level::Content,
         };
         let turn = verify::Part::at(self.around.env.now(), spec.period_ms);
-        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, ..turn };
+        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, packs_max: spec.packs_max, ..turn };
         verify::Wish { level, workers: self.around.workers, part, rate: spec.rate }
     }
 

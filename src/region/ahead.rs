@@ -43,12 +43,17 @@ impl Ahead {
         key: &Key,
         check: impl FnOnce(&[u8]) -> Result<T, FormatError>,
     ) -> Option<T> {
+        let (ix, bytes) = self.take(regions, key)?;
+        check(&bytes).inspect_err(|why| regions.record(ix, &key.path(), why)).ok()
+    }
+
+    /// An object that was read ahead, unchecked, and from which region. `None`: it is to be read as usual.
+    pub fn take(&mut self, regions: &Regions, key: &Key) -> Option<(usize, Bytes)> {
         let place = self.places.remove(key)?;
         if !self.here.contains_key(key) {
             self.read(regions, place);
         }
-        let (ix, bytes) = self.here.remove(key)?;
-        check(&bytes).inspect_err(|why| regions.record(ix, &key.path(), why)).ok()
+        self.here.remove(key)
     }
 
     /// Reads some from this place on. What was passed over is let go.

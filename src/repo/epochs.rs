@@ -72,6 +72,8 @@ pub struct Epochs {
     at: BTreeMap<(usize, Epoch), (Key, Option<Key>)>,
     /// Regions that show other epochs than those that count, from which one on.
     forked: BTreeMap<usize, Epoch>,
+    /// Whether something is whole and not verified by the keys that are known here.
+    unknown_hand: bool,
     listed: BTreeMap<usize, Vec<Key>>,
 }
 
@@ -87,12 +89,13 @@ impl Epochs {
                 regions.fail(*ix, e);
             }
         }
+        let unknown_hand = fetched.unknown_hand;
         fetched.keep();
         let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
-        let mut epochs = Epochs { listed, forked: branch.forked, ..Epochs::default() };
+        let mut epochs = Epochs { listed, unknown_hand, forked: branch.forked, ..Epochs::default() };
         for link in &branch.links {
             let ends = branches.ends(link.number, &link.begun.digest);
             epochs.known.insert(link.number, EpochState { begun: Arc::clone(&link.begun), ends });
@@ -146,6 +149,12 @@ impl Epochs {
     /// Whether a region lost more than a copy of the newest epoch can make good.
     pub fn has_lost(&self, ix: usize) -> bool {
         self.is_rolled_back(ix) || self.is_emptied(ix)
+    }
+
+    /// Whether a region shows something whole that does not verify by the keys that are known here: it may be junk, or have
+    /// been signed with keys that were changed since.
+    pub fn has_unknown_hand(&self) -> bool {
+        self.unknown_hand
     }
 
     /// The newest epoch, if it is not decided yet.
@@ -372,7 +381,10 @@ fn valid<'k, T>(
                 fetched.verified(ix, key, bytes);
                 found.push((*key, value));
             }
-            Err(why) => fetched.regions().record(ix, &key.path(), &why),
+            Err(why) => {
+                fetched.unknown_hand |= !matches!(why, FormatError::Damaged(_));
+                fetched.regions().record(ix, &key.path(), &why);
+            }
         }
     }
     Ok(found)

@@ -5,8 +5,8 @@
 //! region goes on under a new id, if everything that it re-used or stored is still good by what the
 //! regions say then. If not, its caller runs again; what was stored is found through the index.
 
-use super::Repo;
 use super::epochs::Epochs;
+use super::{Repo, changed};
 use crate::base::{Digest, Generation, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
@@ -117,6 +117,12 @@ impl Session {
             // Whoever begins an epoch lists the sessions after that: who announces himself and sees no new epoch
             // afterwards will be found there.
             let now = repo.epochs_since(&session.epochs);
+            if now.has_unknown_hand()
+                && let Err(e) = changed::keys_stand(repo)
+            {
+                session.give_up(repo, "the keys were changed")?;
+                return Err(e);
+            }
             if session.regions.has(decision) && session.epochs.same_in(&now, session.regions) {
                 return Ok(session);
             }

@@ -20,7 +20,7 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
+use crate::region::{Ahead, Finding, Flaw, RegionSet, Regions, by_key, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
@@ -29,7 +29,7 @@ use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
 use crate::store::{Key, Listed, Prefix};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -365,6 +365,16 @@ fn still_damaged(
 /// Checks of one small object beyond its checksum.
 type Check<'c> = dyn FnMut(&Key, &[u8]) -> std::result::Result<(), FormatError> + 'c;
 
+/// What a region lists under several prefixes, asked all at once.
+fn list_at<const N: usize>(regions: &Regions, ix: usize, prefixes: [Prefix; N]) -> Result<Vec<Listed>> {
+    let lists = regions.list_several(RegionSet::of([ix]), prefixes);
+    if lists.iter().any(Vec::is_empty) {
+        return Err(regions.failure(ix).unwrap_or_else(|| Error::new(Kind::Retry, "could not be listed")));
+    }
+    Ok(lists.into_iter().flatten().flat_map(|(_, lines)| lines).collect())
+}
+
+/// Reads every small object of a region, those of buckets side by side.
 fn small_objects(
     regions: &Regions,
     ix: usize,
@@ -372,13 +382,12 @@ fn small_objects(
     cancel: &Cancel,
     check: &mut Check<'_>,
 ) -> Result<()> {
-    let mut keys = vec![Key::Region];
-    for prefix in Prefix::ALL.into_iter().filter(|p| *p != Prefix::Packs) {
-        keys.extend(regions.list(ix, prefix)?.into_iter().map(|l| l.key));
-    }
-    for key in keys {
+    let lines = list_at(regions, ix, Prefix::SMALL)?;
+    let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
+    for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
         cancel.check()?;
-        let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
+        let read = ahead.take(regions, &key).map(|(_, bytes)| Ok(bytes));
+        let bytes = match read.unwrap_or_else(|| regions.get(ix, &key, OBJECT_BYTES_MAX as u64)) {
             Ok(bytes) => bytes,
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
@@ -467,25 +476,19 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let (findings, sources) = (repo.findings(), repo.sources(repo.epochs()));
-    for prefix in
-        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
-    {
-        let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-        for ix in repo.usable().iter() {
-            for line in repo.regions.list(ix, prefix).unwrap_or_default() {
-                holders.entry(line.key).or_default().push(ix);
-            }
-        }
+    let small =
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs];
+    for holders in repo.regions.list_several(repo.usable(), small).iter().map(by_key) {
         // A slot that no configuration lists opens nothing, and is brought nowhere.
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
-            let sound = |ix: &usize| {
-                sources.has(*ix)
-                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name)
+            let sound = |ix: usize| {
+                sources.has(ix)
+                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(ix).name)
             };
             if at.iter().any(sound) {
-                let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
+                let lacking = repo.usable().iter().filter(|ix| !at.has(*ix));
                 report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
             }
         }
