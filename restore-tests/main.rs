@@ -32,6 +32,7 @@ mod models;
 mod operating;
 mod policies;
 mod properties;
+mod prune;
 mod reader;
 mod recall;
 mod regions;

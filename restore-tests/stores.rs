@@ -9,6 +9,7 @@ mod heal;
 mod http;
 mod locked;
 mod proxy;
+mod pruned;
 mod servers;
 mod strange;
 

@@ -7,10 +7,12 @@
 
 mod each;
 mod findings;
+mod remove;
 mod set;
 mod upload;
 
 pub use findings::{Finding, Flaw, Wrong};
+pub use remove::Removed;
 pub use set::RegionSet;
 pub use upload::{Uploaded, Uploader};
 

@@ -90,6 +90,8 @@ impl Epochs {
             let end = first_valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number, &digest))?;
             let (end_key, end) = end.unzip();
             let (doomed, roots) = end.unzip();
+            // What an end dooms beyond the list of its beginning is not doomed.
+            let doomed = doomed.map(|doomed| among(doomed, &condemned));
             let known = self.known.entry(number).or_insert(EpochState {
                 begin,
                 digest,
@@ -229,6 +231,20 @@ impl Epochs {
         seen
     }
 
+    /// The roots that the last prune saw, or the one at work.
+    pub fn last_roots(&self) -> Vec<Root> {
+        let of = |e: &EpochState| e.begin.roots.iter().chain(&e.roots).cloned().collect::<Vec<Root>>();
+        self.known.values().rev().map(of).find(|roots| !roots.is_empty()).unwrap_or_default()
+    }
+
+    /// Whether a prune that knew this snapshot decided without it: what it alone needed is gone. `known` is the epoch that
+    /// the snapshot names.
+    pub fn let_go(&self, sid: &SessionId, known: Epoch) -> bool {
+        let decided = |e: &&EpochState| !e.condemned.is_empty() && e.doomed.is_some();
+        let last = self.known.iter().rfind(|(_, e)| decided(e));
+        last.is_some_and(|(number, e)| known < *number && e.roots.iter().all(|root| root.sid != *sid))
+    }
+
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
         self.known.values().filter(|e| e.doomed.is_none()).all(|e| e.begin.roots.iter().any(|r| r.sid == *parent))
@@ -247,6 +263,13 @@ fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
         }
     }
     all
+}
+
+/// Those of some packs that are in a list.
+fn among(mut packs: Vec<PackName>, list: &[PackName]) -> Vec<PackName> {
+    let list: HashSet<&PackName> = list.iter().collect();
+    packs.retain(|pack| list.contains(pack));
+    packs
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod members;
 pub mod open;
 pub mod pages;
+pub mod pruning;
 pub mod reader;
 pub mod session;
 pub mod tags;
@@ -27,7 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::config::Features;
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::ring::{Keyring, Trust};
+use crate::format::ring::{Keyring, Trust, role};
 use crate::format::signed::{self, Fresh, Opened, Signer};
 use crate::region::{Finding, RegionSet, Regions};
 use crate::store::Key;
@@ -109,6 +110,24 @@ impl Repo {
             None => Ok(()),
             Some(name) => Err(Error::new(Kind::Newer, format!("writing to the repository needs the feature `{name}`"))
                 .advise("install a newer holdfast; nothing was changed, and reading works")),
+        }
+    }
+
+    /// Whether this program understands all that a prune must, and its key may begin and decide epochs.
+    ///
+    /// # Errors
+    /// [`Kind::Newer`], naming the feature, or [`Kind::Refused`].
+    pub fn may_prune(&self) -> Result<()> {
+        if let Some(name) = Features::unknown(&self.features.prune, &Features::ours().prune) {
+            let what = format!("pruning the repository needs the feature `{name}`");
+            return Err(Error::new(Kind::Newer, what).advise("install a newer holdfast; nothing was changed"));
+        }
+        let own = self.ring.signer().and_then(|(id, _)| self.ring.writer(&id));
+        // It writes index segments, too.
+        let needed = role::PRUNE | role::WRITE;
+        match own.is_some_and(|writer| writer.roles & needed == needed) {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Refused, "this key may not prune the repository")),
         }
     }
 

@@ -16,6 +16,7 @@ mod ground;
 mod heard;
 mod key;
 mod profile;
+mod removal;
 mod settings;
 mod verdict;
 mod wire;

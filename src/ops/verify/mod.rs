@@ -6,6 +6,7 @@
 
 mod packs;
 mod part;
+mod pruned;
 mod trees;
 
 pub(super) use self::packs::parallel;
@@ -144,7 +145,8 @@ pub fn run(
     let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), keyed: true, ..VerifyReport::default() };
-    let packs = index.packs();
+    let (mut packs, doomed) = (index.packs(), pruned::doomed(repo));
+    packs.retain(|name, _| !doomed.contains(name));
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
@@ -156,7 +158,7 @@ pub fn run(
     trees_beside((&reader, &view), wish.workers, &mut report, cancel, |report| looking.all(&view, report))?;
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
-    report.findings = repo.findings();
+    report.findings = pruned::without_doomed(repo, repo.findings());
     distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -369,10 +371,15 @@ fn small_objects(
     for prefix in Prefix::ALL.into_iter().filter(|p| *p != Prefix::Packs) {
         keys.extend(regions.list(ix, prefix)?.into_iter().map(|l| l.key));
     }
+    let mut missing = Vec::new();
     for key in keys {
         cancel.check()?;
         let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
+            Err(e) if e.kind() == Kind::NotFound && pruned::may_go(&key) => {
+                missing.push((key, e));
+                continue;
+            }
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
                 regions.record(ix, &key.path(), &e);
@@ -385,7 +392,7 @@ fn small_objects(
             regions.record(ix, &key.path(), &why);
         }
     }
-    Ok(())
+    pruned::record_missing(regions, ix, &missing)
 }
 
 /// What needs no key: the name of a segment, the checksum of everything else.

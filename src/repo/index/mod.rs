@@ -5,17 +5,19 @@
 //! and where, is what the regions list at the time it is loaded.
 
 pub mod cache;
+mod census;
 mod filter;
 mod load;
 pub mod memory;
 pub mod run;
 mod sealed;
 
+pub use census::{PackSeen, SegmentSeen};
 pub use load::{Holders, Listing};
 
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ChunkId, Generation, PackName, SegmentName, SessionId, WriterId};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
@@ -29,7 +31,7 @@ use memory::{Found, Memory};
 use run::{Run, SegmentLine};
 use sealed::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A segment that was opened and checked.
@@ -79,6 +81,8 @@ pub struct Located {
     pub pack: PackLine,
     /// Its number among all packs of the index.
     pub pack_no: u32,
+    /// Its own number among all entries of the index.
+    pub entry: u64,
     /// The number of its segment.
     segment: u32,
     /// Its generation.
@@ -100,6 +104,7 @@ struct Part {
     lines: Vec<SegmentLine>,
     first_segment: u32,
     first_pack: u32,
+    first_entry: u64,
     /// What a run said that turned out to be broken, read from the regions again.
     rescued: OnceLock<Memory>,
 }
@@ -154,27 +159,60 @@ pub fn listed(repo: &Repo) -> Listing {
     found
 }
 
-struct Regional(Arc<Repo>);
+/// How often an index is listed again of which segments went away in between: a prune writes some anew.
+const LISTED_MAX: usize = 3;
+
+struct Regional {
+    repo: Arc<Repo>,
+    /// Whether a segment that is gone may have been written anew: it is then listed again before it counts as missing.
+    patient: bool,
+    gone: AtomicBool,
+}
+
+impl Regional {
+    fn is_gone(&self, key: &Key, at: RegionSet) -> bool {
+        let gone =
+            |ix| matches!(self.repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX), Err(e) if e.kind() == Kind::NotFound);
+        at.iter().all(gone)
+    }
+}
 
 impl Source for Regional {
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content> {
-        let key = Key::Index(name);
-        self.0.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(&self.0, &key, bytes)).ok()
+        let (repo, key) = (&self.repo, Key::Index(name));
+        let first = at.iter().next().map(|ix| repo.regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX));
+        match first {
+            Some(Ok(bytes)) => {
+                if let Ok(content) = open_segment(repo, &key, &bytes) {
+                    return Some(content);
+                }
+            }
+            Some(Err(e)) if e.kind() == Kind::NotFound && self.patient && self.is_gone(&key, at) => {
+                self.gone.store(true, Ordering::Relaxed);
+                return None;
+            }
+            _ => {}
+        }
+        repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes)).ok()
     }
 
     fn trusts(&self, writer: &WriterId) -> bool {
-        self.0.ring().writer(writer).is_some_and(|writer| writer.roles & role::WRITE != 0)
+        self.repo.ring().writer(writer).is_some_and(|writer| writer.roles & role::WRITE != 0)
     }
 
     fn odd(&self, name: SegmentName, at: RegionSet) {
         let path = Key::Index(name).path();
         at.iter().for_each(|ix| {
-            self.0.regions.record(ix, &path, (Flaw::Size, "has another size than the segment of this name".to_owned()))
+            self.repo.regions.record(
+                ix,
+                &path,
+                (Flaw::Size, "has another size than the segment of this name".to_owned()),
+            )
         });
     }
 
     fn whole(&self) -> bool {
-        self.0.usable().count() == self.0.regions.len()
+        self.repo.usable().count() == self.repo.regions.len()
     }
 }
 
@@ -185,7 +223,7 @@ impl Index {
     /// # Errors
     /// None so far: what cannot be read is recorded as a finding, and its chunks are not found.
     pub fn load(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::assemble(&listed(repo), Arc::new(Regional(Arc::clone(repo))), repo.index_cache().cloned()))
+        Ok(Index::patiently(repo, repo.index_cache()))
     }
 
     /// The same, from the regions alone and into memory: for those who ask what the regions can do.
@@ -193,7 +231,19 @@ impl Index {
     /// # Errors
     /// As [`Index::load`].
     pub fn load_afresh(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::assemble(&listed(repo), Arc::new(Regional(Arc::clone(repo))), None))
+        Ok(Index::patiently(repo, None))
+    }
+
+    fn patiently(repo: &Arc<Repo>, cache: Option<&Arc<Cache>>) -> Index {
+        let mut rounds = 1..LISTED_MAX;
+        loop {
+            let patient = rounds.next().is_some();
+            let source = Arc::new(Regional { repo: Arc::clone(repo), patient, gone: AtomicBool::new(false) });
+            let index = Index::assemble(&listed(repo), source.clone(), cache.cloned());
+            if !patient || !source.gone.load(Ordering::Relaxed) {
+                return index;
+            }
+        }
     }
 
     /// The index of what is listed.
@@ -213,7 +263,8 @@ impl Index {
                 regions,
             };
             index.segments.extend(lines.iter().zip(regions).map(loaded));
-            index.parts.push(Part { body, lines, first_segment, first_pack, rescued: OnceLock::new() });
+            let first_entry = index.entries_total();
+            index.parts.push(Part { body, lines, first_segment, first_pack, first_entry, rescued: OnceLock::new() });
         }
         index
     }
@@ -283,7 +334,8 @@ impl Index {
         let segment = part.first_segment + found.segment;
         let LoadedSegment { generation, regions, .. } = *self.segments.get(segment as usize)?;
         let pack_no = part.first_pack + found.pack_no;
-        let located = Located { place: found.place, pack: found.pack, pack_no, segment, generation, regions };
+        let entry = part.first_entry + u64::from(found.entry);
+        let located = Located { place: found.place, pack: found.pack, pack_no, entry, segment, generation, regions };
         (!regions.is_empty()).then_some(located)
     }
 
@@ -352,7 +404,7 @@ impl Part {
 fn every(run: &Run) -> std::result::Result<Vec<Found>, Broken> {
     let (mut cursor, mut all) = (run.cursor(), Vec::new());
     while let Some(raw) = cursor.peek()? {
-        all.push(run.found(raw)?);
+        all.push(run.found(raw, all.len() as u64)?);
         cursor.advance();
     }
     Ok(all)

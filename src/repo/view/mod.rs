@@ -2,6 +2,7 @@
 //! that a manifest vouches for is missing.
 
 mod recall;
+mod roots;
 
 use super::tags::Changes;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
@@ -16,6 +17,7 @@ use crate::format::snapshot::{Manifest, Seen};
 use crate::region::RegionSet;
 use crate::store::{Key, Prefix};
 use recall::{Place, Recall};
+pub use roots::{Outcomes, shows_manifest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot.
