@@ -112,7 +112,7 @@ pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName],
 /// A member failed, or does not show what was put there.
 pub fn spread(repo: &Repo, epochs: &Epochs, members: RegionSet) -> Result<Epochs> {
     members.iter().for_each(|ix| copy_epochs(repo, epochs, ix));
-    let now = repo.epochs_afresh();
+    let now = repo.epochs_since(epochs);
     if let Some(ix) = members.iter().find(|ix| !repo.usable().has(*ix) || !now.lacking(*ix).is_empty()) {
         let why = repo.regions.failure(ix);
         let why =

@@ -12,8 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
 use crate::region::RegionSet;
-use crate::repo::index::{Content, Index, SegmentSeen, open_segment};
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::repo::Repo;
+use crate::repo::index::{Content, Index, SegmentSeen};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -91,14 +91,8 @@ impl Merging<'_> {
         let mut places: Vec<Place> = Vec::new();
         let mut first: Option<Content> = None;
         for segment in group {
-            let key = Key::Index(segment.name);
-            let check = |bytes: &[u8]| open_segment(self.repo, &key, bytes);
-            let content = match self.repo.regions.read(self.members, &key, SMALL_OBJECT_BYTES_MAX, check) {
-                Ok(content) => content,
-                // Another prune was quicker.
-                Err(e) if e.kind() == Kind::NotFound => return Ok(None),
-                Err(e) => return Err(e),
-            };
+            // Gone: another prune was quicker.
+            let Some(content) = segments::content(self.repo, segment.name, self.members)? else { return Ok(None) };
             let mut number = |line: &PackLine| {
                 *numbers.entry(line.name).or_insert_with(|| {
                     packs.push(*line);

@@ -156,7 +156,7 @@ fn still_here(repo: &Repo, members: RegionSet) -> Result<()> {
 
 /// The epochs, the same in every member.
 fn epochs(repo: &Repo, dry_run: bool) -> Result<(Epochs, RegionSet)> {
-    let epochs = repo.epochs_afresh();
+    let epochs = repo.epochs_since(repo.epochs());
     let members = pruning::all_members(repo, &epochs)?;
     let lags = members.iter().any(|ix| !epochs.lacking(ix).is_empty());
     if !lags || dry_run {
@@ -242,7 +242,7 @@ impl Prune<'_> {
         if !pruning::begin(self.repo, &epochs, &condemned, survey.roots.lines())? {
             return Ok(false);
         }
-        let begun = pruning::spread(self.repo, &self.repo.epochs_afresh(), members)?;
+        let begun = pruning::spread(self.repo, &self.repo.epochs_since(&epochs), members)?;
         // Another prune may have carried it through already, and begun the next: what was marked is no answer to that list.
         if begun.unended().is_none_or(|unended| Some(unended.number.0) != epochs.newest().0.checked_add(1)) {
             return Ok(false);
@@ -302,7 +302,7 @@ impl Prune<'_> {
         }
         still_here(repo, members)?;
         pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
-        let now = pruning::spread(repo, &repo.epochs_afresh(), members)?;
+        let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
         if let Some(pack) = decided.spared.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("epoch {} dooms a pack that a snapshot needs", unended.number);

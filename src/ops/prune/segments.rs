@@ -174,7 +174,22 @@ pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, cancel: &Cancel) -> Res
         .advise("another prune is at work: run again"))
 }
 
-/// Whether the members list all of these segments.
+/// What a segment says, from the first of these regions that has it; `None` if it was removed since it was listed, by another
+/// prune, or is junk.
+///
+/// # Errors
+/// A copy cannot be read.
+pub(super) fn content(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Option<Content>> {
+    let mut content = None;
+    for ix in at.iter() {
+        if matches!(copy_of(repo, name, ix, &mut content)?, Copy::Good) {
+            break;
+        }
+    }
+    Ok(content)
+}
+
+/// Whether a region lists all of these segments.
 pub(super) fn are_listed(repo: &Repo, ix: usize, names: &BTreeSet<SegmentName>) -> Result<bool> {
     let there: BTreeSet<SegmentName> = repo
         .regions

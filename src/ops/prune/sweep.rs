@@ -8,8 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
 use crate::region::{RegionSet, Removed};
-use crate::repo::index::{Content, Index, Located, open_segment};
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::repo::Repo;
+use crate::repo::index::{Content, Index, Located};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -116,19 +116,12 @@ impl Order<'_> {
         let mut affected = BTreeMap::new();
         for (name, at) in &named {
             self.cancel.check()?;
-            let key = Key::Index(*name);
-            let read = self.repo.regions.read(*at, &key, SMALL_OBJECT_BYTES_MAX, |b| open_segment(self.repo, &key, b));
-            match read {
-                Ok(content) => {
-                    let covered = self.covered(&content, *at, &named);
-                    let to = RegionSet::of(at.iter().filter(|ix| !covered.has(*ix)));
-                    let new = if to.is_empty() { None } else { self.without_doomed(&content)? };
-                    affected.insert(*name, Affected { at: *at, to, new });
-                }
-                // Another prune was quicker.
-                Err(e) if e.kind() == Kind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+            // Gone: another prune was quicker.
+            let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
+            let covered = self.covered(&content, *at, &named);
+            let to = RegionSet::of(at.iter().filter(|ix| !covered.has(*ix)));
+            let new = if to.is_empty() { None } else { self.without_doomed(&content)? };
+            affected.insert(*name, Affected { at: *at, to, new });
         }
         Ok(affected)
     }
