@@ -24,6 +24,10 @@ lengths:
 year:
     HOLDFAST_YEAR_DAYS=365 cargo nextest run --locked --profile year --no-capture year::
 
+# The retention protocol searched through, the larger worlds too: some minutes, some gigabytes.
+check-protocol:
+    HOLDFAST_PROTOCOL_LARGE=1 cargo nextest run --locked --profile year --no-capture protocol::
+
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}
@@ -35,6 +39,10 @@ race-quick:
 # Huge single cases (20 GiB half sparse, a million files, 2 TiB sparse): 31 GB of disk, removed again.
 huge *args:
     scripts/huge {{args}}
+
+# Three S3 servers, of which one is killed, one slow, one rotten, one emptied: figures, in 9 GB of /dev/shm.
+regions-show *args:
+    scripts/regions-show {{args}}
 
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:

@@ -163,7 +163,7 @@ impl Forge {
 
     fn epochs(&self) -> Vec<(&'static str, String, Vec<u8>)> {
         let key = Key::EpochBegin(Epoch(3), 0).path();
-        let strangers = vec![Member { id: RegionId([5; 16]), name: "elsewhere".into() }];
+        let strangers = vec![Member { id: RegionId([5; 16]), name: "elsewhere".into(), weak: None }];
         let packs: Vec<u8> = self
             .ours
             .bench
@@ -326,8 +326,9 @@ fn a_region_that_was_rolled_back_hides_nothing() {
     let shown = list["snapshots"].to_string();
     assert!(shown.contains(&third) && shown.contains(&voucher), "{list:#}");
     let (code, report) = run(dir, &ours.key(), &["verify"]);
-    assert_eq!(code, 4, "{report:#}");
+    assert_eq!(code, 5, "{report:#}");
     assert!(report["behind"].to_string().contains("region a lacks 2 snapshots"), "{report:#}");
+    assert!(report["lost"].to_string().contains("region a went back in time"), "{report:#}");
     let target = dir.join("target");
     let target = target.display().to_string();
     let (code, restored) = run(dir, &ours.key(), &["restore", "latest", "--name", "main", "--target", &target]);

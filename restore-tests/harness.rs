@@ -246,7 +246,8 @@ pub fn opened(bench: &Bench) -> Opened {
     let address = |name: &&'static str| Address { name: (*name).into(), place: bench.region(name).into() };
     let addresses: Vec<Address> = bench.regions.iter().map(address).collect();
     let env = Env::system();
-    let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };
+    let opening =
+        Opening { addresses: &addresses, copies_min: 1, pin: None, state: None, env: &env, handle: runtime.handle() };
     let secret = holdfast::unlock::from_passphrase(String::from(PASSPHRASE).into()).expect("a passphrase");
     let repo = Arc::new(open(&opening, &secret).unwrap_or_else(|e| panic!("{e}")));
     Opened { repo, _runtime: runtime }

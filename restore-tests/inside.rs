@@ -37,7 +37,8 @@ impl Inside {
             .iter()
             .map(|name| Address { name: (*name).into(), place: bench.region(name).into() })
             .collect();
-        let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env, handle: runtime.handle() };
+        let opening =
+            Opening { addresses: &addresses, copies_min: 1, pin: None, state: None, env, handle: runtime.handle() };
         let repo = Arc::new(open(&opening, secret).expect("the repository opens"));
         Inside { repo, _runtime: runtime }
     }

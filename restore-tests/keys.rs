@@ -574,7 +574,8 @@ fn a_secret_that_is_held_opens_again_and_not_after_its_slot_is_removed() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let address = |name: &str| Address { name: name.into(), place: bench.region(name).into() };
     let (addresses, env) = (["a", "b"].map(address), Env::system());
-    let opening = Opening { addresses: &addresses, copies_min: 1, pin: None, env: &env, handle: runtime.handle() };
+    let opening =
+        Opening { addresses: &addresses, copies_min: 1, pin: None, state: None, env: &env, handle: runtime.handle() };
     let first = open_held(&opening, &held).unwrap_or_else(|e| panic!("{e}"));
     let again = open_held(&opening, &held).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((first.id, first.slot), (again.id, again.slot));

@@ -150,3 +150,15 @@ fn a_policy_limits_its_runs_and_mistakes_are_named() {
         assert!(code == 2 && said.contains(part), "{said}");
     }
 }
+
+#[test]
+fn a_restore_and_a_check_take_as_long_as_their_limit_says() {
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("source")).unwrap();
+    std::fs::write(bench.path("source/file"), noise(1, 2 * MIB as usize)).unwrap();
+    stored(&bench, &[]);
+    let restored = bench.ok(&["restore", "latest", "--target", "slow", "--limit-download", "1MiB/s"]);
+    assert!(seconds(&restored) >= 2.0, "{restored:#}");
+    let verified = bench.ok(&["verify", "--level", "content", "--limit-download", "1MiB/s"]);
+    assert!(seconds(&verified) >= 2.0, "{verified:#}");
+}

@@ -2,14 +2,24 @@
 //! nothing is taken over that is no longer there.
 
 use crate::harness::{Bench, assert_same, noise, opened};
-use holdfast::base::{HoldId, SessionId};
+use crate::inside::plant;
+use crate::membership::inside;
+use holdfast::base::{Cancel, HoldId, PackName, SessionId};
 use holdfast::format::envelope::Kind;
-use holdfast::format::objects::Hold;
+use holdfast::format::objects::{Hold, Tombstone};
+use holdfast::ops::complete::{self, Known};
+use holdfast::ops::repair::{Judge, Repair};
+use holdfast::region::{Finding, Flaw, RegionSet};
+use holdfast::repo::index::Index;
+use holdfast::repo::members;
+use holdfast::repo::reader::Reader;
+use holdfast::repo::view::View;
 use holdfast::store::Key;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 
 fn backup(bench: &Bench, more: &[&str]) -> (i32, Value) {
     bench.json(&[&["--copies-min", "1", "backup", "--name", "s", "source"], more].concat())
@@ -211,4 +221,142 @@ fn a_snapshot_of_which_a_part_of_the_index_is_lost_is_not_brought_to_another_reg
     // What b shows is whole; that it lacks what the newest vouches for is another matter, and is said.
     let (_, value) = bench.json_at(&["b"], &["verify", "--level", "content"]);
     assert_eq!((&value["broken"], &value["findings"]), (&json!([]), &json!([])), "{value:#}");
+}
+
+/// Three regions with a snapshot, of which b alone shows the outcome: a session there that is over looks open elsewhere.
+fn only_b_shows_it() -> (Bench, String) {
+    let bench = with_source(&["a", "b", "c"]);
+    let sid = id_of(&good(&bench, &[]));
+    for region in ["a", "c"] {
+        std::fs::remove_file(bench.region(region).join("snapshots").join(&sid)).unwrap();
+    }
+    (bench, sid)
+}
+
+#[test]
+fn no_session_is_ended_while_a_region_cannot_be_listed() {
+    let (bench, sid) = only_b_shows_it();
+    {
+        let inside = inside(&bench);
+        let repo = &inside.repo;
+        // From here on the outcomes of b cannot be listed.
+        symlink("loop", bench.region("b").join("snapshots/loop")).unwrap();
+        let e = members::close_sessions(repo, repo.epochs(), 0).unwrap_err();
+        assert!(e.to_string().contains("nothing was ended"), "{e}");
+    }
+    // The same where a region goes in which it was decided: b, which has it, answers, and cannot be listed.
+    {
+        std::fs::remove_file(bench.region("b").join("snapshots/loop")).unwrap();
+        let inside = inside(&bench);
+        let repo = &inside.repo;
+        let left: Vec<_> = repo.epochs().members().iter().skip(1).cloned().collect();
+        members::begin(repo, repo.epochs(), 0, left).unwrap();
+        let now = repo.epochs_since(repo.epochs());
+        symlink("loop", bench.region("b").join("snapshots/loop")).unwrap();
+        let e = members::resolve(repo, &now).unwrap_err();
+        assert!(e.to_string().contains("nothing was ended"), "{e}");
+    }
+    std::fs::remove_file(bench.region("b").join("snapshots/loop")).unwrap();
+    for region in ["a", "c"] {
+        assert!(!bench.region(region).join("snapshots").join(&sid).exists(), "{region}: it was ended");
+    }
+}
+
+/// The end of a session, as somebody may have made it who did not see its snapshot.
+fn end_in(bench: &Bench, region: &str, sid: &str) -> Vec<u8> {
+    let inside = inside(bench);
+    let sid = SessionId::parse(sid).unwrap();
+    let end = Tombstone { fresh: inside.repo.fresh(), sid, created: 0, reason: "away".into() };
+    let key = Key::Snapshot(sid);
+    let bytes = inside.repo.seal(Kind::Tombstone, &key.canonical(), &end).unwrap();
+    plant(&bench.region(region), &key.path(), &bytes);
+    bytes.to_vec()
+}
+
+#[test]
+fn an_end_is_not_brought_where_a_snapshot_that_cannot_be_read_may_belong() {
+    let bench = with_source(&["a", "b", "c"]);
+    let sid = id_of(&good(&bench, &[]));
+    let at = |region: &str| bench.region(region).join("snapshots").join(&sid);
+    let whole = std::fs::read(at("b")).unwrap();
+    end_in(&bench, "a", &sid);
+    std::fs::write(at("b"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::remove_file(at("c")).unwrap();
+    bench.json(&["replicate"]);
+    assert!(!at("c").exists(), "the end was brought");
+    std::fs::write(at("b"), &whole).unwrap();
+    bench.json(&["replicate"]);
+    assert!(std::fs::read(at("c")).unwrap() == whole, "the snapshot was not brought");
+}
+
+/// Asks the library to mend one object of a region.
+fn mend(bench: &Bench, region: &str, object: &str, flaw: Flaw) -> String {
+    let inside = inside(bench);
+    let (repo, cancel) = (&inside.repo, Cancel::default());
+    let judge = Judge::of(repo);
+    let regions = &repo.regions;
+    let repair = Repair { regions, id: repo.id, judge, ledger: None, env: &repo.env, workers: 1, cancel: &cancel };
+    let finding = Finding { region: region.into(), object: object.into(), what: "cannot be read".into(), flaw };
+    let report = repair.run(&[finding]).unwrap();
+    format!("{:?}", report.objects[0].done)
+}
+
+#[test]
+fn an_end_is_not_put_where_a_snapshot_cannot_be_read_or_another_region_may_have_it() {
+    let bench = with_source(&["a", "b", "c"]);
+    let sid = id_of(&good(&bench, &[]));
+    let object = format!("snapshots/{sid}");
+    let at = |region: &str| bench.region(region).join(&object);
+    let whole = std::fs::read(at("c")).unwrap();
+    let end = end_in(&bench, "a", &sid);
+    plant(&bench.region("b"), &object, &end);
+    // It is there, and cannot be read just now.
+    std::fs::remove_file(at("c")).unwrap();
+    symlink(&sid, at("c")).unwrap();
+    let done = mend(&bench, "c", &object, Flaw::Unreadable);
+    assert!(done.contains("may be the snapshot"), "{done}");
+    assert!(at("c").symlink_metadata().unwrap().is_symlink());
+    // It is damaged, and a region that may have it whole is away.
+    std::fs::remove_file(at("c")).unwrap();
+    std::fs::write(at("c"), &whole[..whole.len() - 1]).unwrap();
+    std::fs::write(at("b"), &whole).unwrap();
+    std::fs::rename(bench.region("b"), bench.path("away")).unwrap();
+    let done = mend(&bench, "c", &object, Flaw::Bytes);
+    assert!(done.contains("may be the snapshot"), "{done}");
+    assert!(std::fs::read(at("c")).unwrap() == whole[..whole.len() - 1]);
+    std::fs::rename(bench.path("away"), bench.region("b")).unwrap();
+    let done = mend(&bench, "c", &object, Flaw::Bytes);
+    assert!(done.contains("PutBack"), "{done}");
+    assert!(std::fs::read(at("c")).unwrap() == whole);
+}
+
+#[test]
+fn what_is_known_to_be_complete_in_one_region_is_not_taken_to_be_so_in_another() {
+    let bench = with_source(&["a", "b"]);
+    good(&bench, &[]);
+    std::fs::rename(bench.region("b"), bench.path("away")).unwrap();
+    std::fs::create_dir(bench.path("source/new")).unwrap();
+    std::fs::write(bench.path("source/new/file"), noise(77, 90_000)).unwrap();
+    let (code, value) = backup(&bench, &[]);
+    assert_eq!(code, 4, "{value:#}");
+    std::fs::rename(bench.path("away"), bench.region("b")).unwrap();
+    let inside = inside(&bench);
+    let repo = &inside.repo;
+    let view = View::load(repo).unwrap();
+    let root = |sid: &str| view.snapshots[&SessionId::parse(sid).unwrap()].manifest.root.clone();
+    let newer = root(&id_of(&value));
+    let older = view.newest_first().last().unwrap().manifest.root.clone();
+    let reader = Reader::new(Arc::clone(repo), Arc::new(Index::load(repo).unwrap()));
+    let (both, only_a) = (RegionSet::of([0, 1]), RegionSet::of([0]));
+    let mut known = Known::default();
+    let mut ask = |root, among| {
+        let all = |_: &PackName| RegionSet::ALL;
+        complete::regions(&reader, &mut known, root, (among, &all), &Cancel::default()).unwrap()
+    };
+    assert_eq!(ask(&older, both), both);
+    assert_eq!(ask(&newer, only_a), only_a);
+    // That b has it was never asked.
+    assert_eq!(ask(&newer, both), only_a);
+    assert_eq!(ask(&newer, both), only_a);
+    assert_eq!(ask(&older, both), both);
 }

@@ -3,14 +3,24 @@
 
 use crate::crash::{complete_alone, fill, sweep, text};
 use crate::harness::start;
-use crate::harness::{Bench, files, opened};
+use crate::harness::{Bench, files, noise, opened};
+use crate::inside::Inside;
 use crate::replicate::{equal, flip};
+use holdfast::base::Cancel;
 use holdfast::format::objects::Member;
+use holdfast::ops::membership;
+use holdfast::ops::replicate::Means;
 use holdfast::repo::members;
 use serde_json::{Value, json};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-fn with_snapshot(regions: &[&'static str]) -> (Bench, PathBuf) {
+/// The repository of a bench with a key file, in this process.
+pub fn inside(bench: &Bench) -> Inside {
+    Inside::with_key(bench, noise(0x6b65_7900, 32).try_into().unwrap())
+}
+
+pub fn with_snapshot(regions: &[&'static str]) -> (Bench, PathBuf) {
     let bench = Bench::with_key(regions);
     let source = bench.path("source");
     fill(&source, 1, 8, 80_000);
@@ -18,11 +28,11 @@ fn with_snapshot(regions: &[&'static str]) -> (Bench, PathBuf) {
     (bench, source)
 }
 
-fn place(bench: &Bench, region: &str) -> String {
+pub fn place(bench: &Bench, region: &str) -> String {
     format!("{region}={}", bench.region(region).display())
 }
 
-fn names(value: &Value) -> Vec<&str> {
+pub fn names(value: &Value) -> Vec<&str> {
     value["members"]
         .as_array()
         .unwrap_or_else(|| panic!("{value:#}"))
@@ -32,7 +42,7 @@ fn names(value: &Value) -> Vec<&str> {
 }
 
 /// The change was refused, or could not be made, with these words.
-fn refused(bench: &Bench, code: i32, words: &str, args: &[&str]) {
+pub fn refused(bench: &Bench, code: i32, words: &str, args: &[&str]) {
     let (ended, value) = bench.json(args);
     assert!(ended == code && value["error"].to_string().contains(words), "{args:?}: {ended}: {value:#}");
 }
@@ -272,6 +282,51 @@ fn a_region_with_the_only_good_copy_is_not_removed() {
     let pack = files(&whole.region("c").join("packs")).remove(0);
     flip(&pack);
     assert_eq!(names(&whole.ok(&["region", "remove", "c"])), ["a", "b"]);
+}
+
+/// Another whole object stands at a key of one member: listings and checksums say nothing of it.
+#[test]
+fn a_member_that_does_not_show_every_snapshot_alone_keeps_the_others_from_going() {
+    let (bench, source) = with_snapshot(&["a", "b", "c"]);
+    fill(&source.join("new"), 100, 2, 50_000);
+    bench.ok(&["backup", text(&source)]);
+    bench.ok(&["key", "add", "--new-key-file", "spare"]);
+    let swapped = |prefix: &str| {
+        let case = bench.copy();
+        let all: Vec<String> = case.objects("b").into_iter().filter(|o| o.starts_with(prefix)).collect();
+        assert!(all.len() >= 2, "{prefix}: {all:?}");
+        let (one, other) = (case.region("b").join(&all[0]), case.region("b").join(&all[1]));
+        std::fs::copy(one, other).unwrap();
+        case
+    };
+    for (prefix, words) in [("snapshots/", "does not show snapshot"), ("config/", "region b: ")] {
+        let case = swapped(prefix);
+        refused(&case, 11, words, &["region", "remove", "c"]);
+        assert_eq!(names(&case.json(&["region", "list"]).1), ["a", "b", "c"], "{prefix}");
+        assert!(case.objects("a").iter().all(|o| !o.starts_with("epochs/00000002")), "{prefix}");
+    }
+    assert_eq!(names(&bench.ok(&["region", "remove", "c"])), ["a", "b"]);
+}
+
+#[test]
+fn no_epoch_is_begun_unless_every_member_that_stays_answers() {
+    let (bench, _) = with_snapshot(&["a", "b", "c"]);
+    {
+        let inside = inside(&bench);
+        let cancel = Cancel::default();
+        let means = Means { workers: 1, progress: None, cancel: &cancel };
+        let who = membership::find(&inside.repo, "c").unwrap();
+        membership::may_go(&inside.repo, &who, false, means).unwrap();
+        // From here on b cannot be listed.
+        symlink("loop", bench.region("b").join("epochs/loop")).unwrap();
+        let e = membership::remove(&inside.repo, &who, false, means).unwrap_err();
+        assert!(e.to_string().contains("region b is a member and cannot be used now"), "{e}");
+    }
+    for region in ["a", "b", "c"] {
+        assert!(bench.objects(region).iter().all(|o| !o.starts_with("epochs/00000002")), "{region}");
+    }
+    std::fs::remove_file(bench.region("b").join("epochs/loop")).unwrap();
+    assert_eq!(names(&bench.ok(&["region", "remove", "c"])), ["a", "b"]);
 }
 
 #[test]

@@ -170,7 +170,8 @@ fn segment() -> Segment {
 fn ring() -> Keyring {
     let mut ring = Keyring::new(&[[1; 32], [2; 32], [3; 32], [4; 32]], TimeMs(5));
     let public = holdfast::crypto::public_key(&Secret::from_bytes([6; 32]));
-    let slot = SlotEntry { id: SlotId([1; 16]), kind: 2, label: "l".into(), public: public.into(), created: 7 };
+    let (public, object) = (public.into(), Some(Digest([8; 32])));
+    let slot = SlotEntry { id: SlotId([1; 16]), kind: 2, label: "l".into(), public, created: 7, object };
     ring.slots.push(slot);
     ring
 }
@@ -240,7 +241,7 @@ fn decoders() -> Vec<Decoder> {
             &EpochBegin {
                 fresh: fresh(),
                 number: Epoch(1),
-                members: vec![Member { id: RegionId([1; 16]), name: "a".into() }],
+                members: vec![Member { id: RegionId([1; 16]), name: "a".into(), weak: None }],
                 condemned: vec![1; 64].into(),
                 roots: vec![root.clone()],
                 created,

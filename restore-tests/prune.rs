@@ -3,16 +3,20 @@
 mod beside;
 mod crash;
 mod decided;
+mod races;
 mod stops;
 
 use crate::crash::{complete_alone, restores, text};
-use crate::harness::{Bench, noise};
+use crate::harness::{Bench, configure_daily, noise};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A prune that waits for nobody.
 pub const NOW: [&str; 9] = ["prune", "--wait", "0s", "--dead-after", "0s", "--grace", "0s", "--repack-above", "100"];
+
+/// The same, and nearly everything is written anew that has something in it that nobody needs.
+pub const ANEW: [&str; 9] = ["prune", "--wait", "0s", "--dead-after", "0s", "--grace", "0s", "--repack-above", "10"];
 
 /// Prunes at once; expects exit code 0.
 pub fn prune(bench: &Bench) -> Value {
@@ -194,7 +198,7 @@ fn packs_of_which_little_is_needed_are_written_anew() {
     let bench = &versions.bench;
     forget(bench, &versions.sids[0]);
     forget(bench, &versions.sids[1]);
-    let args = [&NOW[..7], &["--repack-above", "10"]].concat();
+    let args = ANEW;
     let said = bench.ok(&[&args[..], &["--dry-run"]].concat());
     assert!(said["repacked"]["packs"].as_u64() > Some(0), "{said:#}");
     let done = bench.ok(&args);
@@ -230,6 +234,112 @@ fn many_small_index_segments_become_one() {
     let next = bench.ok(&["backup", "--name", "s", text(&source)]);
     assert_eq!(next["chunks_new"], 0, "{next:#}");
     assert_eq!(prune(&bench)["segments_merged"], 0);
+}
+
+#[test]
+fn many_small_packs_become_few() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    let mut sids = Vec::new();
+    for version in 0..18 {
+        std::fs::create_dir_all(source.join(format!("part-{version}"))).unwrap();
+        std::fs::write(source.join(format!("part-{version}/file")), noise(version, 40_000)).unwrap();
+        sids.push(backup(&bench, &source));
+    }
+    let before = packs(&bench, "a").len();
+    let said = bench.ok(&[&ANEW[..8], &["90", "--dry-run"]].concat());
+    assert_eq!(packs(&bench, "a").len(), before);
+    let done = bench.ok(&[&ANEW[..8], &["90"]].concat());
+    assert_eq!(done["repacked"]["packs"], said["repacked"]["packs"], "{done:#}");
+    assert!(packs(&bench, "a").len() < before / 3, "{} of {before}: {done:#}", packs(&bench, "a").len());
+    restores(&bench, &sids[17], &source, "few packs");
+    clean(&bench, "few packs");
+    let again = bench.ok(&[&ANEW[..8], &["90"]].concat());
+    assert_eq!(again["repacked"]["packs"], 0, "written anew again and again: {again:#}");
+    let next = bench.ok(&["backup", "--name", "s", text(&source)]);
+    assert_eq!(next["chunks_new"], 0, "{next:#}");
+}
+
+#[test]
+fn what_a_run_may_not_remove_waits_for_the_next() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    forget(bench, &versions.sids[1]);
+    let before = (packs(bench, "a"), bench.objects("a").iter().filter(|o| o.starts_with("epochs/")).count());
+    let none = bench.ok(&[&NOW[..], &["--stop-after", "0s"]].concat());
+    assert_eq!((none["stopped"].as_str(), &none["epoch"]), (Some("time"), &Value::Null), "{none:#}");
+    let epochs = bench.objects("a").iter().filter(|o| o.starts_with("epochs/")).count();
+    assert_eq!((packs(bench, "a"), epochs), before, "something was done in no time");
+    let mut runs = 0;
+    loop {
+        let done = bench.ok(&[&NOW[..], &["--removals-max", "2"]].concat());
+        runs += 1;
+        comes_back(&versions, bench, 2, "between two runs");
+        for region in [0, 1] {
+            let told = &done["regions"][region];
+            let removed = ["segments", "snapshots", "sessions"].map(|what| told[what].as_u64().unwrap());
+            assert!(told["removed"]["packs"].as_u64().unwrap() + removed.iter().sum::<u64>() <= 2, "{done:#}");
+        }
+        if done["stopped"].is_null() {
+            break;
+        }
+        assert_eq!(done["stopped"], "removals");
+        assert!(runs < 50, "{done:#}");
+    }
+    assert!(runs > 2);
+    clean(bench, "after several runs");
+}
+
+/// However many snapshots share a page of a tree, it is read once.
+#[test]
+fn a_shared_page_is_read_once() {
+    let bench = Bench::with_key(&["a"]);
+    let source = bench.path("source");
+    for dir in 0..20 {
+        std::fs::create_dir_all(source.join(format!("d{dir}"))).unwrap();
+        (0..5).for_each(|n| std::fs::write(source.join(format!("d{dir}/f{n}")), noise(100 * dir + n, 20_000)).unwrap());
+    }
+    backup(&bench, &source);
+    let one = plan(&bench)["pages"].as_u64().unwrap();
+    assert!(one > 20);
+    for n in 0..5 {
+        std::fs::write(source.join("d0").join(format!("new-{n}")), noise(9000 + n, 20_000)).unwrap();
+        backup(&bench, &source);
+    }
+    // Each of them has a root and a directory of its own.
+    let six = plan(&bench);
+    assert_eq!(six["snapshots"], 6);
+    assert!(six["pages"].as_u64().unwrap() <= one + 5 * 2, "{one}: {six:#}");
+}
+
+#[test]
+fn a_policy_prunes() {
+    let bench = Bench::with_key(&["a", "b"]);
+    configure_daily(&bench, "prune: {schedule: '@weekly', repackAbove: 100%, stopAfter: 1h}");
+    let run = |kind: &str| bench.json_at(&[], &["run", "daily", "--kind", kind]);
+    let mut sids = Vec::new();
+    for version in 1..=2 {
+        write(&bench.path("source"), version);
+        let (code, value) = run("incremental");
+        assert_eq!(code, 0, "{value:#}");
+        sids.push(value["sources"][0]["snapshot"].as_str().unwrap().to_owned());
+    }
+    let before = packs(&bench, "a").len();
+    forget(&bench, &sids[0]);
+    let (code, value) = run("prune");
+    assert_eq!((code, value["kind"].as_str()), (0, Some("prune")), "{value:#}");
+    let gone = value["pruned"]["packs"].as_u64().unwrap();
+    assert!(gone > 0 && value["pruned"]["epoch"] == 2, "{value:#}");
+    assert_eq!(packs(&bench, "a").len() + packs(&bench, "b").len(), 2 * before - gone as usize);
+    restores(&bench, &sids[1], &bench.path("source"), "after a policy's prune");
+    let runs = bench.ok(&["runs"]);
+    let last = runs["runs"].as_array().unwrap().iter().find(|run| run["kind"] == "prune").unwrap();
+    assert_eq!((last["policy"].as_str(), &last["exit"]), (Some("daily"), &0.into()), "{last:#}");
+    // A member that is away: it says so, and would be tried again by its schedule.
+    std::fs::rename(bench.region("b"), bench.path("aside")).unwrap();
+    let (code, value) = run("prune");
+    assert_eq!(code, 1, "{value:#}");
 }
 
 #[test]

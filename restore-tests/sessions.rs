@@ -13,6 +13,7 @@ use holdfast::ops::forget::Target;
 use holdfast::region::RegionSet;
 use holdfast::repo::Repo;
 use holdfast::repo::init::wrap_randomness;
+use holdfast::repo::members;
 use holdfast::repo::session::{Ended, Errand, Session, Work};
 use holdfast::repo::view::View;
 use holdfast::store::{Key, Prefix, Put};
@@ -180,6 +181,25 @@ impl Fenced {
 }
 
 #[test]
+fn an_epoch_that_began_since_the_opening_is_seen_after_the_announcement() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    let (opened, other) = (opened(&bench), opened(&bench));
+    let condemned = packs(&other);
+    let (begun, _) = begin_epoch(&other, &condemned, &[]);
+    let seen: HashSet<SessionId> = View::load(&other).unwrap().ended.into_iter().collect();
+    let errand = Errand { host: "host".into(), source: "s".into(), generation: Generation(1) };
+    let session = Session::announce(&opened, errand, None).unwrap();
+    assert_eq!(session.epochs.newest(), begun);
+    assert_eq!(session.epochs.bad_packs(), condemned.into_iter().collect());
+    // The one that was announced under the epoch before was given up where whoever began this one sees it.
+    let ended = View::load(&other).unwrap().ended;
+    assert_eq!(ended.iter().filter(|sid| !seen.contains(sid)).count(), 1);
+    assert!(!ended.contains(&session.sid));
+}
+
+#[test]
 fn a_fenced_session_goes_on_under_a_new_id() {
     let fenced = Fenced::ready();
     fenced.tombstone(fenced.session.decision);
@@ -254,6 +274,58 @@ fn a_session_whose_decision_region_is_lost_for_ever_goes_on_in_another() {
 }
 
 #[test]
+fn a_member_that_is_lost_while_a_prune_is_undecided_can_be_removed_and_nothing_is_doomed() {
+    for lost in ["a", "c"] {
+        let fenced = Fenced::ready();
+        let condemned: Vec<PackName> = fenced.packs.iter().copied().collect();
+        begin_epoch(&fenced.repo, &condemned, &[fenced.manifest.sid]);
+        // While it answers, the prune is to be carried through.
+        let (code, value) = fenced._bench.json(&["region", "remove", lost, "--trust-listings"]);
+        assert!(code == 11 && value["error"].to_string().contains("a prune is at work"), "{code}: {value:#}");
+        std::fs::remove_dir_all(fenced._bench.region(lost)).unwrap();
+        let removed = fenced._bench.ok(&["region", "remove", lost, "--lost"]);
+        assert_eq!((&removed["epoch"], removed["members"].as_array().map(Vec::len)), (&3.into(), Some(2)));
+        let epochs = opened(&fenced._bench).epochs().clone();
+        assert!(epochs.unended().is_none() && epochs.bad_packs().is_empty());
+    }
+}
+
+/// What a region shows at the session's outcome.
+fn outcome_in(fenced: &Fenced, region: usize) -> Option<ObjectKind> {
+    let key = Key::Snapshot(fenced.session.sid);
+    let bytes = fenced.repo.regions.get(region, &key, 1 << 20).ok()?;
+    fenced.repo.open_object(&key, &bytes).ok().map(|opened| opened.kind)
+}
+
+#[test]
+fn an_end_in_another_region_does_not_keep_a_session_from_being_ended_where_it_decides() {
+    let fenced = Fenced::ready();
+    // As when region b was brought forward meanwhile: nothing of it binds region a.
+    fenced.tombstone(1);
+    fenced._bench.ok(&["region", "remove", "a", "--trust-listings"]);
+    assert_eq!(outcome_in(&fenced, 0), Some(ObjectKind::Tombstone));
+}
+
+#[test]
+fn junk_in_another_region_does_not_keep_a_session_from_being_ended_where_something_was_lost() {
+    let fenced = Fenced::ready();
+    let key = Key::Snapshot(fenced.session.sid);
+    fenced.repo.regions.put(1, &key, &bytes::Bytes::from_static(b"junk")).unwrap();
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), 2).unwrap();
+    assert_eq!(outcome_in(&fenced, 2), Some(ObjectKind::Tombstone));
+}
+
+#[test]
+fn what_another_region_shows_as_made_is_not_ended() {
+    let fenced = Fenced::ready();
+    let Ended::Committed(done) = fenced.commit(None) else { panic!("fenced") };
+    assert_eq!(done.sid, fenced.session.sid);
+    std::fs::remove_file(fenced._bench.region("c").join(Key::Snapshot(done.sid).path())).unwrap();
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), 2).unwrap();
+    assert_eq!((outcome_in(&fenced, 1), outcome_in(&fenced, 2)), (Some(ObjectKind::Manifest), None));
+}
+
+#[test]
 fn a_decision_region_that_lies_is_found_out() {
     let fenced = Fenced::ready();
     let doomed: Vec<PackName> = fenced.packs.iter().take(1).copied().collect();
@@ -301,7 +373,7 @@ fn members_change_on_the_owners_word_only_and_gaps_end_the_series() {
     let begin = EpochBegin {
         fresh: opened.fresh(),
         number: Epoch(number.0 + 1),
-        members: vec![home, Member { id: RegionId([7; 16]), name: "elsewhere".into() }],
+        members: vec![home, Member { id: RegionId([7; 16]), name: "elsewhere".into(), weak: None }],
         condemned: Vec::new().into(),
         roots: Vec::new(),
         created: 1,

@@ -101,9 +101,9 @@ fn a_success_of_which_no_snapshot_is_left_is_none() {
     assert_eq!((code, &source["missed"], &source["success"]), (1, &json!(true), &Value::Null), "{value:#}");
     // The catalog of a machine that looked comes to know it.
     std::fs::remove_file(only(&bench.region("a").join("snapshots"))).unwrap();
-    assert_eq!(run(&bench, &["--kind", "verify"]).0, 4);
+    assert_eq!(run(&bench, &["--kind", "verify"]).0, 5);
     let (code, value) = status(&bench);
-    assert_eq!((code, &value["sources"][0]["behind"]), (4, &json!(["a"])), "{value:#}");
+    assert_eq!((code, &value["sources"][0]["behind"]), (5, &json!(["a"])), "{value:#}");
     bench.ok(&["forget", "latest", "--last"]);
     let (code, value) = status(&bench);
     assert_eq!((code, &value["sources"][0]["missed"]), (1, &json!(true)), "{value:#}");

@@ -10,7 +10,9 @@ mod http;
 mod locked;
 mod proxy;
 mod pruned;
+mod requests;
 mod servers;
+mod slow;
 mod strange;
 
 use conformance::Subject;
@@ -87,6 +89,6 @@ fn a_store_that_lies_is_found_out() {
     let subject = Subject::new(s3(server.port, "bucket", "p"), &variables(WRITER));
     let store = subject.connect();
     let bytes = bytes::Bytes::from_static(b"some bytes of an object");
-    let tried = subject.runtime.block_on(store.try_out(&conformance::fresh(), &bytes)).unwrap();
+    let tried = subject.runtime.block_on(store.try_out(&conformance::fresh(), &bytes, false)).unwrap();
     assert_eq!(tried, (Put::Created, Trial::Overwrites));
 }

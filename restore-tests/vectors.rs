@@ -60,7 +60,8 @@ fn ring(all: &Value) -> Keyring {
     for slot in list(&all["slots"]) {
         let (id, public) = (SlotId(array(&slot["id"])), bytes(&slot["xwing public"]).into());
         let kind = u8::try_from(number(&slot["kind"])).unwrap();
-        ring.slots.push(SlotEntry { id, kind, label: String::new(), public, created: CREATED });
+        let object = Some(signed::check_sum(&bytes(&slot["object"])).unwrap().1);
+        ring.slots.push(SlotEntry { id, kind, label: String::new(), public, created: CREATED, object });
     }
     ring
 }

@@ -242,7 +242,7 @@ impl Year {
         let addresses = [address("a"), address("b")];
         let (env, handle) = (&self.env, self.runtime.handle());
         let key: [u8; 32] = std::fs::read(self.benches[which].path("key")).unwrap().try_into().unwrap();
-        let opening = Opening { addresses: &addresses, copies_min: 2, pin: None, env, handle };
+        let opening = Opening { addresses: &addresses, copies_min: 2, pin: None, state: None, env, handle };
         let mut repo = open(&opening, &Unlock::KeyFile(key.into()))?;
         repo.keep_index_in(&self.state);
         Ok(Arc::new(repo))
@@ -457,8 +457,8 @@ impl Year {
         for policy in &self.policies {
             let all: Vec<Vec<i64>> =
                 policy.crons.iter().map(|c| c.map_or(vec![], |c| dues(c, policy.zone, BEGIN, self.end))).collect();
-            for kind in Task::ALL {
-                let (id, dues) = (JobId { policy: policy.name.into(), kind }, &all[kind as usize]);
+            for (kind, dues) in Task::ALL.into_iter().zip(&all) {
+                let id = JobId { policy: policy.name.into(), kind };
                 for (n, due) in dues.iter().enumerate() {
                     let gap = self.gone.iter().find(|(from, to)| from < due && due <= to);
                     let next = dues.get(n + 1);

@@ -54,7 +54,9 @@ fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
 fn fits(documented: &str, kind: &str) -> bool {
     let (base, or_null) = documented.trim_end_matches(", optional").split_once(" or ").unwrap_or((documented, ""));
     let base = base.trim_end_matches(", optional");
-    kind == base || (kind == "null" && or_null == "null") || (kind == "list" && ["strings", "numbers", "objects"].contains(&base))
+    kind == base
+        || (kind == "null" && or_null == "null")
+        || (kind == "list" && ["strings", "numbers", "objects"].contains(&base))
 }
 
 /// Gathers what was seen of each section.
@@ -184,9 +186,13 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
     run(&bench, c, "replicate", &["replicate"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "mended", "--repair"]);
+    // Again, should it have been the one that was just mended.
+    std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
     assert_eq!(damaged["exit"]["name"], "damage");
     run(&bench, c, "verify", &["verify", "--level", "ciphertext", "--repair"]);
+    run(&bench, c, "repair index", &["repair", "index"]);
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);

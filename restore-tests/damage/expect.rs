@@ -40,8 +40,6 @@ pub fn in_one(kind: Kind, damage: Damage, action: Action) -> &'static [i32] {
         (K::Data | K::Tree, _, _) => pack(kind, damage, action),
         // Sessions and their ends are not copied, so that nobody can tell that one is missing.
         (K::Session | K::Tombstone, D::Missing, _) => &[0],
-        // It was looked for by its name when the repository was opened.
-        (K::Slot, D::Missing, A::Presence | A::Content) => &[5],
         (_, D::Missing, _) => &[4],
         _ => &[5],
     }

@@ -1,11 +1,15 @@
 //! Prunes beside everything else.
 
-use super::{NOW, backup, clean, comes_back, forget, packs, prune, versions, write};
+use super::{ANEW, NOW, backup, clean, comes_back, forget, packs, prune, versions, write};
 use crate::crash::{complete_alone, interfere, restores, spread};
 use crate::harness::{Bench, end, start};
+use holdfast::chunk::Coder;
+use holdfast::repo::index::Index;
+use holdfast::repo::reader::Reader;
+use std::sync::Arc;
 
 /// A shell command that runs the program in a bench.
-fn shell(bench: &Bench, args: &[&str]) -> String {
+pub fn shell(bench: &Bench, args: &[&str]) -> String {
     let command = bench.command(args);
     let quote = |text: &std::ffi::OsStr| format!("'{}'", text.to_str().unwrap());
     let words: Vec<String> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
@@ -93,12 +97,51 @@ fn a_restore_of_what_stays_goes_on_beside_a_prune() {
     forget(&versions.bench, &versions.sids[1]);
     let args = ["restore", &versions.sids[2], "--target", "target"];
     let count = interfere(&versions.bench.copy(), "count", 0, &args).steps.len();
-    for at in spread(count, 1) {
-        let case = versions.bench.copy();
-        let ended = interfere(&case, &format!("hook:{}", shell(&case, &NOW)), at, &args);
-        assert_eq!(ended.code, 0, "step {at} of {count}: {}", ended.said);
-        crate::harness::assert_same(&versions.copies[2], &case.path("target"));
+    // What is needed may be written anew meanwhile, and its old packs go.
+    for prune in [&NOW[..], &ANEW] {
+        for at in spread(count, 1) {
+            let case = versions.bench.copy();
+            let ended = interfere(&case, &format!("hook:{}", shell(&case, prune)), at, &args);
+            assert_eq!(ended.code, 0, "step {at} of {count}: {}", ended.said);
+            assert!(!ended.said.contains("DAMAGE") && !ended.said.contains("damage"), "step {at}: {}", ended.said);
+            crate::harness::assert_same(&versions.copies[2], &case.path("target"));
+        }
     }
+}
+
+/// An index that was read before a prune wrote everything anew: each chunk is found where it lies now.
+#[test]
+fn a_reader_learns_where_a_prune_put_things() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    forget(bench, &versions.sids[1]);
+    let before = packs(bench, "a");
+    let inside = super::stops::inside(bench);
+    let index = Arc::new(Index::load(&inside.repo).unwrap());
+    let reader = Reader::new(Arc::clone(&inside.repo), index);
+    let done = bench.ok(&ANEW);
+    assert!(done["repacked"]["packs"].as_u64() > Some(0), "{done:#}");
+    let after = packs(bench, "a");
+    assert!(before.intersection(&after).count() < before.len(), "nothing went");
+    let now = Index::load_afresh(&super::stops::inside(bench).repo).unwrap();
+    let (mut read, mut moved) = (0, 0);
+    for at in now.all() {
+        let bytes = reader.chunk(&at.place.id, &mut Coder::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(bytes.len(), at.place.len as usize);
+        read += 1;
+        moved += usize::from(!before.contains(&at.pack.name.hex()));
+    }
+    assert!(read > moved && moved > 0, "{moved} of {read} were moved");
+    assert!(inside.repo.findings().is_empty(), "{:?}", inside.repo.findings());
+    // What nobody needs any more is gone, and said to be.
+    let gone = before.difference(&after).next().unwrap();
+    let lost = reader
+        .index
+        .all()
+        .into_iter()
+        .find(|at| at.pack.name.hex() == *gone && now.locate(&at.place.id).next().is_none());
+    assert!(lost.is_none_or(|at| reader.chunk(&at.place.id, &mut Coder::default()).is_err()));
 }
 
 #[test]

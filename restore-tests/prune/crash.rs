@@ -1,7 +1,7 @@
 //! A prune that is cut off at any instant, and whatever fails under it.
 
-use super::{NOW, Versions, clean, comes_back, forget, packs, prune, versions};
-use crate::crash::{complete_alone, sids, sweep};
+use super::{ANEW, NOW, Versions, clean, comes_back, forget, packs, prune, versions};
+use crate::crash::{complete_alone, restores, sids, sweep};
 use crate::harness::Bench;
 
 fn prepared() -> Versions {
@@ -35,14 +35,49 @@ fn any_instant_crash_of_a_prune() {
     });
 }
 
+/// A prune that goes on with the epoch of one that died.
+#[test]
+fn any_instant_crash_of_a_prune_that_goes_on_for_another() {
+    let versions = prepared();
+    let bench = &versions.bench;
+    super::races::condemn_everything(bench);
+    sweep("adopted", bench, &NOW, |case, _, context| {
+        kept_stands(&versions, case, context);
+        prune(case);
+        kept_stands(&versions, case, context);
+        clean(case, context);
+    });
+}
+
+#[test]
+fn any_instant_crash_of_a_merge() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    let mut last = String::new();
+    for version in 0..10 {
+        super::write(&source.join(format!("part-{version}")), version);
+        last = super::backup(&bench, &source);
+    }
+    let segments = |case: &Bench, region| {
+        case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
+    };
+    sweep("merge", &bench, &NOW, |case, _, context| {
+        complete_alone(case, context);
+        restores(case, &last, &source, context);
+        prune(case);
+        assert_eq!((segments(case, "a"), segments(case, "b")), (1, 1), "{context}");
+        restores(case, &last, &source, context);
+        clean(case, context);
+    });
+}
+
 /// Packs are written anew, and the old ones go, in the same run.
 #[test]
 fn any_instant_crash_of_a_prune_that_writes_packs_anew() {
     let versions = prepared();
-    let args = [&NOW[..7], &["--repack-above", "10"]].concat();
-    sweep("repack", &versions.bench, &args, |case, _, context| {
+    sweep("repack", &versions.bench, &ANEW, |case, _, context| {
         kept_stands(&versions, case, context);
-        case.ok(&args);
+        case.ok(&ANEW);
         kept_stands(&versions, case, context);
         clean(case, context);
     });

@@ -102,6 +102,12 @@ fn a_snapshot_that_is_gone_without_a_marker_stops_it() {
         std::fs::remove_file(bench.region(region).join("snapshots").join(&versions.sids[2])).unwrap();
     }
     stops(bench, 5, "gone without a marker");
+    // A person knows that it is lost: what it alone needed goes.
+    let (code, value) = bench.json(&[&NOW[..], &["--lost", "00000000"]].concat());
+    assert_eq!(code, 5, "another's id: {value:#}");
+    bench.ok(&[&NOW[..], &["--last", "s", "--lost", &versions.sids[2]]].concat());
+    assert!(packs(bench, "a").is_empty());
+    assert_eq!(prune(bench)["alarms"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -202,7 +202,15 @@ def slots():
 def keyring(made):
     writer = H(public(WRITER))[:16]
     listed = [
-        {0: bytes.fromhex(s["id"]), 1: s["kind"], 2: "", 3: bytes.fromhex(s["xwing public"]), 4: NOW} for s in made
+        {
+            0: bytes.fromhex(s["id"]),
+            1: s["kind"],
+            2: "",
+            3: bytes.fromhex(s["xwing public"]),
+            4: NOW,
+            5: bytes.fromhex(s["object"])[-32:],
+        }
+        for s in made
     ]
     return {
         0: ID_ROOT,

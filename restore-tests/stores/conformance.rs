@@ -154,9 +154,9 @@ async fn large(store: &Store, other: &Store) {
 async fn fit(store: &Store) {
     let key = fresh();
     let bytes = some(9, 500);
-    assert_eq!(store.try_out(&key, &bytes).await.unwrap(), (Put::Created, Trial::Fit));
+    assert_eq!(store.try_out(&key, &bytes, false).await.unwrap(), (Put::Created, Trial::Fit));
     assert_eq!(store.get(&key, 500).await.unwrap(), bytes);
-    assert_eq!(store.try_out(&key, &some(10, 500)).await.unwrap().0, Put::Other);
+    assert_eq!(store.try_out(&key, &some(10, 500), false).await.unwrap().0, Put::Other);
 }
 
 async fn lists(store: &Store, other: &Store) {

@@ -12,6 +12,8 @@ pub struct World {
     pub bench: Bench,
     pub urls: Vec<(&'static str, String)>,
     pub source: PathBuf,
+    /// Variables besides the credentials of S3.
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -23,7 +25,7 @@ impl World {
         // Another profile than the environment's keys, for who names it.
         let profile = format!("[other]\naws_access_key_id = {}\naws_secret_access_key = {}\n", WRITER.0, WRITER.1);
         std::fs::write(bench.path("credentials"), profile).unwrap();
-        World { bench, urls, source }
+        World { bench, urls, source, variables: Vec::new() }
     }
 
     /// Runs with some of the regions; exit code and what was printed.
@@ -39,6 +41,7 @@ impl World {
         command.arg("--json").arg("--quiet").args(args);
         command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
         command.env("AWS_SHARED_CREDENTIALS_FILE", self.bench.path("credentials"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let out = command.output().unwrap();
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -72,7 +75,7 @@ pub fn url(port: u16, rest: &str) -> String {
     format!("s3://{rest}{}endpoint=http://127.0.0.1:{port}", if rest.contains('?') { "&" } else { "?" })
 }
 
-const ALL: [&str; 3] = ["a", "b", "c"];
+pub const ALL: [&str; 3] = ["a", "b", "c"];
 
 #[test]
 fn three_regions_of_which_one_dies_in_the_middle() {
@@ -97,7 +100,7 @@ fn three_regions_of_which_one_dies_in_the_middle() {
     ALL.iter().for_each(|region| world.restores(&[region], &format!("from-{region}")));
 
     fill(&world.source, 2, 40, 2_000_000);
-    proxy.kill_after("packs/", 1);
+    proxy.kill_after("PUT", "packs/", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", source]);
     assert_eq!((code, &value["behind"][0]["region"]), (4, &"b".into()), "{value:#}");
     assert!(requests(&value, "b", "retries") > 0, "{value:#}");
@@ -140,4 +143,63 @@ fn a_store_that_overwrites_is_refused_by_init() {
     // And leaves nothing behind that would stand in anybody's way.
     let (_, again) = world.run(&["a"], &["init", "--no-recovery-key"]);
     assert_eq!(again["error"]["what"], value["error"]["what"], "{again:#}");
+}
+
+#[test]
+fn a_weak_region_holds_copies_and_decides_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("strong").to_str().unwrap().to_owned();
+    let mut world = World::new(vec![
+        ("careless", "gs://bucket/p".into()),
+        ("weak", "gs://bucket/p?weak=yes".into()),
+        ("other", "gs://bucket/q?weak=yes".into()),
+        ("strong", folder),
+    ]);
+    world.variables.push(("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", super::gcs::start_careless())));
+    // Neither unasked, nor alone.
+    let (code, value) = world.run(&["careless", "strong"], &["init", "--no-recovery-key"]);
+    assert!(code == 2 && value.to_string().contains("weak=yes"), "{code} {value:#}");
+    std::fs::remove_dir_all(&world.urls[3].1).unwrap();
+    let (code, value) = world.run(&["weak", "other"], &["init", "--no-recovery-key"]);
+    assert!(code == 11 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
+    world.ok(&["weak", "strong"], &["init", "--no-recovery-key"]);
+    let list = world.ok(&["weak", "strong"], &["region", "list"]);
+    let of = |name: &str| list["members"].as_array().unwrap().iter().find(|m| m["name"] == name).unwrap().clone();
+    assert_eq!((&of("weak")["home"], &of("weak")["weak"]), (&false.into(), &true.into()), "{list:#}");
+    assert_eq!((&of("strong")["home"], &of("strong")["weak"]), (&true.into(), &false.into()), "{list:#}");
+    let source = text(&world.source).to_owned();
+    world.ok(&["weak", "strong"], &["backup", &source]);
+    // It is weak because the repository says so, whatever a configuration says.
+    world.ok(&["careless", "strong"], &["backup", "--full", &source]);
+    world.restores(&["weak"], "from-weak");
+    world.ok(&["weak"], &["verify", "--level", "content"]);
+    let (code, value) = world.run(&["weak"], &["backup", &source]);
+    assert!(code != 0 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
+    // The only one that decides cannot go; a second weak one can come.
+    let (code, value) = world.run(&["weak", "strong"], &["--copies-min", "1", "region", "remove", "strong"]);
+    assert!(code == 11 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
+    world.ok(&["weak", "strong"], &["region", "add", "other=gs://bucket/q?weak=yes"]);
+    world.restores(&["other"], "from-other");
+}
+
+/// The other way about: where the repository decides, no configuration can make a machine put what replaces.
+#[test]
+fn a_region_is_what_the_repository_says_that_it_is() {
+    let mut world = World::new(vec![("said", "gs://bucket/p".into()), ("called", "gs://bucket/p?weak=yes".into())]);
+    world.variables.push(("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{}", super::gcs::start())));
+    world.ok(&["said"], &["init", "--no-recovery-key"]);
+    world.ok(&["called"], &["backup", text(&world.source)]);
+    world.restores(&["said"], "target");
+}
+
+#[test]
+fn a_store_that_reads_no_ranges_is_not_even_a_weak_region() {
+    let server = servers::rclone("bucket");
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(vec![
+        ("a", folder.path().join("a").to_str().unwrap().into()),
+        ("b", url(server.port, "bucket/p?weak=yes")),
+    ]);
+    let (code, value) = world.run(&["a", "b"], &["init", "--no-recovery-key"]);
+    assert!(code == 2 && value.to_string().contains("parts of objects"), "{code} {value:#}");
 }

@@ -8,7 +8,7 @@ use crate::harness::noise;
 use bytes::Bytes;
 use holdfast::base::Place;
 use holdfast::error::Kind as Reaction;
-use holdfast::store::{Key, Prefix, Put, Store, StoreErrorKind as Kind, StoreSettings};
+use holdfast::store::{Key, Prefix, Put, State, Store, StoreErrorKind as Kind, StoreSettings};
 use std::time::{Duration, Instant};
 
 /// Everything, in front of a server that is there already.
@@ -103,9 +103,15 @@ fn gives_up(subject: &Subject, proxy: &Proxy) {
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(3600)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!((e.kind, e.lift().kind()), (Kind::Throttled, Reaction::Retry), "{e}");
+        let circuit = || (store.meter().read().circuit, store.meter().read().opened);
+        assert_eq!((circuit(), store.meter().worth_asking()), ((State::Open, 1), false));
+        // Whoever asks it all the same is served, and then everybody.
+        assert!(store.get(&key, 1 << 20).await.is_ok());
+        assert_eq!((circuit(), store.meter().worth_asking()), ((State::Closed, 1), true));
         proxy.spoil("GET", "packs", Fault::Refuse(503, Some(u64::MAX)));
         let e = store.get(&key, 1 << 20).await.unwrap_err();
         assert_eq!(e.kind, Kind::Throttled, "{e}");
+        assert_eq!(circuit(), (State::Open, 2));
         proxy.kill();
         let begin = Instant::now();
         let e = store.get(&key, 1 << 20).await.unwrap_err();

@@ -19,10 +19,16 @@ pub fn start() -> u16 {
     start_at(None)
 }
 
+/// The same, without looking whether something is there before it puts.
+pub fn start_careless() -> u16 {
+    let objects = Objects::default();
+    serve(move |connection| one(&objects, ("", true), connection))
+}
+
 /// The same, with a clock that is so far ahead, ms; without one it does not say what time it is.
 pub fn start_at(ahead_ms: Option<i64>) -> u16 {
     let objects = Objects::default();
-    serve(move |connection| one(&objects, &ahead_ms.map(http_date).unwrap_or_default(), connection))
+    serve(move |connection| one(&objects, (&ahead_ms.map(http_date).unwrap_or_default(), false), connection))
 }
 
 /// The time, as HTTP has it; whoever reads it knows the day of the week.
@@ -33,7 +39,7 @@ fn http_date(ahead_ms: i64) -> String {
     format!("Mon, {} {month} {} {} GMT", &text[8..10], &text[..4], &text[11..19])
 }
 
-fn one(objects: &Objects, date: &str, connection: TcpStream) {
+fn one(objects: &Objects, (date, careless): (&str, bool), connection: TcpStream) {
     let mut client = connection.try_clone().unwrap();
     let mut from = BufReader::new(connection);
     let Some(head) = Head::read(&mut from) else { return };
@@ -58,7 +64,7 @@ fn one(objects: &Objects, date: &str, connection: TcpStream) {
         "GET" if key.is_empty() => {
             answer(&mut client, 200, &[("Content-Type", "application/xml")], listing(&all, &query).as_bytes(), true);
         }
-        "PUT" if head.header("x-goog-if-generation-match") == Some("0") && all.contains_key(key) => {
+        "PUT" if !careless && head.header("x-goog-if-generation-match") == Some("0") && all.contains_key(key) => {
             no(&mut client, 412, "PreconditionFailed");
         }
         "PUT" => {

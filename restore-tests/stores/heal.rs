@@ -39,7 +39,7 @@ fn the_decision_region_dies_in_the_middle_and_is_brought_up() {
     let source = text(&world.source);
     world.ok(&ALL, &["backup", source]);
     fill(&world.source, 2, 60, 2_000_000);
-    proxy.kill_after("packs/", 1);
+    proxy.kill_after("PUT", "packs/", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", source]);
     assert_eq!((code, &value["regions"]), (4, &json!(["b", "c"])), "{value:#}");
     assert_eq!(value["behind"][0]["region"], "a", "{value:#}");

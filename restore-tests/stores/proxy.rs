@@ -4,6 +4,7 @@ use super::http::{Head, answer};
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +25,10 @@ pub enum Fault {
 struct State {
     /// Method, what the target must contain, what happens: each once, in this order.
     script: Vec<(&'static str, &'static str, Fault)>,
-    /// Puts of what the target contains, until the proxy is dead.
-    kill_after: Option<(&'static str, usize)>,
+    /// Requests of this method of what the target contains, until the proxy is dead.
+    kill_after: Option<(&'static str, &'static str, usize)>,
+    /// How long each request is held up on its way to the store, and each answer on its way back.
+    delay: (Duration, Duration),
 }
 
 /// The proxy.
@@ -77,9 +80,14 @@ impl Proxy {
         drop(changed.wait_while(life.lock().unwrap(), |life| *life != Life::Up).unwrap());
     }
 
-    /// The same in the middle of the next put but so many whose target contains `part`.
-    pub fn kill_after(&self, part: &'static str, puts: usize) {
-        self.inner.state.lock().unwrap().kill_after = Some((part, puts));
+    /// The same in the middle of the next request of this method but so many whose target contains `part`.
+    pub fn kill_after(&self, method: &'static str, part: &'static str, requests: usize) {
+        self.inner.state.lock().unwrap().kill_after = Some((method, part, requests));
+    }
+
+    /// From now on every request is held up for so long on its way to the store, and its answer on the way back.
+    pub fn delay(&self, there: Duration, back: Duration) {
+        self.inner.state.lock().unwrap().delay = (there, back);
     }
 
     /// Faults that nothing has met yet.
@@ -143,6 +151,7 @@ impl Inner {
         let mut client = connection.try_clone().unwrap();
         let mut from = BufReader::new(connection);
         let Some(head) = Head::read(&mut from) else { return };
+        self.hold_up(|(there, _)| there);
         let fault = self.fault(&head);
         if let Some(Fault::Refuse(status, after)) = fault {
             let mut rest = from.by_ref().take(head.content_length() as u64);
@@ -156,10 +165,17 @@ impl Inner {
         let _ = client.shutdown(Shutdown::Both);
     }
 
+    /// A slow way is a fault like others: it takes time.
+    fn hold_up(&self, side: impl Fn((Duration, Duration)) -> Duration) {
+        let delay = side(self.state.lock().unwrap().delay);
+        let (over, changed) = &self.over;
+        drop(changed.wait_timeout_while(over.lock().unwrap(), delay, |over| !*over).unwrap());
+    }
+
     fn fault(&self, head: &Head) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
-        if let Some((part, left)) = &mut state.kill_after
-            && head.method == "PUT"
+        if let Some((method, part, left)) = &mut state.kill_after
+            && head.method == *method
             && head.target.contains(*part)
         {
             if *left == 0 {
@@ -195,6 +211,7 @@ impl Inner {
         if bytes < len {
             return None;
         }
+        self.hold_up(|(_, back)| back);
         let Some(fault) = fault else { return self.pass(client, &mut store) };
         let mut answer = Vec::new();
         store.read_to_end(&mut answer).ok()?;

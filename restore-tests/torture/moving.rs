@@ -80,6 +80,31 @@ fn a_file_that_never_stands_still_is_noted() {
     crate::harness::assert_same(&source, target.path());
 }
 
+/// As a log is that is copied and truncated. Several workers have its blocks in hand when it ends before them: whoever is the last to
+/// find that reads it anew.
+#[test]
+fn a_large_file_that_is_truncated_and_written_anew_while_it_is_read() {
+    let case = Case::new();
+    let path = source(&case).join("log");
+    let content = noise(3, 40 << 20);
+    std::fs::write(&path, &content).expect("file");
+    let file = std::fs::File::options().write(true).open(&path).expect("open");
+    // Whole for most of the time: a file that is small when it is found is one worker's.
+    let change = |round: u64| {
+        if round.is_multiple_of(50_000) {
+            file.set_len(0).expect("truncate");
+            file.write_all_at(&content, 0).expect("write");
+        }
+        file.metadata().expect("metadata");
+    };
+    // Held up in its reading, one of them comes when the others are through with what there was.
+    for _ in 0..12 {
+        let done = while_changing(&case, &["--limit-read", "300MiB/s"], change);
+        assert!([0, 3].contains(&done.0), "{:#}", done.1);
+    }
+    check(&case, &while_changing(&case, &[], change));
+}
+
 #[test]
 fn a_file_that_grows_and_shrinks_while_it_is_read() {
     let case = Case::new();

@@ -46,6 +46,8 @@ pub struct Bucket {
     pub credentials: Option<String>,
     /// `tls`: `1.2` where the store knows no newer version.
     pub tls: Option<String>,
+    /// `weak`: `yes` where the store does not create only if absent.
+    pub weak: Option<String>,
 }
 
 impl Bucket {
@@ -61,12 +63,13 @@ impl Bucket {
             account: None,
             credentials: None,
             tls: None,
+            weak: None,
         }
     }
 
     /// The options of its service, by name.
     pub fn options(&mut self) -> Vec<(&'static str, &mut Option<String>)> {
-        let mut all = vec![("endpoint", &mut self.endpoint), ("tls", &mut self.tls)];
+        let mut all = vec![("endpoint", &mut self.endpoint), ("tls", &mut self.tls), ("weak", &mut self.weak)];
         match self.service {
             Service::S3 => all.extend([("region", &mut self.region), ("profile", &mut self.profile)]),
             Service::Gcs => all.push(("credentials", &mut self.credentials)),
@@ -112,6 +115,13 @@ impl Place {
             Place::Folder(path) => Some(path),
             Place::Bucket(_) => None,
         }
+    }
+}
+
+impl Place {
+    /// Whether it is said that its store does not create only if absent.
+    pub fn is_weak(&self) -> bool {
+        matches!(self, Place::Bucket(bucket) if bucket.weak.is_some())
     }
 }
 

@@ -11,6 +11,7 @@ mod prune;
 mod region;
 mod tag;
 
+use crate::policy::Rate;
 pub use backup::{Backup, ModeArg};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use copy::{Copy, CopyTo};
@@ -102,6 +103,8 @@ pub enum Verb {
     Copy(Copy),
     /// Check that the copies are there and undamaged
     Verify(Verify),
+    /// Rebuild what is lost from what is left
+    Repair(Repair),
     /// Copy to each region what it lacks and another has
     Replicate(Replicate),
     /// Which regions the repository has: add, remove, repair
@@ -222,7 +225,7 @@ pub struct Restore {
     #[arg(long, short, value_name = "DIR", required_unless_present = "tar")]
     pub target: Option<PathBuf>,
     /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "repair", "limit_download"])]
     pub tar: Option<PathBuf>,
     /// Only what matches, as in .gitignore, and what is below it; repeat for more
     #[arg(long, value_name = "GLOB")]
@@ -245,6 +248,13 @@ pub struct Restore {
     /// Do not restore device nodes
     #[arg(long)]
     pub no_devices: bool,
+    /// Mend what is found damaged on the way: it is set aside under `quarantine/` in its region, and a good copy is put in
+    /// its place from another
+    #[arg(long, conflicts_with = "dry_run")]
+    pub repair: bool,
+    /// Most bytes a second that are read from each region: 10MiB/s
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    pub limit_download: Option<Rate>,
     #[command(flatten)]
     pub filter: Filter,
 }
@@ -269,6 +279,21 @@ pub struct Verify {
     /// place from another, and regions that lack something are brought up
     #[arg(long)]
     pub repair: bool,
+    /// Most bytes a second of packs that are read, over all regions: 10MiB/s
+    #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
+    pub limit_download: Option<Rate>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Repair {
+    #[command(subcommand)]
+    pub verb: RepairVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RepairVerb {
+    /// Lost index segments, from the packs themselves; what is damaged is mended by `verify --repair`
+    Index,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -397,6 +422,8 @@ pub enum KindArg {
     Full,
     /// Check the repository, as deep as the policy says
     Verify,
+    /// Give back what no snapshot needs, as the policy says
+    Prune,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// A reader over everything that the regions have.
 pub fn reader(repo: &Arc<Repo>) -> Result<Reader> {
-    Ok(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)))
+    Ok(Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?)))
 }
 
 /// What `SNAPSHOT[:PATH]` names.

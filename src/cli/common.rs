@@ -71,6 +71,8 @@ pub struct Places {
     pub addresses: Vec<Address>,
     pub copies_min: usize,
     pub pin: Option<crate::base::RepoId>,
+    /// Of regions that are to be read before or after others.
+    pub priorities: BTreeMap<String, i32>,
 }
 
 impl Context {
@@ -146,10 +148,12 @@ impl Context {
     /// The regions of a repository, where so many copies are asked for.
     pub fn places_of(&self, repository: &Repository, copies_min: u32) -> Places {
         let address = |spec: &RegionSpec| Address { name: spec.name.as_str().to_owned(), place: spec.place.clone() };
+        let priority = |spec: &RegionSpec| (spec.name.as_str().to_owned(), spec.priority);
         Places {
             addresses: repository.regions().iter().map(address).collect(),
             copies_min: copies_min as usize,
             pin: repository.repository_id(),
+            priorities: repository.regions().iter().map(priority).collect(),
         }
     }
 
@@ -215,23 +219,25 @@ impl Context {
     /// The same; `beside` is called before the secret is tried, which may take its time.
     pub fn open_beside(&self, beside: &mut dyn FnMut(&Marked)) -> Result<Arc<Repo>> {
         let (places, secret) = (self.places()?, self.secret()?);
-        self.opened(open::open_beside(&self.opening(&places), &secret, beside)?)
+        let state = self.state().ok();
+        let opening = Opening { state: state.as_deref(), ..self.opening(&places) };
+        self.opened(open::open_beside(&opening, &secret, beside)?, &places)
     }
 
     pub fn open_at(&self, places: &Places, secret: &Unlock) -> Result<Arc<Repo>> {
-        self.opened(open::open(&self.opening(places), secret)?)
+        let state = self.state().ok();
+        self.opened(open::open(&Opening { state: state.as_deref(), ..self.opening(places) }, secret)?, places)
     }
 
     /// The same with a secret that is used again and again.
     pub fn open_held(&self, places: &Places, held: &Held) -> Result<Arc<Repo>> {
-        self.opened(open::open_held(&self.opening(places), held)?)
+        let state = self.state().ok();
+        self.opened(open::open_held(&Opening { state: state.as_deref(), ..self.opening(places) }, held)?, places)
     }
 
-    fn opened(&self, mut repo: Repo) -> Result<Arc<Repo>> {
+    fn opened(&self, repo: Repo, places: &Places) -> Result<Arc<Repo>> {
         self.meter(repo.regions.meters());
-        if let Ok(state) = self.state() {
-            repo.keep_index_in(&state);
-        }
+        repo.regions.prefer(|name| places.priorities.get(name).copied());
         let repo = Arc::new(repo);
         if !self.global.quiet {
             for (region, e) in repo.regions.failures() {
@@ -246,6 +252,7 @@ impl Context {
             addresses: &places.addresses,
             copies_min: places.copies_min,
             pin: places.pin,
+            state: None,
             env: &self.env,
             handle: self.handle(),
         }

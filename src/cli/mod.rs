@@ -87,6 +87,9 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         },
         Verb::Copy(args) => copy::run(context, &args),
         Verb::Verify(args) => verify::run(context, &args),
+        Verb::Repair(args) => match args.verb {
+            args::RepairVerb::Index => repair::index(context),
+        },
         Verb::Replicate(args) => replicate::run(context, &args),
         Verb::Region(args) => region::run(context, &args.verb),
         Verb::Forget(args) => forget::run(context, &args),

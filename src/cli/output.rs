@@ -26,7 +26,7 @@ impl Outcome {
         {
             let one = |(region, n): (&String, &Requests)| {
                 json!({"region": region, "put": n.put, "get": n.get, "head": n.head, "list": n.list,
-                    "delete": n.delete, "retries": n.retries})
+                    "delete": n.delete, "retries": n.retries, "circuit": n.circuit.name(), "opened": n.opened})
             };
             map.insert("requests".into(), made.iter().map(one).collect());
         }

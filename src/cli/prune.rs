@@ -8,7 +8,7 @@ use super::recorded::Recorded;
 use crate::base::units;
 use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
-use crate::ops::prune::{self, Limits, Line, RegionReport, Report, Sum, Wish};
+use crate::ops::prune::{self, Bounds, Limits, Line, RegionReport, Report, Stopped, Sum, Wish};
 use crate::ops::record::Closing;
 use crate::policy;
 use crate::region::RegionSet;
@@ -29,7 +29,9 @@ pub fn run(context: &Context, args: &Prune) -> Result<Outcome> {
         wait: time(&args.wait)?,
         dead_after: time(&args.dead_after)?,
         last: &args.last,
+        lost: &args.lost,
         repack: Limits { above_percent: args.repack_above, bytes_max: policy::size(&args.repack_max)? },
+        bounds: Bounds { time: args.stop_after.as_deref().map(time).transpose()?, removals_max: args.removals_max },
         host: &host,
         cancel: &context.cancel,
     };
@@ -77,7 +79,7 @@ fn region_json(region: &RegionReport) -> Value {
     json!({
         "region": region.region, "planned": Value::Object(planned.collect()), "removed": sum_json(region.removed),
         "postponed": sum_json(region.postponed), "why": region.why, "segments": region.segments,
-        "snapshots": region.snapshots, "sessions": region.sessions, "failed": region.failed,
+        "snapshots": region.snapshots, "sessions": region.sessions, "left": region.left, "failed": region.failed,
     })
 }
 
@@ -88,7 +90,7 @@ fn json_of(repo: &Repo, report: &Report, seconds: f64) -> Value {
         "carried": report.adopted.iter().map(|epoch| epoch.0).collect::<Vec<_>>(), "snapshots": report.snapshots,
         "forgotten": report.forgotten.iter().map(|sid| sid.hex()).collect::<Vec<_>>(), "chunks": report.chunks,
         "pages": report.pages, "plan": report.plan.iter().map(|line| line_json(repo, line)).collect::<Vec<_>>(),
-        "plan_left": report.left, "spared": report.spared, "kept": sum_json(report.kept), "unused": report.unused,
+        "plan_left": report.left, "stopped": report.stopped.map(|why| why.name()), "spared": report.spared, "kept": sum_json(report.kept), "unused": report.unused,
         "repacked": {"packs": report.repacked.packs, "bytes": report.repacked.bytes, "bytes_new": report.repacked.bytes_new},
         "segments_merged": report.merged, "sessions_ended": report.ended, "sessions_at_work": report.at_work,
         "orphans": {"young": young, "needed": needed, "unreadable": unreadable},
@@ -148,6 +150,9 @@ fn region_text(region: &RegionReport) -> String {
             plain(why)
         ));
     }
+    if region.left > 0 {
+        text.push_str(&format!("    {} objects wait for the next run\n", units::count(region.left)));
+    }
     if let Some(why) = &region.failed {
         text.push_str(&format!("    BEHIND: {}\n", plain(why)));
     }
@@ -168,7 +173,11 @@ fn plan_text(repo: &Repo, plan: &[Line]) -> String {
 
 /// What is worth knowing, and what waits for another time.
 fn remarks_text(report: &Report) -> String {
-    let mut text = String::new();
+    let mut text = match report.stopped {
+        Some(Stopped::Time) => "stopped, as its time was over: what is left goes with the next run\n".to_owned(),
+        Some(Stopped::Removals) => "stopped after as many objects as it may remove\n".to_owned(),
+        None => String::new(),
+    };
     let [young, needed, unreadable] = report.orphans;
     let counted = [
         (report.ended, "sessions had not ended, and were: their runs go on under new ones"),

@@ -20,6 +20,7 @@ use crate::repo::view::View;
 use crate::source::files::{self, Excludes, RestoreOptions, WalkOptions};
 use crate::unlock::Unlock;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ pub fn run(context: &Context, args: &Quickstart) -> Result<Outcome> {
             .to_vec(),
         copies_min: 2,
         pin: None,
+        priorities: BTreeMap::new(),
     };
     let words = generate_passphrase(&Secret::from_bytes(context.env.random()?));
     let id = init::make(context, &places, &[(String::new(), NewSecret::Passphrase(words.clone()))])?;

@@ -23,6 +23,7 @@ use crate::repo::init::{Leftovers, prepare};
 use crate::repo::open;
 use crate::repo::view::View;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub fn run(context: &Context, verb: &RegionVerb) -> Result<Outcome> {
@@ -43,7 +44,11 @@ fn list(context: &Context) -> Result<Outcome> {
         if found.decided { "decided" } else { "NOT DECIDED: a change is at work or was cut off" }
     );
     for MemberInfo { member, home, region, why } in &found.members {
-        let mark = if *home { " (home)" } else { "" };
+        let mark = match (*home, member.is_weak()) {
+            (true, _) => " (home)",
+            (_, true) => " (weak)",
+            _ => "",
+        };
         let also = region.as_ref().filter(|name| **name != member.name);
         let also = also.map_or_else(String::new, |name| format!(", here called {name}"));
         let state = why.as_ref().map_or_else(|| "in use".to_owned(), |why| format!("NOT USED: {}", plain(why)));
@@ -53,7 +58,7 @@ fn list(context: &Context) -> Result<Outcome> {
         text.push_str(&format!("  {region:<12} is configured and no member: {}\n", plain(why)));
     }
     let member = |info: &MemberInfo| {
-        json!({"name": info.member.name, "id": info.member.id.hex(), "home": info.home, "region": info.region,
+        json!({"name": info.member.name, "id": info.member.id.hex(), "home": info.home, "weak": info.member.is_weak(), "region": info.region,
             "used": info.why.is_none(), "why": info.why})
     };
     let outsider = |out: &Outsider| json!({"region": out.region, "id": out.id.map(|id| id.hex()), "why": out.why});
@@ -161,7 +166,7 @@ fn add(context: &Context, args: &RegionAdd) -> Result<Outcome> {
 
 /// Tries the store and gives it a mark, or finds the mark of an earlier try.
 fn make(context: &Context, new: &Address, repo: &Repo, leftovers: Leftovers) -> Result<RegionId> {
-    let places = Places { addresses: vec![new.clone()], copies_min: 1, pin: None };
+    let places = Places { addresses: vec![new.clone()], copies_min: 1, pin: None, priorities: BTreeMap::new() };
     let regions = Regions::connect(&places.addresses, true, context.handle());
     context.meter(regions.meters());
     if leftovers == Leftovers::Refused {
@@ -182,8 +187,12 @@ fn remove(context: &Context, args: &RegionRemove) -> Result<Outcome> {
     let places = context.places()?;
     let held = Held::new(context.secret()?);
     let repo = context.open_held(&places, &held)?;
+    if args.lost {
+        membership::spare_all(&repo, &membership::find(&repo, &args.name)?)?;
+    }
     // One that was cut off may have been this very one.
-    membership::settle(&repo, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;
+    let gone = if args.lost { membership::lost(&repo, &args.name) } else { None };
+    membership::settle(&repo, gone, Means { workers: context.workers(), progress: None, cancel: &context.cancel })?;
     let who = membership::find(&repo, &args.name)?;
     let act = |means: Means<'_>, progress: &Progress| {
         let report = membership::may_go(&repo, &who, args.lost, means)?;
@@ -224,7 +233,7 @@ fn read_others(
             .any(|ix| repo.regions.region(ix).name == name && repo.regions.region(ix).id == Some(who.id))
     };
     let addresses: Vec<Address> = places.addresses.iter().filter(|a| !goes(&a.name)).cloned().collect();
-    let left = Places { addresses, copies_min: 1, pin: Some(repo.id) };
+    let left = Places { addresses, copies_min: 1, pin: Some(repo.id), priorities: BTreeMap::new() };
     let marked = open::mark(&context.opening(&left))?;
     context.meter(marked.regions.meters());
     let wish = Wish::all(Level::Ciphertext, context.workers());
@@ -245,7 +254,8 @@ fn each_alone(context: &Context, left: &Places, (repo, held): (&Repo, &Held), wh
         repo.epochs().members().iter().any(|member| Some(member.id) == id)
     };
     for address in left.addresses.iter().filter(|address| stays(&address.name)) {
-        let place = Places { addresses: vec![address.clone()], copies_min: 1, pin: Some(repo.id) };
+        let place =
+            Places { addresses: vec![address.clone()], copies_min: 1, pin: Some(repo.id), priorities: BTreeMap::new() };
         let why = |e: &dyn std::fmt::Display| membership::only_good_copy(who, &format!("region {}: {e}", address.name));
         let alone = context.open_held(&place, held).map_err(|e| why(&e))?;
         let shown = View::load(&alone).map_err(|e| why(&e))?;
@@ -283,6 +293,11 @@ fn repair(context: &Context, args: &RegionRepair) -> Result<Outcome> {
         }
         repo = context.open_held(&places, &held)?;
         ix = index_of(&repo, &args.name)?;
+    }
+    if !args.emptied && membership::is_emptied(&repo, ix) {
+        return Err(Error::new(Kind::Refused, "nothing but its mark is there")
+            .at(format!("region {}", args.name))
+            .advise("is it the right place? If it was emptied, say --emptied"));
     }
     let id = repo.regions.region(ix).id;
     let found = membership::list(&repo);

@@ -1,10 +1,20 @@
 //! What a repair did, in words and as JSON.
 
+use super::common::Context;
+use super::found;
 use super::output::Outcome;
-use crate::base::units;
+use super::progress::Shown;
+use crate::base::{Progress, SessionId, units};
+use crate::error::{Exit, Result};
+use crate::ops::harm::Harm;
 use crate::ops::repair::{Done, Mended, RepairReport};
+use crate::ops::repair_index;
+use crate::region::Finding;
+use crate::source::files;
 use crate::store::Key;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Objects shown by name in text.
 const SHOWN_MAX: usize = 20;
@@ -14,6 +24,63 @@ pub fn shown_repair(report: Option<&RepairReport>, outcome: &mut Outcome) {
     if let Some(report) = report {
         outcome.json["repair"] = as_json(report);
         outcome.text.push_str(&as_text(report));
+    }
+}
+
+/// `holdfast repair index`.
+pub fn index(context: &Context) -> Result<Outcome> {
+    let repo = context.open()?;
+    let progress = Arc::new(Progress::default());
+    let shown = Shown::start("reading packs", &progress, context.global.quiet);
+    let done = repair_index::run(&repo, context.workers(), &files::hostname(), &progress, &context.cancel)?;
+    let seconds = shown.elapsed_ms() as f64 / 1000.0;
+    let mut text = format!(
+        "{} packs that no segment named ({} read): {} chunks have a place again, in {} new segments\n",
+        units::count(done.packs),
+        units::bytes(done.bytes),
+        units::count(done.chunks),
+        units::count(done.segments)
+    );
+    if done.unreadable > 0 {
+        text.push_str(&format!("{} packs are damaged in every region that has them\n", units::count(done.unreadable)));
+    }
+    let brought = done.caught_up;
+    let mut value = json!({
+        "verb": "repair index", "seconds": seconds, "packs": done.packs, "bytes": done.bytes, "chunks": done.chunks,
+        "segments": done.segments, "unreadable": done.unreadable,
+        "caught_up": {"objects": brought.objects, "bytes": brought.bytes, "snapshots": brought.snapshots},
+    });
+    found::add(&repo, &mut value, &mut text);
+    let mut exit = Exit::Done;
+    if !repo.regions.failures().is_empty() || !brought.lacking.is_empty() {
+        exit = exit.worse(Exit::Behind);
+    }
+    if !repo.findings().is_empty() {
+        exit = exit.worse(Exit::Damage);
+    }
+    Ok(Outcome::new(exit, text, value))
+}
+
+/// Adds what is wrong, finding by finding: of which kind, and what it touches, as far as that is known.
+pub fn shown_damage(findings: &[Finding], harms: Option<&BTreeMap<Key, Harm>>, outcome: &mut Outcome) {
+    let one = |finding: &Finding| {
+        let harm = harms.zip(Key::parse(&finding.object)).and_then(|(harms, key)| harms.get(&key));
+        let ids: Option<Vec<String>> = harm.map(|harm| harm.snapshot_ids.iter().map(SessionId::hex).collect());
+        json!({
+            "region": finding.region, "object": finding.object, "kind": finding.flaw.name(), "what": finding.what,
+            "chunks": harm.map(|harm| harm.chunks), "snapshots": harm.map(|harm| harm.snapshots),
+            "snapshot_ids": ids, "files": harm.map(|harm| harm.files), "paths": harm.map(|harm| &harm.paths),
+        })
+    };
+    outcome.json["damage"] = findings.iter().map(one).collect();
+    for (key, harm) in harms.into_iter().flatten().take(SHOWN_MAX) {
+        outcome.text.push_str(&format!(
+            "  {key}: {} chunks, {} snapshots, {} files{}\n",
+            units::count(harm.chunks),
+            units::count(harm.snapshots),
+            units::count(harm.files),
+            if harm.paths.is_empty() { String::new() } else { format!(" ({}, ...)", harm.paths.join(", ")) }
+        ));
     }
 }
 

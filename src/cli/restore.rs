@@ -8,12 +8,15 @@ use super::found;
 use super::output::{Outcome, path_text};
 use super::progress::Shown;
 use super::recorded::Recorded;
-use crate::base::{Progress, SessionId, units};
+use super::repair::shown_repair;
+use crate::base::{Pace, Progress, SessionId, units};
 use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
 use crate::ops::browse;
 use crate::ops::record::Closing;
+use crate::ops::repair::{self, RepairReport};
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
+use crate::policy::Rate;
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
@@ -29,10 +32,13 @@ struct Restored {
     named: Exit,
     report: RestoreReport,
     elapsed_ms: u64,
+    /// What was done about damage that was met.
+    repaired: Option<RepairReport>,
 }
 
 fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restored> {
-    let view = View::load(repo)?;
+    // Tags are asked for only where somebody goes by them.
+    let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(repo)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
@@ -40,20 +46,29 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);
     let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
-    let source = snapshot.manifest.source.name.clone();
-    Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms: shown.elapsed_ms() })
+    let (source, elapsed_ms) = (snapshot.manifest.source.name.clone(), shown.elapsed_ms());
+    let found = repo.findings();
+    let mend = || repair::found(repo, &found, context.workers(), &context.cancel);
+    let repaired = args.repair.then(mend).transpose()?;
+    Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms, repaired })
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
+    if args.repair {
+        repo.may_write()?;
+    }
+    let rate = args.limit_download.as_ref().map(Rate::bytes);
+    repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let recorded = Recorded { kind: RunKind::Restore, repo: Some(&repo), id: repo.id, opening: Closing::default() };
-    let (Restored { sid, named, report, elapsed_ms, .. }, closed) = recorded.run(
+    let (Restored { sid, named, report, elapsed_ms, repaired, .. }, closed) = recorded.run(
         context,
         !args.dry_run,
         |_| restore(context, args, &repo),
         |done, closing| {
             let closing = Closing { source: Some(done.source.clone()), snapshots: vec![done.sid], ..closing };
-            (closing.restore(&done.report), done.report.exit().worse(done.named))
+            let closing = closing.restore(&done.report);
+            (done.repaired.iter().fold(closing, Closing::repair), done.report.exit().worse(done.named))
         },
     )?;
     let mut value = json!({
@@ -65,7 +80,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     });
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
-    Ok(Outcome::new(report.exit().worse(named), text, value))
+    let mut outcome = Outcome::new(report.exit().worse(named), text, value);
+    shown_repair(repaired.as_ref(), &mut outcome);
+    Ok(outcome)
 }
 
 /// The target; the arguments are refused without one.

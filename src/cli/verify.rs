@@ -6,20 +6,29 @@ use super::found::findings_text;
 use super::output::Outcome;
 use super::progress::Shown;
 use super::recorded::Recorded;
-use super::repair::shown_repair;
+use super::repair::{shown_damage, shown_repair};
 use crate::base::{Progress, units};
-use crate::error::{Exit, Result};
+use crate::error::{Exit, Kind, Result};
 use crate::format::run::RunKind;
+use crate::ops::harm::{self, Harm};
 use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
 use crate::ops::repair::{self, Judge, Repair, RepairReport};
 use crate::ops::verify::{self, Level, VerifyReport, Wish};
+use crate::policy::Rate;
 use crate::repo::open;
+use crate::store::Key;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What was found, and what was done about it.
-type Checked = (VerifyReport, Option<RepairReport>);
+struct Checked {
+    report: VerifyReport,
+    repaired: Option<RepairReport>,
+    /// What the damaged objects touch, where there is a key to tell.
+    harms: Option<BTreeMap<Key, Harm>>,
+}
 
 pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     let level = match args.level {
@@ -29,14 +38,15 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     };
     let progress = Arc::new(Progress::default());
     let places = context.places()?;
-    let wish = Wish::all(level, context.workers());
+    let rate = args.limit_download.as_ref().map(Rate::bytes);
+    let wish = Wish { rate, ..Wish::all(level, context.workers()) };
     let opening = Closing { how: Some(level.name().into()), ..Closing::default() };
-    let end = |(report, repair): &Checked, closing: Closing| {
-        let closing = closing.verify(report);
-        (repair.iter().fold(closing, Closing::repair), report.exit())
+    let end = |checked: &Checked, closing: Closing| {
+        let closing = closing.verify(&checked.report);
+        (checked.repaired.iter().fold(closing, Closing::repair), checked.report.exit())
     };
     let kind = RunKind::Verify;
-    let ((report, repaired), closed, elapsed_ms) = if level == Level::Ciphertext {
+    let (checked, closed, elapsed_ms) = if level == Level::Ciphertext {
         let marked = open::mark(&context.opening(&places))?;
         let shown = Shown::start("verifying", &progress, context.global.quiet);
         let look = |ledger: Option<&Ledger>| -> Result<Checked> {
@@ -45,10 +55,10 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
             let (id, env, workers, judge) = (marked.id, &context.env, wish.workers, Judge::Names);
             let repair = Repair { regions, id, judge, ledger, env, workers, cancel };
             let repaired = args.repair.then(|| repair.run(&report.findings)).transpose()?;
-            Ok((report, repaired))
+            Ok(Checked { report, repaired, harms: None })
         };
         let (checked, closed) = Recorded { kind, repo: None, id: marked.id, opening }.run(context, true, look, end)?;
-        verify::distrust_local(&context.state()?, &marked.id, &checked.0.findings);
+        verify::distrust_local(&context.state()?, &marked.id, &checked.report.findings);
         (checked, closed, shown.elapsed_ms())
     } else {
         let repo = context.open_at(&places, &context.secret()?)?;
@@ -58,19 +68,25 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
         }
         let look = |ledger: Option<&Ledger>| -> Result<Checked> {
             let mut report = verify::run(&repo, &wish, ledger, &progress, &context.cancel)?;
+            let harms = match harm::of(&repo, &report.findings, &context.cancel) {
+                Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+                // What was found stands also where nobody can tell any more what it touches.
+                harms => harms.ok(),
+            };
             if !args.repair {
-                return Ok((report, None));
+                return Ok(Checked { report, repaired: None, harms });
             }
             let repaired = repair::after(&repo, &report.findings, ledger, wish.workers, &context.cancel)?;
             verify::behind_still(&repo, &mut report)?;
-            Ok((report, Some(repaired)))
+            Ok(Checked { report, repaired: Some(repaired), harms })
         };
         let recorded = Recorded { kind, repo: Some(&repo), id: repo.id, opening };
         let (checked, closed) = recorded.run(context, true, look, end)?;
         (checked, closed, shown.elapsed_ms())
     };
-    let mut outcome = outcome(&report, level, elapsed_ms);
-    shown_repair(repaired.as_ref(), &mut outcome);
+    let mut outcome = outcome(&checked.report, level, elapsed_ms);
+    shown_damage(&checked.report.findings, checked.harms.as_ref(), &mut outcome);
+    shown_repair(checked.repaired.as_ref(), &mut outcome);
     outcome.json["run"] = json!(closed.map(|closed| closed.id.hex()));
     Ok(outcome)
 }

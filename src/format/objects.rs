@@ -188,6 +188,16 @@ pub struct Member {
     /// Its name.
     #[n(1)]
     pub name: String,
+    /// Set where its store does not create only if absent: it is never home, and no session decides there.
+    #[n(2)]
+    pub weak: Option<bool>,
+}
+
+impl Member {
+    /// Whether nothing may be decided there.
+    pub fn is_weak(&self) -> bool {
+        self.weak == Some(true)
+    }
 }
 
 /// A root as a prune saw it.

@@ -2,7 +2,7 @@
 //! (docs/format.md, section 7).
 
 use super::envelope::{Class, class_secret};
-use crate::base::{Domain, KeyEpoch, RepoId, SlotId, TimeMs, WriterId};
+use crate::base::{Digest, Domain, KeyEpoch, RepoId, SlotId, TimeMs, WriterId};
 use crate::crypto::{Secret, SigningKey, VerifyKey};
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -74,6 +74,9 @@ pub struct SlotEntry {
     /// When it was added, ms.
     #[n(4)]
     pub created: i64,
+    /// Digest of its object, which has no signature of its own; keyrings of older programs have none.
+    #[n(5)]
+    pub object: Option<Digest>,
 }
 
 /// Somebody who may sign.

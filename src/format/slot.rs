@@ -102,6 +102,8 @@ pub struct Slot {
     pub argon2: Option<Argon2Params>,
     /// Salt.
     pub salt: [u8; 32],
+    /// Digest of the object, by which a keyring lists it.
+    pub digest: Digest,
     object: SlotObject,
 }
 
@@ -150,7 +152,7 @@ impl Slot {
     /// # Errors
     /// Damaged, another repository's, or from a newer program.
     pub fn from_object(bytes: &[u8], repo: &RepoId) -> Result<Slot, FormatError> {
-        let (body, _) = signed::check_sum(bytes)?;
+        let (body, digest) = signed::check_sum(bytes)?;
         let object: SlotObject = cbor::decode("key slot", body)?;
         let head: SlotHead = cbor::decode("head of a key slot", &object.head)?;
         if head.repo != *repo {
@@ -160,7 +162,7 @@ impl Slot {
             return Err(FormatError::Newer("key slot"));
         }
         let argon2 = head.argon2.map(|a| Argon2Params { m_kib: a.m_kib, t: a.t, p: a.p });
-        Ok(Slot { id: head.id, kind: SlotKind::from_id(head.kind), argon2, salt: *head.salt, object })
+        Ok(Slot { id: head.id, kind: SlotKind::from_id(head.kind), argon2, salt: *head.salt, digest, object })
     }
 
     /// Opens the slot with its seed.

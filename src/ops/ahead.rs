@@ -1,7 +1,7 @@
 //! Chunks that several workers see to ahead of time, and that are taken in the order in which they were asked for.
 //!
 //! Memory: whoever asks is held up by a queue of [`STEPS_AHEAD`] steps, each of which should ask for no more than
-//! [`STEP_CHUNKS_MAX`] chunks.
+//! [`STEP_CHUNKS_MAX`] chunks, or about as many bytes as these have.
 
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::Item;

@@ -5,6 +5,7 @@ use crate::base::Cancel;
 use crate::error::Result;
 use crate::region::RegionSet;
 use crate::repo::Repo;
+use crate::repo::view::View;
 use std::sync::Arc;
 
 /// What was copied.
@@ -42,6 +43,19 @@ fn wish(workers: usize, cancel: &Cancel) -> Wish<'_> {
 /// Interrupted. A region that fails is marked as such; an object that no region has intact is recorded.
 pub fn run(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<CaughtUp> {
     replicate::pass(repo, wish(workers, cancel)).map(|pass| CaughtUp::of(&pass))
+}
+
+/// The same, with the snapshots that there are now: what was listed for the one is not listed again for the other.
+///
+/// # Errors
+/// As [`run`], and what [`View::recall`] refuses.
+pub fn with_view(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<(CaughtUp, View)> {
+    let mut pass = replicate::pass(repo, wish(workers, cancel))?;
+    let view = match pass.listing.take() {
+        Some(listing) => View::recall_listed(repo, listing)?,
+        None => View::recall(repo)?,
+    };
+    Ok((CaughtUp::of(&pass), view))
 }
 
 /// Brings every region the records of runs that another has. Apart, because nothing waits for them.

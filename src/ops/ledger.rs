@@ -100,6 +100,8 @@ impl Ledger {
             self.with(|catalog| keep(catalog, repo, runs, view, now));
         });
         match filled {
+            // Nothing there can be verified.
+            Ok(Filled { snapshots: 0, .. }) => {}
             Ok(Filled { runs: 0, snapshots, .. }) if snapshots <= own as u64 => {}
             Ok(filled) => self.say(format!(
                 "the catalog was filled from the regions: {} runs, {} snapshots; `holdfast verify` tells it what is verified",

@@ -99,6 +99,11 @@ fn wish(targets: Option<RegionSet>, means: Means<'_>) -> Wish<'_> {
     Wish { depth: Depth::Packs, targets, dry_run: false, means }
 }
 
+/// The members without this one.
+fn all_but(members: &[Member], gone: Option<RegionId>) -> Vec<Member> {
+    members.iter().filter(|member| Some(member.id) != gone).cloned().collect()
+}
+
 /// Every one of these must answer and be in order.
 fn all_answer(repo: &Repo, members: &[Member]) -> Result<RegionSet> {
     let mut at = RegionSet::NONE;
@@ -124,7 +129,7 @@ fn all_answer(repo: &Repo, members: &[Member]) -> Result<RegionSet> {
 /// Where the next epoch is decided: at home. If home itself is what is `gone`, the first of the others takes its place:
 /// whoever asked for this has vouched that it will not answer again.
 fn home(repo: &Repo, epochs: &Epochs, gone: Option<RegionId>) -> Result<usize> {
-    let mut candidates = epochs.members().iter().filter(|member| Some(member.id) != gone);
+    let mut candidates = epochs.members().iter().filter(|member| Some(member.id) != gone && !member.is_weak());
     match epochs.members().first() {
         Some(home) if Some(home.id) != gone => place_of(repo, home).ok_or_else(|| {
             Error::new(Kind::Retry, format!("the home region {} cannot be reached, and only it decides", home.name))
@@ -136,24 +141,30 @@ fn home(repo: &Repo, epochs: &Epochs, gone: Option<RegionId>) -> Result<usize> {
     }
 }
 
-/// Finishes a change that was begun, by this program or another.
+/// Finishes a change that was begun, by this program or another. One member need not answer: that which is `gone`, by the
+/// word of whoever asks. What was begun is decided as it was begun, and the next change leaves that member out; so there is one
+/// decision of an epoch, whoever comes to it.
 ///
 /// # Errors
 /// A prune is at work, or a member does not answer.
-pub fn settle(repo: &Arc<Repo>, means: Means<'_>) -> Result<Epochs> {
+pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Result<Epochs> {
     let mut epochs = repo.epochs_since(repo.epochs());
+    if epochs.unended().is_some_and(|unended| !unended.condemns) {
+        epochs = spread(repo, &epochs);
+    }
     let Some(unended) = epochs.unended() else { return Ok(epochs) };
     if unended.condemns {
         let what = format!("a prune is at work, or was cut off: epoch {} is not decided", unended.number);
         return Err(Error::new(Kind::Refused, what).advise("let it finish, then run again"));
     }
-    epochs = spread(repo, &epochs);
-    let at = all_answer(repo, epochs.members())?;
+    let stay = all_but(epochs.members(), gone);
+    let at = all_answer(repo, &stay)?;
+    let decides = home(repo, &epochs, gone)?;
     members::resolve(repo, &epochs)?;
     // A region that goes may hold the outcome of a session that ended just now.
     if !at.covers(repo.usable()) {
         let pass = replicate::pass(repo, wish(Some(at), means))?;
-        all_answer(repo, epochs.members())?;
+        all_answer(repo, &stay)?;
         let lacking = at.iter().find(|ix| pass.lack.get(*ix).is_some_and(|lack| lack.objects() > 0));
         if let Some(ix) = lacking {
             return Err(Error::new(Kind::Retry, "lacks something that only a region may have which goes")
@@ -161,17 +172,43 @@ pub fn settle(repo: &Arc<Repo>, means: Means<'_>) -> Result<Epochs> {
                 .advise("the change is begun and not decided: run again"));
         }
     }
-    let decides = home(repo, &epochs, None)?;
-    members::end(repo, &epochs, decides, &unended)?;
-    epochs = repo.epochs_since(&epochs);
+    // Somebody may have begun another one in place of a home that was given up meanwhile.
+    let now = repo.epochs_since(&epochs);
+    all_answer(repo, &stay)?;
+    if now.newest() != unended.number || now.unended().is_some_and(|begun| begun.begin != unended.begin) {
+        return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
+    }
+    members::end(repo, &now, decides, &unended)?;
+    epochs = repo.epochs_since(&now);
     Ok(spread(repo, &epochs))
 }
 
+/// Decides an epoch that a prune began and that nobody can carry through once this member is lost, since every member must
+/// answer for that: nothing of its list is doomed, which is safe whatever was seen of it, and the next prune lists it anew.
+///
+/// # Errors
+/// One of the others does not answer.
+pub fn spare_all(repo: &Repo, lost: &Member) -> Result<()> {
+    let epochs = repo.epochs_since(repo.epochs());
+    let Some(unended) = epochs.unended().filter(|unended| unended.condemns) else { return Ok(()) };
+    // It answers: then the prune can be carried through, and it is not lost.
+    if place_of(repo, lost).is_some() {
+        return Ok(());
+    }
+    let left = all_but(epochs.members(), Some(lost.id));
+    all_answer(repo, &left)?;
+    // Who has read the beginning in one region only must not be left with it: the end follows it everywhere.
+    let epochs = spread(repo, &epochs);
+    members::end(repo, &epochs, home(repo, &epochs, Some(lost.id))?, &unended)?;
+    spread(repo, &repo.epochs_since(&epochs));
+    Ok(())
+}
+
 /// Brings every region that answers the epochs that it lacks, also one that is no member any more: it must know. A member
-/// that was rolled back must not look as if it had not been.
+/// that was rolled back, or emptied, must not look as if it had not been.
 fn spread(repo: &Repo, epochs: &Epochs) -> Epochs {
     let is_member = |ix| epochs.members().iter().any(|member| repo.regions.region(ix).id == Some(member.id));
-    for ix in repo.usable().iter().filter(|ix| !epochs.is_rolled_back(*ix) || !is_member(*ix)) {
+    for ix in repo.usable().iter().filter(|ix| !epochs.has_lost(*ix) || !is_member(*ix)) {
         members::copy_epochs(repo, epochs, ix);
     }
     repo.epochs_since(epochs)
@@ -192,7 +229,7 @@ fn change(
     let stay: Vec<Member> = members.iter().filter(|member| now.members().contains(member)).cloned().collect();
     all_answer(repo, &stay)?;
     members::begin(repo, &now, home(repo, &now, gone)?, members)?;
-    settle(repo, means).map(|epochs| epochs.newest())
+    settle(repo, gone, means).map(|epochs| epochs.newest())
 }
 
 /// Makes a region that has a mark, and is no member yet, a member: fills it first. With `replaces` it takes the place of
@@ -204,7 +241,7 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     repo.may_write()?;
     let own = repo.regions.region(ix);
     let id = own.id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is to be added"))?;
-    let epochs = settle(repo, means)?;
+    let epochs = settle(repo, replaces, means)?;
     if epochs.members().iter().any(|member| member.id == id) {
         let report = replicate::run(repo, wish(None, means))?;
         return Ok(Changed { report, epoch: None, members: epochs.members().to_vec() });
@@ -215,10 +252,12 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
             .at(format!("region {}", own.name))
             .advise("empty it, then add it as a new one"));
     }
-    let me = Member { id, name: own.name.clone() };
+    let me = Member { id, name: own.name.clone(), weak: repo.regions.is_weak(ix).then_some(true) };
     let next = next_members(epochs.members(), me, replaces)?;
-    let others: Vec<Member> = next.iter().filter(|member| member.id != id).cloned().collect();
+    let others = all_but(&next, Some(id));
     all_answer(repo, &others)?;
+    // Before anything is copied: somebody must be there who may take the change.
+    home(repo, &epochs, replaces)?;
     members::copy_epochs(repo, &epochs, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
     still_answers(repo, ix)?;
@@ -242,10 +281,11 @@ fn next_members(now: &[Member], me: Member, replaces: Option<RegionId>) -> Resul
         return Err(Error::new(Kind::Refused, what).advise("use another name, or `holdfast region repair`"));
     }
     let was_home = replaces.is_some() && now.first().map(|member| member.id) == replaces;
-    let mut next: Vec<Member> = now.iter().filter(|member| Some(member.id) != replaces).cloned().collect();
+    let mut next = all_but(now, replaces);
     // What lost everything decides nothing from now on.
     let place = now.iter().position(|member| Some(member.id) == replaces).filter(|_| !was_home);
     next.insert(place.unwrap_or(next.len()).min(next.len()), me);
+    members::home_first(&mut next)?;
     if next.len() > crate::region::REGIONS_MAX {
         return Err(Error::new(Kind::Refused, "a repository has at most 32 regions"));
     }
@@ -296,22 +336,25 @@ pub fn find(repo: &Repo, name: &str) -> Result<Member> {
     }
 }
 
+/// The member that a person calls lost, unless it answers: then it is not.
+pub fn lost(repo: &Repo, name: &str) -> Option<RegionId> {
+    let who = find(repo, name).ok().filter(|who| place_of(repo, who).is_none());
+    who.map(|who| who.id)
+}
+
+/// Whether a configured region shows its mark, and has lost everything else.
+pub fn is_emptied(repo: &Repo, ix: usize) -> bool {
+    repo.epochs_since(repo.epochs()).is_emptied(ix)
+}
+
 /// Whether a member may go, and what the others lacked of it. With `lost` it is not asked any more.
 ///
 /// # Errors
 /// Too few would be left, one of the others does not answer, or it has something that the others lack.
 pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> Result<Option<Report>> {
     repo.may_write()?;
-    let epochs = settle(repo, means)?;
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
-    let place = place_of(repo, who);
-    if left.is_empty() || (!lost && left.len() < repo.copies_min) {
-        let what = format!("{} regions would be left, and copies.min is {}", left.len(), repo.copies_min);
-        return Err(Error::new(Kind::Refused, what)
-            .at(format!("region {}", who.name))
-            .advise("add another region first, or ask for fewer copies"));
-    }
-    match place {
+    // Before anything is decided without it.
+    match place_of(repo, who) {
         Some(_) if lost => {
             return Err(Error::new(Kind::Refused, "it answers, so it is not lost")
                 .at(format!("region {}", who.name))
@@ -324,6 +367,15 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
         }
         _ => {}
     }
+    let epochs = settle(repo, lost.then_some(who.id), means)?;
+    let left = all_but(epochs.members(), Some(who.id));
+    if left.is_empty() || (!lost && left.len() < repo.copies_min) {
+        let what = format!("{} regions would be left, and copies.min is {}", left.len(), repo.copies_min);
+        return Err(Error::new(Kind::Refused, what)
+            .at(format!("region {}", who.name))
+            .advise("add another region first, or ask for fewer copies"));
+    }
+    members::home_first(&mut left.clone())?;
     let at = all_answer(repo, &left)?;
     if lost {
         return Ok(None);
@@ -355,10 +407,11 @@ pub fn only_good_copy(who: &Member, why: &str) -> Error {
 /// One of the others does not answer, or somebody else was quicker.
 pub fn remove(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> Result<(Epoch, Vec<Member>)> {
     let epochs = repo.epochs_since(repo.epochs());
-    let left: Vec<Member> = epochs.members().iter().filter(|member| member.id != who.id).cloned().collect();
+    let mut left = all_but(epochs.members(), Some(who.id));
     if left.len() == epochs.members().len() {
         return Err(Error::new(Kind::Refused, "somebody else removed it just now").at(format!("region {}", who.name)));
     }
+    members::home_first(&mut left)?;
     let epoch = change(repo, &epochs, lost.then_some(who.id), left.clone(), means)?;
     Ok((epoch, left))
 }
@@ -372,7 +425,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
     repo.may_write()?;
     let before = repo.epochs_since(repo.epochs());
     let own = repo.regions.region(ix).id;
-    let others: Vec<Member> = before.members().iter().filter(|member| Some(member.id) != own).cloned().collect();
+    let others = all_but(before.members(), own);
     all_answer(repo, &others)?;
     // Before the epochs, which open it to writers: what is cut off here is done again.
     if !repo.writable().has(ix) {
@@ -381,7 +434,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
     members::copy_epochs(repo, &before, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
     still_answers(repo, ix)?;
-    let epochs = settle(repo, means)?;
+    let epochs = settle(repo, None, means)?;
     let report = replicate::run(repo, wish(None, means))?;
     Ok(Changed { report: filled.then(report), epoch: None, members: epochs.members().to_vec() })
 }

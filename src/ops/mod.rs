@@ -2,6 +2,7 @@
 //! Here sources and repositories meet. No object key is built here but through `store::Key`.
 
 mod ahead;
+pub mod back_in_time;
 pub mod backup;
 pub mod browse;
 pub mod catch_up;
@@ -12,6 +13,7 @@ pub mod difference;
 pub mod doctor;
 pub mod find;
 pub mod forget;
+pub mod harm;
 pub mod hold;
 pub mod ledger;
 pub mod live;
@@ -20,6 +22,7 @@ pub mod not_begun;
 pub mod prune;
 pub mod record;
 pub mod repair;
+pub mod repair_index;
 pub mod replicate;
 pub mod restore;
 pub mod retain;

@@ -321,7 +321,9 @@ impl<'r> Recorder<'r> {
     }
 
     fn end(self, closing: Closing, exit: Exit, error: Option<String>) -> Closed {
-        if let Some(repo) = self.repo {
+        // A restore on a new machine has no time to read the history back: who asks for it next does.
+        let filled_by = self.repo.filter(|_| self.kind != RunKind::Restore);
+        if let Some(repo) = filled_by {
             self.ledger.refill(repo, closing.snapshots.len());
         }
         let mut run = self.record(&closing, exit, error);
@@ -333,6 +335,8 @@ impl<'r> Recorder<'r> {
         self.ledger.with(|catalog| catalog.put_runs(std::slice::from_ref(&run)));
         if let Some(repo) = self.repo {
             self.keep(repo, &closing);
+        }
+        if let Some(repo) = filled_by {
             // Once more: damage may have been met only now.
             self.ledger.refill(repo, closing.snapshots.len());
         }

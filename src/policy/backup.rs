@@ -8,6 +8,7 @@ use super::exclude::Excludes;
 use super::hooks::{self, Hooks};
 use super::limits::{self, Limits};
 use super::name::{Name, guess, quoted};
+use super::prune::{self, Prune};
 use super::repository::Repository;
 use super::retention::Retention;
 use super::sheet::Sheet;
@@ -40,6 +41,7 @@ pub struct BackupPolicy {
     retries: Retries,
     retention: Retention,
     verify: Option<Verify>,
+    prune: Option<Prune>,
     rpo_ms: Option<i64>,
     limits: Limits,
     hooks: Hooks,
@@ -162,6 +164,11 @@ impl BackupPolicy {
         self.verify
     }
 
+    /// How space is given back, if it is scheduled.
+    pub fn prune(&self) -> Option<Prune> {
+        self.prune
+    }
+
     /// How old the newest good snapshot may become, milliseconds.
     pub fn rpo_ms(&self) -> Option<i64> {
         self.rpo_ms
@@ -202,6 +209,7 @@ impl BackupPolicy {
             within: (r.within_ms > 0).then(|| duration::text(r.within_ms)),
         };
         let verify = self.verify.zip(self.calendar.cron(Task::Verify));
+        let prune = self.prune.zip(self.calendar.cron(Task::Prune));
         let spec = BackupPolicySpec {
             repository: Some(self.repository.to_string()),
             sources: self.sources.iter().map(Source::effective).collect(),
@@ -216,6 +224,7 @@ impl BackupPolicy {
             }),
             retention: (!r.keeps_all()).then_some(retention),
             verify: verify.map(|(v, cron)| v.effective(cron.text())),
+            prune: prune.map(|(p, cron)| p.effective(cron.text())),
             objectives: self.rpo_ms.map(|ms| ObjectivesSpec { rpo: duration::text(ms) }),
             limits: Some(self.limits.effective()),
             hooks: self.hooks.effective(),
@@ -281,6 +290,7 @@ pub(super) fn judge(
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
     let rpo_ms = positive(sheet, "spec.objectives.rpo", rpo);
     let verify = spec.verify.as_ref().map(|spec| verify::judge(sheet, spec));
+    let prune = spec.prune.as_ref().map(|spec| prune::judge(sheet, spec));
     let limits = limits::judge(sheet, spec.limits.as_ref());
     let hooks = hooks::judge(sheet, "spec.hooks", spec.hooks.as_ref());
     let alerts = alerts::judge(sheet, &spec.alerts);
@@ -298,6 +308,7 @@ pub(super) fn judge(
         retries,
         retention,
         verify,
+        prune,
         rpo_ms,
         limits,
         hooks,
@@ -462,22 +473,25 @@ fn judge_calendar(sheet: &mut Sheet<'_>, policy: &str, spec: &BackupPolicySpec) 
     let incremental = cron("spec.schedule.incremental", schedule.incremental.as_ref());
     let full = cron("spec.schedule.full", schedule.full.as_ref());
     let verify = cron("spec.verify.schedule", spec.verify.as_ref().map(|v| &v.schedule));
+    let prune = cron("spec.prune.schedule", spec.prune.as_ref().map(|p| &p.schedule));
     let calendar = Calendar {
         policy: policy.to_owned(),
         zone: zone.and_then(|zone| sheet.take("spec.schedule.timeZone", zone)).unwrap_or(Tz::UTC),
         incremental,
         full,
         verify,
+        prune,
         jitter_ms: any(sheet, "spec.schedule.jitter", schedule.jitter.as_deref()).unwrap_or(0),
         deadline_ms: positive(sheet, "spec.startingDeadline", spec.starting_deadline.as_deref()),
         blackouts: judge_blackouts(sheet, &schedule.blackouts),
     };
     let asked = [&schedule.incremental, &schedule.full];
-    if spec.schedule.is_some() && spec.verify.is_none() && asked.iter().all(|text| text.is_none()) {
+    let others = spec.verify.is_some() || spec.prune.is_some();
+    if spec.schedule.is_some() && !others && asked.iter().all(|text| text.is_none()) {
         let advice = "add `incremental:` or `full:`, or leave the schedule out and start runs by hand";
         sheet.refuse("spec.schedule", "the schedule says no time", advice);
     }
-    if spec.schedule.is_none() && spec.verify.is_none() && spec.starting_deadline.is_some() {
+    if spec.schedule.is_none() && !others && spec.starting_deadline.is_some() {
         sheet.refuse(
             "spec.startingDeadline",
             "without a schedule nothing can be late",

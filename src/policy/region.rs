@@ -15,6 +15,8 @@ pub struct RegionSpec {
     /// Where it is. Relative paths of the command line stay relative to the working directory, those of a
     /// file are relative to the file's own folder.
     pub place: Place,
+    /// Which is read first: the smaller, the sooner.
+    pub priority: i32,
 }
 
 impl RegionSpec {
@@ -27,7 +29,7 @@ impl RegionSpec {
             let e = Error::new(Kind::Config, format!("{} names no region", quoted(text)));
             return Err(e.advise("write NAME=URL, like `eu-west=/mnt/backup`"));
         };
-        Ok(RegionSpec { name: Name::parse("region", name)?, place: place(url, Path::new(""))? })
+        Ok(RegionSpec { name: Name::parse("region", name)?, place: place(url, Path::new(""))?, priority: 0 })
     }
 }
 
@@ -111,6 +113,10 @@ fn set_option(bucket: &mut Bucket, option: &str) -> Result<()> {
     if *name == "tls" && !matches!(value.as_str(), "1.2" | "1.3") {
         let e = refused("the option `tls` is the oldest version that is allowed");
         return Err(e.advise("leave it out for 1.3, or write tls=1.2 for a store that knows no newer one"));
+    }
+    if *name == "weak" && value != "yes" {
+        let e = refused("the option `weak` says that the store does not create only if absent");
+        return Err(e.advise("leave it out, or write weak=yes for a store that is to hold copies and never decides"));
     }
     if slot.replace(value).is_some() {
         return Err(refused(&format!("the option `{name}` stands twice")).advise("leave one of them out"));

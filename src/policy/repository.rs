@@ -12,6 +12,9 @@ use std::path::Path;
 /// Most regions of one repository.
 pub const REGIONS_MAX: usize = 16;
 
+/// Priorities of regions go to this, and as far below 0.
+const PRIORITY_MAX: u32 = 1000;
+
 /// Copies asked for where nothing is said, as far as there are regions.
 const COPIES_MIN_DEFAULT: u32 = 2;
 
@@ -61,7 +64,11 @@ impl Repository {
 
     /// The document that says the same with nothing left out.
     pub fn effective(&self) -> Document<RepositorySpec> {
-        let region = |r: &RegionSpec| RegionEntry { name: r.name.to_string(), url: r.place.to_string() };
+        let region = |r: &RegionSpec| RegionEntry {
+            name: r.name.to_string(),
+            url: r.place.to_string(),
+            priority: Some(r.priority),
+        };
         Document {
             api_version: API_VERSION.into(),
             kind: DocumentKind::Repository.name().into(),
@@ -139,17 +146,26 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, document: &Document<RepositorySpec>) 
 fn judge_regions(sheet: &mut Sheet<'_>, entries: &[RegionEntry]) -> Vec<RegionSpec> {
     let base = Path::new(sheet.file_name()).parent().unwrap_or(Path::new(""));
     let mut regions = Vec::with_capacity(entries.len());
-    for (n, RegionEntry { name, url }) in entries.iter().enumerate().take(REGIONS_MAX) {
+    for (n, RegionEntry { name, url, priority }) in entries.iter().enumerate().take(REGIONS_MAX) {
         let at = format!("spec.regions[{n}]");
         let name = sheet.take(&format!("{at}.name"), Name::parse("region", name));
         let place = sheet.take(&format!("{at}.url"), place(url, base));
-        let (Some(name), Some(place)) = (name, place) else { continue };
-        regions.push(RegionSpec { name, place });
+        let priority = sheet.take(&format!("{at}.priority"), judge_priority(priority.unwrap_or(0)));
+        let (Some(name), Some(place), Some(priority)) = (name, place, priority) else { continue };
+        regions.push(RegionSpec { name, place, priority });
         if let Some(twice) = repeated(&regions) {
             sheet.note(&at, twice);
         }
     }
     regions
+}
+
+fn judge_priority(priority: i32) -> Result<i32> {
+    if priority.unsigned_abs() <= PRIORITY_MAX {
+        return Ok(priority);
+    }
+    let advice = format!("use a number from -{PRIORITY_MAX} to {PRIORITY_MAX}; the smallest is read first");
+    Err(config(format!("{priority} is no priority")).advise(advice))
 }
 
 fn judge_id(id: &str) -> Result<RepoId> {
@@ -196,11 +212,13 @@ mod tests {
     #[test]
     fn all_of_it() {
         let id = "00112233445566778899aabbccddeeff";
-        let read =
-            good(&document(&format!("{TWO}\n- {{name: c, url: sub/c}}\ncopies: {{min: 3}}\nrepositoryId: {id}")));
+        let read = good(&document(&format!(
+            "{TWO}\n- {{name: c, url: sub/c, priority: -5}}\ncopies: {{min: 3}}\nrepositoryId: {id}"
+        )));
         assert_eq!(read.name().as_str(), "main");
         let regions: Vec<_> = read.regions().iter().map(|r| (r.name.as_str(), r.place.to_string())).collect();
         assert_eq!(regions, [("a", "/r/a".into()), ("b", "/r/b".into()), ("c", "sub/c".to_owned())]);
+        assert_eq!(read.regions().iter().map(|r| r.priority).collect::<Vec<_>>(), [0, 0, -5]);
         assert_eq!(read.copies_min(), 3);
         assert_eq!(read.repository_id(), RepoId::parse(id));
     }
@@ -270,6 +288,7 @@ mod tests {
         refused(&document("regions: [{name: a, url: 'ftp://b'}]"), &["x.yaml:6:28", "`ftp`", "are not supported"]);
         refused(&document(&format!("{TWO}\nrepositoryId: 12")), &["x.yaml:11:17", "`12` is not the id"]);
         refused(&document(TWO).replace("main", "Main"), &["x.yaml:4:9", "repository `Main`"]);
+        refused(&document("regions: [{name: a, url: /r, priority: 1001}]"), &["x.yaml:6:", "-1000"]);
         refused(&document("regions: 3"), &["x.yaml:6:12", "a list is needed here"]);
         refused(&document("regions: [{name: [], url: /r}]"), &["x.yaml:6:20", "a text is needed here"]);
         refused("just text", &["x.yaml:1:1", "a mapping is needed here"]);

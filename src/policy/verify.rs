@@ -24,6 +24,8 @@ pub struct Verify {
     pub bytes_max: Option<u64>,
     /// Packs are read no faster than so many bytes a second.
     pub rate: Option<u64>,
+    /// Whether damage in one region is mended from another.
+    pub repair: bool,
 }
 
 impl Verify {
@@ -50,6 +52,7 @@ impl Verify {
             share: self.share.map(|percent| format!("{percent}%")),
             bytes_max: self.bytes_max.map(rate::size_text),
             rate: self.rate.map(|bytes| format!("{}/s", rate::size_text(bytes))),
+            repair: self.repair.then_some(true),
         }
     }
 
@@ -72,6 +75,9 @@ impl Verify {
         }
         if self.reads() {
             text.push_str(&format!("; everything within {}", duration::text(self.period_ms)));
+        }
+        if self.repair {
+            text.push_str("; puts back from another region what is damaged or missing in one");
         }
         text
     }
@@ -103,7 +109,8 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, spec: &VerifySpec) -> Verify {
     let bytes_max = spec.bytes_max.as_deref().and_then(|text| sheet.take("spec.verify.bytesMax", rate::size(text)));
     let rate = spec.rate.as_deref().and_then(|text| sheet.take("spec.verify.rate", Rate::parse(text)));
     let rate = rate.map(|rate| rate.bytes());
-    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share, bytes_max, rate };
+    let repair = spec.repair.unwrap_or(false);
+    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share, bytes_max, rate, repair };
     if !verify.reads() {
         let bounds = [("share", &spec.share), ("bytesMax", &spec.bytes_max), ("rate", &spec.rate)];
         for (field, given) in bounds.into_iter().chain([("period", &spec.period)]).map(|(f, text)| (f, text.is_some()))

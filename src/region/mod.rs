@@ -5,18 +5,24 @@
 //! disturbs no other. A read is handed to its caller only after the caller's own check passed; a copy
 //! that fails the check is recorded and the next region is asked.
 
+mod ahead;
 mod each;
 mod findings;
+mod haste;
+mod reads;
 mod remove;
 mod set;
+mod together;
 mod upload;
 
+pub use ahead::Ahead;
 pub use findings::{Finding, Flaw, Wrong};
 pub use remove::Removed;
 pub use set::RegionSet;
+pub use together::{Hurry, Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{Pace, PackName, Place, RegionId};
+use crate::base::{Pace, PackName, Place, RegionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
@@ -24,9 +30,13 @@ use crate::store::{Key, Listed, Meter, Prefix, Put, Replaced, Store, StoreSettin
 use bytes::Bytes;
 use findings::Found;
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
+use haste::Haste;
+use reads::{Answers, Hedges};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 /// Most regions of a repository.
 pub const REGIONS_MAX: usize = 32;
@@ -49,10 +59,15 @@ pub struct Region {
     pub id: Option<RegionId>,
     /// Whether it is a bucket, and no folder.
     pub bucket: bool,
+    /// Whether its store does not create only if absent: it holds copies, and nothing is decided by what it creates.
+    weak: AtomicBool,
     store: Option<Store>,
     failed: Mutex<Option<Error>>,
     read_only: Mutex<Option<Error>>,
     pace: Mutex<Option<Arc<Pace>>>,
+    /// Set when it is not waited for any more in this run.
+    dropped: watch::Sender<bool>,
+    answers: Answers,
 }
 
 /// All regions of one repository.
@@ -61,6 +76,8 @@ pub struct Regions {
     all: Vec<Region>,
     handle: Handle,
     found: Found,
+    haste: Haste,
+    hedges: Hedges,
 }
 
 /// Locks whatever happened to the last holder: the data behind our locks is valid at every step.
@@ -72,8 +89,14 @@ impl Regions {
     /// Connects to every address. A region that cannot be reached is kept as failed.
     /// With `create` folders are made.
     pub fn connect(addresses: &[Address], create: bool, handle: &Handle) -> Regions {
-        let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create)).collect();
-        Regions { all, handle: handle.clone(), found: Found::default() }
+        Regions::connect_with(addresses, create, handle, &StoreSettings::default())
+    }
+
+    /// The same with settings of one's own.
+    pub fn connect_with(addresses: &[Address], create: bool, handle: &Handle, settings: &StoreSettings) -> Regions {
+        let all = addresses.iter().take(REGIONS_MAX).map(|address| connect_one(address, create, settings)).collect();
+        let haste = Haste::new(addresses.len().min(REGIONS_MAX));
+        Regions { all, handle: handle.clone(), found: Found::default(), haste, hedges: Hedges::default() }
     }
 
     /// How many.
@@ -94,6 +117,16 @@ impl Regions {
     /// Sets a region's id once its mark was read.
     pub fn set_id(&mut self, ix: usize, id: RegionId) {
         self.all[ix].id = Some(id);
+    }
+
+    /// Whether nothing may be decided by what its store creates.
+    pub fn is_weak(&self, ix: usize) -> bool {
+        self.all.get(ix).is_none_or(|region| region.weak.load(Ordering::Relaxed))
+    }
+
+    /// Takes note of what the repository calls a region, whatever the configuration says.
+    pub fn set_weak(&self, ix: usize, weak: bool) {
+        self.all[ix].weak.store(weak, Ordering::Relaxed);
     }
 
     /// Those that have not failed.
@@ -175,12 +208,14 @@ impl Regions {
     /// The store failed, or is not fit to be a region.
     pub fn try_out(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         let store = self.store(ix)?;
-        let tried = self.handle.block_on(store.try_out(key, bytes)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let weak = self.is_weak(ix);
+        let tried = self.handle.block_on(store.try_out(key, bytes, weak)).map_err(|e| e.lift().at(self.label(ix)))?;
         let (lacks, advice) = match tried {
             (put, Trial::Fit) => return Ok(put),
             (_, Trial::Overwrites) => (
                 "the store replaces an object that is to be created only if it is absent",
-                "two writers would destroy each other's work there: use a store that honours `If-None-Match: *`",
+                "two writers would destroy each other's work there: use a store that honours `If-None-Match: *`; beside \
+                 one that does, this one may hold copies, and decide nothing, if its URL says `weak=yes`",
             ),
             (_, Trial::NoRanges) => ("the store does not read parts of objects", "use a store that honours ranges"),
         };
@@ -192,6 +227,12 @@ impl Regions {
     /// What counts the requests made of each region.
     pub fn meters(&self) -> Vec<(String, Meter)> {
         self.all.iter().filter_map(|region| Some((region.name.clone(), region.store.as_ref()?.meter()))).collect()
+    }
+
+    /// How far a region's clock is surely ahead of one that says `now`, ms.
+    pub fn clock_ahead_ms(&self, ix: usize, now: TimeMs) -> i64 {
+        let store = self.all.get(ix).and_then(|region| region.store.as_ref());
+        store.map_or(0, |store| store.clock_ahead_ms(now))
     }
 
     /// Device and inode of each folder.
@@ -223,7 +264,9 @@ impl Regions {
     /// Missing, too long, or the store failed.
     pub fn get(&self, ix: usize, key: &Key, len_max: u64) -> Result<Bytes> {
         let store = self.store(ix)?;
-        self.handle.block_on(store.get(key, len_max)).map_err(|e| e.lift().at(self.label(ix)))
+        let bytes = self.handle.block_on(store.get(key, len_max)).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// A range of one object of one region, unchecked.
@@ -231,8 +274,9 @@ impl Regions {
     /// # Errors
     /// Missing, shorter, or the store failed.
     pub fn get_range(&self, ix: usize, key: &Key, offset: u64, len: u64) -> Result<Bytes> {
-        let store = self.store(ix)?;
-        self.handle.block_on(store.get_range(key, offset, len)).map_err(|e| e.lift().at(self.label(ix)))
+        let bytes = self.handle.block_on(self.fetch(ix, key, &(offset..offset.saturating_add(len))))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// As [`Regions::get`], into a buffer that keeps its memory for the next read.
@@ -241,7 +285,10 @@ impl Regions {
     /// As for [`Regions::get`].
     pub fn get_into<'b>(&self, ix: usize, key: &Key, len_max: u64, buffer: &'b mut Vec<u8>) -> Result<&'b mut [u8]> {
         let store = self.store(ix)?;
-        self.handle.block_on(store.get_into(key, len_max, buffer)).map_err(|e| e.lift().at(self.label(ix)))
+        let read = store.get_into(key, len_max, buffer);
+        let bytes = self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
     /// As [`Regions::get_range`], into a buffer that keeps its memory for the next read.
@@ -258,13 +305,16 @@ impl Regions {
         let store = self.store(ix)?;
         let len = range.end.saturating_sub(range.start);
         let read = store.get_range_into(key, range.start, len, buffer);
-        self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))
+        let bytes = self.handle.block_on(read).map_err(|e| e.lift().at(self.label(ix)))?;
+        self.slowed(ix, bytes.len());
+        Ok(bytes)
     }
 
-    /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is recorded.
+    /// The first copy that passes `check`, of the regions in `among`, in their order. Every copy that does not pass is
+    /// recorded.
     ///
     /// # Errors
-    /// No region has a copy that passes: the last reason.
+    /// No region has a copy that passes: the last reason, or that of one that did not answer, and may have it.
     pub fn read_among<T>(
         &self,
         among: impl IntoIterator<Item = usize>,
@@ -273,20 +323,31 @@ impl Regions {
         mut check: impl FnMut(Bytes) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
         let mut last = None;
-        for ix in among {
+        // Those that did not answer are asked in the end, where nobody else has it.
+        let (mut away, mut turn) = (VecDeque::new(), among.into_iter().fuse());
+        loop {
+            let next = turn.by_ref().find(|ix| {
+                let asked = self.worth_asking(*ix);
+                if !asked {
+                    away.push_back(*ix);
+                }
+                asked
+            });
+            let Some(ix) = next.or_else(|| away.pop_front()) else { break };
             let failed = match fetch(ix) {
                 Err(e) => e,
                 Ok(bytes) => match check(bytes) {
                     Ok(value) => return Ok(value),
                     Err(why) => {
                         self.record(ix, &key.path(), &why);
-                        last = Some(lift(why).at(key).at(self.label(ix)));
+                        let failed = lift(why).at(key).at(self.label(ix));
+                        last = last.filter(|e: &Error| e.kind() == Kind::Retry).or(Some(failed));
                         continue;
                     }
                 },
             };
-            self.record(ix, &key.path(), &failed);
-            last = Some(failed);
+            self.record_unread(ix, key, &failed);
+            last = last.filter(|e: &Error| e.kind() == Kind::Retry).or(Some(failed));
         }
         Err(last.unwrap_or_else(|| Error::new(Kind::Retry, "no region can be reached").at(key)))
     }
@@ -310,8 +371,12 @@ impl Regions {
     /// # Errors
     /// The listing is incomplete.
     pub fn list(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
+        self.handle.block_on(self.list_one(ix, prefix))
+    }
+
+    async fn list_one(&self, ix: usize, prefix: Prefix) -> Result<Vec<Listed>> {
         let store = self.store(ix)?;
-        let (known, junk) = self.handle.block_on(store.list(prefix)).map_err(|e| e.lift().at(self.label(ix)))?;
+        let (known, junk) = store.list(prefix).await.map_err(|e| e.lift().at(self.label(ix)))?;
         for name in junk {
             self.record(ix, &name, "not an object of this format; ignored");
         }
@@ -320,19 +385,13 @@ impl Regions {
 
     /// What several regions list, with those that list it. A region that cannot be listed is marked as failed.
     pub fn listed(&self, among: RegionSet, prefix: Prefix) -> BTreeMap<Key, RegionSet> {
-        let mut found: BTreeMap<Key, RegionSet> = BTreeMap::new();
-        for ix in among.iter() {
-            match self.list(ix, prefix) {
-                Ok(lines) => {
-                    for line in lines {
-                        let at = found.entry(line.key).or_default();
-                        *at = at.with(ix);
-                    }
-                }
-                Err(e) => self.fail(ix, e),
-            }
-        }
-        found
+        by_key(&self.list_all(among, prefix))
+    }
+
+    /// Lists several regions at once. One that cannot be listed is marked as failed.
+    pub fn list_all(&self, among: RegionSet, prefix: Prefix) -> Lists {
+        let [listed] = self.list_several(among, [prefix]);
+        listed
     }
 
     /// From now on writes to each region keep to a pace of its own, on average: an object is written at once.
@@ -351,11 +410,18 @@ impl Regions {
 
     async fn put_one(&self, ix: usize, key: &Key, bytes: &Bytes) -> Result<Put> {
         let store = self.store(ix)?;
-        self.paced(ix, bytes.len()).await;
-        store.put_new(key, bytes.clone()).await.map_err(|e| e.lift().at(self.label(ix)))
+        let put = async {
+            self.paced(ix, bytes.len()).await;
+            let put = match self.is_weak(ix) {
+                true => store.put_weakly(key, bytes).await,
+                false => store.put_new(key, bytes.clone()).await,
+            };
+            put.map_err(|e| e.lift().at(self.label(ix)))
+        };
+        self.unless_dropped(ix, put).await
     }
 
-    /// Creates an object in one region.
+    /// Creates an object in one region. In a weak one it is looked whether something stands there before.
     ///
     /// # Errors
     /// The store failed.
@@ -383,28 +449,29 @@ impl Regions {
     }
 
     async fn put_all_async(&self, among: RegionSet, key: &Key, bytes: &Bytes) -> RegionSet {
-        let puts = among.iter().filter(|ix| *ix < self.all.len()).map(|ix| async move {
-            match self.put_one(ix, key, bytes).await {
-                Ok(Put::Created | Put::Same) => Some(ix),
-                Ok(Put::Other) => {
-                    let what = "another object stands at this key";
-                    self.record(ix, &key.path(), what);
-                    self.fail(ix, Error::new(Kind::Damage, what).at(key).at(self.label(ix)));
-                    None
-                }
-                Err(e) => {
-                    self.fail(ix, e);
-                    None
-                }
+        let puts = self.together(among, |ix| self.put_one(ix, key, bytes)).await;
+        RegionSet::of(puts.into_iter().filter_map(|(ix, put)| self.stands(ix, key, put).then_some(ix)))
+    }
+
+    /// Whether an object stands in a region now; one in which it could not be created is marked as failed.
+    fn stands(&self, ix: usize, key: &Key, put: Result<Put>) -> bool {
+        let e = match put {
+            Ok(Put::Created | Put::Same) => return true,
+            Ok(Put::Other) => {
+                let what = "another object stands at this key";
+                self.record(ix, &key.path(), what);
+                Error::new(Kind::Damage, what).at(key).at(self.label(ix))
             }
-        });
-        RegionSet::of(join_all(puts).await.into_iter().flatten())
+            Err(e) => e,
+        };
+        self.fail(ix, e);
+        false
     }
 }
 
-fn connect_one(address: &Address, create: bool) -> Region {
+fn connect_one(address: &Address, create: bool, settings: &StoreSettings) -> Region {
     let label = format!("region {}", address.name);
-    let opened = Store::connect(&address.place, create, &StoreSettings::default()).map_err(|e| {
+    let opened = Store::connect(&address.place, create, settings).map_err(|e| {
         let error = e.lift().at(&label);
         match error.kind() {
             Kind::NotFound => error.advise("is the disk mounted? only `init` creates a folder"),
@@ -419,10 +486,13 @@ fn connect_one(address: &Address, create: bool) -> Region {
         name: address.name.clone(),
         id: None,
         bucket: address.place.folder().is_none(),
+        weak: AtomicBool::new(address.place.is_weak()),
         store,
         failed: Mutex::new(failed),
         read_only: Mutex::default(),
         pace: Mutex::default(),
+        dropped: watch::Sender::new(false),
+        answers: Answers::default(),
     }
 }
 
@@ -449,7 +519,9 @@ async fn mark_of(regions: &Regions, ix: usize) -> Result<RegionMark> {
         true => "is the URL right? `holdfast init` creates a repository",
         false => "is the disk mounted, the path right? `holdfast init` creates a repository",
     };
+    let begin = tokio::time::Instant::now();
     let read = regions.store(ix)?.get(&Key::Region, MARK_BYTES_MAX).await.map_err(|e| e.lift().at(&label));
+    regions.all[ix].answers.note(begin.elapsed());
     let bytes = read.map_err(|e| match e.kind() {
         Kind::NotFound => Error::new(Kind::NoRepository, "there is no repository here").at(&label).advise(advice),
         _ => e,

@@ -2,7 +2,9 @@
 //!
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
-use super::SMALL_OBJECT_BYTES_MAX;
+use super::branches::{Begun, Branches, Done, Link};
+use super::epochs_known::Fetched;
+use super::index::cache::Cache;
 use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
@@ -10,20 +12,38 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, EpochEnd, Member, Root, pack_list};
 use crate::format::ring::{Trust, role};
 use crate::format::signed::Opened;
-use crate::region::{RegionSet, Regions};
+use crate::region::{Lists, Region, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 /// One epoch.
 #[derive(Debug, Clone)]
 struct EpochState {
-    begin: EpochBegin,
-    digest: Digest,
-    condemned: Vec<PackName>,
-    /// Doomed packs, once it is decided.
-    doomed: Option<Vec<PackName>>,
-    /// Roots that its end names.
-    roots: Vec<Root>,
+    begun: Arc<Begun>,
+    /// Once it is decided, by the regions whose word counts.
+    ends: Vec<Arc<Done>>,
+    /// What these doom of the list of the beginning.
+    doomed: Arc<[PackName]>,
+}
+
+impl EpochState {
+    /// Two ends of one begin can only come of a member that was given up too early. What it decided, the others have not
+    /// removed, and may rest on: once it is no member, its word counts for nothing. What an end dooms beyond the list of its
+    /// beginning is not doomed.
+    fn new(begun: &Arc<Begun>, ends: Vec<Arc<Done>>) -> EpochState {
+        let condemned: HashSet<&PackName> = begun.condemned.iter().collect();
+        let doomed = ends.iter().flat_map(|done| &done.doomed).filter(|pack| condemned.contains(pack));
+        EpochState { begun: Arc::clone(begun), doomed: doomed.copied().collect(), ends }
+    }
+
+    fn members(&self) -> &[Member] {
+        &self.begun.begin.members
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &Root> {
+        self.begun.begin.roots.iter().chain(self.ends.iter().flat_map(|done| &done.roots))
+    }
 }
 
 /// A valid object of an epoch that a region lacks.
@@ -55,73 +75,61 @@ pub struct Epochs {
     newest_in: BTreeMap<usize, Epoch>,
     /// Where each region has a valid beginning and end.
     at: BTreeMap<(usize, Epoch), (Key, Option<Key>)>,
+    /// Regions that show other epochs than those that count, from which one on.
+    forked: BTreeMap<usize, Epoch>,
     listed: BTreeMap<usize, Vec<Key>>,
+    /// Regions whose word counts: members, and those that were until a change that is not decided.
+    sources: RegionSet,
 }
 
 impl Epochs {
-    /// Reads every epoch of the regions in `among`. A region that cannot be listed is marked as failed.
-    pub fn load(regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let mut epochs = Epochs { listed: list_all(regions, among), ..Epochs::default() };
-        for (ix, keys) in epochs.listed.clone() {
-            if let Err(e) = epochs.load_region(regions, trust, ix, &keys) {
-                regions.fail(ix, e);
+    /// Reads every epoch that the regions list; what this machine has read before and is listed unchanged is not read again.
+    pub fn load(regions: &Regions, trust: Trust<'_>, lists: &Lists, cache: Option<&Cache>) -> Epochs {
+        let mut listed = keys_of(lists);
+        listed.retain(|ix, _| regions.healthy().has(*ix));
+        let mut branches = Branches::default();
+        let mut fetched = Fetched::of(regions, lists, cache);
+        for (ix, keys) in &listed {
+            if let Err(e) = read_region(&mut branches, &mut fetched, trust, *ix, keys) {
+                regions.fail(*ix, e);
+            }
+        }
+        fetched.keep();
+        let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
+        for (ix, key, why) in branches.strays(&branch) {
+            regions.record(ix, &key.path(), &FormatError::Unsigned(why));
+        }
+        let sources = sources(regions, &branches, &branch.links);
+        let mut epochs = Epochs { listed, sources, forked: branch.forked, ..Epochs::default() };
+        for link in &branch.links {
+            let ends = branches.ends(link.number, &link.begun.digest, sources);
+            epochs.known.insert(link.number, EpochState::new(&link.begun, ends));
+            for ix in link.at.iter() {
+                epochs.newest_in.insert(ix, link.number);
+                epochs.at.extend(branches.keys(ix, link).map(|keys| ((ix, link.number), keys)));
             }
         }
         epochs
     }
 
     /// The same now: only listings are read where nothing was added.
-    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet) -> Epochs {
-        let now = list_all(regions, among);
-        let same = now.iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
-        if same { self.clone() } else { Self::load(regions, trust, among) }
-    }
-
-    fn load_region(&mut self, regions: &Regions, trust: Trust<'_>, ix: usize, keys: &[Key]) -> Result<()> {
-        let numbers: BTreeSet<Epoch> = keys.iter().filter_map(number_of).collect();
-        // The series has no gaps: what stands behind one is not a continuation.
-        for (number, _) in numbers.into_iter().zip(1u32..).take_while(|(n, expected)| n.0 == *expected) {
-            let begins = keys.iter().filter(|k| matches!(k, Key::EpochBegin(n, _) if *n == number));
-            let before = number.0.checked_sub(1).and_then(|n| self.known.get(&Epoch(n)));
-            let read = |key: &Key, bytes: &[u8]| read_begin(key, bytes, trust, before);
-            let Some((begin_key, (begin, digest))) = first_valid(regions, ix, begins, read)? else { break };
-            let condemned = pack_list(&begin.condemned).map_err(crate::region::lift)?;
-            let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
-            let end = first_valid(regions, ix, ends, |key, bytes| read_end(key, bytes, trust, number, &digest))?;
-            let (end_key, end) = end.unzip();
-            let (doomed, roots) = end.unzip();
-            // What an end dooms beyond the list of its beginning is not doomed.
-            let doomed = doomed.map(|doomed| among(doomed, &condemned));
-            let known = self.known.entry(number).or_insert(EpochState {
-                begin,
-                digest,
-                condemned,
-                doomed: None,
-                roots: Vec::new(),
-            });
-            if known.digest != digest {
-                let what = format!("epoch {number} differs from that of another region");
-                return Err(Error::new(Kind::Damage, what).at(format!("region {}", regions.region(ix).name)));
-            }
-            known.doomed = known.doomed.take().or(doomed);
-            known.roots.extend(roots.unwrap_or_default());
-            self.newest_in.insert(ix, number);
-            self.at.insert((ix, number), (begin_key, end_key));
-        }
-        Ok(())
+    pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet, cache: Option<&Cache>) -> Epochs {
+        let lists = regions.list_all(among, Prefix::Epochs);
+        let same = keys_of(&lists).iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
+        if same { self.clone() } else { Self::load(regions, trust, &lists, cache) }
     }
 
     /// Valid objects that a region lacks and another has: where to find each, by region and key. Only of a region
-    /// that lags by the newest epoch; one that lacks more was rolled back, and nothing is put there.
+    /// that lags by the newest epoch; one that lacks more was rolled back, or emptied, and nothing is put there.
     pub fn lag(&self, among: RegionSet) -> Vec<Lag> {
-        let lagging = among.iter().filter(|ix| !self.is_rolled_back(*ix));
-        lagging.flat_map(|to| self.lacking(to)).collect()
+        among.iter().filter(|ix| !self.has_lost(*ix)).flat_map(|to| self.lacking(to)).collect()
     }
 
     /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind.
     pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
-        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+        let others = |from: usize| from != to && self.sources.has(from);
+        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| others(*from)) {
             let here = self.at.get(&(to, *number));
             if here.is_none() {
                 lags.push((*number, Lag { from: *from, to, key: *begin }));
@@ -139,23 +147,52 @@ impl Epochs {
         self.own(ix).0.saturating_add(1) < self.newest().0
     }
 
+    /// Whether a region has its mark and nothing of the epochs that others show: what it had is gone.
+    pub fn is_emptied(&self, ix: usize) -> bool {
+        !self.known.is_empty() && self.listed.get(&ix).is_some_and(Vec::is_empty)
+    }
+
+    /// Whether a region lost more than a copy of the newest epoch can make good.
+    pub fn has_lost(&self, ix: usize) -> bool {
+        self.is_rolled_back(ix) || self.is_emptied(ix)
+    }
+
     /// The newest epoch, if it is not decided yet.
     pub fn unended(&self) -> Option<Unended> {
         let (number, state) = self.known.last_key_value()?;
-        let condemns = !state.condemned.is_empty();
-        state.doomed.is_none().then_some(Unended { number: *number, begin: state.digest, condemns })
+        let (begin, condemns) = (state.begun.digest, !state.begun.condemned.is_empty());
+        state.ends.is_empty().then_some(Unended { number: *number, begin, condemns })
+    }
+
+    /// Whether what other regions say may be taken from this one: it is a member, or goes by a change that is not decided.
+    pub fn is_source(&self, id: Option<RegionId>) -> bool {
+        let undecided = self.known.values().next_back().is_some_and(|state| state.ends.is_empty());
+        let newest = self.known.values().rev().take(if undecided { 2 } else { 1 });
+        newest.flat_map(EpochState::members).any(|member| Some(member.id) == id)
     }
 
     /// The epoch that took a region out of the repository; `None` if it is a member, or never was.
     pub fn removed(&self, id: RegionId) -> Option<Epoch> {
-        let has = |state: &EpochState| state.begin.members.iter().any(|member| member.id == id);
+        let has = |state: &EpochState| state.members().iter().any(|member| member.id == id);
         let last = self.known.iter().rfind(|(_, state)| has(state)).map(|(number, _)| *number)?;
         self.known.keys().find(|number| **number > last).copied()
     }
 
     /// Whether these bytes are a valid beginning of the epoch after the newest.
     pub fn follows(&self, trust: Trust<'_>, key: &Key, bytes: &[u8]) -> bool {
-        read_begin(key, bytes, trust, self.known.values().next_back()).is_ok()
+        let before = self.known.values().next_back().map(|state| &*state.begun);
+        read_begin(key, bytes, trust).is_ok_and(|begun| begun.may_follow(before))
+    }
+
+    /// Whether an object with this digest stands at its key by the branch that counts.
+    pub fn is_in_force(&self, key: &Key, digest: &Digest) -> bool {
+        match key {
+            Key::EpochBegin(number, _) => self.known.get(number).is_some_and(|state| state.begun.digest == *digest),
+            Key::EpochEnd(number, _) => {
+                self.known.get(number).is_some_and(|state| state.ends.iter().any(|done| done.digest == *digest))
+            }
+            _ => true,
+        }
     }
 
     /// The newest epoch of a region; 0 if it shows none.
@@ -175,12 +212,25 @@ impl Epochs {
 
     /// Members by the newest epoch; the first is home.
     pub fn members(&self) -> &[Member] {
-        self.known.values().next_back().map_or(&[], |e| &e.begin.members)
+        self.known.values().next_back().map_or(&[], EpochState::members)
     }
 
     /// Why a region must not be written: it is no member by the newest epoch read there, or it was rolled back.
-    pub fn unwritable(&self, ix: usize, id: Option<RegionId>) -> Option<Error> {
-        let own = self.own(ix);
+    pub fn unwritable(&self, ix: usize, region: &Region) -> Option<Error> {
+        let (own, id) = (self.own(ix), region.id);
+        let is_member = self.members().iter().any(|member| Some(member.id) == id);
+        if self.is_emptied(ix) && is_member {
+            let what = "was emptied: it shows its mark, and nothing of the epochs that other regions show";
+            let name = &region.name;
+            let advice = format!("nothing new goes there; `holdfast region repair {name} --emptied` fills it again");
+            return Some(Error::new(Kind::Damage, what).advise(advice));
+        }
+        if let Some(number) = self.forked.get(&ix).filter(|_| !is_member) {
+            let what = format!("is not a member of this repository any more, and shows an epoch {number} of its own");
+            let advice = "the members went on with another one: it is still read, and nothing that it says counts; \
+                          take it out of the configuration";
+            return Some(Error::new(Kind::Refused, what).advise(advice));
+        }
         if own == Epoch(0) {
             let what = "shows no valid epoch, so nothing new goes there";
             return Some(Error::new(Kind::Damage, what).advise("it is still read; see `holdfast region repair`"));
@@ -192,8 +242,8 @@ impl Epochs {
             return Some(Error::new(Kind::Damage, what).advise(advice));
         }
         // By what it shows itself, and by what any other shows: one that was away does not know yet that it was removed.
-        let counts = |e: &EpochState| e.begin.members.iter().any(|m| Some(m.id) == id);
-        let member = [self.known.get(&own), self.known.values().next_back()].iter().all(|e| e.is_some_and(counts));
+        let counts = |e: &EpochState| e.members().iter().any(|m| Some(m.id) == id);
+        let member = self.known.get(&own).is_some_and(counts) && is_member;
         (!member).then(|| match id.and_then(|id| self.removed(id)) {
             Some(by) => {
                 Error::new(Kind::Refused, format!("is not a member of this repository any more: epoch {by} removed it"))
@@ -206,12 +256,12 @@ impl Epochs {
 
     /// Packs that are dead for ever.
     pub fn doomed(&self) -> HashSet<PackName> {
-        self.known.values().filter_map(|e| e.doomed.as_ref()).flatten().copied().collect()
+        self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
     }
 
     /// Packs condemned by an epoch that is not decided yet.
     pub fn undecided(&self) -> HashSet<PackName> {
-        self.known.values().filter(|e| e.doomed.is_none()).flat_map(|e| &e.condemned).copied().collect()
+        self.known.values().filter(|e| e.ends.is_empty()).flat_map(|e| &e.begun.condemned).copied().collect()
     }
 
     /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch.
@@ -224,7 +274,7 @@ impl Epochs {
     /// When each root was first seen by the stores' time, as epochs recorded it.
     pub fn first_seen(&self) -> BTreeMap<SessionId, TimeMs> {
         let mut seen: BTreeMap<SessionId, TimeMs> = BTreeMap::new();
-        for root in self.known.values().flat_map(|e| e.begin.roots.iter().chain(&e.roots)) {
+        for root in self.known.values().flat_map(EpochState::roots) {
             let time = TimeMs(root.first_seen);
             seen.entry(root.sid).and_modify(|first| *first = time.min(*first)).or_insert(time);
         }
@@ -233,43 +283,43 @@ impl Epochs {
 
     /// The roots that the last prune saw, or the one at work.
     pub fn last_roots(&self) -> Vec<Root> {
-        let of = |e: &EpochState| e.begin.roots.iter().chain(&e.roots).cloned().collect::<Vec<Root>>();
-        self.known.values().rev().map(of).find(|roots| !roots.is_empty()).unwrap_or_default()
+        let prune = self.known.values().rev().find(|e| !e.begun.condemned.is_empty());
+        prune.map(|e| e.roots().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether a prune that knew this snapshot decided without it: what it alone needed is gone. `known` is the epoch that
     /// the snapshot names.
     pub fn let_go(&self, sid: &SessionId, known: Epoch) -> bool {
-        let decided = |e: &&EpochState| !e.condemned.is_empty() && e.doomed.is_some();
+        let decided = |e: &EpochState| !e.begun.condemned.is_empty() && !e.ends.is_empty();
         let last = self.known.iter().rfind(|(_, e)| decided(e));
-        last.is_some_and(|(number, e)| known < *number && e.roots.iter().all(|root| root.sid != *sid))
+        let roots = |e: &EpochState| e.ends.iter().flat_map(|done| &done.roots).any(|root| root.sid == *sid);
+        last.is_some_and(|(number, e)| known < *number && !roots(e))
     }
 
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
-        self.known.values().filter(|e| e.doomed.is_none()).all(|e| e.begin.roots.iter().any(|r| r.sid == *parent))
+        let undecided = self.known.values().filter(|e| e.ends.is_empty());
+        undecided.map(|e| &e.begun.begin.roots).all(|roots| roots.iter().any(|r| r.sid == *parent))
     }
 }
 
-/// What each region lists under `epochs/`. A region that cannot be listed is marked as failed.
-fn list_all(regions: &Regions, among: RegionSet) -> BTreeMap<usize, Vec<Key>> {
-    let mut all = BTreeMap::new();
-    for ix in among.iter() {
-        match regions.list(ix, Prefix::Epochs) {
-            Ok(listed) => {
-                all.insert(ix, listed.into_iter().map(|l| l.key).collect());
-            }
-            Err(e) => regions.fail(ix, e),
-        }
-    }
-    all
+/// What each region lists under `epochs/`.
+fn keys_of(lists: &Lists) -> BTreeMap<usize, Vec<Key>> {
+    lists.iter().map(|(ix, lines)| (*ix, lines.iter().map(|line| line.key).collect())).collect()
 }
 
-/// Those of some packs that are in a list.
-fn among(mut packs: Vec<PackName>, list: &[PackName]) -> Vec<PackName> {
-    let list: HashSet<&PackName> = list.iter().collect();
-    packs.retain(|pack| list.contains(pack));
-    packs
+/// The regions whose word counts by these epochs.
+fn sources(regions: &Regions, branches: &Branches, links: &[Link]) -> RegionSet {
+    let members = |link: &Link| {
+        let counts = |ix: &usize| regions.region(*ix).id.is_some_and(|id| link.begun.counts(id));
+        RegionSet::of((0..regions.len()).filter(counts))
+    };
+    let Some((newest, before)) = links.split_last() else { return RegionSet::NONE };
+    let sources = members(newest);
+    match branches.ends(newest.number, &newest.begun.digest, sources).is_empty() {
+        true => before.last().map_or(sources, |before| sources.or(members(before))),
+        false => sources,
+    }
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {
@@ -279,45 +329,58 @@ fn number_of(key: &Key) -> Option<Epoch> {
     }
 }
 
-fn read_begin(
-    key: &Key,
-    bytes: &[u8],
+/// Reads what one region shows.
+fn read_region(
+    branches: &mut Branches,
+    fetched: &mut Fetched<'_>,
     trust: Trust<'_>,
-    before: Option<&EpochState>,
-) -> std::result::Result<(EpochBegin, Digest), FormatError> {
+    ix: usize,
+    keys: &[Key],
+) -> Result<()> {
+    let numbers: BTreeSet<Epoch> = keys.iter().filter_map(number_of).collect();
+    // The series has no gaps: what stands behind one is not a continuation.
+    for (number, _) in numbers.into_iter().zip(1u32..).take_while(|(n, expected)| n.0 == *expected) {
+        let begins = keys.iter().filter(|k| matches!(k, Key::EpochBegin(n, _) if *n == number));
+        let mut any = false;
+        for (key, begun) in valid(fetched, ix, begins, |key, bytes| read_begin(key, bytes, trust))? {
+            branches.begun(ix, number, key, begun);
+            any = true;
+        }
+        if !any {
+            break;
+        }
+        let ends = keys.iter().filter(|k| matches!(k, Key::EpochEnd(n, _) if *n == number));
+        for (key, done) in valid(fetched, ix, ends, |key, bytes| read_end(key, bytes, trust, number))? {
+            branches.done(ix, number, key, done);
+        }
+    }
+    Ok(())
+}
+
+fn read_begin(key: &Key, bytes: &[u8], trust: Trust<'_>) -> std::result::Result<Begun, FormatError> {
     let opened = open_as(key, bytes, trust, ObjectKind::EpochBegin)?;
     let begin: EpochBegin = opened.decode("epoch")?;
-    pack_list(&begin.condemned)?;
+    let condemned = pack_list(&begin.condemned)?;
     if !matches!(key, Key::EpochBegin(n, _) if *n == begin.number) {
         return Err(FormatError::Unsigned("another epoch's beginning"));
     }
-    // Members change on the owner's word only; the first epoch sets them.
-    let same_members = before.is_some_and(|before| before.begin.members == begin.members);
-    let owner = trust.ring.writer(&opened.writer).is_some_and(|w| w.roles & role::OWNER != 0);
-    if !same_members && !owner {
-        return Err(FormatError::Unsigned("members not signed by an owner"));
-    }
-    Ok((begin, opened.digest))
+    let by_owner = trust.ring.writer(&opened.writer).is_some_and(|w| w.roles & role::OWNER != 0);
+    Ok(Begun { begin, digest: opened.digest, condemned, by_owner })
 }
 
-/// The doomed packs and the roots seen; the packs must be a part of what was condemned, which the caller's digest pins.
-fn read_end(
-    key: &Key,
-    bytes: &[u8],
-    trust: Trust<'_>,
-    number: Epoch,
-    begin: &Digest,
-) -> std::result::Result<(Vec<PackName>, Vec<Root>), FormatError> {
-    let end: EpochEnd = open_as(key, bytes, trust, ObjectKind::EpochEnd)?.decode("epoch")?;
-    if end.number != number || end.begin != *begin {
+/// The doomed packs must be a part of what was condemned, which the digest of the beginning pins.
+fn read_end(key: &Key, bytes: &[u8], trust: Trust<'_>, number: Epoch) -> std::result::Result<Done, FormatError> {
+    let opened = open_as(key, bytes, trust, ObjectKind::EpochEnd)?;
+    let end: EpochEnd = opened.decode("epoch")?;
+    if end.number != number {
         return Err(FormatError::Unsigned("end of another beginning"));
     }
-    Ok((pack_list(&end.doomed)?, end.roots))
+    Ok(Done { digest: opened.digest, begin: end.begin, doomed: pack_list(&end.doomed)?, roots: end.roots })
 }
 
 /// Whether these bytes are a valid end of the epoch with this beginning.
 pub fn ends(trust: Trust<'_>, key: &Key, bytes: &[u8], number: Epoch, begin: &Digest) -> bool {
-    read_end(key, bytes, trust, number, begin).is_ok()
+    read_end(key, bytes, trust, number).is_ok_and(|done| done.begin == *begin)
 }
 
 fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::result::Result<Opened, FormatError> {
@@ -325,26 +388,30 @@ fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::
     if opened.kind == kind { Ok(opened) } else { Err(FormatError::Malformed("epoch", "kind")) }
 }
 
-/// The first of `keys` (in order of suffix) that passes; the others are recorded as junk.
-fn first_valid<'k, T>(
-    regions: &Regions,
+/// Those of `keys` (in order of suffix) that pass; the others are recorded as junk.
+fn valid<'k, T>(
+    fetched: &mut Fetched<'_>,
     ix: usize,
     keys: impl Iterator<Item = &'k Key>,
     check: impl Fn(&Key, &[u8]) -> std::result::Result<T, FormatError>,
-) -> Result<Option<(Key, T)>> {
+) -> Result<Vec<(Key, T)>> {
+    let mut found = Vec::new();
     for key in keys {
-        let bytes = match regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
+        let bytes = match fetched.take(ix, key) {
             Ok(bytes) => bytes,
             Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
-                regions.record(ix, &key.path(), &e);
+                fetched.regions().record(ix, &key.path(), &e);
                 continue;
             }
             Err(e) => return Err(e),
         };
         match check(key, &bytes) {
-            Ok(value) => return Ok(Some((*key, value))),
-            Err(why) => regions.record(ix, &key.path(), &why),
+            Ok(value) => {
+                fetched.verified(ix, key, bytes);
+                found.push((*key, value));
+            }
+            Err(why) => fetched.regions().record(ix, &key.path(), &why),
         }
     }
-    Ok(None)
+    Ok(found)
 }

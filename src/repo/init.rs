@@ -4,6 +4,7 @@
 //! objects that no secret may open any more; nothing is deleted here, so the next `init` says which regions
 //! are to be emptied.
 
+use super::members;
 use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RegionId, RepoId, SlotId};
 use crate::crypto::{Argon2Params, Secret, SigningKey, passphrase_seed, public_key};
 use crate::error::{Error, Kind, Result};
@@ -64,12 +65,14 @@ pub fn make_slot(env: &Env, repo: RepoId, label: &str, secret: &NewSecret, ancho
     let id = SlotId(env.random()?);
     let salt = env.random()?;
     let (object, kem_seed) = Slot::create(repo, id, secret.kind(), salt, &secret.seed(&salt)?, anchor);
+    let (_, digest) = signed::check_sum(&object).map_err(region::lift)?;
     let entry = SlotEntry {
         id,
         kind: secret.kind() as u8,
         label: label.to_owned(),
         public: public_key(&kem_seed).into(),
         created: env.now().0,
+        object: Some(digest),
     };
     Ok(MadeSlot { entry, object: object.into() })
 }
@@ -115,16 +118,15 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
     .map_err(region::lift)?;
     let (_, digest) = signed::check_sum(&config).map_err(region::lift)?;
     objects.push((Key::Config(ConfigNo(1), 0), config.into()));
-    let members: Vec<Member> = (0..regions.len())
-        .map(|ix| Ok(Member { id: RegionId(env.random()?), name: regions.region(ix).name.clone() }))
-        .collect::<Result<_>>()?;
+    let ids: Vec<RegionId> = (0..regions.len()).map(|_| Ok(RegionId(env.random()?))).collect::<Result<_>>()?;
+    let members = first_members(regions, &ids)?;
     let fresh = Fresh { config: ConfigNo(1), digest, epoch: Epoch(1) };
     objects.extend(first_epoch(env, repo, &ring, fresh, &members)?);
     // Before anything else, so that little is left behind where a store is not fit.
     if let Some((key, bytes)) = objects.first() {
-        (0..members.len()).try_for_each(|ix| regions.try_out(ix, key, bytes).map(|_| ()))?;
+        (0..ids.len()).try_for_each(|ix| regions.try_out(ix, key, bytes).map(|_| ()))?;
     }
-    for ix in 0..members.len() {
+    for ix in 0..ids.len() {
         for (key, bytes) in &objects {
             if region::put_numbered(regions, ix, *key, bytes)? == Put::Other {
                 return Err(Error::new(Kind::Refused, "too many leftovers stand in the way")
@@ -133,14 +135,26 @@ pub fn create(regions: &Regions, env: &Env, secrets: &[(String, NewSecret)]) -> 
             }
         }
     }
-    for (ix, member) in members.iter().enumerate() {
-        let mark = RegionMark { version: FORMAT_VERSION, repo, region: member.id, created: env.now().0 };
+    for (ix, id) in ids.iter().enumerate() {
+        let mark = RegionMark { version: FORMAT_VERSION, repo, region: *id, created: env.now().0 };
         if regions.put(ix, &Key::Region, &mark.to_object().into())? == Put::Other {
             return Err(Error::new(Kind::Refused, "somebody else created a repository here just now")
                 .at(format!("region {}", regions.region(ix).name)));
         }
     }
     Ok(repo)
+}
+
+/// In the order of the configuration, but for the first one, which is home: nothing is decided in a weak region.
+fn first_members(regions: &Regions, ids: &[RegionId]) -> Result<Vec<Member>> {
+    let of = |(ix, id): (usize, &RegionId)| Member {
+        id: *id,
+        name: regions.region(ix).name.clone(),
+        weak: regions.is_weak(ix).then_some(true),
+    };
+    let mut members: Vec<Member> = ids.iter().enumerate().map(of).collect();
+    members::home_first(&mut members)?;
+    Ok(members)
 }
 
 /// What stands in a region before `init`.

@@ -3,16 +3,17 @@
 
 use super::Repo;
 use super::init::{MadeSlot, NewSecret, make_slot, wrap_randomness};
-use super::open::slot_ids;
+use super::open::{SLOT_BYTES_MAX, open_slot_object, slot_ids};
 use super::view::View;
-use crate::base::{ConfigNo, KeyEpoch, SlotId, TimeMs};
+use crate::base::{ConfigNo, Digest, KeyEpoch, SlotId, TimeMs};
 use crate::crypto::Secret;
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::config::{Config, Next};
 use crate::format::ring::{EpochKey, Keyring, SlotEntry};
 use crate::format::slot::{Anchor, SlotKind};
 use crate::region::{self, RegionSet};
-use crate::store::{Key, Put};
+use crate::store::{Key, Prefix, Put};
 use bytes::Bytes;
 
 /// A slot for people.
@@ -49,7 +50,45 @@ pub fn is_listed(repo: &Repo, id: SlotId) -> bool {
 
 /// Slot objects that no longer open anything.
 pub fn removed(repo: &Repo) -> Vec<SlotId> {
-    slot_ids(&repo.regions, repo.usable()).into_iter().filter(|id| !is_listed(repo, *id)).collect()
+    let lists = repo.regions.list_all(repo.usable(), Prefix::Keys);
+    slot_ids(&lists).into_keys().filter(|id| !is_listed(repo, *id)).collect()
+}
+
+/// What the configuration in force, or having been opened with it, says of the object of a slot.
+fn bound(repo: &Repo, id: SlotId) -> Option<Digest> {
+    let listed = repo.ring.slots.iter().find(|slot| slot.id == id).and_then(|slot| slot.object);
+    listed.or((id == repo.slot).then_some(repo.slot_digest))
+}
+
+/// Whether these bytes are the slot of this id. A slot has no signature: a listed one is the one that the configuration names.
+///
+/// # Errors
+/// As [`open_slot_object`], and another one than is listed.
+pub fn check_slot(repo: &Repo, id: SlotId, bytes: &[u8]) -> std::result::Result<(), FormatError> {
+    let slot = open_slot_object(bytes, &repo.id, id)?;
+    match bound(repo, id) {
+        Some(digest) if digest != slot.digest => Err(FormatError::Unsigned("not the key slot that is listed")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether regions show different slots of one id, and nothing says which is right; recorded. Only those of older
+/// repositories can be.
+pub fn is_disputed(repo: &Repo, id: SlotId, among: RegionSet) -> bool {
+    if bound(repo, id).is_some() {
+        return false;
+    }
+    let key = Key::Slot(id);
+    let copy = |ix| repo.regions.get(ix, &key, SLOT_BYTES_MAX).ok();
+    let slot = |ix| Some((ix, open_slot_object(&copy(ix)?, &repo.id, id).ok()?.digest));
+    let copies: Vec<(usize, Digest)> = among.and(repo.usable()).iter().filter_map(slot).collect();
+    let differ = copies.iter().any(|(_, digest)| copies.first().is_some_and(|(_, first)| first != digest));
+    for (ix, _) in copies.iter().filter(|_| differ) {
+        let what =
+            "differs from that of another region, and nothing says which is right: try `key test` with each alone";
+        repo.regions.record(*ix, &key.path(), what);
+    }
+    differ
 }
 
 /// Whether the keys can be changed now: the home region can be written, and nothing shows that the

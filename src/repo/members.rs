@@ -23,6 +23,21 @@ pub(super) const CARRIED_EVERY: u32 = 64;
 /// Why a member is behind that the configuration does not name.
 pub const UNNAMED: &str = "is a member of the repository, and this configuration does not name it";
 
+/// Makes the first member that may decide the first of all.
+///
+/// # Errors
+/// There is none.
+pub fn home_first(members: &mut [Member]) -> Result<()> {
+    match members.iter().position(|member| !member.is_weak()) {
+        Some(at) => members[..=at].rotate_right(1),
+        None => {
+            return Err(Error::new(Kind::Refused, "every region would be weak, and none of them may decide")
+                .advise("a repository needs one region whose store creates only if absent; a folder is one"));
+        }
+    }
+    Ok(())
+}
+
 /// Which of the configured regions a member is, if it answers.
 pub fn place_of(repo: &Repo, member: &Member) -> Option<usize> {
     repo.usable().iter().find(|ix| repo.regions.region(*ix).id == Some(member.id))
@@ -73,7 +88,7 @@ pub fn begin(repo: &Repo, epochs: &Epochs, home: usize, members: Vec<Member>) ->
     }
 }
 
-/// Decides an epoch that condemns nothing.
+/// Decides an epoch, dooming nothing.
 ///
 /// # Errors
 /// The region failed.
@@ -97,7 +112,7 @@ pub fn end(repo: &Repo, epochs: &Epochs, home: usize, unended: &Unended) -> Resu
     let canonical = Key::EpochEnd(number, 0).canonical();
     let bytes = repo.seal(ObjectKind::EpochEnd, &canonical, &end)?;
     let rival = |key: &Key, there: &[u8]| super::epochs::ends(repo.trust(), key, there, number, &unended.begin);
-    // Another's end says the same: nothing was condemned.
+    // Another's end was first, and stands.
     put_first(repo, home, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
 }
 
@@ -152,17 +167,29 @@ pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
     }
 }
 
-/// Sessions that every listing shows without an outcome.
+/// A session that not every region says has ended.
+struct Open {
+    sid: SessionId,
+    /// Where it is listed.
+    at: RegionSet,
+    /// Where something stands at its outcome: what that is, only reading it tells.
+    outcome: RegionSet,
+}
+
+/// Sessions whose outcome not every region lists.
 ///
 /// # Errors
 /// A region could not be listed: every snapshot that only it shows would pass for a session without an outcome.
-fn open_sessions(repo: &Repo) -> Result<Vec<(SessionId, RegionSet)>> {
+fn open_sessions(repo: &Repo) -> Result<Vec<Open>> {
     let before = repo.usable();
     // Sessions first: an outcome that comes meanwhile is then seen.
     let sessions = repo.regions.listed(repo.usable(), Prefix::Sessions);
     let outcomes = repo.regions.listed(repo.usable(), Prefix::Snapshots);
     let open = |(key, at): (Key, RegionSet)| match key {
-        Key::Session(sid) if !outcomes.contains_key(&Key::Snapshot(sid)) => Some((sid, at)),
+        Key::Session(sid) => {
+            let outcome = outcomes.get(&Key::Snapshot(sid)).copied().unwrap_or(RegionSet::NONE);
+            (!outcome.covers(before)).then_some(Open { sid, at, outcome })
+        }
         _ => None,
     };
     if repo.usable() != before {
@@ -170,6 +197,33 @@ fn open_sessions(repo: &Repo) -> Result<Vec<(SessionId, RegionSet)>> {
             .advise("run again once every member answers; nothing was ended"));
     }
     Ok(sessions.into_iter().filter_map(open).collect())
+}
+
+/// How a session ends that may still make a snapshot: by the tombstone that another region shows, or a new one. `None`
+/// where a region shows what it made. Junk in one region, or a tombstone put there for that region's sake, keeps nobody
+/// from creating the outcome in another.
+fn ending(repo: &Repo, epochs: &Epochs, open: &Open, reason: &str) -> Result<Option<Bytes>> {
+    let key = Key::Snapshot(open.sid);
+    let mut ended = None;
+    for ix in open.outcome.and(repo.usable()).iter() {
+        let bytes = match repo.regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Damage) => continue,
+            Err(e) => return Err(e),
+        };
+        if super::view::check_outcome(repo, &key, open.sid, &bytes).is_err() {
+            continue;
+        }
+        match repo.open_object(&key, &bytes).map(|opened| opened.kind) {
+            Ok(ObjectKind::Tombstone) => ended = Some(bytes),
+            Ok(_) => return Ok(None),
+            Err(_) => {}
+        }
+    }
+    match ended {
+        Some(bytes) => Ok(Some(bytes)),
+        None => tombstone(repo, epochs, open.sid, reason).map(Some),
+    }
 }
 
 fn tombstone(repo: &Repo, epochs: &Epochs, sid: SessionId, reason: &str) -> Result<Bytes> {
@@ -187,43 +241,44 @@ fn put_tombstone(repo: &Repo, at: RegionSet, sid: SessionId, bytes: &Bytes) {
     }
 }
 
-/// Ends every session without an outcome whose decision region is no member any more: in that region if it answers, else
-/// in every member. A writer that is at work goes on under a new id, elsewhere. Returns how many there were.
+/// Ends every session that may still make a snapshot and whose decision region is no member any more: in that region if it
+/// answers, else in every member. A writer that is at work goes on under a new id, elsewhere. Returns how many there were.
 ///
 /// # Errors
-/// No signing key, no random bytes, or a region could not be listed.
+/// No signing key, no random bytes, or a region did not answer.
 pub fn resolve(repo: &Repo, epochs: &Epochs) -> Result<u64> {
     let (mut ended, members) = (0, epochs.members());
     let at_members = RegionSet::of(members.iter().filter_map(|member| place_of(repo, member)));
-    for (sid, at) in open_sessions(repo)? {
-        let key = Key::Session(sid);
-        let Ok(session) = repo.read_object(at, &key).and_then(|o| o.decode::<Session>("session").map_err(region::lift))
-        else {
-            continue;
-        };
+    for open in open_sessions(repo)? {
+        let key = Key::Session(open.sid);
+        let session = repo.read_object(open.at, &key);
+        let Ok(session) = session.and_then(|o| o.decode::<Session>("session").map_err(region::lift)) else { continue };
         if members.iter().any(|member| member.id == session.decision) {
             continue;
         }
-        let bytes = tombstone(repo, epochs, sid, "its decision region is no member any more")?;
         let decides = (0..repo.regions.len()).find(|ix| repo.regions.region(*ix).id == Some(session.decision));
-        match decides.filter(|ix| repo.usable().has(*ix)) {
-            Some(ix) => put_tombstone(repo, RegionSet::of([ix]), sid, &bytes),
-            None => put_tombstone(repo, at_members, sid, &bytes),
+        let to = decides.filter(|ix| repo.usable().has(*ix)).map_or(at_members, |ix| RegionSet::of([ix]));
+        if open.outcome.covers(to) {
+            continue;
         }
-        ended += 1;
+        if let Some(bytes) = ending(repo, epochs, &open, "its decision region is no member any more")? {
+            put_tombstone(repo, to, open.sid, &bytes);
+            ended += 1;
+        }
     }
     Ok(ended)
 }
 
-/// Ends every session without an outcome in a region that lost something: what such a session has re-used or stored there
-/// may be gone. A writer that is at work goes on under a new id.
+/// Ends, in a region that lost something, every session that may still make a snapshot: what such a session has re-used or
+/// stored there may be gone. A writer that is at work goes on under a new id.
 ///
 /// # Errors
-/// No signing key, no random bytes, or a region could not be listed.
+/// No signing key, no random bytes, or a region did not answer.
 pub fn close_sessions(repo: &Repo, epochs: &Epochs, ix: usize) -> Result<()> {
-    for (sid, _) in open_sessions(repo)? {
-        let bytes = tombstone(repo, epochs, sid, "a region that it may have used was brought forward")?;
-        put_tombstone(repo, RegionSet::of([ix]), sid, &bytes);
+    for open in open_sessions(repo)?.iter().filter(|open| !open.outcome.has(ix)) {
+        if let Some(bytes) = ending(repo, epochs, open, "a region that it may have used was brought forward")? {
+            put_tombstone(repo, RegionSet::of([ix]), open.sid, &bytes);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,10 @@
 //! needs them, the manifest is created last. Whatever dies in between leaves objects that the next run
 //! re-uses (those in published segments) or that nobody refers to.
 
+pub mod branches;
 pub mod epochs;
+mod epochs_known;
+pub mod gather;
 pub mod held;
 pub mod holds;
 pub mod index;
@@ -18,29 +21,40 @@ pub mod reader;
 pub mod session;
 pub mod tags;
 pub mod tree;
+mod tree_packs;
 pub mod view;
 pub mod writer;
 
-use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId};
+use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId, WriterId};
 use crate::chunk::{IdKey, gear_seed};
-use crate::crypto::Secret;
+use crate::crypto::{Secret, SigningKey, kd, mac};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
+use crate::format::cbor;
 use crate::format::config::Features;
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::ring::{Keyring, Trust, role};
 use crate::format::signed::{self, Fresh, Opened, Signer};
-use crate::region::{Finding, RegionSet, Regions};
-use crate::store::Key;
+use crate::region::{Finding, Lists, RegionSet, Regions, lock};
+use crate::store::{Key, Prefix};
 use bytes::Bytes;
 use epochs::Epochs;
 use index::cache::Cache;
 use minicbor::Encode;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Largest small object that is read, in bytes.
 pub const SMALL_OBJECT_BYTES_MAX: u64 = OBJECT_BYTES_MAX as u64;
+
+/// What the regions listed when the repository was opened.
+#[derive(Debug)]
+pub struct OpeningLists {
+    /// Key slots.
+    pub slots: Lists,
+    /// Configurations.
+    pub configs: Lists,
+}
 
 /// An open repository.
 pub struct Repo {
@@ -54,11 +68,15 @@ pub struct Repo {
     pub copies_min: usize,
     /// The slot that opened it.
     pub slot: SlotId,
+    slot_digest: Digest,
     ring: Keyring,
     config: ConfigNo,
     config_digest: Digest,
     features: Features,
     epochs: Epochs,
+    /// As they were seen last.
+    seen: Mutex<Arc<Epochs>>,
+    listed: Mutex<Option<OpeningLists>>,
     id_key: IdKey,
     domain: Domain,
     key_epoch: KeyEpoch,
@@ -94,6 +112,16 @@ impl Repo {
     /// Epochs as read in each region when the repository was opened.
     pub fn epochs(&self) -> &Epochs {
         &self.epochs
+    }
+
+    /// Epochs as they were seen last: when the repository was opened, or by [`Repo::epochs_since`] after that.
+    pub fn epochs_seen(&self) -> Arc<Epochs> {
+        Arc::clone(&lock(&self.seen))
+    }
+
+    /// What was listed at the opening, for the first who asks: later it is too old to go by.
+    pub fn take_listed(&self) -> Option<OpeningLists> {
+        lock(&self.listed).take()
     }
 
     /// The trust domain that is written.
@@ -156,8 +184,11 @@ impl Repo {
     /// # Errors
     /// The kernel gave no random bytes.
     pub fn header(&self, kind: ObjectKind) -> Result<Header> {
-        let salt = self.env.random()?;
-        Ok(Header { kind, domain: self.domain, key_epoch: self.key_epoch, repo: self.id, salt })
+        Ok(self.header_with(kind, self.env.random()?))
+    }
+
+    fn header_with(&self, kind: ObjectKind, salt: [u8; 32]) -> Header {
+        Header { kind, domain: self.domain, key_epoch: self.key_epoch, repo: self.id, salt }
     }
 
     /// The key that seals new objects of a class.
@@ -175,11 +206,30 @@ impl Repo {
     /// # Errors
     /// No signing key, no random bytes, or larger than any reader takes.
     pub fn seal<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
-        let (id, signing) = self
-            .ring
-            .signer()
-            .ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))?;
-        let header = self.header(kind)?;
+        self.seal_with(kind, key, value, self.env.random()?)
+    }
+
+    /// The same where whoever makes an object of this content makes the same bytes, and so, under a name that is their hash,
+    /// the same object. The salt is a keyed hash of all that goes in: it repeats only where everything does.
+    ///
+    /// # Errors
+    /// No signing key, or larger than any reader takes.
+    pub fn seal_same<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
+        let salt_key = kd::<32>("salt", &[self.secret(kind.class())?.bytes()]);
+        let mut content = key.as_bytes().to_vec();
+        content.extend_from_slice(self.signer()?.0.bytes());
+        content.extend_from_slice(&cbor::encode(value));
+        self.seal_with(kind, key, value, mac(salt_key.bytes(), &content))
+    }
+
+    fn signer(&self) -> Result<(WriterId, SigningKey)> {
+        let signer = self.ring.signer();
+        signer.ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))
+    }
+
+    fn seal_with<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T, salt: [u8; 32]) -> Result<Bytes> {
+        let (id, signing) = self.signer()?;
+        let header = self.header_with(kind, salt);
         let secret = self.secret(kind.class())?;
         let sealed = signed::seal(value, key, &header, &secret, &Signer { id, key: signing });
         // No reader takes a longer body: better no object than one that is there and cannot be read.
@@ -215,23 +265,44 @@ impl Repo {
         self.regions.writable()
     }
 
+    /// Regions whose word may be carried to others: members, and those that go by a change that is not decided yet. Any, as
+    /// long as nobody knows who is a member. What names itself by its hash may be taken from wherever it is.
+    pub fn sources(&self, epochs: &Epochs) -> RegionSet {
+        match epochs.members() {
+            [] => self.usable(),
+            _ => RegionSet::of(self.usable().iter().filter(|ix| epochs.is_source(self.regions.region(*ix).id))),
+        }
+    }
+
     /// Epochs as the regions show them now, given what was read before; regions that these bar from writing are
     /// marked so.
     pub fn epochs_since(&self, before: &Epochs) -> Epochs {
-        let epochs = before.again(&self.regions, self.trust(), self.usable());
-        open::check_members(&self.regions, &epochs);
-        epochs
+        self.saw(before.again(&self.regions, self.trust(), self.usable(), self.index_cache.as_deref()))
     }
 
     /// The same, read again although nothing was added: damaged ones may have been mended.
     pub fn epochs_afresh(&self) -> Epochs {
-        let epochs = Epochs::load(&self.regions, self.trust(), self.usable());
+        let lists = self.regions.list_all(self.usable(), Prefix::Epochs);
+        self.saw(Epochs::load(&self.regions, self.trust(), &lists, None))
+    }
+
+    fn saw(&self, epochs: Epochs) -> Epochs {
         open::check_members(&self.regions, &epochs);
+        *lock(&self.seen) = Arc::new(epochs.clone());
         epochs
     }
 
-    /// What was found wrong so far.
+    /// What was found wrong so far. That a pack is gone is not wrong once an epoch has decided so.
     pub fn findings(&self) -> Vec<Finding> {
-        self.regions.findings()
+        let mut findings = self.regions.findings();
+        let pack = |finding: &Finding| match Key::parse(&finding.object) {
+            Some(Key::Pack(name)) => Some(name),
+            _ => None,
+        };
+        if findings.iter().any(|finding| pack(finding).is_some()) {
+            let doomed = self.epochs_seen().doomed();
+            findings.retain(|finding| pack(finding).is_none_or(|name| !doomed.contains(&name)));
+        }
+        findings
     }
 }

@@ -4,7 +4,8 @@
 
 use super::epochs::Epochs;
 use super::held::Held;
-use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use super::index::cache::Cache;
+use super::{OpeningLists, Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ConfigNo, Digest, Domain, Env, RepoId, SlotId};
 use crate::chunk::IdKey;
 use crate::crypto::{Secret, VerifyKey, passphrase_seed, recovery_decode};
@@ -12,13 +13,18 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::config::{Config, Features};
 use crate::format::region::RegionMark;
+use crate::format::ring::{Keyring, Trust};
 use crate::format::slot::{Anchor, Slot, SlotKeys, SlotKind};
-use crate::region::{self, Address, RegionSet, Regions};
+use crate::region::{self, Address, Lists, RegionSet, Regions, by_key};
 use crate::store::{Key, Prefix};
 use crate::unlock::Unlock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
+
+/// Most bytes of a key slot.
+pub const SLOT_BYTES_MAX: u64 = 1 << 16;
 
 /// What is needed to open a repository.
 pub struct Opening<'a> {
@@ -28,6 +34,8 @@ pub struct Opening<'a> {
     pub copies_min: usize,
     /// The id that it must have, where that is known.
     pub pin: Option<RepoId>,
+    /// The folder of this machine beside the catalog, where what was read of the repository is kept.
+    pub state: Option<&'a Path>,
     /// Clock and entropy.
     pub env: &'a Env,
     /// The runtime that serves the stores.
@@ -201,17 +209,23 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
     };
     beside(&marked);
     let Marked { regions, id } = marked;
-    let (slot, keys, config) = unlock(&regions, &id, asked)?;
-    if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
-        return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
-            .advise("install a newer holdfast; nothing was changed"));
+    let wanted = [Prefix::Keys, Prefix::Config, Prefix::Epochs];
+    let [slots, configs, begun] = regions.list_several(regions.healthy(), wanted);
+    let lists = OpeningLists { slots, configs };
+    let unlocked = unlock(&regions, &id, asked, &lists)?;
+    let slot = &unlocked.slot;
+    let lay = |config: &Config| lay((opening, &regions, &id), &begun, &unlocked, config);
+    let mut ground = lay(&unlocked.config)?;
+    if let Some(config) = of_the_members(&regions, &id, &unlocked, (&ground.epochs, &lists.configs)) {
+        if !config.lists(&slot.id) {
+            return Err(removed_in(&config));
+        }
+        ground = lay(&config)?;
     }
-    let ring = config.open(&slot.id, &keys.kem_seed).map_err(region::lift)?;
+    let Ground { config, ring, cache, epochs } = ground;
     let domain = Domain(0);
     let key_epoch =
         ring.key_epoch(domain).ok_or_else(|| Error::new(Kind::Damage, "the keyring has no open key for domain 0"))?;
-    let epochs = Epochs::load(&regions, crate::format::ring::Trust { repo: id, ring: &ring }, regions.healthy());
-    check_members(&regions, &epochs);
     if regions.healthy().is_empty() {
         return Err(nothing_usable(&regions));
     }
@@ -222,42 +236,85 @@ fn open_asked(opening: &Opening<'_>, asked: Asked<'_>, beside: &mut dyn FnMut(&M
         id,
         copies_min: opening.copies_min,
         slot: slot.id,
+        slot_digest: slot.digest,
         config: config.number(),
         config_digest: config.digest(),
         features: config.features().clone(),
         ring,
+        seen: Mutex::new(Arc::new(epochs.clone())),
         epochs,
+        listed: Mutex::new(Some(lists)),
         id_key,
         domain,
         key_epoch,
-        index_cache: None,
+        index_cache: cache,
     })
+}
+
+/// What everything else rests on.
+struct Ground {
+    config: Config,
+    ring: Keyring,
+    cache: Option<Arc<Cache>>,
+    epochs: Epochs,
+}
+
+/// The keyring of a configuration, and the epochs by it.
+fn lay(
+    (opening, regions, id): (&Opening<'_>, &Regions, &RepoId),
+    begun: &Lists,
+    by: &Unlocked,
+    config: &Config,
+) -> Result<Ground> {
+    if let Some(name) = Features::unknown(&config.features().read, &Features::ours().read) {
+        return Err(Error::new(Kind::Newer, format!("the repository needs the feature `{name}`"))
+            .advise("install a newer holdfast; nothing was changed"));
+    }
+    let ring = config.open(&by.slot.id, &by.keys.kem_seed).map_err(region::lift)?;
+    let cache = opening.state.map(|state| Arc::new(Cache::new(state, id, &ring.id_root(), opening.env)));
+    let epochs = Epochs::load(regions, Trust { repo: *id, ring: &ring }, begun, cache.as_deref());
+    check_members(regions, &epochs);
+    Ok(Ground { config: config.clone(), ring, cache, epochs })
+}
+
+/// The configuration that the members go by, where a region is named that is none and went on with another one: a home that was
+/// given up for lost may have made it, and come back. That it has more of the same chain is no reason: it is signed.
+fn of_the_members(
+    regions: &Regions,
+    id: &RepoId,
+    by: &Unlocked,
+    (epochs, configs): (&Epochs, &Lists),
+) -> Option<Config> {
+    let healthy = regions.healthy();
+    let members = RegionSet::of(healthy.iter().filter(|ix| epochs.is_source(regions.region(*ix).id)));
+    if members.is_empty() || members.covers(healthy) {
+        return None;
+    }
+    let (config, _) = walk_chain(regions, id, &by.anchor, (configs, members)).ok()?;
+    (by.chain.get(&config.number()) != Some(&config.digest())).then_some(config)
 }
 
 /// A region is written only if the newest epoch that it shows counts it as a member. It is read in any case.
 pub(super) fn check_members(regions: &Regions, epochs: &Epochs) {
     for ix in regions.healthy().iter() {
-        regions.restrict(ix, epochs.unwritable(ix, regions.region(ix).id));
-    }
-}
-
-/// Every slot id of any region.
-pub(super) fn slot_ids(regions: &Regions, among: RegionSet) -> BTreeSet<SlotId> {
-    let mut ids = BTreeSet::new();
-    for ix in among.iter() {
-        match regions.list(ix, Prefix::Keys) {
-            Ok(listed) => ids.extend(listed.iter().filter_map(|l| match l.key {
-                Key::Slot(id) => Some(id),
-                _ => None,
-            })),
-            Err(e) => regions.fail(ix, e),
+        let id = regions.region(ix).id;
+        // Where something is decided, nobody may put what replaces; nor the other way about.
+        if let Some(member) = epochs.members().iter().find(|member| Some(member.id) == id) {
+            regions.set_weak(ix, member.is_weak());
         }
+        regions.restrict(ix, epochs.unwritable(ix, regions.region(ix)));
     }
-    ids
 }
 
-fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId) -> Result<Slot> {
-    regions.read(regions.healthy(), &Key::Slot(id), 1 << 16, |bytes| open_slot_object(bytes, repo, id))
+/// Every slot id of any region, with the regions that list it.
+pub(super) fn slot_ids(lists: &Lists) -> BTreeMap<SlotId, RegionSet> {
+    let listed = by_key(lists).into_iter();
+    listed.filter_map(|(key, at)| if let Key::Slot(id) = key { Some((id, at)) } else { None }).collect()
+}
+
+/// The first good copy: of the regions that list it, since one may have been added only there.
+fn read_slot(regions: &Regions, repo: &RepoId, id: SlotId, at: RegionSet) -> Result<Slot> {
+    regions.read(at.and(regions.healthy()), &Key::Slot(id), SLOT_BYTES_MAX, |bytes| open_slot_object(bytes, repo, id))
 }
 
 /// Reads the slot `id`.
@@ -269,46 +326,92 @@ pub fn open_slot_object(bytes: &[u8], repo: &RepoId, id: SlotId) -> std::result:
     if slot.id == id { Ok(slot) } else { Err(FormatError::Malformed("key slot", "another slot stands at this key")) }
 }
 
-/// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
-/// removed, or never listed because another change was quicker, must not hide the one that counts.
-fn unlock(regions: &Regions, repo: &RepoId, Asked { secret, held }: Asked<'_>) -> Result<(Slot, SlotKeys, Config)> {
-    let ids = slot_ids(regions, regions.healthy());
-    if ids.is_empty() {
-        return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
-    }
-    let (mut tried, mut opened, mut unreadable) = (0, None, None);
-    let ids = held.map_or_else(|| ids.iter().copied().collect(), |held| held.in_turn(ids.clone()));
-    for id in ids {
-        let slot = match read_slot(regions, repo, id) {
-            Ok(slot) => slot,
-            Err(e) => {
-                unreadable = Some(e);
-                continue;
-            }
-        };
+/// What a secret opens.
+struct Unlocked {
+    slot: Slot,
+    keys: SlotKeys,
+    anchor: Anchor,
+    /// The newest configuration of any region, and those before it.
+    config: Config,
+    chain: Chain,
+}
+
+/// Slots that are tried one after the other.
+struct Tries<'t> {
+    regions: &'t Regions,
+    repo: &'t RepoId,
+    asked: Asked<'t>,
+    configs: &'t Lists,
+    tried: BTreeSet<Digest>,
+    /// How many were of the secret's kind.
+    fitting: usize,
+    opened: Option<Error>,
+    unreadable: Option<Error>,
+}
+
+impl Tries<'_> {
+    fn one(&mut self, slot: Slot, at: RegionSet) -> Result<Option<Unlocked>> {
+        let (regions, Asked { secret, held }) = (self.regions, self.asked);
+        self.tried.insert(slot.digest);
         let known = held.and_then(|held| held.known(&slot));
         let seed = match known.map_or_else(|| seed_for(&slot, secret), |seed| Ok(Some(seed))) {
             Ok(Some(seed)) => seed,
-            Ok(None) => continue,
+            Ok(None) => return Ok(None),
             Err(e) if e.kind() == Kind::WrongKey => return Err(e),
             // Somebody's slot with parameters out of bounds keeps nobody from using theirs.
             Err(e) => {
-                regions.healthy().iter().for_each(|ix| regions.record(ix, &Key::Slot(id).path(), &e));
-                unreadable = Some(e);
-                continue;
+                at.iter().for_each(|ix| regions.record(ix, &Key::Slot(slot.id).path(), &e));
+                self.unreadable = Some(e);
+                return Ok(None);
             }
         };
-        tried += 1;
-        if let Ok((anchor, keys)) = slot.open(&seed) {
-            held.into_iter().for_each(|held| held.keep(&slot, &seed));
-            match walk_chain(regions, repo, &anchor) {
-                Ok(config) if config.lists(&slot.id) => return Ok((slot, keys, config)),
-                Ok(config) => opened = Some(removed_in(&config)),
-                Err(e) => opened = Some(e),
+        self.fitting += 1;
+        let Ok((anchor, keys)) = slot.open(&seed) else { return Ok(None) };
+        held.into_iter().for_each(|held| held.keep(&slot, &seed));
+        match walk_chain(regions, self.repo, &anchor, (self.configs, regions.healthy())) {
+            Ok((config, chain)) if config.lists(&slot.id) => {
+                return Ok(Some(Unlocked { slot, keys, anchor, config, chain }));
             }
+            Ok((config, _)) => self.opened = Some(removed_in(&config)),
+            Err(e) => self.opened = Some(e),
+        }
+        Ok(None)
+    }
+}
+
+/// The slot that the secret opens, and the configuration in force. One secret may open several: one that was
+/// removed, or never listed because another change was quicker, must not hide the one that counts.
+fn unlock(regions: &Regions, repo: &RepoId, asked: Asked<'_>, lists: &OpeningLists) -> Result<Unlocked> {
+    let places = slot_ids(&lists.slots);
+    if places.is_empty() {
+        return Err(Error::new(Kind::Damage, "the repository shows no key slot").advise("is a region incomplete?"));
+    }
+    let ids: BTreeSet<SlotId> = places.keys().copied().collect();
+    let ids = asked.held.map_or_else(|| ids.iter().copied().collect(), |held| held.in_turn(ids.clone()));
+    let at = |id: &SlotId| places.get(id).copied().unwrap_or_default();
+    let (configs, tried) = (&lists.configs, BTreeSet::new());
+    let mut tries = Tries { regions, repo, asked, configs, tried, fitting: 0, opened: None, unreadable: None };
+    for id in &ids {
+        match read_slot(regions, repo, *id, at(id)) {
+            Ok(slot) => {
+                if let Some(done) = tries.one(slot, at(id))? {
+                    return Ok(done);
+                }
+            }
+            Err(e) => tries.unreadable = Some(e),
         }
     }
-    Err(opened.unwrap_or_else(|| no_slot(secret, tried, unreadable)))
+    // One region may show something else in place of a slot, whole as it is: every copy has its turn.
+    for (id, ix) in ids.iter().flat_map(|id| at(id).iter().map(move |ix| (id, ix))) {
+        let copy = regions.get(ix, &Key::Slot(*id), SLOT_BYTES_MAX).ok();
+        let slot = copy.and_then(|bytes| open_slot_object(&bytes, repo, *id).ok());
+        if let Some(slot) = slot.filter(|slot| !tries.tried.contains(&slot.digest))
+            && let Some(done) = tries.one(slot, RegionSet::of([ix]))?
+        {
+            return Ok(done);
+        }
+    }
+    Err(tries.opened.unwrap_or_else(|| no_slot(asked.secret, tries.fitting, tries.unreadable)))
 }
 
 fn removed_in(config: &Config) -> Error {
@@ -358,18 +461,24 @@ pub(super) fn seed_for(slot: &Slot, secret: &Unlock) -> Result<Option<Secret<32>
     }
 }
 
-/// Walks the chain from the anchor to the newest number that verifies.
-fn walk_chain(regions: &Regions, repo: &RepoId, anchor: &Anchor) -> Result<Config> {
-    let places = config_places(regions);
+/// Walks the chain from the anchor to the newest number that verifies; returns that, and the digests on the way.
+fn walk_chain(
+    regions: &Regions,
+    repo: &RepoId,
+    anchor: &Anchor,
+    (configs, among): (&Lists, RegionSet),
+) -> Result<(Config, Chain)> {
+    let places = config_places(configs, among);
     let (mut number, mut previous, mut owner) = (anchor.number, anchor.digest, anchor.owner);
-    let mut found = None;
+    let (mut found, mut chain) = (None, Chain::new());
     while let Some(config) =
         read_config(regions, &places, repo, ConfigNo(number.0.saturating_add(1)), &previous, &owner)?
     {
         (number, previous, owner) = (config.number(), config.digest(), *config.next_owner());
+        chain.insert(number, previous);
         found = Some(config);
     }
-    found.ok_or_else(|| nothing_lists(number))
+    found.map(|config| (config, chain)).ok_or_else(|| nothing_lists(number))
 }
 
 /// No configuration follows the one before a slot: the regions were rolled back, or `key add`, which stores the
@@ -382,17 +491,14 @@ fn nothing_lists(before: ConfigNo) -> Error {
 
 /// Where every number and suffix stands. Listed, not probed: a copy may have another suffix than its
 /// neighbour, and the suffixes before it may be free.
-fn config_places(regions: &Regions) -> BTreeMap<(ConfigNo, u32), RegionSet> {
+fn config_places(lists: &Lists, among: RegionSet) -> BTreeMap<(ConfigNo, u32), RegionSet> {
     let mut places: BTreeMap<(ConfigNo, u32), RegionSet> = BTreeMap::new();
-    for ix in regions.healthy().iter() {
-        match regions.list(ix, Prefix::Config) {
-            Ok(listed) => listed.iter().for_each(|line| {
-                if let Key::Config(number, suffix) = line.key {
-                    let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
-                    *at = at.with(ix);
-                }
-            }),
-            Err(e) => regions.fail(ix, e),
+    for (ix, lines) in lists.iter().filter(|(ix, _)| among.has(*ix)) {
+        for line in lines {
+            if let Key::Config(number, suffix) = line.key {
+                let at = places.entry((number, suffix)).or_insert(RegionSet::NONE);
+                *at = at.with(*ix);
+            }
         }
     }
     places

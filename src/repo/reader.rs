@@ -1,27 +1,34 @@
 //! Reading chunks: whichever region has a good copy, verified before a byte is used.
 //!
 //! Every record's tags are checked by opening it, and every chunk's id is computed again. A copy that
-//! fails is recorded (region, object) and the next region, then the next known place, is tried.
+//! fails is recorded (region, object) and the next region, then the next known place, is tried. A pack that no region has
+//! whole is put together from what is good of it.
 
 use super::Repo;
+use super::gather::{self, keys_of};
 use super::index::{Index, Located};
+use super::tree_packs::TreePacks;
 use crate::base::{ChunkId, PackName};
 use crate::chunk::{Codec, Coder, IdKey};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
-use crate::format::envelope::{HEADER_BYTES, Header, ObjectKeys, RecordKind};
+use crate::format::envelope::{HEADER_BYTES, ObjectKeys, RecordKind};
 use crate::format::pack;
 use crate::region::{self, RegionSet, lock};
 use crate::store::Key;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 /// Decoded bundles that are kept, of at most 1 MiB each, mostly 256 KiB.
 const BUNDLES_KEPT: usize = 96;
 /// Pack keys that are kept, about 1 KiB each.
 const PACK_KEYS_KEPT: usize = 4096;
+/// So often the index is read anew for one chunk.
+const RENEWALS_MAX: usize = 3;
+/// Stands for this machine in the place of a region.
+const KEPT: usize = usize::MAX;
 
 /// A small cache that throws the oldest half away when it is full.
 struct Cache<K, V> {
@@ -70,6 +77,25 @@ pub struct Reader {
     pub index: Arc<Index>,
     keys: Mutex<Cache<(PackName, usize), Arc<ObjectKeys>>>,
     bundles: Mutex<Cache<(PackName, u32), Bundle>>,
+    /// Packs of trees that this machine keeps, if they may be used.
+    trees: Option<TreePacks>,
+    gathered: Mutex<Gathered>,
+    renewed: Mutex<Renewed>,
+}
+
+/// The index as it was read again, since a prune removed what the first one named.
+#[derive(Default)]
+struct Renewed {
+    index: Option<Arc<Index>>,
+    /// Packs that failed, and that no prune had removed when it was asked.
+    failed: HashSet<PackName>,
+}
+
+/// Packs that were put together: the last one, and those of which that cannot be done.
+#[derive(Default)]
+struct Gathered {
+    last: Option<(PackName, Arc<Vec<u8>>)>,
+    lost: HashSet<PackName>,
 }
 
 impl Reader {
@@ -80,25 +106,61 @@ impl Reader {
             index,
             keys: Mutex::new(Cache::new(PACK_KEYS_KEPT)),
             bundles: Mutex::new(Cache::new(BUNDLES_KEPT)),
+            trees: None,
+            gathered: Mutex::default(),
+            renewed: Mutex::default(),
         }
     }
 
-    /// Reads one chunk.
+    /// One that takes pages of trees from what this machine keeps of them, where every region is far. Not for who asks what
+    /// the regions can do.
+    pub fn near(repo: Arc<Repo>, index: Arc<Index>) -> Reader {
+        Reader { trees: Some(TreePacks::default()), ..Reader::new(repo, index) }
+    }
+
+    /// Reads one chunk. A pack that a prune has removed since the index was read is no damage: what of it is needed lies in
+    /// another one, of which the index of now knows.
     ///
     /// # Errors
     /// No region has it intact.
     pub fn chunk(&self, id: &ChunkId, coder: &mut Coder) -> Result<Vec<u8>> {
         let mut last = None;
-        for at in self.index.locate(id) {
-            match self.chunk_at(&at, coder) {
-                Ok(bytes) => return Ok(bytes),
-                Err(e) => last = Some(e),
+        let mut index = lock(&self.renewed).index.clone().unwrap_or_else(|| Arc::clone(&self.index));
+        for _ in 0..RENEWALS_MAX {
+            let places: Vec<Located> = index.locate(id).collect();
+            for at in &places {
+                match self.chunk_at(at, coder) {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(e) => last = Some(e),
+                }
+            }
+            match self.renew(&index, &places)? {
+                Some(newer) => index = newer,
+                None => break,
             }
         }
         Err(last.unwrap_or_else(|| {
             Error::new(Kind::Damage, format!("chunk {} is in no index segment", id.short()))
                 .advise("a region that was away may have it; run verify")
         }))
+    }
+
+    /// The index of now, if a prune has removed one of these packs since `used` was read.
+    fn renew(&self, used: &Arc<Index>, places: &[Located]) -> Result<Option<Arc<Index>>> {
+        let mut renewed = lock(&self.renewed);
+        if let Some(newer) = renewed.index.as_ref().filter(|newer| !Arc::ptr_eq(newer, used)) {
+            return Ok(Some(Arc::clone(newer)));
+        }
+        if places.iter().all(|at| renewed.failed.contains(&at.pack.name)) {
+            return Ok(None);
+        }
+        let doomed = self.repo.epochs_since(&self.repo.epochs_seen()).doomed();
+        if !places.iter().any(|at| doomed.contains(&at.pack.name)) {
+            renewed.failed.extend(places.iter().map(|at| at.pack.name));
+            return Ok(None);
+        }
+        renewed.index = Some(Arc::new(Index::load(&self.repo)?));
+        Ok(renewed.index.clone())
     }
 
     fn chunk_at(&self, at: &Located, coder: &mut Coder) -> Result<Vec<u8>> {
@@ -153,24 +215,136 @@ impl Reader {
         at: &Located,
         mut open: impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
     ) -> Result<T> {
+        if let Some(done) = self.kept(at, &mut open) {
+            return Ok(done);
+        }
         let key = Key::Pack(at.pack.name);
         let regions = &self.repo.regions;
+        let (mut order, mut first) = (self.order(at.regions), None);
+        if let Some((ix, read)) = self.first_of(&order, at) {
+            match self.opened(at, ix, read, &mut open) {
+                Err(e) if order.len() == 1 => return Err(e),
+                Err(e) => first = Some(e),
+                done => return done,
+            }
+            order.retain(|other| *other != ix);
+        }
         let keys = RefCell::new(None);
         let fetch = |ix| {
             *keys.borrow_mut() = Some(self.pack_keys(&at.pack.name, ix)?);
             regions.get_range(ix, &key, u64::from(at.place.offset), u64::from(at.place.record_len))
         };
-        regions.read_among(self.order(at.regions), &key, fetch, |bytes| match &*keys.borrow() {
+        let read = regions.read_among(order, &key, fetch, |bytes| match &*keys.borrow() {
             Some(keys) => open(keys, &mut BytesMut::from(bytes)),
             None => Err(FormatError::WrongKey),
-        })
+        });
+        // Who did not answer may have it whole.
+        match (read, first.filter(|e| e.kind() == Kind::Retry)) {
+            (Err(_), Some(e)) => Err(e),
+            (Err(e), None) if e.kind() != Kind::Retry => self.in_pieces(at, &mut open).ok_or(e),
+            (read, _) => read,
+        }
     }
 
-    /// Usable regions: those that should have it first.
+    /// A record of a pack of which every region that has it has lost something.
+    fn in_pieces<T>(
+        &self,
+        at: &Located,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Option<T> {
+        let whole = self.whole(&at.pack.name)?;
+        let keys = keys_of(&self.repo, &whole).ok()?;
+        let begin = at.place.offset as usize;
+        let record = whole.get(begin..begin.checked_add(at.place.record_len as usize)?)?;
+        open(&keys, &mut BytesMut::from(record)).ok()
+    }
+
+    /// The pack, put together; once for all of its records.
+    fn whole(&self, name: &PackName) -> Option<Arc<Vec<u8>>> {
+        let mut gathered = lock(&self.gathered);
+        match &gathered.last {
+            Some((last, whole)) if last == name => return Some(Arc::clone(whole)),
+            _ if gathered.lost.contains(name) => return None,
+            _ => {}
+        }
+        let Some(whole) = gather::from_regions(&self.repo, name).map(Arc::new) else {
+            gathered.lost.insert(*name);
+            return None;
+        };
+        gathered.last = Some((*name, Arc::clone(&whole)));
+        Some(whole)
+    }
+
+    /// The same from a pack of trees that this machine has, or fetches whole. What does not open is dropped, and asked of
+    /// the regions.
+    fn kept<T>(
+        &self,
+        at: &Located,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Option<T> {
+        let trees = self.trees.as_ref()?;
+        let begin = u64::from(at.place.offset);
+        let [record, header] = trees.parts(
+            &self.repo,
+            &at.pack,
+            [begin..begin + u64::from(at.place.record_len), 0..HEADER_BYTES as u64],
+            || self.fetch_whole(at),
+        )?;
+        let known = lock(&self.keys).get(&(at.pack.name, KEPT));
+        let keys = known.map_or_else(|| self.keep_keys(&at.pack.name, KEPT, &header), Ok);
+        let opened = keys.and_then(|keys| open(&keys, &mut BytesMut::from(record)));
+        opened.inspect_err(|_| trees.forget(&self.repo, &at.pack.name)).ok()
+    }
+
+    /// A whole pack from the first region or a quicker one. A region that has it otherwise is named; who cannot be read is
+    /// left to those who then ask for less.
+    fn fetch_whole(&self, at: &Located) -> Option<Bytes> {
+        let (regions, key) = (&self.repo.regions, Key::Pack(at.pack.name));
+        let all = 0..at.pack.size;
+        let (ix, read) = regions.get_ranges_from(&self.order(at.regions), &key, std::slice::from_ref(&all))?;
+        let bytes = read.ok()?.into_iter().next()?;
+        let checked = pack::check_name(&at.pack.name, &bytes);
+        checked.inspect_err(|why| regions.record(ix, &key.path(), why)).ok()?;
+        Some(bytes)
+    }
+
+    /// A record, and the header of its pack where that is not known, from the first region or a quicker one.
+    fn first_of(&self, order: &[usize], at: &Located) -> Option<(usize, Result<Vec<Bytes>>)> {
+        let begin = u64::from(at.place.offset);
+        let ranges = [begin..begin + u64::from(at.place.record_len), 0..HEADER_BYTES as u64];
+        let known = lock(&self.keys).get(&(at.pack.name, order.first().copied()?)).is_some();
+        let ranges = if known { &ranges[..1] } else { &ranges[..] };
+        self.repo.regions.get_ranges_from(order, &Key::Pack(at.pack.name), ranges)
+    }
+
+    /// Opens what one region gave; what is wrong with it is recorded.
+    fn opened<T>(
+        &self,
+        at: &Located,
+        ix: usize,
+        read: Result<Vec<Bytes>>,
+        open: &mut impl FnMut(&ObjectKeys, &mut [u8]) -> std::result::Result<T, FormatError>,
+    ) -> Result<T> {
+        let (key, regions) = (Key::Pack(at.pack.name), &self.repo.regions);
+        let parts = read.inspect_err(|e| regions.record_unread(ix, &key, e))?;
+        let wrong = |why: FormatError| {
+            regions.record(ix, &key.path(), &why);
+            region::lift(why).at(key).at(format!("region {}", regions.region(ix).name))
+        };
+        let keys = match parts.get(1) {
+            Some(header) => self.keep_keys(&at.pack.name, ix, header).map_err(wrong)?,
+            None => self.pack_keys(&at.pack.name, ix).inspect_err(|e| regions.record_unread(ix, &key, e))?,
+        };
+        let record = parts.into_iter().next().unwrap_or_default();
+        open(&keys, &mut BytesMut::from(record)).map_err(wrong)
+    }
+
+    /// Usable regions: those that should have it first, and of these the cheapest.
     pub fn order(&self, listed: RegionSet) -> Vec<usize> {
         let usable = self.repo.usable();
-        let first = usable.iter().filter(|ix| listed.has(*ix));
-        first.chain(usable.iter().filter(|ix| !listed.has(*ix))).collect()
+        let mut order: Vec<usize> = usable.iter().collect();
+        order.sort_by_cached_key(|ix| (!listed.has(*ix), self.repo.regions.cost(*ix)));
+        order
     }
 
     /// The keys of a region's copy of a pack, from its header. Each copy has its own say: the header of another
@@ -183,7 +357,16 @@ impl Reader {
             return Ok(hit);
         }
         let bytes = self.repo.regions.get_range(ix, &Key::Pack(*name), 0, HEADER_BYTES as u64)?;
-        let keys = Arc::new(keys_of(&self.repo, &bytes).map_err(region::lift)?);
+        self.keep_keys(name, ix, &bytes).map_err(region::lift)
+    }
+
+    fn keep_keys(
+        &self,
+        name: &PackName,
+        ix: usize,
+        header: &[u8],
+    ) -> std::result::Result<Arc<ObjectKeys>, FormatError> {
+        let keys = Arc::new(keys_of(&self.repo, header)?);
         lock(&self.keys).put((*name, ix), Arc::clone(&keys));
         Ok(keys)
     }
@@ -274,19 +457,4 @@ fn decoded<'r>(
     scratch.clear();
     coder.decode(codec, body, plain_len, scratch).map_err(|_| WRONG)?;
     Ok(scratch)
-}
-
-/// Keys of the pack that `bytes` begin.
-///
-/// # Errors
-/// Not a pack of ours, or another key.
-pub fn keys_of(repo: &Repo, bytes: &[u8]) -> std::result::Result<ObjectKeys, FormatError> {
-    use crate::format::envelope::Kind as ObjectKind;
-    let (header, commitment) = Header::parse(bytes, &repo.id)?;
-    if !matches!(header.kind, ObjectKind::Data | ObjectKind::Tree) {
-        return Err(FormatError::Malformed("pack", "kind"));
-    }
-    let secret =
-        repo.ring().class_secret(header.domain, header.key_epoch, header.kind.class()).ok_or(FormatError::WrongKey)?;
-    ObjectKeys::open(&header, &commitment, &secret)
 }

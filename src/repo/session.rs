@@ -7,13 +7,13 @@
 
 use super::Repo;
 use super::epochs::Epochs;
-use crate::base::{Generation, PackName, RegionId, SessionId};
+use crate::base::{Digest, Generation, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{Session as SessionObject, Tombstone};
-use crate::format::signed::Fresh;
+use crate::format::signed::{self, Fresh};
 use crate::format::snapshot::Manifest;
-use crate::region::RegionSet;
+use crate::region::{self, RegionSet};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -74,6 +74,10 @@ pub struct Committed {
     pub sid: SessionId,
     /// The manifest as stored.
     pub manifest: Manifest,
+    /// Its digest.
+    pub digest: Digest,
+    /// Size of the object, in bytes.
+    pub size: u64,
     /// Regions in which it is visible.
     pub regions: RegionSet,
 }
@@ -90,17 +94,28 @@ impl Session {
     /// # Errors
     /// No region can be used, or epochs begin faster than a session can be announced.
     pub fn announce(repo: &Repo, errand: Errand, refreshes: Option<SessionId>) -> Result<Session> {
-        Self::announce_among(repo, repo.writable(), errand, refreshes)
+        let seen = repo.epochs_seen();
+        // A first session goes by the epochs as they were seen last, and does not list them once more: what the protocol
+        // rests on is that nothing changed between some look before the announcement and the one after it, which is
+        // always taken. One that takes over from another is likely to do so because an epoch began.
+        let epochs = if refreshes.is_some() { repo.epochs_since(&seen) } else { Epochs::clone(&seen) };
+        Self::announce_among(repo, repo.writable(), errand, (refreshes, epochs))
     }
 
-    fn announce_among(repo: &Repo, among: RegionSet, errand: Errand, refreshes: Option<SessionId>) -> Result<Session> {
-        let mut epochs = repo.epochs_since(repo.epochs());
+    fn announce_among(
+        repo: &Repo,
+        among: RegionSet,
+        errand: Errand,
+        (refreshes, mut epochs): (Option<SessionId>, Epochs),
+    ) -> Result<Session> {
         for _ in 0..ATTEMPTS_MAX {
             let among = among.and(repo.writable());
-            let decision = among.iter().next().ok_or_else(|| no_region(repo))?;
+            let decision = among.iter().find(|ix| !repo.regions.is_weak(*ix)).ok_or_else(|| no_region(repo))?;
             let sid = SessionId(repo.env.random()?);
             let mut session = Session { sid, regions: among, decision, errand: errand.clone(), epochs };
             session.regions = session.publish(repo, refreshes)?;
+            // Whoever begins an epoch lists the sessions after that: who announces himself and sees no new epoch
+            // afterwards will be found there.
             let now = repo.epochs_since(&session.epochs);
             if session.regions.has(decision) && session.epochs.same_in(&now, session.regions) {
                 return Ok(session);
@@ -137,17 +152,22 @@ impl Session {
     /// Whether a parent may be re-used without looking its chunks up: it is visible, now that the session is
     /// announced, in every region used, and no undecided epoch leaves it out of its roots.
     pub fn parent_stands(&self, repo: &Repo, parent: SessionId) -> bool {
+        if !self.epochs.vouches_for(&parent) {
+            return false;
+        }
         let (snapshot, marker) = (Key::Snapshot(parent), Key::Forgotten(parent));
-        let forgotten = |ix| match repo.regions.get(ix, &marker, super::SMALL_OBJECT_BYTES_MAX) {
-            Ok(bytes) => repo.open_object(&marker, &bytes).is_ok(),
-            Err(e) => e.kind() != Kind::NotFound,
-        };
-        let shown = |ix| {
-            let bytes = repo.regions.get(ix, &snapshot, super::SMALL_OBJECT_BYTES_MAX);
-            let opened = bytes.ok().and_then(|bytes| repo.open_object(&snapshot, &bytes).ok());
-            opened.is_some_and(|opened| opened.kind == ObjectKind::Manifest)
-        };
-        self.epochs.vouches_for(&parent) && self.regions.iter().all(shown) && !repo.usable().iter().any(forgotten)
+        let (shown, hidden) = (self.regions.iter(), repo.usable().iter());
+        let wanted: Vec<(usize, Key)> = shown.map(|ix| (ix, snapshot)).chain(hidden.map(|ix| (ix, marker))).collect();
+        let read = repo.regions.get_several(&wanted, super::SMALL_OBJECT_BYTES_MAX);
+        wanted.iter().zip(read).all(|((_, key), read)| match read {
+            Ok(bytes) if *key == snapshot => {
+                repo.open_object(key, &bytes).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
+            }
+            Err(_) if *key == snapshot => false,
+            // A marker that does not verify hides nothing.
+            Ok(bytes) => repo.open_object(key, &bytes).is_err(),
+            Err(e) => e.kind() == Kind::NotFound,
+        })
     }
 
     /// Ends the session without a snapshot.
@@ -176,7 +196,7 @@ impl Session {
                 match self.decide(repo, &key, &bytes) {
                     Ok(Stands::Ours) => {
                         if let Some(regions) = self.spread(repo, work, &key, &bytes) {
-                            return Ok(self.confirm(repo, work, manifest, regions));
+                            return self.confirm(repo, work, (manifest, &bytes), regions);
                         }
                     }
                     Ok(Stands::Another) => {}
@@ -219,14 +239,22 @@ impl Session {
     }
 
     /// The epochs are read once more: a decision region that lies is found here.
-    fn confirm(self, repo: &Repo, work: &Work, manifest: Manifest, regions: RegionSet) -> Ended {
+    fn confirm(
+        self,
+        repo: &Repo,
+        work: &Work,
+        (manifest, bytes): (Manifest, &Bytes),
+        regions: RegionSet,
+    ) -> Result<Ended> {
         let doomed = repo.epochs_since(&self.epochs).doomed();
         if let Some(gone) = work.packs.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("took a snapshot although its pack {gone} is doomed; stored once more");
             repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
-            return Ended::Fenced(self.sid);
+            return Ok(Ended::Fenced(self.sid));
         }
-        Ended::Committed(Box::new(Committed { sid: self.sid, manifest, regions }))
+        let (_, digest) = signed::check_sum(bytes).map_err(region::lift)?;
+        let size = bytes.len() as u64;
+        Ok(Ended::Committed(Box::new(Committed { sid: self.sid, manifest, digest, size, regions })))
     }
 
     /// A new session that takes over the work; `None` where part of it is no longer good.
@@ -235,7 +263,8 @@ impl Session {
         if among.is_empty() {
             return Err(no_region(repo));
         }
-        let next = Self::announce_among(repo, among, self.errand.clone(), Some(self.sid))?;
+        let now = repo.epochs_since(&self.epochs);
+        let next = Self::announce_among(repo, among, self.errand.clone(), (Some(self.sid), now))?;
         let bad = next.epochs.bad_packs();
         let parent_good = work.parent.is_none_or(|parent| next.parent_stands(repo, parent));
         if parent_good && work.packs.iter().all(|pack| !bad.contains(pack)) {
@@ -256,8 +285,15 @@ impl Session {
 }
 
 fn no_region(repo: &Repo) -> Error {
-    match repo.regions.failures().pop() {
-        Some((_, e)) => e,
+    let why = repo.regions.failures().pop().map(|(_, e)| e);
+    let answer = repo.writable();
+    match why {
+        why if !answer.is_empty() && answer.iter().all(|ix| repo.regions.is_weak(ix)) => {
+            let why = why.map_or_else(|| "the others are not named here".to_owned(), |e| e.to_string());
+            Error::new(Kind::Retry, format!("only weak regions answer, and none of them may decide: {why}"))
+                .advise("bring a region back that is not weak")
+        }
+        Some(e) => e,
         None => Error::new(Kind::Retry, "no region can be used"),
     }
 }

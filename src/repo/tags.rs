@@ -7,7 +7,8 @@ use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::Tags;
 use crate::format::snapshot::Manifest;
-use crate::store::{Key, Prefix};
+use crate::region::{Lists, by_key};
+use crate::store::Key;
 use std::collections::BTreeMap;
 
 /// Most tags of a snapshot.
@@ -23,10 +24,10 @@ struct Change {
 pub struct Changes(BTreeMap<SessionId, Vec<Change>>);
 
 impl Changes {
-    /// Reads them all. What does not verify says nothing; reading it records it.
-    pub fn load(repo: &Repo) -> Changes {
+    /// Reads all that are listed. What does not verify says nothing; reading it records it.
+    pub fn load(repo: &Repo, lists: &Lists) -> Changes {
         let mut all: BTreeMap<SessionId, Vec<Change>> = BTreeMap::new();
-        for (key, at) in repo.regions.listed(repo.usable(), Prefix::Tags) {
+        for (key, at) in by_key(lists) {
             let Key::Tags(id) = key else { continue };
             let read = |bytes: &[u8]| open(repo, &key, id, bytes);
             if let Ok(change) = repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, read) {

@@ -9,6 +9,7 @@ use super::Repo;
 use super::index::Reusable;
 use super::session::Session;
 use super::tree::PageSink;
+use super::tree_packs;
 use crate::base::{ChunkId, Generation, PackName, Progress, SegmentName, SessionId};
 use crate::chunk::{Coder, Compression};
 use crate::error::{Error, Kind, Result};
@@ -140,6 +141,10 @@ impl<'r> Writer<'r> {
 
     fn submit(&self, name: PackName, bytes: Vec<u8>, work: Outstanding) -> Result<()> {
         self.progress.bytes_stored.add(bytes.len() as u64);
+        if work.tree {
+            // The next run asks for its pages.
+            tree_packs::keep(self.repo, &name, &bytes);
+        }
         lock(&self.ledger).sent.insert(name, work);
         self.uploader.submit(self.used, name, bytes);
         self.settle()
@@ -228,9 +233,9 @@ impl<'r> Writer<'r> {
         // the disk may be full.
         let mut confirmed = Ok(());
         while !lock(&self.ledger).sent.is_empty() {
-            match self.uploader.done.recv() {
-                Ok(done) => confirmed = confirmed.and(self.confirm(done)),
-                Err(_) => return Err(Error::new(Kind::Bug, "uploads ended early")),
+            match self.uploader.wait() {
+                Some(done) => confirmed = confirmed.and(self.confirm(done)),
+                None => return Err(Error::new(Kind::Bug, "uploads ended early")),
             }
         }
         confirmed?;

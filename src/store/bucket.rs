@@ -249,6 +249,7 @@ impl Bucket {
         F: Future<Output = Result<T, Attempt>>,
     {
         let begin = Instant::now();
+        let circuit = &self.counts.circuit;
         let mut pause = PAUSE_FIRST;
         loop {
             self.wait_until_allowed().await;
@@ -257,9 +258,13 @@ impl Bucket {
             let verdict = match done {
                 Ok(Ok(value)) => {
                     self.answered.store(true, Ordering::Relaxed);
+                    circuit.answered();
                     return Ok(value);
                 }
-                Ok(Err(Attempt::Final(e))) => return Err(e),
+                Ok(Err(Attempt::Final(e))) => {
+                    circuit.answered();
+                    return Err(e);
+                }
                 Ok(Err(Attempt::Store(e))) => judge(&e, seen.take()),
                 Err(_) => Verdict::too_slow(self.patience.attempt),
             };
@@ -267,6 +272,11 @@ impl Bucket {
             let wait = jittered(pause).max(asked);
             let patience = self.patience_for(verdict.kind);
             if !verdict.again || begin.elapsed().saturating_add(wait) > patience {
+                match verdict.kind {
+                    Kind::Unreachable | Kind::TimedOut | Kind::Throttled => circuit.failed(Instant::now(), true),
+                    Kind::Failed if verdict.again => circuit.failed(Instant::now(), false),
+                    _ => circuit.answered(),
+                }
                 return Err(verdict.error(action, object));
             }
             let end = Instant::now() + wait;

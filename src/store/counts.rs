@@ -1,7 +1,9 @@
 //! How many requests were made of a store, by kind: they are what an object store charges for.
 
+use super::circuit::{Circuit, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
 
 /// The kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct Requests {
     pub delete: u64,
     /// Calls made again after a failure; each made at least one of the requests above, or tried to.
     pub retries: u64,
+    /// How the breaker is.
+    pub circuit: State,
+    /// How often it opened.
+    pub opened: u64,
 }
 
 impl std::ops::AddAssign for Requests {
@@ -43,6 +49,9 @@ impl std::ops::AddAssign for Requests {
         self.list += other.list;
         self.delete += other.delete;
         self.retries += other.retries;
+        // Of several clients of one region, one that does not get through is what is told.
+        self.circuit = if other.circuit == State::Closed { self.circuit } else { other.circuit };
+        self.opened += other.opened;
     }
 }
 
@@ -51,6 +60,16 @@ impl std::ops::AddAssign for Requests {
 pub struct Meter(pub(super) Arc<Counts>);
 
 impl Meter {
+    /// Whether somebody who could ask another region should ask this one now; once it was away for a while, one is told to.
+    pub fn worth_asking(&self) -> bool {
+        self.0.circuit.worth_asking(Instant::now())
+    }
+
+    /// Whether another region should be asked first, and whether nothing at all came from this one when it was asked last.
+    pub fn is_away(&self) -> (bool, bool) {
+        self.0.circuit.look(Instant::now())
+    }
+
     /// Requests so far.
     pub fn read(&self) -> Requests {
         self.0.read()
@@ -67,6 +86,7 @@ impl Meter {
 pub struct Counts {
     by_kind: [AtomicU64; 5],
     retries: AtomicU64,
+    pub(super) circuit: Circuit,
 }
 
 impl Counts {
@@ -79,6 +99,7 @@ impl Counts {
     }
 
     pub(super) fn read(&self) -> Requests {
+        let (circuit, opened) = self.circuit.read();
         let of = |request: Request| self.by_kind[request as usize].load(Ordering::Relaxed);
         Requests {
             put: of(Request::Put),
@@ -87,6 +108,8 @@ impl Counts {
             list: of(Request::List),
             delete: of(Request::Delete),
             retries: self.retries.load(Ordering::Relaxed),
+            circuit,
+            opened,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod bucket;
+mod circuit;
 mod connect;
 mod counts;
 mod direct;
@@ -22,6 +23,7 @@ mod verdict;
 mod wire;
 
 pub use ask::{Lock, Versioning};
+pub use circuit::State;
 pub use counts::{Meter, Requests};
 pub use error::{StoreError, StoreErrorKind};
 pub use examine::{Creates, Deletion, Examination, Examined, Rate, Tried};
@@ -30,7 +32,7 @@ pub use heard::Transport;
 pub use key::{Key, Prefix};
 pub use settings::Variables;
 
-use crate::base::Place;
+use crate::base::{Place, TimeMs};
 use bytes::Bytes;
 use counts::{Counts, Request};
 use std::path::Path;
@@ -200,6 +202,24 @@ impl Store {
         }
     }
 
+    /// The same where the store would replace what is there: it is looked at before. Between the look and the put another may
+    /// put something too, so that nothing may rest on who was first.
+    ///
+    /// # Errors
+    /// The store refused, is full, or cannot be reached.
+    pub async fn put_weakly(&self, key: &Key, bytes: &Bytes) -> Result<Put, StoreError> {
+        match self.get(key, bytes.len() as u64 + 1).await {
+            Ok(found) if found == bytes => Ok(Put::Same),
+            Ok(_) => Ok(Put::Other),
+            Err(e) if e.kind == StoreErrorKind::TooLong => Ok(Put::Other),
+            // Some such stores refuse a request with a condition in it.
+            Err(e) if e.kind == StoreErrorKind::NotFound => {
+                self.put_back(key, bytes.clone()).await.map(|_| Put::Created)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// Puts an object at its key, whatever stands there, at once or not at all. For repair alone: everything else is
     /// created, and never replaced.
     ///
@@ -355,6 +375,15 @@ impl Store {
         Meter(Arc::clone(&self.counts))
     }
 
+    /// How far its clock is ahead of one that says `now`, at least, ms; 0 where it may be right. A folder has no clock of its own.
+    pub fn clock_ahead_ms(&self, now: TimeMs) -> i64 {
+        let bounds = match &self.backend {
+            Backend::Folder(_) => None,
+            Backend::Bucket(bucket) => bucket.heard.ahead(now),
+        };
+        bounds.map_or(0, heard::surely)
+    }
+
     /// Device and inode, of a folder.
     pub fn identity(&self) -> Option<(u64, u64)> {
         match &self.backend {
@@ -388,18 +417,18 @@ pub enum Trial {
 
 impl Store {
     /// Tries a store with an object that it needs anyway, and leaves nothing else behind: creates it, creates it
-    /// once more with other bytes, which must be refused, and reads a part of it.
+    /// once more with other bytes, which must be refused, and reads a part of it. Of a weak one only the latter is asked.
     ///
     /// # Errors
     /// The store failed, or something else stands at that key.
-    pub async fn try_out(&self, key: &Key, bytes: &Bytes) -> Result<(Put, Trial), StoreError> {
-        let first = self.put_new(key, bytes.clone()).await?;
+    pub async fn try_out(&self, key: &Key, bytes: &Bytes, weak: bool) -> Result<(Put, Trial), StoreError> {
+        let first = if weak { self.put_weakly(key, bytes).await? } else { self.put_new(key, bytes.clone()).await? };
         if first == Put::Other {
             return Ok((first, Trial::Fit));
         }
         // Of the same length: a store that takes it has nothing to see the difference by.
         let other: Bytes = bytes.iter().map(|byte| !byte).collect();
-        if self.put_new(key, other).await? != Put::Other {
+        if !weak && self.put_new(key, other).await? != Put::Other {
             return Ok((first, Trial::Overwrites));
         }
         let middle = bytes.len() / 2..bytes.len();

@@ -74,7 +74,7 @@ class Check:
             self._pack(key)
         elif sort in ("region", "slot"):
             if sort == "slot":
-                Slot(self.repository.region, key)
+                self.repository.keyring.check_slot(Slot(self.repository.region, key))
             self.objects[sort] += 1
         elif sort == "config":
             self._config(key)

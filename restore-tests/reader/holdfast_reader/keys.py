@@ -73,7 +73,7 @@ class Slot:
     """One `keys/` object and, once opened, its anchor and its X-Wing seed."""
 
     def __init__(self, region, key):
-        body, _ = checked(region.read(key), key)
+        body, self.object = checked(region.read(key), key)
         slot = decode(body, shapes.SLOT, key)
         self.what, self.raw_head, self.commitment, self.box = key, slot[0], slot[1], slot[2]
         self.head = decode(self.raw_head, shapes.SLOT_HEAD, key)
@@ -149,11 +149,17 @@ class Keyring:
 
     def __init__(self, ring):
         self.id_root = ring[0]
+        self.slots = {slot[0]: slot.get(5) for slot in ring[2]}
         self.epochs = {(d[0], e[0]): e[1] for d in ring[1] for e in d[1]}
         self.writers = {writer[0]: writer for writer in ring[3]}
         for id, writer in self.writers.items():
             if H(writer[1])[:16] != id:
                 raise Refused("keyring: a writer's id does not fit its key")
+
+    def check_slot(self, slot):
+        """Slots have no signature: the keyring names the object of each that it lists."""
+        if self.slots.get(slot.id) not in (None, slot.object):
+            raise Refused(f"{slot.what}: another slot than the keyring lists")
 
     def epoch_key(self, domain, epoch):
         try:
@@ -222,4 +228,6 @@ def open_with(region, slot):
     unknown = set(last.head[5][0]) - FEATURES
     if unknown or last.head[6] != 1:
         raise Refused(f"needs a newer program: {sorted(unknown)}, suite {last.head[6]}")
-    return slot, chain, last.keyring(last.grant(slot.id, slot.xwing))
+    keyring = last.keyring(last.grant(slot.id, slot.xwing))
+    keyring.check_slot(slot)
+    return slot, chain, keyring

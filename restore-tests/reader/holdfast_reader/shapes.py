@@ -30,7 +30,7 @@ KEYRING = record(
     {
         0: HASH,
         1: several(record({0: U32, 1: several(record({0: U32, 1: HASH, 2: TIME, 3: U8}))})),
-        2: several(record({0: ID, 1: U8, 2: text, 3: octets(1216), 4: TIME})),
+        2: several(record({0: ID, 1: U8, 2: text, 3: octets(1216), 4: TIME}, {5: HASH})),
         3: several(record({0: ID, 1: HASH, 2: U32, 3: several(U32), 4: several(text), 5: text, 6: TIME})),
         4: HASH,
         5: several(record({0: ID, 1: HASH})),

@@ -96,7 +96,7 @@ def check_keys(vectors):
         config = Config(raw, "config/00000001", 1, slot.digest, slot.owner, repository)
         grant = config.grant(slot.id, slot.xwing)
         expect(grant.hex() == vectors["config"]["grant"], "G")
-        config.keyring(grant)
+        config.keyring(grant).check_slot(slot)
         try:
             slot.open(Secret(v["kind"], b"\0" * 32))
         except WrongKey:

@@ -2,6 +2,12 @@
 
 use clap::Args as ClapArgs;
 
+/// Eight digits of an id, or more.
+fn id_prefix(text: &str) -> Result<String, String> {
+    let fits = (8..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if fits { Ok(text.to_owned()) } else { Err("write 8 to 32 digits of a snapshot's id".to_owned()) }
+}
+
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Takes no lock: backups, restores, replication and other prunes go on beside it. Every region must answer. What is cut off is \
@@ -28,7 +34,16 @@ pub struct Prune {
     /// How long readers are given to learn of a new index before further copies of what they may read go
     #[arg(long, value_name = "DURATION", default_value = "1m", help_heading = "Patience")]
     pub grace: String,
+    /// Nothing new is begun after so long: what is over waits for the next run
+    #[arg(long, value_name = "DURATION", help_heading = "Bounds")]
+    pub stop_after: Option<String>,
+    /// At most so many objects are removed from each region
+    #[arg(long, value_name = "COUNT", help_heading = "Bounds")]
+    pub removals_max: Option<u64>,
     /// This source may lose its last snapshot; repeat for more
     #[arg(long, value_name = "NAME")]
     pub last: Vec<String>,
+    /// This snapshot is gone from every region and will not come back: go on without it; repeat for more
+    #[arg(long, value_name = "ID", value_parser = id_prefix)]
+    pub lost: Vec<String>,
 }

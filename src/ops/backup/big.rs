@@ -1,10 +1,10 @@
 //! Big files: several workers take turns at one. Blocks are read side by side and cut in their order, and what was
 //! cut is stored side by side again.
 
+use super::hand::{ATTEMPTS_MAX, READ_BYTES, Worker, attributes, failed};
 use super::step::{Done, Piece};
-use super::work::{Worker, attributes, failed};
 use crate::base::ChunkId;
-use crate::chunk::{CUT_BYTES_MAX, Layout, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
+use crate::chunk::{CUT_BYTES_MAX, Layout, MODEL_PROBE_BYTES};
 use crate::error::Result;
 use crate::format::tree::{Entry, Item};
 use crate::region::lock;
@@ -12,15 +12,10 @@ use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Sta
 use crossbeam_channel::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What a worker reads at once.
-pub(super) const READ_BYTES: usize = 16 << 20;
-const _: () = assert!(READ_BYTES > MODEL_HEADER_BYTES_MAX + MODEL_PROBE_BYTES);
 /// Room in front of a block that is read ahead: what the cuts of the block before leave over is read there.
 const FRONT_BYTES: usize = CUT_BYTES_MAX;
 /// A block that is read ahead.
 const BLOCK_BYTES: usize = READ_BYTES - FRONT_BYTES;
-/// How often a file that changes is read before it is taken as it is.
-const ATTEMPTS_MAX: u32 = 3;
 
 type Answer<T> = std::result::Result<T, SourceError>;
 
@@ -45,9 +40,7 @@ struct Token {
     /// Behind what was cut.
     pos: u64,
     data_end: u64,
-    /// Behind what workers have taken to read.
-    ahead: u64,
-    /// Blocks that were taken.
+    /// Blocks that workers have taken to read.
     claims: u64,
     seq: u64,
     busy: usize,
@@ -69,22 +62,37 @@ enum Cut {
     Hole(u64),
 }
 
-/// A block that one worker has taken to read. The others wait for its turn: whoever drops it unused ends the file for all.
-struct Claim<'b> {
-    big: &'b Big,
+/// A block that one worker has taken to read, in its turn.
+#[derive(Clone, Copy)]
+struct Claim {
     number: u64,
     start: u64,
     len: usize,
-    used: bool,
 }
 
-impl Drop for Claim<'_> {
+/// Ends the file for all hands, unless the one that holds this says that its part was done: others may be waiting for it.
+struct Duty<'b> {
+    big: &'b Big,
+    done: bool,
+}
+
+impl Drop for Duty<'_> {
     fn drop(&mut self) {
-        if !self.used {
+        if !self.done {
             lock(&self.big.open).over = true;
             self.big.turns.notify_all();
         }
     }
+}
+
+/// What is left to do for a hand.
+enum Turn {
+    /// To store these.
+    Store(u64, Cuts),
+    /// Another turn: the file is read anew.
+    Again,
+    /// Nothing.
+    Over,
 }
 
 impl Big {
@@ -93,13 +101,12 @@ impl Big {
     }
 
     /// Waits until all blocks before were cut, or no more is to be cut.
-    fn turn(&self, mut claim: Claim<'_>) -> MutexGuard<'_, Token> {
-        claim.used = true;
+    fn turn(&self, claim: Claim) -> MutexGuard<'_, Token> {
         let waits = |token: &mut Token| !token.over && !token.cut_all && token.seq != claim.number;
         self.turns.wait_while(lock(&self.open), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One hand less; the last one ends the file.
+    /// One hand less; the last one ends the file, or begins it anew.
     fn leave(&self, token: &mut Token) {
         token.busy -= 1;
         if token.cut_all && token.busy == 0 && !token.over {
@@ -158,14 +165,13 @@ impl Token {
     }
 
     /// The next block to read; `None` if others have taken all of them.
-    fn claim<'b>(&mut self, big: &'b Big) -> Option<Claim<'b>> {
-        let left = self.size.saturating_sub(self.ahead);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_BYTES);
+    fn claim(&mut self) -> Option<Claim> {
+        let start = self.claims.saturating_mul(BLOCK_BYTES as u64);
+        let len = usize::try_from(self.size.saturating_sub(start)).unwrap_or(usize::MAX).min(BLOCK_BYTES);
         if len == 0 {
             return None;
         }
-        let claim = Claim { big, number: self.claims, start: self.ahead, len, used: false };
-        self.ahead += len as u64;
+        let claim = Claim { number: self.claims, start, len };
         self.claims += 1;
         self.busy += 1;
         Some(claim)
@@ -183,57 +189,65 @@ impl Worker<'_, '_> {
     pub(super) fn big(&mut self, big: &Big) -> Result<()> {
         loop {
             self.cancel.check()?;
-            let Some((seq, cuts)) = self.turn(big) else { return Ok(()) };
-            let items = self.store(&cuts)?;
-            if big.pieces.send(Piece::Items { seq, items }).is_err() {
-                // The builder is gone: the run was given up, and nobody wants the rest.
+            // Whoever leaves this loop by an error, or in a panic, leaves something undone.
+            let mut duty = Duty { big, done: false };
+            let turn = self.turn(big);
+            if let Turn::Store(seq, cuts) = &turn {
+                let items = self.store(cuts)?;
+                if big.pieces.send(Piece::Items { seq: *seq, items }).is_err() {
+                    // The builder is gone: the run was given up, and nobody wants the rest.
+                    return Ok(());
+                }
+                big.leave(&mut lock(&big.open));
+            }
+            duty.done = true;
+            if matches!(turn, Turn::Over) {
                 return Ok(());
             }
-            big.leave(&mut lock(&big.open));
         }
     }
 
-    /// The next few chunks; `None` once there is nothing left for this worker.
-    fn turn(&mut self, big: &Big) -> Option<(u64, Cuts)> {
+    /// The next few chunks, if some are left.
+    fn turn(&mut self, big: &Big) -> Turn {
         let mut token = lock(&big.open);
         if token.cut_all || token.over {
-            return None;
+            return Turn::Over;
         }
         let file = match self.opened(big, &mut token) {
             Ok(file) => file,
             Err(e) => {
                 big.fail(&mut token, &e);
-                return None;
+                return Turn::Over;
             }
         };
         let cut = if token.is_plain(&file) {
-            let claim = token.claim(big)?;
+            let Some(claim) = token.claim() else { return Turn::Over };
             drop(token);
-            let (start, len) = (claim.start, claim.len);
             self.make_room(READ_BYTES);
-            let read = self.read_to(FRONT_BYTES, &file, start, len);
+            let read = self.read_to(FRONT_BYTES, &file, claim.start, claim.len);
             token = big.turn(claim);
             if token.over {
-                return None;
+                return Turn::Over;
             }
             if token.cut_all {
-                // It ended before this block.
+                // It ended before this block. The last one to find that may have begun it anew, and be the only one left.
                 big.leave(&mut token);
-                return None;
+                return Turn::Again;
             }
-            read.and_then(|got| self.cut_block(&file, &mut token, start, (got, len)))
+            read.and_then(|got| self.cut_block(&file, &mut token, claim, got))
         } else {
             token.busy += 1;
             self.cut_in_order(&file, &mut token)
         };
-        big.turns.notify_all();
-        match cut {
-            Ok(cuts) => Some((token.seq - 1, cuts)),
+        let turn = match cut {
+            Ok(cuts) => Turn::Store(token.seq - 1, cuts),
             Err(e) => {
                 big.fail(&mut token, &e);
-                None
+                Turn::Over
             }
-        }
+        };
+        big.turns.notify_all();
+        turn
     }
 
     /// The file; opened by the first one that comes.
@@ -258,15 +272,15 @@ impl Worker<'_, '_> {
         &mut self,
         file: &SourceFile,
         token: &mut Token,
-        start: u64,
-        (got, want): (usize, usize),
+        Claim { start, len, .. }: Claim,
+        got: usize,
     ) -> Answer<Cuts> {
         let front = usize::try_from(start.saturating_sub(token.pos)).unwrap_or(usize::MAX).min(FRONT_BYTES);
         let from = FRONT_BYTES - front;
         let there = self.read_to(from, file, token.pos, front)?;
         // Shorter than it was: what there was is all there is.
         let end = if there < front { from + there } else { FRONT_BYTES + got };
-        token.cut_all = there < front || got < want || start + got as u64 >= token.size;
+        token.cut_all = there < front || got < len || start + got as u64 >= token.size;
         let data = &self.buf[from..end];
         let mut cuts = Cuts { from, list: Vec::new() };
         let mut done = 0;

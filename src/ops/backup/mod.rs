@@ -7,6 +7,7 @@
 mod begun;
 mod big;
 mod build;
+mod hand;
 mod plan;
 mod run;
 mod step;
@@ -218,13 +219,16 @@ pub fn run_begun(
     // A repository inside of its own source would grow with every run, and so would the local index.
     options.walk.skip = repo.regions.identities();
     options.walk.skip.extend(repo.index_cache().and_then(|cache| cache.identity(!options.dry_run)));
+    let _hurry = repo.regions.hurry(repo.copies_min);
     let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
         Some(begun) => begun.walk?,
         None => begin(&paths, &options)?,
     };
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
-    let caught_up = if options.dry_run { CaughtUp::default() } else { catch_up::run(repo, options.workers, cancel)? };
-    let view = View::recall(repo)?;
+    let (caught_up, view) = match options.dry_run {
+        true => (CaughtUp::default(), View::recall(repo)?),
+        false => catch_up::with_view(repo, options.workers, cancel)?,
+    };
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();

@@ -60,7 +60,7 @@ impl Run<'_> {
     }
 
     pub(super) fn dry(&self, walk: Walk) -> Result<BackupReport> {
-        let reader = Reader::new(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
+        let reader = Reader::near(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
         let mut planner = self.planner(walk, &reader, None);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
         Ok(self.report(None, built, self.transfer(), CaughtUp::default(), Vec::new()))
@@ -85,6 +85,7 @@ impl Run<'_> {
             stored.extend(new);
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(done) => {
+                    View::remember(self.repo, &done);
                     return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
                 }
                 Ended::Fenced(sid) => refreshes = Some(sid),
@@ -105,7 +106,7 @@ impl Run<'_> {
             present: self.present_packs(session.regions),
         };
         let known = Reusable::new(Arc::clone(&index), rules);
-        let reader = Reader::new(Arc::clone(repo), index);
+        let reader = Reader::near(Arc::clone(repo), index);
         let limits = self.options.limits;
         let writer = Writer::new(repo, session, known, limits.compression, self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
@@ -140,14 +141,7 @@ impl Run<'_> {
             return None;
         }
         let mut everywhere: Option<HashMap<PackName, u64>> = None;
-        for ix in used {
-            let listed = match self.repo.regions.list(ix, Prefix::Packs) {
-                Ok(listed) => listed,
-                Err(e) => {
-                    self.repo.regions.fail(ix, e);
-                    continue;
-                }
-            };
+        for (_, listed) in self.repo.regions.list_all(used, Prefix::Packs) {
             let here = listed.iter().filter_map(|l| match l.key {
                 Key::Pack(name) => Some((name, l.size)),
                 _ => None,

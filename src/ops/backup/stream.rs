@@ -76,8 +76,7 @@ pub fn stream(
     };
     let start = repo.env.now().0;
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
-    let mut caught_up = catch_up::run(repo, options.workers, cancel)?;
-    let view = View::recall(repo)?;
+    let (mut caught_up, view) = catch_up::with_view(repo, options.workers, cancel)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
@@ -89,6 +88,7 @@ pub fn stream(
     (caught_up.objects, caught_up.bytes) = (caught_up.objects + records.objects, caught_up.bytes + records.bytes);
     match session.commit(repo, &work, |session| run.manifest(session, &built))? {
         Ended::Committed(done) => {
+            View::remember(repo, &done);
             let report = run.report(Some(&done), built, done.manifest.transfer, caught_up, packs);
             Ok(BackupReport { view: run.view, ..report })
         }

@@ -1,19 +1,18 @@
-//! Workers: read, cut, store. A job is a batch of small files or a turn at a big one; whoever holds a big
-//! file's token reads and cuts the next few chunks, then stores them while another holds the token.
+//! Workers: read, cut, store. A job is a batch of small files or a hand at a big one (`super::big`).
 
-use super::big::{Big, READ_BYTES};
+use super::big::Big;
 use super::build::{Builder, Built};
-use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work, miss};
+use super::hand::{ATTEMPTS_MAX, Worker, attributes, failed};
+use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work};
 use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Pace, Progress};
 use crate::chunk::Cutter;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
-use crate::format::snapshot::Miss;
 use crate::format::tree::{Entry, INLINE_BYTES_MAX, Item, push_item};
 use crate::region::lock;
 use crate::repo::Repo;
-use crate::repo::writer::{Packer, Writer};
+use crate::repo::writer::Writer;
 use crate::source::files::{self, DirHandle, SourceError, SourceFile, Stamp};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::{Arc, Mutex};
@@ -22,8 +21,6 @@ use std::sync::{Arc, Mutex};
 const STEPS_AHEAD: usize = 64;
 /// Pieces of one file that may wait for the tree.
 const PIECES_AHEAD: usize = 64;
-/// How often a file that changes is read before it is taken as it is.
-const ATTEMPTS_MAX: u32 = 3;
 /// Files up to this are left to one worker.
 const SHARED_BYTES_MIN: u64 = 32 << 20;
 
@@ -176,15 +173,6 @@ fn prepare(planned: Planned, workers: usize, ahead: usize) -> (Step, Vec<Job>) {
     }
 }
 
-pub(super) struct Worker<'c, 'r> {
-    pub(super) packer: Packer<'c, 'r>,
-    pub(super) buf: Vec<u8>,
-    pub(super) cutter: &'c Cutter,
-    pub(super) progress: &'c Progress,
-    pub(super) cancel: &'c Cancel,
-    pace: Option<&'c Pace>,
-}
-
 impl Worker<'_, '_> {
     fn job(&mut self, job: Job) -> Result<()> {
         match job {
@@ -210,28 +198,6 @@ impl Worker<'_, '_> {
     /// Fills the begin of the buffer from a file, as fast as is allowed; returns how much there was.
     fn read(&mut self, file: &SourceFile, offset: u64, len: usize) -> std::result::Result<usize, SourceError> {
         self.read_to(0, file, offset, len)
-    }
-
-    /// The same, from a place in the buffer on.
-    pub(super) fn read_to(
-        &mut self,
-        at: usize,
-        file: &SourceFile,
-        offset: u64,
-        len: usize,
-    ) -> std::result::Result<usize, SourceError> {
-        let buf = &mut self.buf[at..at + len];
-        let Some(pace) = self.pace else { return file.read_at(offset, buf) };
-        let mut got = 0;
-        for part in buf.chunks_mut(pace.part()) {
-            let read = file.read_at(offset + got as u64, part)?;
-            pace.book(read as u64).wait();
-            got += read;
-            if read < part.len() {
-                break;
-            }
-        }
-        Ok(got)
     }
 
     /// Fills the begin of the buffer with a whole file of so many bytes, and one more if it grew. Who is told that it ends
@@ -316,22 +282,4 @@ impl Worker<'_, '_> {
         done.items = Some(list);
         Ok(done)
     }
-
-    pub(super) fn make_room(&mut self, len: usize) {
-        if self.buf.len() < len {
-            self.buf.resize(READ_BYTES, 0);
-        }
-    }
-}
-
-pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
-    match file.xattrs() {
-        Ok(found) if found.is_empty() => (None, Vec::new()),
-        Ok(found) => (Some(found), Vec::new()),
-        Err(e) => (None, vec![miss(e.path.clone(), &e)]),
-    }
-}
-
-pub(super) fn failed(error: &SourceError) -> Done {
-    Done { result: Err(miss(error.path.clone(), error)), items: None, read: true, misses: Vec::new(), changed: None }
 }

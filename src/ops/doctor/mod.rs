@@ -172,7 +172,10 @@ async fn examine(
             Examined { first: Some(Err(e)), ground, ..Examined::default() }
         }
     };
-    let checks = store::judge(&examined);
+    let mut checks = store::judge(&examined);
+    if address.place.is_weak() {
+        checks.iter_mut().for_each(store::weaken);
+    }
     Region { name: address.name.clone(), place: address.place.clone(), examined, checks }
 }
 

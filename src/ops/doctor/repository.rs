@@ -161,7 +161,8 @@ fn history(repo: &Repo, regions: &mut [Region]) -> Check {
 /// The region in which what must happen once is decided.
 fn home(repo: &Repo) -> Check {
     const NAME: &str = "decision";
-    let first = repo.writable().iter().next().map(|ix| repo.regions.region(ix).name.clone());
+    let first =
+        repo.writable().iter().find(|ix| !repo.regions.is_weak(*ix)).map(|ix| repo.regions.region(ix).name.clone());
     let decides = first
         .map_or_else(|| "no region takes a backup".to_owned(), |name| format!("backups are decided in region {name}"));
     let Some(member) = repo.epochs().members().first() else {

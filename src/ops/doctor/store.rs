@@ -150,8 +150,17 @@ fn rights(x: &Examined) -> Option<Check> {
     Some(Check::good(NAME, "they may list, read and create"))
 }
 
+const CREATES: &str = "create-if-absent";
+
+/// Of a weak region nobody expects that its store creates only if absent.
+pub(super) fn weaken(check: &mut Check) {
+    if check.name == CREATES && check.grade == Grade::Bad {
+        *check = Check::note(CREATES, format!("a weak region: it holds copies and decides nothing ({})", check.says));
+    }
+}
+
 fn creates(creates: &Creates) -> Check {
-    const NAME: &str = "create-if-absent";
+    const NAME: &str = CREATES;
     let advice = "use a store that honours `If-None-Match: *`; this one must not be a region";
     match creates {
         Creates { replaced: true, .. } => {

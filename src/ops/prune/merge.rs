@@ -114,8 +114,8 @@ impl Merging<'_> {
             return Ok(None);
         }
         let (packs, entries) = (encode_packs(&packs).into(), encode_places(&mut places).into());
-        let segment = Segment { fresh: self.repo.fresh(), packs, entries, ..first.segment };
-        let bytes = self.repo.seal(ObjectKind::Index, "", &segment)?;
+        let segment = Segment { packs, entries, ..first.segment };
+        let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
         Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
     }
 

@@ -8,6 +8,7 @@
 //!
 //! Memory: 80 bytes a pack, a few bits and the local index's pages for each entry of the index.
 
+mod bounds;
 mod decide;
 mod mark;
 mod merge;
@@ -21,17 +22,19 @@ mod survey;
 mod sweep;
 mod table;
 
+pub use bounds::{Bounds, Stopped};
 pub use plan::{Line, Reason};
 pub use repack::{Limits, Repacked};
 pub use sweep::{RegionReport, Sum};
 
-use crate::base::{Cancel, Epoch, PackName, SessionId};
+use crate::base::{Cancel, Epoch, PackName, SessionId, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::region::{Finding, RegionSet};
 use crate::repo::Repo;
 use crate::repo::epochs::Epochs;
 use crate::repo::pruning;
 use crate::store::Key;
+use bounds::Clock;
 use decide::Decided;
 use roots::{Ask, Roots, Stage};
 use sessions::Patience;
@@ -57,15 +60,35 @@ pub struct Wish<'w> {
     pub dead_after: Duration,
     /// Sources that may lose their last snapshot.
     pub last: &'w [String],
+    /// Snapshots that are known to be lost: prefixes of their ids.
+    pub lost: &'w [String],
     /// Which packs are written anew.
     pub repack: Limits,
+    /// What it may take.
+    pub bounds: Bounds,
     /// On which host.
     pub host: &'w str,
     /// Asks it to stop.
     pub cancel: &'w Cancel,
 }
 
-impl Wish<'_> {
+impl<'w> Wish<'w> {
+    /// What is done where nothing else is said.
+    pub fn usual(host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
+        Wish {
+            dry_run: false,
+            grace: Duration::from_secs(60),
+            wait: Duration::from_secs(10 * 60),
+            dead_after: Duration::from_secs(30 * 60),
+            last: &[],
+            lost: &[],
+            repack: Limits { above_percent: 50, bytes_max: 4 << 30 },
+            bounds: Bounds::default(),
+            host,
+            cancel,
+        }
+    }
+
     fn patience(&self) -> Patience {
         let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         Patience { wait_ms: ms(self.wait), dead_after_ms: ms(self.dead_after) }
@@ -93,6 +116,8 @@ pub struct Report {
     pub plan: Vec<Line>,
     /// Packs that may go and wait for the next run: the list was full.
     pub left: u64,
+    /// Why it did less than it could.
+    pub stopped: Option<Stopped>,
     /// Packs of the plan that stay after all: something needs them now.
     pub spared: u64,
     /// Packs that stay.
@@ -131,6 +156,20 @@ impl Report {
     /// Regions that were not finished, and why.
     pub fn behind(&self) -> Vec<(String, String)> {
         self.regions.iter().filter_map(|r| Some((r.region.clone(), r.failed.clone()?))).collect()
+    }
+
+    /// One line.
+    pub fn summary(&self) -> String {
+        let removed = self.removed();
+        let (packs, bytes) = (units::count(removed.packs), units::bytes(removed.bytes));
+        format!("{packs} packs removed, {bytes}; {} snapshots stay", units::count(self.snapshots))
+    }
+
+    /// What a person should know: alarms, and what was not finished.
+    pub fn troubles(&self) -> Vec<String> {
+        let alarms = self.alarms.iter().map(|alarm| format!("WARNING: {alarm}"));
+        let behind = self.behind().into_iter().map(|(region, why)| format!("region {region} was not finished: {why}"));
+        alarms.chain(behind).collect()
     }
 
     /// Bytes that were given back, over all regions.
@@ -181,8 +220,8 @@ pub fn run(repo: &Arc<Repo>, wish: &Wish<'_>) -> Result<Report> {
         repo,
         wish,
         report: Report { dry_run: wish.dry_run, regions, ..Report::default() },
-        doomed: HashSet::new(),
         repacked: false,
+        clock: Clock::start(&repo.env, wish.bounds),
     };
     for _ in 0..ROUNDS_MAX {
         if prune.round()? {
@@ -197,22 +236,21 @@ struct Prune<'p> {
     repo: &'p Arc<Repo>,
     wish: &'p Wish<'p>,
     report: Report,
-    /// Packs that are dead for ever: that they are missing is no damage.
-    doomed: HashSet<PackName>,
     /// Whether packs were written anew: once in a run.
     repacked: bool,
+    clock: Clock,
 }
 
 impl Prune<'_> {
     fn done(self) -> Report {
-        let mut findings = self.repo.findings();
-        let is_doomed = |finding: &Finding| matches!(Key::parse(&finding.object), Some(Key::Pack(name)) if self.doomed.contains(&name));
-        findings.retain(|finding| !is_doomed(finding));
-        Report { findings, ..self.report }
+        Report { findings: self.repo.findings(), ..self.report }
     }
 
     /// Carries an undecided epoch through, or begins one. Says whether that was all.
     fn round(&mut self) -> Result<bool> {
+        if self.stops() {
+            return Ok(true);
+        }
         let (epochs, members) = epochs(self.repo, self.wish.dry_run)?;
         if let Some(unended) = epochs.unended() {
             if !unended.condemns {
@@ -239,6 +277,10 @@ impl Prune<'_> {
             self.finish(&epochs, members, &survey)?;
             return Ok(true);
         }
+        if self.stops() {
+            self.plan_by_region();
+            return Ok(true);
+        }
         if !pruning::begin(self.repo, &epochs, &condemned, survey.roots.lines())? {
             return Ok(false);
         }
@@ -249,6 +291,14 @@ impl Prune<'_> {
         }
         self.carry(&begun, members, Some(&survey))?;
         Ok(true)
+    }
+
+    /// Whether its time is over.
+    fn stops(&mut self) -> bool {
+        if self.clock.is_over() {
+            self.report.stopped = Some(Stopped::Time);
+        }
+        self.clock.is_over()
     }
 
     /// Writes anew what is needed of packs of which most is not. Says whether there was anything: then it is looked again.
@@ -266,7 +316,7 @@ impl Prune<'_> {
             }
             let (host, cancel) = (self.wish.host, self.wish.cancel);
             let (index, table, marks) = (&survey.index, &survey.table, &survey.marks);
-            let means = repack::Means { repo: self.repo, index, table, marks, host, cancel };
+            let means = repack::Means { repo: self.repo, index, table, marks, host, clock: &self.clock, cancel };
             let done = means.run(*generation, rows)?;
             let sum = &mut self.report.repacked;
             sum.packs += done.packs;
@@ -284,11 +334,13 @@ impl Prune<'_> {
             .ok_or_else(|| Error::new(Kind::Retry, "the epoch is decided already").advise("run again"))?;
         let mut stage = Stage::Planned;
         if !wish.dry_run {
-            self.report.ended += sessions::resolve(repo, epochs, members, wish.patience(), wish.cancel)?;
+            let Patience { wait_ms, dead_after_ms } = wish.patience();
+            let patience = Patience { wait_ms: wait_ms.min(self.clock.left_ms()), dead_after_ms };
+            self.report.ended += sessions::resolve(repo, epochs, members, patience, wish.cancel)?;
             roots::spread_markers(repo, members)?;
             stage = Stage::Decided;
         }
-        let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last })?;
+        let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
         let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
         self.report.spared += decided.spared.len() as u64;
         if survey.is_none() {
@@ -304,11 +356,17 @@ impl Prune<'_> {
         pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
+        self.report.epoch = Some(unended.number);
+        if !decided.spared.iter().any(|pack| doomed.contains(pack)) {
+            return self.sweep(&now, members, &decided, survey, roots);
+        }
+        // Another prune was quicker. What kept the pack may have been forgotten between our look and its own.
+        let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
+        let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
         if let Some(pack) = decided.spared.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("epoch {} dooms a pack that a snapshot needs", unended.number);
             return Err(Error::new(Kind::Damage, what).at(Key::Pack(*pack)).advise("nothing was removed"));
         }
-        self.report.epoch = Some(unended.number);
         self.sweep(&now, members, &decided, survey, roots)
     }
 
@@ -317,7 +375,7 @@ impl Prune<'_> {
         let mut roots = Roots::default();
         if !survey.roots.gone.is_empty() {
             roots::spread_markers(self.repo, members)?;
-            let ask = Ask { members, stage: Stage::Decided, last: self.wish.last };
+            let ask = Ask { members, stage: Stage::Decided, last: self.wish.last, lost: self.wish.lost };
             roots = Roots::look(self.repo, epochs, &ask)?;
         }
         let decided = Decided::nothing(survey);
@@ -354,12 +412,13 @@ impl Prune<'_> {
             gone: roots.gone,
             sessions: over,
             grace: if copies || survey.is_none() { self.wish.grace } else { Duration::ZERO },
+            clock: &self.clock,
             cancel: self.wish.cancel,
         };
         self.report.forgotten = order.gone.keys().copied().collect();
-        let done = order.execute(&mut self.report.regions).and_then(|()| self.merge(members, &doomed, survey));
-        self.doomed = doomed;
-        done
+        let stopped = order.execute(&mut self.report.regions)?;
+        self.report.stopped = stopped.or(self.report.stopped);
+        if self.stops() { Ok(()) } else { self.merge(members, &doomed, survey) }
     }
 
     /// Merges index segments, by what was seen of those that were not touched.

@@ -9,8 +9,8 @@ use crate::format::envelope::{OBJECT_BYTES_MAX, RecordKind};
 use crate::format::{FormatError, pack};
 use crate::region::RegionSet;
 use crate::repo::Repo;
+use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located};
-use crate::repo::reader::keys_of;
 use crate::store::Key;
 use std::collections::HashSet;
 

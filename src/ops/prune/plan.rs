@@ -144,9 +144,7 @@ impl Counted {
             of_pack.extend(self.group(group).iter().map(|(row, _)| (*row, group)));
         }
         of_pack.sort_unstable();
-        let fits = |n: &u32| {
-            table.row(*n).is_some_and(|row| row.live > 0 && !row.sole && !row.busy && !row.doomed && !row.is_orphan())
-        };
+        let fits = |n: &u32| table.row(*n).is_some_and(|row| row.live > 0 && !row.sole && row.may_go());
         let mut candidates: Vec<u32> = of_pack.iter().map(|(row, _)| *row).collect();
         candidates.dedup();
         candidates.retain(fits);
@@ -170,7 +168,7 @@ impl Counted {
 
 /// Packs of the index of which no snapshot needs a chunk.
 pub(super) fn dead(table: &Table) -> impl Iterator<Item = u32> {
-    let goes = |(_, row): &(u32, &super::table::Row)| row.live == 0 && !row.busy && !row.doomed && !row.is_orphan();
+    let goes = |(_, row): &(u32, &super::table::Row)| row.live == 0 && row.may_go();
     (0u32..).zip(&table.rows).filter(goes).map(|(n, _)| n)
 }
 

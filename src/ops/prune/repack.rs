@@ -2,8 +2,9 @@
 //! packs of the same generation and ends with a record of it. Nothing is removed here: the next survey sees two copies of
 //! each chunk, and lets the old pack go once every region has the new one.
 
+use super::bounds::Clock;
 use super::mark::{Marks, entry_of};
-use super::table::Table;
+use super::table::{Row, Table};
 use crate::base::{Cancel, ChunkId, Generation, PackName, Progress};
 use crate::chunk::{Coder, Compression};
 use crate::error::{Error, Kind, Result};
@@ -12,16 +13,23 @@ use crate::format::objects::{Moved, Repack};
 use crate::format::pack;
 use crate::region::lift;
 use crate::repo::Repo;
+use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located, Reusable, Reuse};
-use crate::repo::reader::{Content, keys_of, open_record};
+use crate::repo::reader::{Content, open_record};
 use crate::repo::session::{Errand, Session};
 use crate::repo::writer::{Packer, Writer};
 use crate::store::{Key, Put};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Most packs that one session writes anew: their names stand in its record.
 const PACKS_MAX: usize = 512;
+/// A pack of content below this is small,
+const SMALL_DATA_BYTES: u64 = 4 << 20;
+/// and one of trees below this.
+const SMALL_TREE_BYTES: u64 = 1 << 20;
+/// So many small ones become fewer.
+const SMALL_MIN: usize = 16;
 /// What its session says that it backs up.
 const SOURCE: &str = "(repack)";
 
@@ -45,21 +53,38 @@ pub struct Repacked {
     pub bytes_new: u64,
 }
 
-/// The packs to be written anew, by generation and by whether they hold trees: those with the most that nobody needs first.
+/// Why a pack is written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// Most of it is needed by nobody.
+    Waste,
+    /// It is one of many small ones: whoever restores asks for each.
+    Small,
+}
+
+/// The packs to be written anew, by generation: those with the most that nobody needs first, then small ones, the oldest
+/// first, so that what came together lies together.
 pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -> BTreeMap<Generation, Vec<u32>> {
-    let wasteful = |row: &super::table::Row| {
-        u128::from(row.unused()) * 100 > u128::from(row.size) * u128::from(limits.above_percent)
-    };
-    let mut rows: Vec<u32> = (0u32..)
-        .zip(&table.rows)
-        .filter(|(_, row)| row.live > 0 && !row.busy && !row.doomed && !row.is_orphan() && !going.contains(&row.name))
-        .filter(|(_, row)| wasteful(row) && !row.present().is_empty())
-        .map(|(n, _)| n)
-        .collect();
-    rows.sort_by_key(|n| table.row(*n).map(|row| (std::cmp::Reverse(row.unused()), row.name)));
     let mut chosen: BTreeMap<Generation, Vec<u32>> = BTreeMap::new();
+    if limits.above_percent >= 100 {
+        return chosen;
+    }
+    let mut rows: Vec<(Choice, u32)> = (0u32..)
+        .zip(&table.rows)
+        .filter(|(_, row)| row.live > 0 && row.may_go() && !going.contains(&row.name))
+        .filter(|(_, row)| !row.present().is_empty())
+        .filter_map(|(n, row)| Some((choice(row, limits)?, n)))
+        .collect();
+    many_only(table, &mut rows);
+    rows.sort_by_key(|(choice, n)| {
+        let rank = table.row(*n).map(|row| match choice {
+            Choice::Waste => (false, std::cmp::Reverse(row.unused()), 0, row.name),
+            Choice::Small => (true, std::cmp::Reverse(0), row.modified, row.name),
+        });
+        rank.unwrap_or((true, std::cmp::Reverse(0), i64::MAX, PackName([0; 32])))
+    });
     let mut bytes = 0u64;
-    for n in rows {
+    for (_, n) in rows {
         let Some((row, generation)) = table.row(n).and_then(|row| Some((row, row.generation?))) else { continue };
         bytes = bytes.saturating_add(row.size);
         if bytes > limits.bytes_max {
@@ -73,6 +98,28 @@ pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -
     chosen
 }
 
+fn choice(row: &Row, limits: Limits) -> Option<Choice> {
+    let wasteful = u128::from(row.unused()) * 100 > u128::from(row.size) * u128::from(limits.above_percent);
+    let small = row.size < if row.tree { SMALL_TREE_BYTES } else { SMALL_DATA_BYTES };
+    match (wasteful, small) {
+        (true, _) => Some(Choice::Waste),
+        (false, true) => Some(Choice::Small),
+        (false, false) => None,
+    }
+}
+
+/// A few small packs stay as they are: the next backup makes one more.
+fn many_only(table: &Table, rows: &mut Vec<(Choice, u32)>) {
+    let kind = |n: u32| table.row(n).map(|row| (row.generation, row.tree));
+    let mut counts: HashMap<_, usize> = HashMap::new();
+    for (_, n) in rows.iter().filter(|(choice, _)| *choice == Choice::Small) {
+        *counts.entry(kind(*n)).or_default() += 1;
+    }
+    rows.retain(|(choice, n)| {
+        *choice == Choice::Waste || counts.get(&kind(*n)).is_some_and(|count| *count >= SMALL_MIN)
+    });
+}
+
 /// What it works with.
 pub(super) struct Means<'m> {
     pub(super) repo: &'m Arc<Repo>,
@@ -80,6 +127,7 @@ pub(super) struct Means<'m> {
     pub(super) table: &'m Table,
     pub(super) marks: &'m Marks,
     pub(super) host: &'m str,
+    pub(super) clock: &'m Clock,
     pub(super) cancel: &'m Cancel,
 }
 
@@ -120,16 +168,15 @@ impl Means<'_> {
         rows: &[u32],
     ) -> Result<(Repacked, Repack, crate::region::RegionSet)> {
         let (repo, progress) = (self.repo, Progress::default());
-        let old: Vec<PackName> = rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name).collect();
         let mut bad = session.epochs.bad_packs();
-        bad.extend(old.iter().copied());
+        bad.extend(rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name));
         let rules = Reuse { regions: session.regions.and(repo.writable()), bad, generation, present: None };
         let known = Reusable::new(Arc::clone(self.index), rules);
         let writer = Writer::new(repo, session, known, Compression::Default, &progress);
         let mut repacked = Repacked::default();
         let filled = self.fill(&writer, generation, rows, &mut repacked);
         let finished = writer.finish();
-        filled?;
+        let old = filled?;
         let complete = finished?;
         repacked.bytes_new = progress.bytes_stored.get();
         let new = writer.stored();
@@ -138,11 +185,22 @@ impl Means<'_> {
         Ok((repacked, Repack { fresh: session.fresh(repo), sid: session.sid, created, moved }, complete))
     }
 
-    fn fill(&self, writer: &Writer<'_>, generation: Generation, rows: &[u32], done: &mut Repacked) -> Result<()> {
+    /// Returns the packs whose content was written anew: all, unless the time is over.
+    fn fill(
+        &self,
+        writer: &Writer<'_>,
+        generation: Generation,
+        rows: &[u32],
+        done: &mut Repacked,
+    ) -> Result<Vec<PackName>> {
+        let mut old = Vec::new();
         let (mut data, mut tree) = (writer.packer(Class::Data), writer.packer(Class::Tree));
         let (mut coder, mut buffer, mut scratch) = (Coder::default(), Vec::new(), Vec::new());
         for n in rows {
             self.cancel.check()?;
+            if self.clock.is_over() {
+                break;
+            }
             let Some(row) = self.table.row(*n) else { continue };
             let bytes = self.fetch(&row.name, &mut buffer)?;
             let keys = keys_of(self.repo, bytes).map_err(lift)?;
@@ -155,11 +213,13 @@ impl Means<'_> {
                 let (content, plain) = opened.map_err(lift)?;
                 self.record(packer, generation, &content, plain)?;
             }
+            old.push(row.name);
             done.packs += 1;
             done.bytes = done.bytes.saturating_add(row.size);
         }
         data.flush()?;
-        tree.flush()
+        tree.flush()?;
+        Ok(old)
     }
 
     fn record(

@@ -138,6 +138,8 @@ pub(super) struct Ask<'a> {
     pub(super) stage: Stage,
     /// Sources that may lose their last snapshot.
     pub(super) last: &'a [String],
+    /// Snapshots that are known to be lost: prefixes of their ids.
+    pub(super) lost: &'a [String],
 }
 
 impl Roots {
@@ -147,7 +149,7 @@ impl Roots {
     /// A member failed, a hold or an outcome cannot be read, or a snapshot that the last prune saw is gone without a marker.
     pub(super) fn look(repo: &Repo, epochs: &Epochs, ask: &Ask<'_>) -> Result<Roots> {
         let outcomes = Outcomes::load(repo, ask.members)?;
-        none_vanished(repo, epochs, &outcomes, ask.members)?;
+        none_vanished(repo, epochs, &outcomes, ask)?;
         let marked = markers(repo, ask.members, &outcomes)?;
         // After the markers: who holds looks for a marker after his hold was made.
         let held = Holds::certain(repo)?.held();
@@ -214,14 +216,15 @@ fn roots_of_the_last(outcomes: &Outcomes, going: &BTreeSet<SessionId>) -> BTreeM
 }
 
 /// A snapshot that the last prune saw and no listing shows any more was forgotten, or was lost.
-fn none_vanished(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, members: RegionSet) -> Result<()> {
+fn none_vanished(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, ask: &Ask<'_>) -> Result<()> {
     let is_there = |sid: &SessionId| outcomes.snapshots.contains_key(sid);
-    let missing: BTreeSet<SessionId> =
-        epochs.last_roots().iter().map(|root| root.sid).filter(|sid| !is_there(sid)).collect();
+    let is_lost = |sid: &SessionId| ask.lost.iter().any(|text| sid.hex().starts_with(text.as_str()));
+    let missing = epochs.last_roots().into_iter().map(|root| root.sid);
+    let missing: BTreeSet<SessionId> = missing.filter(|sid| !is_there(sid) && !is_lost(sid)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let listed = listed(repo, members)?;
+    let listed = listed(repo, ask.members)?;
     for sid in missing {
         let mut marked = false;
         for ix in listed.get(&sid).copied().unwrap_or_default().iter() {
@@ -230,8 +233,11 @@ fn none_vanished(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, members: Reg
         if !marked {
             let what =
                 format!("snapshot {} was there when the last prune ran, and is gone without a marker", sid.short());
-            return Err(Error::new(Kind::Damage, what)
-                .advise("bring back a region that has it, or find out who removed it; nothing was removed"));
+            return Err(Error::new(Kind::Damage, what).advise(format!(
+                "bring back a region that has it, or find out who removed it; if it is lost for good, \
+                     `holdfast prune --lost {}` goes on without it; nothing was removed",
+                sid.hex()
+            )));
         }
     }
     Ok(())

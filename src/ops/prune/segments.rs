@@ -5,15 +5,18 @@ use crate::base::{Cancel, SegmentName, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::ring::role;
-use crate::region::{RegionSet, lift, lock};
+use crate::region::{Ahead, RegionSet, lift, lock};
 use crate::repo::index::{Content, Index, Listing, Source, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 /// Listings of one region until two of them agree.
 const LISTINGS_MAX: usize = 8;
+/// So many copies of segments are read side by side: a large one has 14 MiB.
+const READ_AT_ONCE: usize = 8;
 /// Attempts to load an index of which somebody else removes segments meanwhile.
 const ROUNDS_MAX: usize = 5;
 
@@ -27,9 +30,19 @@ enum Copy {
 }
 
 fn copy_of(repo: &Repo, name: SegmentName, ix: usize, content: &mut Option<Content>) -> Result<Copy> {
+    judge(repo, name, ix, repo.regions.get(ix, &Key::Index(name), SMALL_OBJECT_BYTES_MAX), content)
+}
+
+fn judge(
+    repo: &Repo,
+    name: SegmentName,
+    ix: usize,
+    read: Result<Bytes>,
+    content: &mut Option<Content>,
+) -> Result<Copy> {
     let key = Key::Index(name);
     let place = || format!("region {}", repo.regions.region(ix).name);
-    let bytes = match repo.regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
+    let bytes = match read {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == Kind::NotFound => return Ok(Copy::Gone),
         Err(e) => return Err(e),
@@ -53,6 +66,7 @@ fn copy_of(repo: &Repo, name: SegmentName, ix: usize, content: &mut Option<Conte
 /// Reads segments and keeps what was wrong.
 struct Strict {
     repo: Arc<Repo>,
+    ahead: Mutex<Ahead>,
     whole: bool,
     failed: Mutex<Option<Error>>,
     gone: Mutex<bool>,
@@ -65,7 +79,17 @@ impl Strict {
 }
 
 impl Source for Strict {
+    fn prepare(&self, wanted: &[(SegmentName, RegionSet, u64)]) {
+        let wanted = wanted.iter().map(|(name, at, size)| (Key::Index(*name), *at, *size));
+        *lock(&self.ahead) = Ahead::of(&self.repo.regions, wanted);
+    }
+
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content> {
+        let key = Key::Index(name);
+        let check = |bytes: &[u8]| open_segment(&self.repo, &key, bytes);
+        if let Some(read) = lock(&self.ahead).open(&self.repo.regions, &key, check) {
+            return Some(read);
+        }
         let mut content = None;
         for ix in at.iter() {
             match copy_of(&self.repo, name, ix, &mut content) {
@@ -132,10 +156,15 @@ fn listing(repo: &Repo, members: RegionSet) -> Result<Listing> {
 /// Every copy of every segment is what its name says. Says whether none was removed meanwhile.
 fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel) -> Result<bool> {
     let of = |ix: usize| -> Result<bool> {
-        let mut whole = true;
-        for (name, _) in listing.iter().filter(|(_, holders)| holders.all().has(ix)) {
+        let names = listing.iter().filter(|(_, holders)| holders.all().has(ix)).map(|(name, _)| *name);
+        let (names, mut whole) = (names.collect::<Vec<SegmentName>>(), true);
+        for some in names.chunks(READ_AT_ONCE) {
             cancel.check()?;
-            whole &= !matches!(copy_of(repo, *name, ix, &mut None)?, Copy::Gone);
+            let wanted: Vec<(usize, Key)> = some.iter().map(|name| (ix, Key::Index(*name))).collect();
+            let read = repo.regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
+            for (name, read) in some.iter().zip(read) {
+                whole &= !matches!(judge(repo, *name, ix, read, &mut None)?, Copy::Gone);
+            }
         }
         Ok(whole)
     };
@@ -159,8 +188,8 @@ pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, cancel: &Cancel) -> Res
             continue;
         }
         let whole = members.count() == repo.regions.len();
-        let strict =
-            Arc::new(Strict { repo: Arc::clone(repo), whole, failed: Mutex::default(), gone: Mutex::default() });
+        let (ahead, failed, gone) = Default::default();
+        let strict = Arc::new(Strict { repo: Arc::clone(repo), ahead, whole, failed, gone });
         let source: Arc<dyn Source> = strict.clone();
         let index = Index::assemble(&listing, source, repo.index_cache().cloned());
         if let Some(e) = lock(&strict.failed).take() {

@@ -12,6 +12,7 @@ use crate::format::signed::{Fresh, check_sum};
 use crate::region::RegionSet;
 use crate::repo::epochs::Epochs;
 use crate::repo::index::open_segment;
+use crate::repo::view;
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ const LOOK_EVERY_MS: i64 = 2000;
 pub(super) struct Open {
     /// Members that list it.
     at: RegionSet,
-    /// When it was announced, by the first store's clock.
+    /// When it was announced, by our clock.
     pub(super) since: TimeMs,
     /// Members that list an outcome of it.
     outcome: RegionSet,
@@ -49,9 +50,11 @@ impl Sessions {
     pub(super) fn look(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
         self.all.clear();
         for ix in members.iter() {
-            for line in repo.regions.list(ix, Prefix::Sessions)? {
+            let lines = repo.regions.list(ix, Prefix::Sessions)?;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+            for line in lines {
                 let Key::Session(sid) = line.key else { continue };
-                let time = TimeMs(line.modified);
+                let time = TimeMs(line.modified.saturating_sub(ahead));
                 let new = Open { at: RegionSet::NONE, since: time, outcome: RegionSet::NONE };
                 let open = self.all.entry(sid).or_insert(new);
                 (open.at, open.since) = (open.at.with(ix), open.since.min(time));
@@ -81,7 +84,10 @@ impl Sessions {
         }
         let since = repo.env.now().0.saturating_sub(dead_after_ms);
         for ix in members.iter() {
-            for line in repo.regions.list(ix, Prefix::Index)?.iter().filter(|line| line.modified >= since) {
+            let lines = repo.regions.list(ix, Prefix::Index)?;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+            let ours = |time: i64| time.saturating_sub(ahead);
+            for line in lines.iter().filter(|line| ours(line.modified) >= since) {
                 let Key::Index(name) = line.key else { continue };
                 let writer = self.writers.get(&name).copied().or_else(|| {
                     let bytes = repo.regions.get(ix, &line.key, SMALL_OBJECT_BYTES_MAX).ok()?;
@@ -89,7 +95,7 @@ impl Sessions {
                 });
                 if let Some(sid) = writer {
                     self.writers.insert(name, sid);
-                    self.sign(sid, TimeMs(line.modified));
+                    self.sign(sid, TimeMs(ours(line.modified)));
                 }
             }
         }
@@ -158,7 +164,7 @@ pub(super) fn resolve(
         for (sid, one) in sessions.all.iter().filter(|(_, one)| !one.outcome.covers(members)) {
             match decides(repo, *sid, one, number)? {
                 Decides::In(ix) if !one.outcome.has(ix) => open.push((*sid, RegionSet::of([ix]))),
-                Decides::Nowhere if one.outcome.is_empty() => open.push((*sid, members)),
+                Decides::Nowhere if !is_made(repo, *sid, one.outcome)? => open.push((*sid, members)),
                 _ => {}
             }
         }
@@ -197,6 +203,12 @@ fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch) -> Result<De
         }
     }
     Ok(decides)
+}
+
+/// Whether one of these regions shows what a session made. Where it decides is not known: junk in one region, or an end that
+/// was put there for that region's sake, keeps nobody from creating the outcome in another.
+fn is_made(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<bool> {
+    at.iter().try_fold(false, |made, ix| Ok(made || view::shows_manifest(repo, sid, ix)?))
 }
 
 fn place_of(repo: &Repo, region: RegionId) -> Decides {

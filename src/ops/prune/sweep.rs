@@ -1,6 +1,7 @@
 //! Removing what is decided. In each region, in this order: the new index without the doomed; a grace for readers; the old
 //! segments, the packs; snapshots that have a marker everywhere. Cut off anywhere, the next prune does what is left.
 
+use super::bounds::{Clock, Stopped};
 use super::plan::{Line, Reason};
 use super::segments;
 use crate::base::{Cancel, PackName, SegmentName, SessionId};
@@ -9,11 +10,14 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
 use crate::region::{RegionSet, Removed};
 use crate::repo::Repo;
-use crate::repo::index::{Content, Index, Located};
+use crate::repo::index::{Content, Index};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
+
+/// So many objects are removed before it is looked whether more may be.
+const BATCH: usize = 512;
 
 /// Packs by why they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +54,8 @@ pub struct RegionReport {
     pub snapshots: u64,
     /// Announcements of sessions that were removed.
     pub sessions: u64,
+    /// Objects that wait for the next run, as this one had its bounds.
+    pub left: u64,
     /// Why the region was not finished.
     pub failed: Option<String>,
 }
@@ -69,24 +75,24 @@ pub(super) struct Order<'o> {
     pub(super) sessions: BTreeMap<SessionId, RegionSet>,
     /// For those who read an older index.
     pub(super) grace: Duration,
+    pub(super) clock: &'o Clock,
     pub(super) cancel: &'o Cancel,
 }
 
 /// A segment that names something doomed.
 struct Affected {
     at: RegionSet,
-    /// Of them, those where no other segment says what is left of it.
-    to: RegionSet,
-    /// What takes its place; nothing, if nothing is left.
+    /// What takes its place; nothing, if nothing is left. It is published also where other segments say the same: who merged
+    /// them may be about to remove them.
     new: Option<(SegmentName, Bytes)>,
 }
 
 impl Order<'_> {
-    /// Does it.
+    /// Does it, as far as it may; says why not all of it.
     ///
     /// # Errors
     /// Interrupted, or an index segment that names doomed packs can be read nowhere. A region that fails is left as it is.
-    pub(super) fn execute(&self, reports: &mut [RegionReport]) -> Result<()> {
+    pub(super) fn execute(&self, reports: &mut [RegionReport]) -> Result<Option<Stopped>> {
         let affected = self.affected()?;
         let mut at = self.members;
         for ix in self.members.iter() {
@@ -98,10 +104,11 @@ impl Order<'_> {
         if !self.grace.is_zero() && !affected.is_empty() {
             self.cancel.wait(self.grace)?;
         }
+        let mut stopped = None;
         for ix in at.iter() {
-            self.in_region(ix, &affected, reports)?;
+            stopped = self.in_region(ix, &affected, reports)?.or(stopped);
         }
-        Ok(())
+        Ok(stopped)
     }
 
     /// The segments to be written anew.
@@ -118,37 +125,13 @@ impl Order<'_> {
             self.cancel.check()?;
             // Gone: another prune was quicker.
             let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
-            let covered = self.covered(&content, *at, &named);
-            let to = RegionSet::of(at.iter().filter(|ix| !covered.has(*ix)));
-            let new = if to.is_empty() { None } else { self.without_doomed(&content)? };
-            affected.insert(*name, Affected { at: *at, to, new });
+            affected.insert(*name, Affected { at: *at, new: self.without_doomed(&content)? });
         }
         Ok(affected)
     }
 
-    /// The regions in which other segments say all that is left of one: an earlier prune wrote it anew, and could not remove it.
-    fn covered(&self, content: &Content, at: RegionSet, named: &BTreeMap<SegmentName, RegionSet>) -> RegionSet {
-        let (entries, _) = content.segment.entries.as_chunks::<ENTRY_BYTES>();
-        let mut covered = at;
-        for place in entries.iter().map(Place::parse) {
-            let Some(pack) = content.packs.get(place.pack as usize).filter(|pack| !self.doomed.contains(&pack.name))
-            else {
-                continue;
-            };
-            let same = |other: &Located| {
-                let elsewhere = self.index.segment_of(other).is_some_and(|segment| !named.contains_key(&segment));
-                elsewhere && other.pack.name == pack.name && other.place == Place { pack: other.place.pack, ..place }
-            };
-            let said = self.index.locate(&place.id).filter(same);
-            covered = covered.and(said.fold(RegionSet::NONE, |all, other| all.or(other.regions)));
-            if covered.is_empty() {
-                break;
-            }
-        }
-        covered
-    }
-
-    /// The same segment with what is not doomed, if anything is left.
+    /// The same segment with what is not doomed, if anything is left: the same bytes whoever makes it, so that what an earlier
+    /// prune put there, or another one that is at work, is not put there twice.
     fn without_doomed(&self, content: &Content) -> Result<Option<(SegmentName, Bytes)>> {
         let (mut packs, mut numbers): (Vec<PackLine>, HashMap<u32, u32>) = Default::default();
         for (n, line) in (0u32..).zip(&content.packs).filter(|(_, line)| !self.doomed.contains(&line.name)) {
@@ -165,19 +148,18 @@ impl Order<'_> {
             return Ok(None);
         }
         let segment = Segment {
-            fresh: self.repo.fresh(),
             packs: encode_packs(&packs).into(),
             entries: encode_places(&mut places).into(),
             ..content.segment.clone()
         };
-        let bytes = self.repo.seal(ObjectKind::Index, "", &segment)?;
+        let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
         Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
     }
 
     /// Puts what takes the place of a region's segments, and looks whether it is listed.
     fn publish(&self, ix: usize, affected: &BTreeMap<SegmentName, Affected>) -> Result<()> {
         let mut new = BTreeSet::new();
-        for (name, bytes) in affected.values().filter(|one| one.to.has(ix)).filter_map(|one| one.new.as_ref()) {
+        for (name, bytes) in affected.values().filter(|one| one.at.has(ix)).filter_map(|one| one.new.as_ref()) {
             self.cancel.check()?;
             if self.repo.regions.put(ix, &Key::Index(*name), bytes)? == Put::Other {
                 return Err(Error::new(Kind::Damage, "another object stands at this key").at(Key::Index(*name)));
@@ -196,7 +178,7 @@ impl Order<'_> {
         ix: usize,
         affected: &BTreeMap<SegmentName, Affected>,
         reports: &mut [RegionReport],
-    ) -> Result<()> {
+    ) -> Result<Option<Stopped>> {
         let old: Vec<Key> = affected.iter().filter(|(_, one)| one.at.has(ix)).map(|(n, _)| Key::Index(*n)).collect();
         let sizes: HashMap<Key, u64> =
             self.packs.iter().filter(|l| l.regions.has(ix)).map(|l| (Key::Pack(l.name), l.size)).collect();
@@ -207,16 +189,33 @@ impl Order<'_> {
         };
         // Announcements go before the outcomes by which they are over.
         let steps = [old, packs, listed(&self.sessions, Key::Session), listed(&self.gone, Key::Snapshot)];
-        for keys in steps {
-            let removed = self.repo.regions.remove(ix, &keys, self.cancel)?;
-            if let Some(report) = reports.get_mut(ix) {
-                report.count(&removed, &sizes);
+        let (mut stopped, mut count) = (None, 0u64);
+        for keys in &steps {
+            let mut keys = keys.as_slice();
+            while !keys.is_empty() {
+                let more = match self.clock.removals(count) {
+                    Ok(more) => more.min(BATCH).min(keys.len()),
+                    Err(why) => {
+                        stopped = Some(why);
+                        break;
+                    }
+                };
+                let (now, later) = keys.split_at(more);
+                (keys, count) = (later, count.saturating_add(more as u64));
+                let removed = self.repo.regions.remove(ix, now, self.cancel)?;
+                if let Some(report) = reports.get_mut(ix) {
+                    report.count(&removed, &sizes);
+                }
+                if let Some(e) = removed.failed {
+                    fail(reports, ix, &e)?;
+                    return Ok(stopped);
+                }
             }
-            if let Some(e) = removed.failed {
-                return fail(reports, ix, &e);
+            if let Some(report) = reports.get_mut(ix) {
+                report.left = report.left.saturating_add(keys.len() as u64);
             }
         }
-        Ok(())
+        Ok(stopped)
     }
 }
 

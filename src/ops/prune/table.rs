@@ -15,7 +15,7 @@ pub(super) struct Row {
     pub(super) name: PackName,
     /// Bytes, as the index says it, or else the regions.
     pub(super) size: u64,
-    /// The first time that a store gives it, ms.
+    /// The first time that a store gives it, by our clock, ms.
     pub(super) modified: i64,
     /// Regions that list it.
     pub(super) listed: RegionSet,
@@ -24,6 +24,8 @@ pub(super) struct Row {
     /// Regions that list a segment which names it.
     pub(super) indexed: RegionSet,
     pub(super) generation: Option<Generation>,
+    /// Whether it holds trees.
+    pub(super) tree: bool,
     /// Bytes of its chunks, before compression, as often as segments name them.
     total_bytes: u64,
     /// Of them, those that snapshots need.
@@ -58,6 +60,12 @@ impl Row {
         self.size.saturating_sub(u64::try_from(used).unwrap_or(u64::MAX))
     }
 
+    /// Whether it may be judged by what its chunks are worth. One that the index names and no listing showed came after the
+    /// packs were listed: a session made it that was not seen either.
+    pub(super) fn may_go(&self) -> bool {
+        !self.busy && !self.doomed && !self.is_orphan() && !self.listed.is_empty()
+    }
+
     /// Whether only a listing knows it.
     pub(super) fn is_orphan(&self) -> bool {
         self.indexed.is_empty()
@@ -81,6 +89,7 @@ fn row(name: PackName) -> Row {
         odd: RegionSet::NONE,
         indexed: RegionSet::NONE,
         generation: None,
+        tree: false,
         total_bytes: 0,
         live_bytes: 0,
         live: 0,
@@ -101,6 +110,7 @@ impl Table {
         let mut table = Table::default();
         for ix in members.iter() {
             let found = repo.regions.list(ix, Prefix::Packs)?;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
             // Both are in the order of their names.
             let (old, mut lines) = (std::mem::take(&mut table.rows), found.into_iter().peekable());
             table.rows.reserve(old.len().max(lines.len()));
@@ -124,7 +134,7 @@ impl Table {
                     row.odd = row.odd.with(ix);
                 }
                 row.listed = row.listed.with(ix);
-                row.modified = row.modified.min(line.modified);
+                row.modified = row.modified.min(line.modified.saturating_sub(ahead));
                 table.rows.push(row);
             }
         }
@@ -163,7 +173,7 @@ impl Table {
             row.size = if row.listed.is_empty() { seen.line.size } else { row.size };
             // One that two generations claim is left alone.
             row.busy |= busy.contains(&seen.sid) || (!first && row.generation != Some(seen.generation));
-            row.generation = Some(seen.generation);
+            (row.generation, row.tree) = (Some(seen.generation), seen.line.tree);
             row.indexed = row.indexed.or(seen.regions);
         }
         index.each_length(|pack, len| {

@@ -22,9 +22,11 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::OBJECT_BYTES_MAX;
+use crate::format::signed;
 use crate::format::snapshot::Manifest;
 use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
+use crate::repo::gather::gather;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::store::{Key, Prefix, Put, Replaced};
@@ -36,7 +38,7 @@ use std::sync::{Arc, Mutex};
 /// What became of one damaged object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
-    /// A good copy stands there now: from which region, and whether the store keeps the damaged one as an older version.
+    /// A good copy stands there now: from which region or regions, and whether the store keeps the damaged one as an older version.
     PutBack {
         /// The region that it came from.
         from: String,
@@ -215,10 +217,7 @@ pub fn after(
     workers: usize,
     cancel: &Cancel,
 ) -> Result<RepairReport> {
-    repo.may_write()?;
-    let judge = Judge::of(repo);
-    let repair = Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel };
-    let mut report = repair.run(findings)?;
+    let mut report = mend(repo, findings, ledger, workers, cancel)?;
     report.caught_up = catch_up::run(repo, workers, cancel)?;
     let records = catch_up::records(repo, workers, cancel)?;
     report.caught_up.objects += records.objects;
@@ -226,6 +225,26 @@ pub fn after(
     // Bringing up goes by the epochs as they were when the repository was opened.
     repo.epochs_afresh();
     Ok(report)
+}
+
+/// Mends what was found in passing, and no more.
+///
+/// # Errors
+/// As [`after`].
+pub fn found(repo: &Arc<Repo>, findings: &[Finding], workers: usize, cancel: &Cancel) -> Result<RepairReport> {
+    mend(repo, findings, None, workers, cancel)
+}
+
+fn mend(
+    repo: &Arc<Repo>,
+    findings: &[Finding],
+    ledger: Option<&Ledger>,
+    workers: usize,
+    cancel: &Cancel,
+) -> Result<RepairReport> {
+    repo.may_write()?;
+    let judge = Judge::of(repo);
+    Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel }.run(findings)
 }
 
 /// Snapshots come last.
@@ -296,7 +315,7 @@ impl Work<'_> {
         {
             return Ok(done);
         }
-        let Some((from, good)) = self.good(*ix, key) else {
+        let Some((from, good)) = self.good(*ix, key).or_else(|| self.gathered(*ix, key, &there)) else {
             return Ok(Done::Left("no region has it whole".into()));
         };
         if self.is_end(key, &good) && (matches!(there, There::Unreadable) || !self.all_asked()) {
@@ -322,7 +341,7 @@ impl Work<'_> {
         if back != good {
             return Ok(Done::Left("it was put back, and the region does not show what was put".into()));
         }
-        Ok(Done::PutBack { from: regions.region(from).name.clone(), version_kept })
+        Ok(Done::PutBack { from: self.names(from), version_kept })
     }
 
     /// What is never put back.
@@ -364,21 +383,64 @@ impl Work<'_> {
         Ok(there)
     }
 
-    /// A copy that is the object of this key, from another region. A snapshot comes before the end of its session.
-    fn good(&self, ix: usize, key: &Key) -> Option<(usize, Bytes)> {
+    /// A copy that is the object of this key, from another region: a member before others. A snapshot comes before the end
+    /// of its session.
+    fn good(&self, ix: usize, key: &Key) -> Option<(RegionSet, Bytes)> {
         let mut end = None;
-        for from in self.with.regions.healthy().without(ix).iter() {
+        let others = self.with.regions.healthy().without(ix);
+        let first = self.with.judge.repo().map_or(others, |repo| others.and(repo.sources(repo.epochs())));
+        for from in first.iter().chain(others.iter().filter(|from| !first.has(*from))) {
             let Ok(bytes) = self.with.regions.get(from, key, OBJECT_BYTES_MAX as u64) else { continue };
             self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            if self.with.judge.check(key, &bytes).is_err() {
+            if self.with.judge.check(key, &bytes).is_err() || !self.is_believed(from, key, &bytes) {
                 continue;
             }
             match key {
-                Key::Snapshot(_) if self.manifest(key, &bytes).is_none() => end = end.or(Some((from, bytes))),
-                _ => return Some((from, bytes)),
+                Key::Snapshot(_) if self.manifest(key, &bytes).is_none() => {
+                    end = end.or(Some((RegionSet::of([from]), bytes)));
+                }
+                _ => return Some((RegionSet::of([from]), bytes)),
             }
         }
         end
+    }
+
+    /// Whether what a region shows may be put elsewhere. It is the object of that key, and stood there before; but of two epochs
+    /// of one number only that of the branch that counts may be put anywhere, and slots have no signature.
+    fn is_believed(&self, from: usize, key: &Key, bytes: &[u8]) -> bool {
+        let Some(repo) = self.with.judge.repo() else { return true };
+        let epochs = repo.epochs();
+        match key {
+            Key::EpochBegin(..) | Key::EpochEnd(..) => {
+                signed::check_sum(bytes).is_ok_and(|(_, digest)| epochs.is_in_force(key, &digest))
+            }
+            Key::Slot(_) => repo.sources(epochs).has(from),
+            _ => true,
+        }
+    }
+
+    /// A pack that no region has whole, from the pieces that are good.
+    fn gathered(&self, ix: usize, key: &Key, there: &There) -> Option<(RegionSet, Bytes)> {
+        let (repo, Key::Pack(name)) = (self.with.judge.repo()?, key) else { return None };
+        let mut copies = Vec::new();
+        if let There::Bytes(bytes, _) = there {
+            copies.push((ix, bytes.clone()));
+        }
+        for other in self.with.regions.healthy().without(ix).iter() {
+            if let Ok(bytes) = self.with.regions.get(other, key, OBJECT_BYTES_MAX as u64) {
+                self.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                copies.push((other, bytes));
+            }
+        }
+        let (at, bytes): (Vec<usize>, Vec<Bytes>) = copies.into_iter().unzip();
+        let (whole, used) = gather(repo, name, &bytes)?;
+        let from = at.iter().zip(used).filter(|(_, used)| *used).map(|(ix, _)| *ix);
+        Some((RegionSet::of(from), whole.into()))
+    }
+
+    fn names(&self, from: RegionSet) -> String {
+        let names: Vec<&str> = from.iter().map(|ix| self.with.regions.region(ix).name.as_str()).collect();
+        names.join(" and ")
     }
 
     /// Whether it says that a session ended without a snapshot.

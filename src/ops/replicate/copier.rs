@@ -2,21 +2,23 @@
 //! anywhere. A bad copy is recorded, and another region's is taken.
 
 use crate::base::{Cancel, Progress};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::envelope::OBJECT_BYTES_MAX;
 use crate::format::run::Run;
 use crate::format::{FormatError, pack, signed};
 use crate::region::{RegionSet, lock};
 use crate::repo::index::open_segment;
-use crate::repo::open::{Chain, chain, open_slot_object};
+use crate::repo::open::{Chain, chain};
 use crate::repo::{Repo, keys, view};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 /// Most bytes that are on their way at a time, over all regions.
 const IN_FLIGHT_BYTES_MAX: u64 = 96 << 20;
+/// Most bytes of those that are written in order which are read ahead.
+const AHEAD_BYTES_MAX: u64 = 32 << 20;
 /// Threads that copy.
 pub const WORKERS_MAX: usize = 6;
 
@@ -86,18 +88,21 @@ impl Budget {
 
 /// Copies objects and counts what it wrote.
 pub(super) struct Copier<'c> {
-    pub(super) repo: &'c Repo,
+    pub(super) repo: &'c Arc<Repo>,
     pub(super) means: Means<'c>,
+    /// Regions that are believed.
+    pub(super) sources: RegionSet,
     budget: Budget,
     chain: OnceLock<Chain>,
     moved: Mutex<Vec<Moved>>,
 }
 
 impl<'c> Copier<'c> {
-    pub(super) fn new(repo: &'c Repo, means: Means<'c>) -> Copier<'c> {
+    pub(super) fn new(repo: &'c Arc<Repo>, means: Means<'c>) -> Copier<'c> {
         Copier {
             repo,
             means,
+            sources: RegionSet::ALL,
             budget: Budget { free: Mutex::new(IN_FLIGHT_BYTES_MAX), freed: Condvar::new() },
             chain: OnceLock::new(),
             moved: Mutex::new(vec![Moved::default(); repo.regions.len()]),
@@ -114,40 +119,98 @@ impl<'c> Copier<'c> {
     /// # Errors
     /// Interrupted.
     pub(super) fn copy(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
+        self.add_expected(jobs);
+        self.side_by_side(jobs, |job| self.one(job))
+    }
+
+    fn add_expected(&self, jobs: &[Job]) {
         if let Some(progress) = self.means.progress {
             let bytes = |job: &Job| job.size.saturating_mul(self.missing(job).count() as u64);
             progress.bytes_expected.add(jobs.iter().map(bytes).fold(0, u64::saturating_add));
         }
-        if self.means.workers < 2 || jobs.len() < 2 {
-            return jobs.iter().map(|job| self.one(job)).collect();
+    }
+
+    /// Does something for each of them, several at a time and in any order; returns what came of each.
+    ///
+    /// # Errors
+    /// The first that is met.
+    pub(super) fn side_by_side<W: Sync, T: Default + Send>(
+        &self,
+        work: &[W],
+        act: impl Fn(&W) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let workers = self.means.workers.min(WORKERS_MAX).min(work.len());
+        if workers < 2 {
+            return work.iter().map(act).collect();
         }
-        let (next, stands) = (AtomicUsize::new(0), Mutex::new(vec![Stands::default(); jobs.len()]));
-        let work = || -> Result<()> {
-            while let Some((at, job)) =
-                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, jobs.get(at)?)))
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<T>> = Mutex::new(work.iter().map(|_| T::default()).collect());
+        let run = || -> Result<()> {
+            while let Some((at, one)) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, work.get(at)?)))
             {
-                let now = self.one(job)?;
-                if let Some(slot) = lock(&stands).get_mut(at) {
-                    *slot = now;
+                let came = act(one)?;
+                if let Some(slot) = lock(&done).get_mut(at) {
+                    *slot = came;
                 }
             }
             Ok(())
         };
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..self.means.workers.min(WORKERS_MAX).min(jobs.len())).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
             // A thread that panicked has said so; its objects count as not copied.
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
         })?;
-        Ok(stands.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Copies them one after the other.
+    /// Copies them so that in no region one is there before an earlier one. They are read side by side, some at a time, and
+    /// each is written into all its regions at once.
     ///
     /// # Errors
     /// Interrupted.
     pub(super) fn in_order(&self, jobs: &[Job]) -> Result<Vec<Stands>> {
-        jobs.iter().map(|job| self.one(job)).collect()
+        self.add_expected(jobs);
+        let mut stands = Vec::with_capacity(jobs.len());
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let mut bytes = 0u64;
+            let fits = |job: &&Job| {
+                bytes = bytes.saturating_add(job.size);
+                bytes <= AHEAD_BYTES_MAX
+            };
+            let (some, more) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            let read = self.side_by_side(some, |job| {
+                self.means.cancel.check()?;
+                let (missing, from) = (self.missing(job), self.holders(job).and(self.repo.usable()));
+                let wanted = !missing.is_empty() && !from.is_empty();
+                Ok(wanted.then(|| self.fetch(job, from)))
+            })?;
+            for (job, read) in some.iter().zip(read) {
+                self.means.cancel.check()?;
+                let missing = self.missing(job);
+                stands.push(match read.filter(|_| !missing.is_empty()) {
+                    None => Stands { at: job.from, spoiled: false },
+                    Some(Ok(bytes)) => Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false },
+                    Some(Err(e)) => Stands { at: job.from, spoiled: self.is_spoiled(job, &e) },
+                });
+            }
+            rest = more;
+        }
+        Ok(stands)
+    }
+
+    /// Regions that this object may be taken from: what is named by its hash, or is a link of a chain, any can have.
+    pub(super) fn believed(&self, key: &Key) -> RegionSet {
+        match key {
+            Key::Pack(_) | Key::Index(_) | Key::Config(..) => RegionSet::ALL,
+            _ => self.sources,
+        }
+    }
+
+    /// Regions that have it and are believed.
+    fn holders(&self, job: &Job) -> RegionSet {
+        job.from.and(self.believed(&job.key))
     }
 
     /// Regions that are to have it, do not, and can take it.
@@ -157,25 +220,44 @@ impl<'c> Copier<'c> {
 
     fn one(&self, job: &Job) -> Result<Stands> {
         self.means.cancel.check()?;
-        let (missing, from) = (self.missing(job), job.from.and(self.repo.usable()));
+        let (missing, from) = (self.missing(job), self.holders(job).and(self.repo.usable()));
         if missing.is_empty() || from.is_empty() {
             return Ok(Stands { at: job.from, spoiled: false });
         }
-        let done = self.budget.within(job.size, || self.carry(job, from, missing));
-        // One that failed meanwhile may have had a good one.
-        let spoiled = done.is_none() && self.repo.usable().covers(job.from);
-        Ok(Stands { at: job.from.or(done.unwrap_or_default()), spoiled })
+        self.budget.within(job.size, || match self.fetch(job, from) {
+            Ok(bytes) => Ok(Stands { at: job.from.or(self.put(job, missing, &bytes)), spoiled: false }),
+            Err(e) => Ok(Stands { at: job.from, spoiled: self.is_spoiled(job, &e) }),
+        })
     }
 
-    /// Reads a good copy and writes it; returns where it was taken. `None`: there is no good copy.
-    fn carry(&self, job: &Job, from: RegionSet, missing: RegionSet) -> Option<RegionSet> {
+    /// Whether an object counts as lost that could not be read: one that failed meanwhile, or did not answer, may have had
+    /// a good one.
+    fn is_spoiled(&self, job: &Job, e: &Error) -> bool {
+        e.kind() != Kind::Retry && self.repo.usable().covers(self.holders(job))
+    }
+
+    /// A good copy, from the cheapest region that has one: a folder before a bucket, and of several the one that has
+    /// answered sooner so far.
+    fn fetch(&self, job: &Job, from: RegionSet) -> Result<Bytes> {
         let (regions, key) = (&self.repo.regions, &job.key);
-        let fetch = |ix| regions.get(ix, key, OBJECT_BYTES_MAX as u64);
+        if let Key::Slot(id) = key
+            && keys::is_disputed(self.repo, *id, from)
+        {
+            return Err(Error::new(Kind::Damage, "regions show different key slots").at(key));
+        }
+        let mut order: Vec<usize> = from.iter().collect();
+        order.sort_by_cached_key(|ix| regions.cost(*ix));
+        let fetch = |ix| regions.get_timed(ix, key, OBJECT_BYTES_MAX as u64);
         let check = |bytes: Bytes| self.check(key, &bytes).map(|()| bytes);
         // What no region has intact was recorded by the read.
-        let bytes = regions.read_among(from, key, fetch, check).ok()?;
+        regions.read_among(order, key, fetch, check)
+    }
+
+    /// Writes it into these regions at once; returns where it was taken.
+    fn put(&self, job: &Job, missing: RegionSet, bytes: &Bytes) -> RegionSet {
+        let (regions, key) = (&self.repo.regions, &job.key);
         let mut taken = RegionSet::NONE;
-        for (ix, put) in regions.put_each(missing, key, &bytes) {
+        for (ix, put) in regions.put_each(missing, key, bytes) {
             match put {
                 Ok(Put::Created) => {
                     self.count(ix, bytes.len() as u64);
@@ -186,7 +268,7 @@ impl<'c> Copier<'c> {
                 Err(e) => regions.fail(ix, e),
             }
         }
-        Some(taken)
+        taken
     }
 
     pub(super) fn count(&self, ix: usize, bytes: u64) {
@@ -217,12 +299,10 @@ impl<'c> Copier<'c> {
             | Key::HoldRelease(_)
             | Key::Tags(_)
             | Key::Session(_) => repo.open_object(key, bytes).map(drop),
-            Key::Slot(id) => {
-                if !keys::is_listed(repo, *id) {
-                    return Err(FormatError::Unsigned("no configuration lists this key slot"));
-                }
-                open_slot_object(bytes, &repo.id, *id).map(drop)
+            Key::Slot(id) if !keys::is_listed(repo, *id) => {
+                Err(FormatError::Unsigned("no configuration lists this key slot"))
             }
+            Key::Slot(id) => keys::check_slot(repo, *id, bytes),
             Key::Config(number, _) => {
                 let (_, digest) = signed::check_sum(bytes)?;
                 let chain = self.chain.get_or_init(|| chain(repo));

@@ -3,8 +3,10 @@
 //! Order: epochs, keys, configurations, markers and holds; packs; the segments that name them, each where all its packs
 //! are; outcomes, each where every chunk of its tree is named by a listed segment, in a pack that is there. So a region
 //! shows a snapshot only once it is complete there, whenever this is cut off, and the next time goes on: what is listed
-//! with its size is not sent again. Nothing is overwritten, and nothing is carried on that does not verify. Memory: the
-//! bytes on their way (bounded), and a line for every pack that is looked for.
+//! with its size is not sent again. Nothing is overwritten, and nothing is carried on that does not verify. What a region says
+//! that is no member is not carried either, however well it is signed: it may be out of date. Packs and segments are
+//! taken from there too, where a member names them. Memory: the bytes on their way (bounded), and a line for every pack
+//! that is looked for.
 
 mod copier;
 mod outcomes;
@@ -14,10 +16,11 @@ pub use copier::{Means, Moved, WORKERS_MAX};
 pub use plan::Depth;
 
 use crate::error::{Exit, Result};
-use crate::region::{self, Finding, RegionSet};
+use crate::region::{self, Finding, Lists, RegionSet};
 use crate::repo::epochs::{Epochs, Lag};
 use crate::repo::members::{self, UNNAMED};
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::repo::view::Listing;
+use crate::repo::{OpeningLists, Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
 use copier::{Copier, Job, Stands};
 use plan::{Stored, small_jobs};
@@ -62,7 +65,7 @@ impl Lack {
 }
 
 /// What one pass did.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Pass {
     /// What was written into each region.
     pub moved: Vec<Moved>,
@@ -76,6 +79,8 @@ pub struct Pass {
     pub nowhere: Vec<String>,
     /// How many.
     pub nowhere_total: u64,
+    /// Markers and outcomes as they were listed, if no region lacked any of them.
+    pub listing: Option<Listing>,
 }
 
 impl Pass {
@@ -135,7 +140,9 @@ pub fn pass(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Pass> {
 pub fn records(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Pass> {
     let pass = Pass { lack: vec![Lack::default(); repo.regions.len()], ..Pass::default() };
     let mut work = Work { repo, wish, copier: Copier::new(repo, wish.means), pass };
-    work.small(Prefix::Runs)?;
+    work.copier.sources = repo.sources(repo.epochs());
+    let runs = repo.regions.list_all(repo.usable(), Prefix::Runs);
+    work.small(&runs)?;
     Ok(Pass { moved: work.copier.moved(), ..work.pass })
 }
 
@@ -152,13 +159,35 @@ impl Work<'_> {
             }
             self.epochs()
         };
-        for prefix in [Prefix::Keys, Prefix::Config, Prefix::Forgotten, Prefix::Holds, Prefix::Tags] {
-            self.small(prefix)?;
-        }
-        let outcomes = small_jobs(repo, Prefix::Snapshots, self.targets());
-        let mut stored = Stored::look(repo, &epochs, self.targets(), self.wish.depth)?;
+        self.copier.sources = repo.sources(&epochs);
+        let OpeningLists { slots, configs } = self.opening_lists();
+        // Listed side by side, copied in this order. Outcomes are listed before the segments are: what another writer
+        // makes meanwhile, and may need segments that were not seen, is left to the next time.
+        let wanted = [Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Snapshots];
+        let [markers, holds, tags, outcomes] = repo.regions.list_several(repo.usable(), wanted);
+        self.small(&slots)?;
+        self.small(&configs)?;
+        let all_marked = self.small(&markers)?;
+        self.small(&holds)?;
+        self.small(&tags)?;
+        let jobs = small_jobs(&self.copier, &outcomes, self.targets());
+        let as_listed = all_marked && jobs.is_empty();
+        let mut stored = Stored::look(&self.copier, &epochs, self.targets(), self.wish.depth);
         self.stored(&mut stored)?;
-        self.outcomes(outcomes, &stored)
+        self.outcomes(jobs, &stored)?;
+        self.pass.listing = as_listed.then_some(Listing { markers, outcomes });
+        Ok(())
+    }
+
+    /// What the opening of the repository has listed is not listed again for the quick form, which comes soon after it. What
+    /// is made meanwhile is left to the next time.
+    fn opening_lists(&self) -> OpeningLists {
+        let listed = if self.wish.depth == Depth::Segments { self.repo.take_listed() } else { None };
+        listed.unwrap_or_else(|| {
+            let wanted = [Prefix::Keys, Prefix::Config];
+            let [slots, configs] = self.repo.regions.list_several(self.repo.usable(), wanted);
+            OpeningLists { slots, configs }
+        })
     }
 
     /// Regions to be brought up, less those that failed meanwhile.
@@ -172,19 +201,27 @@ impl Work<'_> {
         if self.wish.dry_run { Ok(jobs.iter().map(as_is).collect()) } else { self.copier.copy(jobs) }
     }
 
-    fn small(&mut self, prefix: Prefix) -> Result<()> {
-        let jobs = small_jobs(self.repo, prefix, self.targets());
+    /// Copies what is listed somewhere and lacking elsewhere; says whether nothing was.
+    fn small(&mut self, lists: &Lists) -> Result<bool> {
+        let jobs = small_jobs(&self.copier, lists, self.targets());
         let now = self.copy(&jobs)?;
         self.pass.left(&jobs, &now);
-        Ok(())
+        Ok(jobs.is_empty())
     }
 
     /// Epochs first: they say which regions may be written. A damaged or squatted copy is passed over: the good
-    /// one goes to the next suffix.
+    /// one goes to the next suffix. The quick form goes by what was seen last: a backup looks again once it is announced.
     fn epochs(&self) -> Epochs {
         let repo = self.repo;
-        let before = repo.epochs_since(repo.epochs());
-        for Lag { from, to, key } in before.lag(repo.usable()) {
+        let before = match self.wish.depth {
+            Depth::Segments => Epochs::clone(&repo.epochs_seen()),
+            Depth::Packs => repo.epochs_since(&repo.epochs_seen()),
+        };
+        let lags = before.lag(repo.usable());
+        if lags.is_empty() {
+            return before;
+        }
+        for Lag { from, to, key } in lags {
             let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
             let Ok(bytes) = fetched.and_then(|b| repo.open_object(&key, &b).map(|_| b).map_err(region::lift)) else {
                 continue;
@@ -222,8 +259,8 @@ impl Work<'_> {
 
     fn outcomes(&mut self, listed: Vec<Job>, stored: &Stored) -> Result<()> {
         if self.wish.dry_run {
-            let forgotten = if listed.is_empty() { BTreeSet::new() } else { outcomes::all_forgotten(self.repo) };
-            let wanted = |job: &&Job| !matches!(job.key, Key::Snapshot(sid) if forgotten.contains(&sid));
+            let forgotten = if listed.is_empty() { BTreeSet::new() } else { outcomes::forgotten(self.repo, &listed) };
+            let wanted = |job: &&Job| !forgotten.contains(&job.key);
             for job in listed.iter().filter(wanted) {
                 self.pass.lacks(job, job.to, &Stands { at: job.from, spoiled: false }, true);
             }
@@ -375,7 +412,7 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
         snapshots,
         nowhere: last.nowhere,
         nowhere_total: last.nowhere_total,
-        unnamed: members::unnamed(repo, &repo.epochs_since(repo.epochs())).into_iter().map(|m| m.name).collect(),
+        unnamed: members::unnamed(repo, &repo.epochs_seen()).into_iter().map(|m| m.name).collect(),
         findings: repo.findings(),
         copies_min: repo.copies_min,
         dry_run: wish.dry_run,

@@ -3,7 +3,6 @@
 
 use super::copier::{Copier, Job};
 use super::plan::Stored;
-use crate::base::SessionId;
 use crate::error::Result;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::snapshot::Manifest;
@@ -36,37 +35,31 @@ pub(super) fn plan(
     targets: RegionSet,
     stored: &Stored,
 ) -> Result<Vec<Lacked>> {
-    let mut forgotten: Option<BTreeSet<SessionId>> = None;
+    let targets = targets.and(repo.usable());
+    let wanted = |job: &Job| {
+        // A region that failed since vouches for nothing: its segments may not have been seen.
+        let has = job.from.and(repo.usable());
+        !has.and(copier.believed(&job.key)).is_empty() && !has.covers(targets)
+    };
+    let mut listed: Vec<Job> = listed.into_iter().filter(wanted).collect();
+    if listed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let forgotten = forgotten(repo, &listed);
+    listed.retain(|job| !forgotten.contains(&job.key));
+    let shown = copier.side_by_side(&listed, |job| {
+        copier.means.cancel.check()?;
+        Ok(look(repo, job.from.and(copier.believed(&job.key)).and(repo.usable()), &job.key))
+    })?;
     let (mut reader, mut known) = (None, Known::default());
     let mut lacked = Vec::new();
-    for job in listed {
+    for (job, shown) in listed.into_iter().zip(shown) {
         copier.means.cancel.check()?;
-        let Key::Snapshot(sid) = job.key else { continue };
-        // A region that failed since vouches for nothing: its segments may not have been seen.
-        let at = job.from.and(repo.usable());
-        let missing = RegionSet::of(targets.and(repo.usable()).iter().filter(|ix| !at.has(*ix)));
-        if at.is_empty() || missing.is_empty() || forgotten.get_or_insert_with(|| all_forgotten(repo)).contains(&sid) {
-            continue;
-        }
-        // A tombstone beside a manifest hides nothing: the manifest is what is brought.
-        let (mut showing, mut ends, mut unread) = (RegionSet::NONE, RegionSet::NONE, false);
-        for ix in at.iter() {
-            match repo.read_object(RegionSet::of([ix]), &job.key) {
-                Ok(opened) if opened.kind == ObjectKind::Manifest => showing = showing.with(ix),
-                Ok(_) => ends = ends.with(ix),
-                Err(_) => unread = true,
-            }
-        }
-        // What could not be read just now may be the snapshot: an end is for ever, and waits.
-        if showing.is_empty() && unread && !ends.is_empty() {
-            continue;
-        }
-        let from = if showing.is_empty() { at } else { showing };
-        let Ok(opened) = repo.read_object(from, &job.key) else { continue };
-        let shows = opened.kind == ObjectKind::Manifest;
+        let Some(Shown { from, manifest }) = shown else { continue };
+        let shows = manifest.is_some();
+        let missing = RegionSet::of(targets.iter().filter(|ix| !job.from.has(*ix)));
         let (mut to, mut start) = (missing, i64::MIN);
-        if shows {
-            let Ok(manifest) = opened.decode::<Manifest>("manifest") else { continue };
+        if let Some(manifest) = manifest {
             start = manifest.start;
             if reader.is_none() {
                 reader = Some(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)));
@@ -84,14 +77,45 @@ pub(super) fn plan(
     Ok(lacked)
 }
 
-/// Snapshots with a marker that verifies.
-pub(super) fn all_forgotten(repo: &Repo) -> BTreeSet<SessionId> {
-    let sid_of = |(key, at)| match key {
-        Key::Forgotten(sid) => {
+/// What an outcome is.
+struct Shown {
+    /// Where it is to be had from.
+    from: RegionSet,
+    /// If it is a snapshot.
+    manifest: Option<Manifest>,
+}
+
+/// Reads an outcome in each of these regions, which list it; `None` where nobody can tell, for now, what is to be brought.
+fn look(repo: &Repo, at: RegionSet, key: &Key) -> Option<Shown> {
+    // A tombstone beside a manifest hides nothing: the manifest is what is brought.
+    let (mut manifest, mut showing, mut ended, mut unread) = (None, RegionSet::NONE, false, false);
+    for ix in at.iter() {
+        match repo.read_object(RegionSet::of([ix]), key) {
+            Ok(opened) if opened.kind == ObjectKind::Manifest => {
+                showing = showing.with(ix);
+                manifest.get_or_insert(opened);
+            }
+            Ok(_) => ended = true,
+            Err(_) => unread = true,
+        }
+    }
+    match manifest {
+        Some(opened) => Some(Shown { from: showing, manifest: Some(opened.decode("manifest").ok()?) }),
+        // What could not be read just now may be the snapshot: an end is for ever, and waits.
+        None => (ended && !unread).then_some(Shown { from: at, manifest: None }),
+    }
+}
+
+/// Of these outcomes, those of snapshots with a marker that verifies.
+pub(super) fn forgotten(repo: &Repo, outcomes: &[Job]) -> BTreeSet<Key> {
+    let asked: BTreeSet<Key> = outcomes.iter().map(|job| job.key).collect();
+    let snapshot_of = |(key, at)| match key {
+        Key::Forgotten(sid) if asked.contains(&Key::Snapshot(sid)) => {
             let read = |bytes: &[u8]| view::open_marker(repo, &key, sid, bytes);
-            repo.regions.read(at, &key, crate::repo::SMALL_OBJECT_BYTES_MAX, read).is_ok().then_some(sid)
+            let marked = repo.regions.read(at, &key, crate::repo::SMALL_OBJECT_BYTES_MAX, read).is_ok();
+            marked.then_some(Key::Snapshot(sid))
         }
         _ => None,
     };
-    repo.regions.listed(repo.usable(), Prefix::Forgotten).into_iter().filter_map(sid_of).collect()
+    repo.regions.listed(repo.usable(), Prefix::Forgotten).into_iter().filter_map(snapshot_of).collect()
 }

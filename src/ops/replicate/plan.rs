@@ -1,16 +1,15 @@
 //! What regions lack, by listings: packs that index segments name, the segments themselves, and small objects.
 
-use super::copier::{Job, Stands};
+use super::copier::{Copier, Job, Stands};
 use crate::base::{PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::PackLine;
-use crate::region::RegionSet;
+use crate::region::{Lists, RegionSet};
 use crate::repo::epochs::Epochs;
 use crate::repo::index::{self, Index, open_segment};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, keys};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 /// How far it is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +58,20 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Looks at what is listed.
-    pub(super) fn look(repo: &Arc<Repo>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Result<Stored> {
+    pub(super) fn look(copier: &Copier<'_>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Stored {
+        let repo = copier.repo;
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
         let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, depth };
+        let listing = index::listed(repo);
         let mut lines = match depth {
             Depth::Segments => HashMap::new(),
-            Depth::Packs => stored.shelve_all(repo, &undecided, targets)?,
+            Depth::Packs => stored.shelve_all(Index::load_listed(repo, &listing), &undecided, targets),
         };
-        for (name, holders) in index::listed(repo) {
+        for (name, holders) in listing {
             let at = holders.all().and(repo.usable());
             let missing = RegionSet::of(targets.iter().filter(|ix| !at.has(*ix)));
-            if missing.is_empty() {
+            // What only a region lists that is no member, no snapshot of the members needs.
+            if missing.is_empty() || at.and(copier.sources).is_empty() {
                 continue;
             }
             // If no region has this segment intact, that was recorded by the read.
@@ -85,18 +87,18 @@ impl Stored {
             stored.segments.push(Lacked { name, size: holders.size(), at, missing, packs, held });
         }
         stored.place(repo);
-        Ok(stored)
+        stored
     }
 
     /// Every pack of the index is wanted everywhere. Returns the packs of each segment that a target lacks.
     fn shelve_all(
         &mut self,
-        repo: &Arc<Repo>,
+        index: Index,
         undecided: &HashSet<PackName>,
         targets: RegionSet,
-    ) -> Result<HashMap<SegmentName, Vec<PackLine>>> {
+    ) -> HashMap<SegmentName, Vec<PackLine>> {
         let mut lacked: HashMap<SegmentName, Vec<PackLine>> = HashMap::new();
-        for (segment, line, at) in Index::load(repo)?.lines() {
+        for (segment, line, at) in index.lines() {
             if !undecided.contains(&line.name) {
                 self.shelve(&line, at.and(targets));
             }
@@ -104,7 +106,7 @@ impl Stored {
                 lacked.entry(segment).or_default().push(line);
             }
         }
-        Ok(lacked)
+        lacked
     }
 
     fn shelve(&mut self, line: &PackLine, want: RegionSet) {
@@ -187,16 +189,14 @@ fn segment_packs(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Vec<Pa
         .read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes).map(|content| content.packs))
 }
 
-/// Small objects below a prefix that one of `targets` lacks.
-pub(super) fn small_jobs(repo: &Repo, prefix: Prefix, targets: RegionSet) -> Vec<Job> {
+/// Small objects that one of `targets` lacks, and a region that is believed lists.
+pub(super) fn small_jobs(copier: &Copier<'_>, lists: &Lists, targets: RegionSet) -> Vec<Job> {
+    let repo = copier.repo;
     let mut found: BTreeMap<Key, (u64, RegionSet)> = BTreeMap::new();
-    for ix in repo.usable() {
-        match repo.regions.list(ix, prefix) {
-            Ok(lines) => lines.iter().for_each(|line| {
-                let (size, at) = found.entry(line.key).or_insert((line.size, RegionSet::NONE));
-                (*size, *at) = (line.size.max(*size), at.with(ix));
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in lists {
+        for line in lines {
+            let (size, at) = found.entry(line.key).or_insert((line.size, RegionSet::NONE));
+            (*size, *at) = (line.size.max(*size), at.with(*ix));
         }
     }
     // Slots that no configuration lists open nothing: removed ones, and those that a hostile store makes up.
@@ -205,7 +205,7 @@ pub(super) fn small_jobs(repo: &Repo, prefix: Prefix, targets: RegionSet) -> Vec
         _ => true,
     };
     let job = |(key, (size, from)): (Key, (u64, RegionSet))| {
-        let lacked = !from.covers(targets) && listed(&key);
+        let lacked = !from.covers(targets) && !from.and(copier.believed(&key)).is_empty() && listed(&key);
         lacked.then_some(Job { key, size, from, to: targets })
     };
     found.into_iter().filter_map(job).collect()

@@ -145,17 +145,18 @@ pub(super) fn restore_range(shared: &Shared<'_>, range: Range, hands: &mut Hands
     let name = first.pack.name;
     let key = Key::Pack(name);
     let repo = &shared.reader.repo;
-    let ix = shared.reader.order(first.regions).first().copied();
+    let order = shared.reader.order(first.regions);
     let Hands { coder, scratch, buffer } = hands;
-    let fetched = ix.and_then(|ix| {
-        let read = repo.regions.get_range_into(ix, &key, u64::from(range.from)..u64::from(range.to), buffer);
+    let read = repo.regions.get_range_from(&order, &key, u64::from(range.from)..u64::from(range.to), buffer);
+    let ix = read.as_ref().map(|(ix, _)| *ix);
+    let fetched = read.and_then(|(ix, read)| {
         let keys = shared.reader.pack_keys(&name, ix);
         match (read, keys) {
             (Ok(bytes), Ok(keys)) => Some((bytes, keys)),
             // Read again alone, which names what is missing as such.
             (Err(e), _) | (_, Err(e)) if e.kind() == Kind::NotFound => None,
             (Err(e), _) | (_, Err(e)) => {
-                repo.regions.record(ix, &key.path(), &e);
+                repo.regions.record_unread(ix, &key, &e);
                 None
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The tree is walked once by a planner, chunks are read ahead by workers, and the calling thread writes in order
 //! ([`super::ahead`]). Memory grows with neither files nor directories, but for the names of inodes with several, as in a
-//! restore. A damaged file whose chunks were all read before its header was written is left out and named; where the
+//! restore. A damaged file of up to 8 MiB, whose chunks are all read before its header is written, is left out and named; where the
 //! header is gone already, the archive ends there with an error: zeros would pass for content.
 
 mod header;

@@ -7,7 +7,7 @@ use crate::base::{Cancel, ChunkId};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType, Item, Xattr};
-use crate::ops::ahead::{Asker, STEP_CHUNKS_MAX};
+use crate::ops::ahead::Asker;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crossbeam_channel::Sender;
@@ -17,6 +17,9 @@ use std::collections::HashMap;
 const EXTENTS_MAX: u64 = 1 << 20;
 /// Pieces of one step, holes among them.
 const STEP_PIECES_MAX: usize = 64;
+/// Bytes that one step asks for: a file that needs no more is read to its end before its header is written, wherever its
+/// chunks were cut.
+const STEP_BYTES_MAX: u64 = 8 << 20;
 
 /// A directory that is being walked.
 struct Open<'r> {
@@ -288,7 +291,7 @@ impl<'p> Planner<'p> {
     fn file(&mut self, entry: &Entry, head: Vec<u8>, extents: &Extents) -> Result<()> {
         let path = self.path.clone();
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut group = Group { path, head: Some(head), entry: Some(Box::new(entry.clone())), chunks: 0 };
+        let mut group = Group { path, head: Some(head), entry: Some(Box::new(entry.clone())), bytes: 0 };
         if extents.has_holes() {
             pieces.extend(self.map(entry, extents)?.into_iter().map(Piece::Here));
         }
@@ -299,13 +302,15 @@ impl<'p> Planner<'p> {
             if is_hole(&item) && extents.has_holes() {
                 continue;
             }
-            if group.chunks == STEP_CHUNKS_MAX || pieces.len() >= STEP_PIECES_MAX {
+            let bytes = if is_hole(&item) { 0 } else { item.len };
+            let full = group.bytes > 0 && group.bytes.saturating_add(bytes) > STEP_BYTES_MAX;
+            if full || pieces.len() >= STEP_PIECES_MAX {
                 self.send(group.step(std::mem::take(&mut pieces), false))?;
             }
             if is_hole(&item) {
                 pieces.push(Piece::Zeros(item.len));
             } else {
-                group.chunks += 1;
+                group.bytes = group.bytes.saturating_add(bytes);
                 pieces.push(Piece::Chunk(self.asker.ask(item)));
             }
         }
@@ -318,12 +323,12 @@ struct Group {
     path: Vec<u8>,
     head: Option<Vec<u8>>,
     entry: Option<Box<Entry>>,
-    chunks: usize,
+    bytes: u64,
 }
 
 impl Group {
     fn step(&mut self, pieces: Vec<Piece>, last: bool) -> Step {
-        self.chunks = 0;
+        self.bytes = 0;
         let path = if last { std::mem::take(&mut self.path) } else { self.path.clone() };
         Step::Content { path, head: self.head.take(), entry: self.entry.take(), pieces, last }
     }

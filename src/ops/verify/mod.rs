@@ -13,6 +13,7 @@ pub(super) use self::packs::parallel;
 use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, places_by_pack};
 pub use self::part::Part;
 use self::trees::trees_beside;
+use super::back_in_time;
 use super::ledger::Ledger;
 use super::scrub::Scrub;
 use crate::base::{Cancel, Pace, PackName, Progress, RepoId};
@@ -20,7 +21,7 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Flaw, Regions, lock};
+use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
@@ -145,6 +146,9 @@ pub fn run(
     let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut report = VerifyReport { lost: view.lost.clone(), keyed: true, ..VerifyReport::default() };
+    if let Some(ledger) = ledger {
+        report.lost.extend(back_in_time::regions(repo, &view, ledger));
+    }
     let (mut packs, doomed) = (index.packs(), pruned::doomed(repo));
     packs.retain(|name, _| !doomed.contains(name));
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
@@ -156,9 +160,12 @@ pub fn run(
         report.broken.push(format!("snapshot {}: {why}", sid.short()));
     }
     trees_beside((&reader, &view), wish.workers, &mut report, cancel, |report| looking.all(&view, report))?;
+    for slot in keys::list(repo) {
+        keys::is_disputed(repo, slot.id, repo.usable());
+    }
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
-    report.findings = pruned::without_doomed(repo, repo.findings());
+    report.findings = pruned::findings(repo);
     distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -412,7 +419,7 @@ pub(super) fn check_signed(
 ) -> std::result::Result<(), FormatError> {
     match key {
         Key::Index(_) => crate::repo::index::open_segment(repo, key, bytes).map(drop),
-        Key::Slot(id) => open::open_slot_object(bytes, &repo.id, *id).map(drop),
+        Key::Slot(id) => keys::check_slot(repo, *id, bytes),
         Key::Config(number, _) => match chain.get(number) {
             Some(digest) if *digest == signed::check_sum(bytes)?.1 => Ok(()),
             _ => Err(FormatError::Unsigned("not a link of the chain of configurations")),
@@ -466,7 +473,7 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
-    let findings = repo.findings();
+    let (findings, sources) = (repo.findings(), repo.sources(repo.epochs()));
     for prefix in
         [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
     {
@@ -480,8 +487,10 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
-            let sound =
-                |ix: &usize| !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name);
+            let sound = |ix: &usize| {
+                sources.has(*ix)
+                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name)
+            };
             if at.iter().any(sound) {
                 let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
                 report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
@@ -502,11 +511,19 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
     Ok(())
 }
 
-/// Regions that lack a snapshot or a segment that another has.
+/// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.
 fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
+    let sources = repo.sources(repo.epochs());
+    let lacks = |at: RegionSet, ix| !at.has(ix) && !at.and(sources).is_empty();
+    let only_there = view.snapshots.values().filter(|s| s.regions.and(sources).is_empty()).count();
+    if only_there > 0 {
+        report
+            .behind
+            .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
+    }
     for ix in repo.usable().iter() {
-        let snapshots = view.snapshots.values().filter(|s| !s.regions.has(ix)).count();
-        let segments = index.segments().filter(|s| !s.regions.has(ix)).count();
+        let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));

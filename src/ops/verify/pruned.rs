@@ -10,20 +10,15 @@ use std::collections::{BTreeSet, HashSet};
 
 /// Packs that are dead, as far as the regions say now.
 pub(super) fn doomed(repo: &Repo) -> HashSet<PackName> {
-    repo.epochs_since(repo.epochs()).doomed()
+    repo.epochs_since(&repo.epochs_seen()).doomed()
 }
 
 /// Findings without those of packs that were decided to be dead meanwhile.
-pub(super) fn without_doomed(repo: &Repo, mut findings: Vec<Finding>) -> Vec<Finding> {
-    let pack = |finding: &Finding| match Key::parse(&finding.object) {
-        Some(Key::Pack(name)) => Some(name),
-        _ => None,
-    };
-    if findings.iter().any(|finding| pack(finding).is_some()) {
-        let doomed = doomed(repo);
-        findings.retain(|finding| pack(finding).is_none_or(|name| !doomed.contains(&name)));
+pub(super) fn findings(repo: &Repo) -> Vec<Finding> {
+    if repo.findings().iter().any(|finding| matches!(Key::parse(&finding.object), Some(Key::Pack(_)))) {
+        repo.epochs_since(&repo.epochs_seen());
     }
-    findings
+    repo.findings()
 }
 
 /// Whether a prune removes such objects.

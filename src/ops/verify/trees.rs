@@ -5,6 +5,7 @@ use crate::base::{Cancel, ChunkId, PackName};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
+use crate::repo::gather::from_regions;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth};
 use crate::repo::view::View;
@@ -114,7 +115,8 @@ fn gone_everywhere(reader: &Reader) -> HashSet<PackName> {
     }
     let regions = reader.repo.usable().count();
     let gone = |name: &PackName| bad.get(Key::Pack(*name).path().as_str()).is_some_and(|at| at.len() >= regions);
-    reader.index.packs().into_keys().filter(gone).collect()
+    // Copies that are damaged at different places still have everything.
+    reader.index.packs().into_keys().filter(|name| gone(name) && from_regions(&reader.repo, name).is_none()).collect()
 }
 
 /// Whether a chunk is named by the index and not only in packs known to be gone.

@@ -84,7 +84,7 @@ fn identity(folder: &Path) -> Option<(u64, u64)> {
 }
 
 fn clear(folder: &Path) {
-    ["run-", "about-"].iter().flat_map(|prefix| files(folder, prefix)).for_each(|path| remove(&path));
+    ["run-", "about-", "tree-"].iter().flat_map(|prefix| files(folder, prefix)).for_each(|path| remove(&path));
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<PathBuf> {
@@ -163,14 +163,20 @@ impl Cache {
     /// # Errors
     /// The folder cannot be written.
     pub fn write_file(&self, name: &str, bytes: Vec<u8>) -> io::Result<()> {
+        let salt = self.env.random().map_err(io::Error::other)?;
+        let path = self.folder.join(format!("about-{name}"));
+        self.write_as(&path, |file| sealed::write_whole(file, name, &self.root, salt, bytes))
+    }
+
+    /// Writes a file under another name, and gives it its own when it is whole.
+    pub(super) fn write_as(&self, path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
         self.make_folder()?;
         self.sweep();
         let random: [u8; 8] = self.env.random().map_err(io::Error::other)?;
-        let salt = self.env.random().map_err(io::Error::other)?;
         let staged = self.folder.join(format!("new-{:016x}", u64::from_le_bytes(random)));
         let written = self.stage(&staged).and_then(|file| {
-            sealed::write_whole(&file, name, &self.root, salt, bytes)?;
-            std::fs::rename(&staged, self.folder.join(format!("about-{name}")))
+            write(&file)?;
+            std::fs::rename(&staged, path)
         });
         written.inspect_err(|_| remove(&staged))
     }

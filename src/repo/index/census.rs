@@ -2,7 +2,7 @@
 
 use super::run::SegmentLine;
 use super::sealed::Broken;
-use super::{Body, Index, LoadedSegment, Located, Part};
+use super::{Body, Index, LoadedSegment, Part};
 use crate::base::{Generation, SegmentName, SessionId};
 use crate::format::index::{PackLine, Place};
 use crate::region::RegionSet;
@@ -115,11 +115,6 @@ impl Index {
                 self.rescue(part, kept);
             }
         }
-    }
-
-    /// The segment that says where a chunk lies.
-    pub fn segment_of(&self, at: &Located) -> Option<SegmentName> {
-        self.segments.get(at.segment as usize).map(|segment| segment.name)
     }
 
     /// Whether every number still means what it meant when the index was loaded: a local run that turned out to be

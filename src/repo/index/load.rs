@@ -133,6 +133,10 @@ impl Loading<'_> {
     /// Reads every segment that is not known yet.
     fn read_missing(&mut self) {
         let listing = self.listing;
+        let missing =
+            listing.iter().filter(|(name, _)| !self.taken.contains(*name) && !self.unreadable.contains(*name));
+        let missing: Vec<_> = missing.map(|(name, holders)| (*name, holders.all(), holders.size())).collect();
+        self.source.prepare(&missing);
         for (name, holders) in listing {
             if self.taken.contains(name) || self.unreadable.contains(name) {
                 continue;

@@ -7,6 +7,7 @@
 pub mod cache;
 mod census;
 mod filter;
+mod kept_packs;
 mod load;
 pub mod memory;
 pub mod run;
@@ -23,8 +24,9 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
 use crate::format::ring::role;
 use crate::format::signed::Opened;
-use crate::region::{Flaw, RegionSet};
+use crate::region::{Ahead, Flaw, RegionSet, lock};
 use crate::store::{Key, Prefix};
+use bytes::Bytes;
 use cache::{Cache, Kept};
 use load::Shelved;
 use memory::{Found, Memory};
@@ -32,7 +34,7 @@ use run::{Run, SegmentLine};
 use sealed::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A segment that was opened and checked.
 #[derive(Debug, Clone)]
@@ -49,6 +51,8 @@ pub struct Content {
 
 /// Where segments come from.
 pub trait Source: Send + Sync {
+    /// These will be asked for, in this order.
+    fn prepare(&self, _wanted: &[(SegmentName, RegionSet, u64)]) {}
     /// Reads a segment from one of these regions; `None` if none of them has it intact, which is then recorded.
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content>;
     /// Whether segments of this writer count.
@@ -146,14 +150,11 @@ pub fn open_segment(repo: &Repo, key: &Key, bytes: &[u8]) -> std::result::Result
 /// Which segments each region lists.
 pub fn listed(repo: &Repo) -> Listing {
     let mut found = Listing::new();
-    for ix in repo.usable().iter() {
-        match repo.regions.list(ix, Prefix::Index) {
-            Ok(lines) => lines.iter().for_each(|line| {
-                if let Key::Index(name) = line.key {
-                    found.entry(name).or_default().add(line.size, ix);
-                }
-            }),
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in repo.regions.list_all(repo.usable(), Prefix::Index) {
+        for line in lines {
+            if let Key::Index(name) = line.key {
+                found.entry(name).or_default().add(line.size, ix);
+            }
         }
     }
     found
@@ -164,36 +165,68 @@ const LISTED_MAX: usize = 3;
 
 struct Regional {
     repo: Arc<Repo>,
+    ahead: Mutex<Ahead>,
     /// Whether a segment that is gone may have been written anew: it is then listed again before it counts as missing.
     patient: bool,
     gone: AtomicBool,
 }
 
 impl Regional {
-    fn is_gone(&self, key: &Key, at: RegionSet) -> bool {
-        let gone =
-            |ix| matches!(self.repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX), Err(e) if e.kind() == Kind::NotFound);
-        at.iter().all(gone)
+    fn of(repo: &Arc<Repo>, patient: bool) -> Arc<Regional> {
+        let (ahead, gone) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Regional { repo: Arc::clone(repo), ahead, patient, gone })
+    }
+
+    /// Asks the cheapest of these regions; whether none of them has the object is asked of all.
+    fn look(&self, key: &Key, at: RegionSet) -> Result<Option<Bytes>> {
+        let regions = &self.repo.regions;
+        let get = |ix: usize| regions.get_timed(ix, key, SMALL_OBJECT_BYTES_MAX);
+        let mut order: Vec<usize> = at.iter().collect();
+        order.sort_by_cached_key(|ix| regions.cost(*ix));
+        let mut others = order.into_iter();
+        let Some(first) = others.next() else { return Ok(None) };
+        match get(first) {
+            Err(e) if e.kind() == Kind::NotFound => {}
+            read => return read.map(Some),
+        }
+        for ix in others {
+            match get(ix) {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                read => return read.map(Some),
+            }
+        }
+        Ok(None)
     }
 }
 
 impl Source for Regional {
+    fn prepare(&self, wanted: &[(SegmentName, RegionSet, u64)]) {
+        let wanted = wanted.iter().map(|(name, at, size)| (Key::Index(*name), *at, *size));
+        *lock(&self.ahead) = Ahead::of(&self.repo.regions, wanted);
+    }
+
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content> {
         let (repo, key) = (&self.repo, Key::Index(name));
-        let first = at.iter().next().map(|ix| repo.regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX));
-        match first {
-            Some(Ok(bytes)) => {
-                if let Ok(content) = open_segment(repo, &key, &bytes) {
-                    return Some(content);
-                }
-            }
-            Some(Err(e)) if e.kind() == Kind::NotFound && self.patient && self.is_gone(&key, at) => {
-                self.gone.store(true, Ordering::Relaxed);
-                return None;
-            }
-            _ => {}
+        let check = |bytes: &[u8]| open_segment(repo, &key, bytes);
+        if let Some(read) = lock(&self.ahead).open(&repo.regions, &key, check) {
+            return Some(read);
         }
-        repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_segment(repo, &key, bytes)).ok()
+        if self.patient {
+            match self.look(&key, at) {
+                Ok(Some(bytes)) => {
+                    if let Ok(content) = check(&bytes) {
+                        return Some(content);
+                    }
+                }
+                Ok(None) => {
+                    self.gone.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                Err(_) => {}
+            }
+        }
+        // Who has what is recorded by this.
+        repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, check).ok()
     }
 
     fn trusts(&self, writer: &WriterId) -> bool {
@@ -223,7 +256,12 @@ impl Index {
     /// # Errors
     /// None so far: what cannot be read is recorded as a finding, and its chunks are not found.
     pub fn load(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::patiently(repo, repo.index_cache()))
+        Ok(Index::load_listed(repo, &listed(repo)))
+    }
+
+    /// The same of what was listed just now.
+    pub fn load_listed(repo: &Arc<Repo>, listing: &Listing) -> Index {
+        Index::patiently(repo, listing, repo.index_cache())
     }
 
     /// The same, from the regions alone and into memory: for those who ask what the regions can do.
@@ -231,19 +269,21 @@ impl Index {
     /// # Errors
     /// As [`Index::load`].
     pub fn load_afresh(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::patiently(repo, None))
+        Ok(Index::patiently(repo, &listed(repo), None))
     }
 
-    fn patiently(repo: &Arc<Repo>, cache: Option<&Arc<Cache>>) -> Index {
-        let mut rounds = 1..LISTED_MAX;
-        loop {
-            let patient = rounds.next().is_some();
-            let source = Arc::new(Regional { repo: Arc::clone(repo), patient, gone: AtomicBool::new(false) });
-            let index = Index::assemble(&listed(repo), source.clone(), cache.cloned());
-            if !patient || !source.gone.load(Ordering::Relaxed) {
-                return index;
+    /// Of segments that went away since they were listed, what took their place is loaded.
+    fn patiently(repo: &Arc<Repo>, listing: &Listing, cache: Option<&Arc<Cache>>) -> Index {
+        let mut source = Regional::of(repo, true);
+        let mut index = Index::assemble(listing, source.clone(), cache.cloned());
+        for patient in (1..LISTED_MAX).rev().map(|left| left > 1) {
+            if !source.gone.load(Ordering::Relaxed) {
+                break;
             }
+            source = Regional::of(repo, patient);
+            index = Index::assemble(&listed(repo), source.clone(), cache.cloned());
         }
+        index
     }
 
     /// The index of what is listed.

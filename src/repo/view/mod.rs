@@ -4,6 +4,7 @@
 mod recall;
 mod roots;
 
+use super::session::Committed;
 use super::tags::Changes;
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{Digest, Generation, SessionId, TimeMs, WriterId};
@@ -14,7 +15,7 @@ use crate::format::objects::Forgotten;
 use crate::format::ring::role;
 use crate::format::signed::check_sum;
 use crate::format::snapshot::{Manifest, Seen};
-use crate::region::RegionSet;
+use crate::region::{Ahead, Lists, RegionSet};
 use crate::store::{Key, Prefix};
 use recall::{Place, Recall};
 pub use roots::{Outcomes, shows_manifest};
@@ -52,6 +53,8 @@ pub struct View {
     pub lost: Vec<String>,
     /// Regions with an outcome that is whole and sealed with a key that our keyring lacks.
     sealed_otherwise: RegionSet,
+    /// Regions whose word counts.
+    sources: RegionSet,
     /// The damaged ones that may be snapshots of ours. What is whole, and yet does not verify, was never one.
     unsure: BTreeSet<SessionId>,
 }
@@ -67,26 +70,44 @@ struct Places {
     known: bool,
 }
 
-fn sids(repo: &Repo, prefix: Prefix) -> BTreeMap<SessionId, Places> {
+impl Places {
+    /// Its size, in bytes, as far as that is known.
+    fn size(&self) -> u64 {
+        self.all.iter().map(|place| place.size).max().unwrap_or_default()
+    }
+}
+
+fn places(repo: &Repo, lists: &Lists) -> BTreeMap<SessionId, Places> {
     let mut found: BTreeMap<SessionId, Places> = BTreeMap::new();
-    for ix in repo.usable().iter() {
-        let id = repo.regions.region(ix).id;
-        match repo.regions.list(ix, prefix) {
-            Ok(listed) => {
-                for line in listed {
-                    let (Key::Snapshot(sid) | Key::Forgotten(sid)) = line.key else { continue };
-                    let time = TimeMs(line.modified);
-                    let none = Places { at: RegionSet::NONE, earliest: time, all: Vec::new(), known: true };
-                    let places = found.entry(sid).or_insert(none);
-                    (places.at, places.earliest) = (places.at.with(ix), places.earliest.min(time));
-                    places.known &= id.is_some();
-                    places.all.extend(id.map(|region| Place { region, size: line.size, modified: line.modified }));
-                }
-            }
-            Err(e) => repo.regions.fail(ix, e),
+    for (ix, lines) in lists {
+        let id = repo.regions.region(*ix).id;
+        for line in lines {
+            let (Key::Snapshot(sid) | Key::Forgotten(sid)) = line.key else { continue };
+            let time = TimeMs(line.modified);
+            let none = Places { at: RegionSet::NONE, earliest: time, all: Vec::new(), known: true };
+            let places = found.entry(sid).or_insert(none);
+            (places.at, places.earliest) = (places.at.with(*ix), places.earliest.min(time));
+            places.known &= id.is_some();
+            places.all.extend(id.map(|region| Place { region, size: line.size, modified: line.modified }));
         }
     }
     found
+}
+
+/// What the regions list of snapshots.
+#[derive(Debug)]
+pub struct Listing {
+    /// Markers of those that were forgotten.
+    pub markers: Lists,
+    /// Outcomes of sessions.
+    pub outcomes: Lists,
+}
+
+impl Listing {
+    fn now(repo: &Repo) -> Listing {
+        let [markers, outcomes] = repo.regions.list_several(repo.usable(), [Prefix::Forgotten, Prefix::Snapshots]);
+        Listing { markers, outcomes }
+    }
 }
 
 /// Opens the marker of `sid`.
@@ -102,8 +123,11 @@ pub fn open_marker(repo: &Repo, key: &Key, sid: SessionId, bytes: &[u8]) -> std:
 }
 
 /// Whether a snapshot has a marker. One that does not verify hides nothing; reading it has recorded why.
-fn is_marked(repo: &Repo, sid: SessionId, at: RegionSet) -> bool {
+fn is_marked(repo: &Repo, sid: SessionId, at: RegionSet, ahead: &mut Ahead) -> bool {
     let key = Key::Forgotten(sid);
+    if ahead.open(&repo.regions, &key, |bytes| open_marker(repo, &key, sid, bytes)).is_some() {
+        return true;
+    }
     repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_marker(repo, &key, sid, bytes)).is_ok()
 }
 
@@ -164,10 +188,13 @@ fn record_ends(repo: &Repo, key: &Key, at: RegionSet, sid: SessionId) {
 
 /// The end of a session stands in one region. Where another shows its manifest, that one was created first where it
 /// counts, and the end was put there by somebody else.
-fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Outcome> {
+fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet, ahead: &mut Ahead) -> Result<Outcome> {
     let key = Key::Snapshot(sid);
     let read = |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
-    let found = read(at)?;
+    let found = match ahead.open(&repo.regions, &key, |bytes| open_outcome(repo, &key, sid, bytes)) {
+        Some(found) => found,
+        None => read(at)?,
+    };
     if matches!(found, Outcome::End) && at.count() > 1 {
         for ix in at.iter() {
             if let Ok(Outcome::Snapshot(snapshot)) = read(RegionSet::of([ix])) {
@@ -185,8 +212,10 @@ impl View {
     /// # Errors
     /// A newer configuration than the one found is vouched for.
     pub fn load(repo: &Repo) -> Result<View> {
-        let mut view = Self::load_with(repo, Recall::default())?;
-        let changes = Changes::load(repo);
+        let wanted = [Prefix::Forgotten, Prefix::Snapshots, Prefix::Tags];
+        let [markers, outcomes, tags] = repo.regions.list_several(repo.usable(), wanted);
+        let mut view = Self::load_with(repo, Recall::default(), &Listing { markers, outcomes })?;
+        let changes = Changes::load(repo, &tags);
         view.snapshots.values_mut().for_each(|snapshot| changes.apply(&mut snapshot.manifest));
         Ok(view)
     }
@@ -197,16 +226,40 @@ impl View {
     /// # Errors
     /// As for [`View::load`].
     pub fn recall(repo: &Repo) -> Result<View> {
-        Self::load_with(repo, Recall::read(repo))
+        Self::recall_listed(repo, Listing::now(repo))
     }
 
-    fn load_with(repo: &Repo, mut recall: Recall) -> Result<View> {
-        let mut view = View::default();
-        let (markers, outcomes) = (sids(repo, Prefix::Forgotten), sids(repo, Prefix::Snapshots));
+    /// The same from what was listed just now.
+    ///
+    /// # Errors
+    /// As for [`View::load`].
+    pub fn recall_listed(repo: &Repo, listing: Listing) -> Result<View> {
+        Self::load_with(repo, Recall::read(repo), &listing)
+    }
+
+    /// Takes note of a snapshot that was made just now: its next reader, mostly the next run, need not ask for it.
+    pub fn remember(repo: &Repo, made: &Committed) {
+        let far = repo.usable().iter().any(|ix| repo.regions.region(ix).bucket);
+        if let Some((writer, _)) = repo.ring.signer().filter(|_| far) {
+            let mut recall = Recall::read(repo);
+            recall.keep_made(repo, made, writer);
+            recall.write(repo, |_| false);
+        }
+    }
+
+    fn load_with(repo: &Repo, mut recall: Recall, listing: &Listing) -> Result<View> {
+        let mut view = View { sources: repo.sources(repo.epochs()), ..View::default() };
+        let (markers, outcomes) = (places(repo, &listing.markers), places(repo, &listing.outcomes));
+        let unknown = markers.iter().filter(|(sid, places)| !recall.marker(**sid, places));
+        let unknown = unknown.map(|(sid, places)| (Key::Forgotten(*sid), places));
+        let others = outcomes.iter().filter(|(sid, places)| !recall.knows(**sid, places));
+        let unknown = unknown.chain(others.map(|(sid, places)| (Key::Snapshot(*sid), places)));
+        let wanted = unknown.map(|(key, places)| (key, places.at, places.size()));
+        let mut ahead = Ahead::of(&repo.regions, wanted.collect::<Vec<_>>());
         for (sid, places) in &markers {
             let before = repo.regions.findings_count();
             let known = recall.marker(*sid, places);
-            if known || is_marked(repo, *sid, places.at) {
+            if known || is_marked(repo, *sid, places.at, &mut ahead) {
                 view.forgotten.insert(*sid);
                 if !known && repo.regions.findings_count() == before {
                     recall.keep_marker(*sid, places);
@@ -214,7 +267,7 @@ impl View {
             }
         }
         for (sid, places) in &outcomes {
-            view.load_outcome(repo, *sid, places, &mut recall);
+            view.load_outcome(repo, *sid, places, (&mut recall, &mut ahead));
         }
         recall.write(repo, |sid| !outcomes.contains_key(sid) && !markers.contains_key(sid));
         view.check_config(repo)?;
@@ -227,12 +280,14 @@ impl View {
     /// # Errors
     /// As for [`View::load`].
     pub fn again(mut self, repo: &Repo) -> Result<View> {
-        for (sid, Places { at, .. }) in sids(repo, Prefix::Forgotten) {
-            if !self.forgotten.contains(&sid) && is_marked(repo, sid, at) {
+        self.sources = repo.sources(repo.epochs());
+        let listing = Listing::now(repo);
+        for (sid, Places { at, .. }) in places(repo, &listing.markers) {
+            if !self.forgotten.contains(&sid) && is_marked(repo, sid, at, &mut Ahead::default()) {
                 self.forgotten.insert(sid);
             }
         }
-        let listed = sids(repo, Prefix::Snapshots);
+        let listed = places(repo, &listing.outcomes);
         self.snapshots.retain(|sid, _| listed.contains_key(sid) && !self.forgotten.contains(sid));
         // What could not be read is read once more.
         (self.damaged, self.unsure) = Default::default();
@@ -240,7 +295,7 @@ impl View {
             match self.snapshots.get_mut(&sid) {
                 Some(known) => (known.regions, known.stored) = (places.at, places.earliest),
                 None if self.ended.contains(&sid) || self.forgotten.contains(&sid) => {}
-                None => self.load_outcome(repo, sid, &places, &mut Recall::default()),
+                None => self.load_outcome(repo, sid, &places, (&mut Recall::default(), &mut Ahead::default())),
             }
         }
         self.check_config(repo)?;
@@ -248,12 +303,21 @@ impl View {
         Ok(self)
     }
 
-    fn load_outcome(&mut self, repo: &Repo, sid: SessionId, places: &Places, recall: &mut Recall) {
+    fn load_outcome(
+        &mut self,
+        repo: &Repo,
+        sid: SessionId,
+        places: &Places,
+        (recall, ahead): (&mut Recall, &mut Ahead),
+    ) {
         if let Some(outcome) = recall.outcome(sid, places) {
+            if recall.is_new(sid) {
+                recall.keep_outcome(sid, places, &outcome);
+            }
             return self.take(sid, places, outcome);
         }
         let before = repo.regions.findings_count();
-        match read_outcome(repo, sid, places.at) {
+        match read_outcome(repo, sid, places.at, ahead) {
             Ok(outcome) => {
                 // What a region shows damaged is read again until it is mended.
                 if repo.regions.findings_count() == before {
@@ -289,7 +353,8 @@ impl View {
 
     fn check_config(&self, repo: &Repo) -> Result<()> {
         // One region could have forged it; not all of them, while one is honest.
-        if !repo.usable().is_empty() && self.sealed_otherwise.covers(repo.usable()) {
+        let members = repo.usable().and(self.sources);
+        if !members.is_empty() && self.sealed_otherwise.covers(members) {
             let what = format!(
                 "rolled back: every region has a snapshot that is sealed with a newer key than those of configuration {}",
                 repo.config().0
@@ -298,7 +363,7 @@ impl View {
                 .advise("bring back a region that has the newest configuration; do not write with this one"));
         }
         let (number, digest) = repo.config();
-        let fresh = || self.snapshots.values().map(|s| s.manifest.fresh);
+        let fresh = || self.vouching().map(|s| s.manifest.fresh);
         if fresh().any(|known| known.config == number && known.digest != digest) {
             let what = format!("configuration {number} is not the one that snapshots vouch for");
             return Err(Error::new(Kind::Damage, what)
@@ -325,7 +390,7 @@ impl View {
                 || self.damaged.contains_key(&seen.sid)
         };
         let mut lost = BTreeSet::new();
-        for snapshot in self.snapshots.values() {
+        for snapshot in self.vouching() {
             for seen in snapshot.manifest.seen.iter().filter(|seen| !known(seen)) {
                 lost.insert(format!(
                     "snapshot {} is gone without a marker from every region; {} vouches for it",
@@ -334,12 +399,25 @@ impl View {
                 ));
             }
         }
-        let newest = self.snapshots.values().map(|s| s.manifest.fresh.epoch).max();
+        let newest = self.vouching().map(|s| s.manifest.fresh.epoch).max();
         if let Some(newest) = newest.filter(|newest| *newest > repo.epoch()) {
             let (newest, found) = (newest.0, repo.epoch().0);
             lost.insert(format!("snapshots vouch for epoch {newest}, but the newest to be found is {found}"));
         }
         self.lost = lost.into_iter().collect();
+    }
+
+    /// Snapshots that a member has. What only a region shows that is none can be restored, and says nothing of anything else:
+    /// it may have been made under configurations and epochs that do not count.
+    fn vouching(&self) -> impl Iterator<Item = &Snapshot> {
+        self.snapshots.values().filter(|s| !s.regions.and(self.sources).is_empty())
+    }
+
+    /// The same, newest first.
+    fn newest_vouching(&self) -> Vec<&Snapshot> {
+        let mut all = self.newest_first();
+        all.retain(|s| !s.regions.and(self.sources).is_empty());
+        all
     }
 
     /// Newest first.
@@ -349,15 +427,15 @@ impl View {
         all
     }
 
-    /// The newest snapshot of a source.
+    /// The newest snapshot of a source that a member has.
     pub fn latest_of(&self, source: &str) -> Option<&Snapshot> {
-        self.newest_first().into_iter().find(|s| s.manifest.source.name == source)
+        self.newest_vouching().into_iter().find(|s| s.manifest.source.name == source)
     }
 
     /// The heads that a new manifest vouches for: the newest of each source, newest first.
     pub fn heads(&self) -> Vec<Seen> {
         let mut sources = BTreeSet::new();
-        self.newest_first()
+        self.newest_vouching()
             .into_iter()
             .filter(|s| sources.insert(s.manifest.source.name.clone()))
             .take(crate::format::snapshot::SEEN_MAX)

@@ -8,6 +8,7 @@ use crate::base::{ConfigNo, Digest, RegionId, SessionId, WriterId};
 use crate::format::snapshot::Manifest;
 use crate::repo::Repo;
 use crate::repo::index::cache::Cache;
+use crate::repo::session::Committed;
 use minicbor::{Decode, Encode};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,10 @@ const FILE: &str = "snapshots";
 const NEW_MAX: usize = 8;
 /// One new line among so many is written down at once.
 const NEW_SHARE: usize = 256;
+
+/// What this machine has made itself, and not seen listed, has the time of its making with its sign turned round. A store's
+/// clock is at most so far away from this one's, ms: requests are refused by then.
+const SKEW_MS: u64 = 15 * 60 * 1000;
 
 /// Where an object was listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -93,7 +98,12 @@ pub(super) struct Recall {
 /// Whether what is listed now is what was read then: nothing that was not there, and nothing that has changed. Less of
 /// it is a region that is away.
 fn fits(then: &[Place], now: &Places) -> bool {
-    !now.all.is_empty() && now.known && now.all.iter().all(|place| then.contains(place))
+    let made = |place: &Place, line: &Place| {
+        let near = line.modified.saturating_neg().abs_diff(place.modified) <= SKEW_MS;
+        line.modified < 0 && near && (line.region, line.size) == (place.region, place.size)
+    };
+    let fits = |place: &Place| then.iter().any(|line| line == place || made(place, line));
+    !now.all.is_empty() && now.known && now.all.iter().all(fits)
 }
 
 impl Recall {
@@ -113,14 +123,40 @@ impl Recall {
     /// The outcome that these places showed. That a session ended without a snapshot is believed only where everything
     /// is as it was: an end hides a snapshot that another region shows.
     pub(super) fn outcome(&self, sid: SessionId, now: &Places) -> Option<Outcome> {
-        let line = self.outcomes.get(&sid).filter(|line| fits(&line.places, now))?;
-        match &line.shown {
+        self.line(sid, now).map(|line| match &line.shown {
             Some(shown) => {
                 let known = super::snapshot(shown.manifest.clone(), shown.digest, shown.writer);
-                Some(Outcome::Snapshot(Box::new(known)))
+                Outcome::Snapshot(Box::new(known))
             }
-            None => (line.places.len() == now.all.len()).then_some(Outcome::End),
-        }
+            None => Outcome::End,
+        })
+    }
+
+    fn line(&self, sid: SessionId, now: &Places) -> Option<&OutcomeLine> {
+        let line = self.outcomes.get(&sid).filter(|line| fits(&line.places, now))?;
+        (line.shown.is_some() || line.places.len() == now.all.len()).then_some(line)
+    }
+
+    /// Whether there is one.
+    pub(super) fn knows(&self, sid: SessionId, now: &Places) -> bool {
+        self.line(sid, now).is_some()
+    }
+
+    /// Whether a snapshot is known from having been made, and not yet as it is listed.
+    pub(super) fn is_new(&self, sid: SessionId) -> bool {
+        let made = |line: &OutcomeLine| line.places.iter().any(|place| place.modified < 0);
+        self.outcomes.get(&sid).is_some_and(made)
+    }
+
+    /// Takes note of a snapshot that was made just now.
+    pub(super) fn keep_made(&mut self, repo: &Repo, made: &Committed, writer: WriterId) {
+        let id = |ix: usize| repo.regions.region(ix).id;
+        let modified = repo.env.now().0.saturating_neg();
+        let place = |region: RegionId| Place { region, size: made.size, modified };
+        let places = made.regions.iter().filter_map(id).map(place).collect();
+        let shown = Some(Shown { writer, digest: made.digest, manifest: made.manifest.clone() });
+        self.outcomes.insert(made.sid, OutcomeLine { sid: made.sid, places, shown });
+        self.new += 1;
     }
 
     /// Whether these places showed a marker.

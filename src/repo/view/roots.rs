@@ -1,12 +1,12 @@
 //! Outcomes as a prune needs them: whatever may be a snapshot counts as one, and what cannot be told stops it.
 
 use super::recall::Recall;
-use super::{Outcome, Places, Snapshot, open_outcome, sids};
+use super::{Outcome, Places, Snapshot, open_outcome, places};
 use crate::base::SessionId;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::signed::check_sum;
-use crate::region::{RegionSet, lift};
+use crate::region::{Ahead, RegionSet, lift};
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix};
 use std::collections::BTreeMap;
@@ -34,27 +34,51 @@ impl Outcomes {
     /// # Errors
     /// A region does not answer, or something cannot be read that may be a snapshot.
     pub fn load(repo: &Repo, among: RegionSet) -> Result<Outcomes> {
-        let recall = Recall::read(repo);
-        let listed = sids(repo, Prefix::Snapshots);
+        let mut recall = Recall::read(repo);
+        let listed = places(repo, &repo.regions.list_all(repo.usable(), Prefix::Snapshots));
         if let Some(ix) = among.iter().find(|ix| !repo.usable().has(*ix)) {
             let why = repo.regions.failure(ix);
             return Err(why.unwrap_or_else(|| Error::new(Kind::Retry, "a region cannot be listed")));
         }
         let mut outcomes = Outcomes::default();
+        let new = listed.iter().filter(|(sid, places)| !recall.knows(**sid, places));
+        let wanted = new.map(|(sid, places)| (Key::Snapshot(*sid), places.at.and(among), places.size()));
+        let mut ahead = Ahead::of(&repo.regions, wanted.filter(|(_, at, _)| !at.is_empty()).collect::<Vec<_>>());
         for (sid, places) in listed {
             let at = places.at.and(among);
             if !at.is_empty() {
-                outcomes.add(repo, &recall, sid, &places, at)?;
+                outcomes.add(repo, (&mut recall, &mut ahead), sid, &places, at)?;
             }
         }
+        recall.write(repo, |_| false);
         Ok(outcomes)
     }
 
-    fn add(&mut self, repo: &Repo, recall: &Recall, sid: SessionId, places: &Places, at: RegionSet) -> Result<()> {
-        let known = recall.outcome(sid, places);
-        let found = match known {
+    fn add(
+        &mut self,
+        repo: &Repo,
+        (recall, ahead): (&mut Recall, &mut Ahead),
+        sid: SessionId,
+        places: &Places,
+        at: RegionSet,
+    ) -> Result<()> {
+        let found = match recall.outcome(sid, places) {
             Some(known) => Some(known),
-            None => look(repo, sid, at)?,
+            None => {
+                let before = repo.regions.findings_count();
+                let key = Key::Snapshot(sid);
+                let found = match ahead.open(&repo.regions, &key, |bytes| open_outcome(repo, &key, sid, bytes)) {
+                    Some(snapshot @ Outcome::Snapshot(_)) => Some(snapshot),
+                    // An end in one region, and perhaps a snapshot in another.
+                    _ => look(repo, sid, at)?,
+                };
+                if let Some(snapshot @ Outcome::Snapshot(_)) = &found
+                    && repo.regions.findings_count() == before
+                {
+                    recall.keep_outcome(sid, places, snapshot);
+                }
+                found
+            }
         };
         match found {
             Some(Outcome::Snapshot(snapshot)) => {
