@@ -392,13 +392,8 @@ impl Work<'_> {
 
     /// Gives back what no snapshot needs.
     fn prune(&self) -> Result<prune::Report> {
-        let (host, spec) = (files::hostname(), self.policy.prune().unwrap_or_default());
-        let stop_after = spec.stop_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
-        let wish = prune::Wish {
-            repack: prune::Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max },
-            bounds: prune::Bounds { time: stop_after, removals_max: spec.removals_max.map(u64::from) },
-            ..prune::Wish::usual(&host, self.around.cancel)
-        };
+        let host = files::hostname();
+        let wish = prune::Wish::of(self.policy.prune().unwrap_or_default(), &host, self.around.cancel);
         let (pruned, closed) = self.recorded(
             Recorded::Prune,
             Closing::default(),

@@ -16,6 +16,7 @@ mod coming;
 mod configuration;
 mod cron;
 mod diff;
+mod doubts;
 mod duration;
 mod exclude;
 mod gaps;

@@ -29,6 +29,7 @@ pub use sweep::{RegionReport, Sum};
 
 use crate::base::{Cancel, Epoch, PackName, SessionId, units};
 use crate::error::{Error, Exit, Kind, Result};
+use crate::policy;
 use crate::region::{Finding, RegionSet};
 use crate::repo::Repo;
 use crate::repo::epochs::Epochs;
@@ -73,8 +74,9 @@ pub struct Wish<'w> {
 }
 
 impl<'w> Wish<'w> {
-    /// What is done where nothing else is said.
-    pub fn usual(host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
+    /// What a policy says, and what is usual where it says nothing.
+    pub fn of(spec: policy::Prune, host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
+        let time = spec.stop_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
         Wish {
             dry_run: false,
             grace: Duration::from_secs(60),
@@ -82,8 +84,8 @@ impl<'w> Wish<'w> {
             dead_after: Duration::from_secs(30 * 60),
             last: &[],
             lost: &[],
-            repack: Limits { above_percent: 50, bytes_max: 4 << 30 },
-            bounds: Bounds::default(),
+            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max },
+            bounds: Bounds { time, removals_max: spec.removals_max.map(u64::from) },
             host,
             cancel,
         }

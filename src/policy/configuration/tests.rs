@@ -138,6 +138,19 @@ fn limits_hooks_and_alerts_arrive() {
     }
 }
 
+#[test]
+fn what_is_wrong_with_a_prune() {
+    for (rest, parts) in [
+        ("prune: {stopAfter: 1h}", &["spec.prune", "`schedule` is missing"][..]),
+        ("prune: {schedule: '@daily', repackAbove: 0%}", &["spec.prune.repackAbove", "1% to 100%"]),
+        ("prune: {schedule: '@daily', repackMax: 0MiB}", &["spec.prune.repackMax", "it is nothing"]),
+        ("prune: {schedule: '@daily', stopAfter: 0s}", &["spec.prune.stopAfter", "is zero"]),
+        ("prune: {schedule: '@daily', removalsMax: 0}", &["spec.prune.removalsMax"]),
+    ] {
+        refused(&with(rest), &[parts]);
+    }
+}
+
 /// The effective document says the same, and is its own effective document.
 #[test]
 fn what_is_shown_can_be_read() {
@@ -254,11 +267,6 @@ fn one_mistake_each() {
         ("verify: {schedule: '@daily', level: content, rate: 10MiB}", &["spec.verify.rate"]),
         ("verify: {schedule: '@daily', rate: 10MiB/s}", &["spec.verify.rate", "presence reads nothing"]),
         ("verify: {schedule: '@daily', level: content, shares: 20%}", &["did you mean `share`?"]),
-        ("prune: {stopAfter: 1h}", &["spec.prune", "`schedule` is missing"]),
-        ("prune: {schedule: '@daily', repackAbove: 0%}", &["spec.prune.repackAbove", "1% to 100%"]),
-        ("prune: {schedule: '@daily', repackMax: 0MiB}", &["spec.prune.repackMax", "it is nothing"]),
-        ("prune: {schedule: '@daily', stopAfter: 0s}", &["spec.prune.stopAfter", "is zero"]),
-        ("prune: {schedule: '@daily', removalsMax: 0}", &["spec.prune.removalsMax"]),
     ] {
         refused(&with(rest), &[parts]);
     }
