@@ -224,13 +224,24 @@ pub fn run(repo: &Arc<Repo>, wish: &Wish<'_>) -> Result<Report> {
         report: Report { dry_run: wish.dry_run, regions, ..Report::default() },
         repacked: false,
         clock: Clock::start(&repo.env, wish.bounds),
+        seen: state(repo.epochs()),
     };
+    let mut why = Error::new(Kind::Retry, "other prunes begin epochs again and again");
     for _ in 0..ROUNDS_MAX {
-        if prune.round()? {
-            return Ok(prune.done());
+        match prune.round() {
+            Ok(true) => return Ok(prune.done()),
+            Ok(false) => {}
+            // What it looked at another prune has removed meanwhile, and rightly: it looks anew.
+            Err(e) if e.kind() != Kind::Cancelled && prune.is_overtaken() => why = e,
+            Err(e) => return Err(e),
         }
     }
-    Err(Error::new(Kind::Retry, "other prunes begin epochs again and again").advise("run again: nothing is lost"))
+    Err(why.advise("run again: nothing is lost"))
+}
+
+/// The newest epoch, and whether it is decided.
+fn state(epochs: &Epochs) -> (Epoch, bool) {
+    (epochs.newest(), epochs.unended().is_none())
 }
 
 /// A prune at work.
@@ -241,6 +252,8 @@ struct Prune<'p> {
     /// Whether packs were written anew: once in a run.
     repacked: bool,
     clock: Clock,
+    /// What it saw of the epochs, or did to them, last.
+    seen: (Epoch, bool),
 }
 
 impl Prune<'_> {
@@ -254,6 +267,7 @@ impl Prune<'_> {
             return Ok(true);
         }
         let (epochs, members) = epochs(self.repo, self.wish.dry_run)?;
+        self.seen = state(&epochs);
         if let Some(unended) = epochs.unended() {
             if !unended.condemns {
                 let what = format!("the regions are being changed: epoch {} is not decided", unended.number);
@@ -291,8 +305,14 @@ impl Prune<'_> {
         if begun.unended().is_none_or(|unended| Some(unended.number.0) != epochs.newest().0.checked_add(1)) {
             return Ok(false);
         }
+        self.seen = state(&begun);
         self.carry(&begun, members, Some(&survey))?;
         Ok(true)
+    }
+
+    /// Whether another prune has begun or decided an epoch since this one looked.
+    fn is_overtaken(&self) -> bool {
+        state(&self.repo.epochs_since(&self.repo.epochs_seen())) != self.seen
     }
 
     /// Whether its time is over.
@@ -358,6 +378,7 @@ impl Prune<'_> {
         pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
+        self.seen = state(&now);
         self.report.epoch = Some(unended.number);
         if !decided.spared.iter().any(|pack| doomed.contains(pack)) {
             return self.sweep(&now, members, &decided, survey, roots);

@@ -23,8 +23,8 @@ use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
-use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::index::{Index, LoadedSegment};
 use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
@@ -521,9 +521,11 @@ fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
             .behind
             .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
     }
+    let superseded = index.superseded(&repo.epochs_seen().doomed());
+    let missed = |s: &LoadedSegment, ix| !superseded.get(&s.name).is_some_and(|at| at.has(ix));
     for ix in repo.usable().iter() {
         let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
-        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix) && missed(s, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));

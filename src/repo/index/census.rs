@@ -3,9 +3,10 @@
 use super::run::SegmentLine;
 use super::sealed::Broken;
 use super::{Body, Index, LoadedSegment, Part};
-use crate::base::{Generation, SegmentName, SessionId};
+use crate::base::{Generation, PackName, SegmentName, SessionId};
 use crate::format::index::{PackLine, Place};
 use crate::region::RegionSet;
+use std::collections::{HashMap, HashSet};
 
 /// A pack as one segment names it.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +116,28 @@ impl Index {
                 self.rescue(part, kept);
             }
         }
+    }
+
+    /// Segments that name a pack which is dead for ever, each with the regions in which others say all that is left of it: there
+    /// nobody misses it.
+    pub fn superseded(&self, doomed: &HashSet<PackName>) -> HashMap<SegmentName, RegionSet> {
+        let mut stale: HashMap<SegmentName, RegionSet> = HashMap::new();
+        if doomed.is_empty() {
+            return stale;
+        }
+        let dead = self.lines().filter(|(_, line, _)| doomed.contains(&line.name));
+        stale.extend(dead.map(|(segment, ..)| (segment, RegionSet::ALL)));
+        let mut named: HashMap<PackName, RegionSet> = HashMap::new();
+        for (_, line, at) in self.lines().filter(|(segment, ..)| !stale.contains_key(segment)) {
+            let known = named.entry(line.name).or_default();
+            *known = known.or(at);
+        }
+        for (segment, line, _) in self.lines().filter(|(_, line, _)| !doomed.contains(&line.name)) {
+            if let Some(at) = stale.get_mut(&segment) {
+                *at = at.and(named.get(&line.name).copied().unwrap_or_default());
+            }
+        }
+        stale
     }
 
     /// Whether every number still means what it meant when the index was loaded: a local run that turned out to be
