@@ -10,6 +10,7 @@ mod http;
 mod locked;
 mod one_writer;
 mod proxy;
+mod pruned;
 mod requests;
 mod servers;
 mod slow;

@@ -6,6 +6,7 @@
 
 mod packs;
 mod part;
+mod pruned;
 mod trees;
 
 pub(super) use self::packs::parallel;
@@ -22,8 +23,8 @@ use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Ahead, Finding, Flaw, RegionSet, Regions, by_key, lock};
 use crate::repo::Repo;
-use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::index::{Index, LoadedSegment};
 use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
@@ -148,7 +149,8 @@ pub fn run(
     if let Some(ledger) = ledger {
         report.lost.extend(back_in_time::regions(repo, &view, ledger));
     }
-    let packs = index.packs();
+    let (mut packs, doomed) = (index.packs(), pruned::doomed(repo));
+    packs.retain(|name, _| !doomed.contains(name));
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
@@ -163,7 +165,7 @@ pub fn run(
     }
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
-    report.findings = repo.findings();
+    report.findings = pruned::findings(repo);
     distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -384,11 +386,16 @@ fn small_objects(
 ) -> Result<()> {
     let lines = list_at(regions, ix, Prefix::SMALL)?;
     let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
+    let mut missing = Vec::new();
     for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
         cancel.check()?;
         let read = ahead.take(regions, &key).map(|(_, bytes)| Ok(bytes));
         let bytes = match read.unwrap_or_else(|| regions.get(ix, &key, OBJECT_BYTES_MAX as u64)) {
             Ok(bytes) => bytes,
+            Err(e) if e.kind() == Kind::NotFound && pruned::may_go(&key) => {
+                missing.push((key, e));
+                continue;
+            }
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
                 regions.record(ix, &key.path(), &e);
@@ -401,7 +408,7 @@ fn small_objects(
             regions.record(ix, &key.path(), &why);
         }
     }
-    Ok(())
+    pruned::record_missing(regions, ix, &missing)
 }
 
 /// What needs no key: the name of a segment, the checksum of everything else.
@@ -517,9 +524,11 @@ fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
             .behind
             .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
     }
+    let superseded = index.superseded(&repo.epochs_seen().doomed());
+    let missed = |s: &LoadedSegment, ix| !superseded.get(&s.name).is_some_and(|at| at.has(ix));
     for ix in repo.usable().iter() {
         let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
-        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix) && missed(s, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));
