@@ -53,7 +53,8 @@ fn a_history_follows_from_its_seed() {
         // But for the place at which it was mounted.
         let same = |line: &String, number: u64| line.replace(&format!("/simulated/{number}/"), "/simulated/");
         let lines = first.told.iter().map(|line| same(line, first.number));
-        let differ = lines.zip(second.told.iter().map(|line| same(line, second.number))).find(|(one, other)| one != other);
+        let differ =
+            lines.zip(second.told.iter().map(|line| same(line, second.number))).find(|(one, other)| one != other);
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.figures.trace, second.figures.trace);
     }

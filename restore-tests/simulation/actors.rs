@@ -56,7 +56,7 @@ impl Stage {
         self.configured.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn configure(&self, region: usize, named: bool) {
+    pub fn configure(&self, region: usize, named: bool) {
         let mut all = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|ix| *ix != region);
         if named {
@@ -347,6 +347,16 @@ impl<'s> Player<'s> {
         self.stage.world.lock().destroy(region, true);
         self.stage.model.out(region, false);
         self.region_repair(region)
+    }
+
+    /// Whether a region was taken out, and whoever did it died before he could say so.
+    pub fn is_out(&self, region: usize) -> bool {
+        let Ok(repo) = self.open() else { return false };
+        let id = (0..repo.regions.len()).find(|ix| repo.regions.region(*ix).name == NAMES[region]);
+        let id = id.and_then(|ix| repo.regions.region(ix).id);
+        let found = membership::list(&repo);
+        let named = found.members.iter().any(|info| info.member.name == NAMES[region] || Some(info.member.id) == id);
+        !named && id.is_none_or(|id| repo.epochs().removed(id).is_some())
     }
 
     /// Finishes a change of the regions that was begun.

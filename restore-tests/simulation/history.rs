@@ -116,7 +116,11 @@ fn must(stage: &Stage, player: &mut Player<'_>, deed: Deed) {
     match player.act(deed) {
         Err(e) => stage.model.wrong(format!("in the end {deed:?} fails: {e}")),
         // What was damaged is mended by the first ones.
-        Ok(done) if !done.contains("Done") && !matches!(deed, Deed::Verify { repair: true, .. }) => {
+        Ok(done)
+            if !done.contains("Done")
+                && stage.configured().len() >= stage.plan.copies_min
+                && !matches!(deed, Deed::Verify { repair: true, .. }) =>
+        {
             stage.model.wrong(format!("in the end {deed:?}: {done}"));
         }
         Ok(_) => {}
@@ -129,6 +133,10 @@ fn settle(stage: &Stage, player: &mut Player<'_>) {
         stage.world.tell(|| format!("not settled: {e}"));
     }
     for region in stage.configured() {
+        if player.is_out(region) {
+            stage.configure(region, false);
+            continue;
+        }
         let needs = match player.open() {
             Ok(repo) => {
                 let name = super::model::NAMES[region];

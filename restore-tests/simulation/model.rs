@@ -144,8 +144,14 @@ impl Model {
     pub fn can_do_without(&self, region: usize) -> bool {
         let others: BTreeSet<SessionId> =
             self.members().into_iter().filter(|ix| *ix != region).flat_map(|ix| self.visible(ix)).collect();
-        let is_other = self.members().iter().any(|ix| *ix != region);
-        is_other && self.visible(region).iter().all(|sid| others.contains(sid))
+        let members = self.members();
+        let is_other = members.iter().any(|ix| *ix != region);
+        // With two away at once nobody can change the regions any more (docs/limits.md).
+        let all_shown = {
+            let known = self.known();
+            known.begun.last_key_value().is_none_or(|(_, all)| all.len() == members.len())
+        };
+        is_other && all_shown && self.visible(region).iter().all(|sid| others.contains(sid))
     }
 
     /// Opens one region, as it is or as it was acknowledged.
@@ -177,6 +183,17 @@ impl Model {
         }
     }
 
+    /// The same with the keys of any region: what is there may come before what opens it alone.
+    fn with_any_keys<T>(&self, region: usize, act: impl Fn(&Arc<Repo>) -> Result<T, String>) -> Result<T, String> {
+        let others = (0..self.world.lock().regions.len()).filter(|ix| *ix != region);
+        let all: Vec<usize> = std::iter::once(region).chain(others).collect();
+        let known = |ix: &usize| self.eye(*ix, false, false).and_then(|repo| act(&repo)).ok();
+        match all.iter().find_map(known) {
+            Some(done) => Ok(done),
+            None => all.iter().find_map(|ix| act(&self.eye(*ix, false, true).ok()?).ok()).ok_or_else(String::new),
+        }
+    }
+
     /// The objects that a region has acknowledged below a folder.
     fn told(&self, region: usize, folder: &str) -> Vec<(String, Bytes)> {
         let inner = self.world.lock();
@@ -190,7 +207,8 @@ impl Model {
             return Some(Arc::clone(known));
         }
         let key = Key::parse(path)?;
-        let opened = self.with_keys(region, |repo| open_segment(repo, &key, bytes).map_err(|e| e.to_string())).ok()?;
+        let opened =
+            self.with_any_keys(region, |repo| open_segment(repo, &key, bytes).map_err(|e| e.to_string())).ok()?;
         let packs = opened.packs.iter().map(|line| line.name).collect();
         let (entries, _) = opened.segment.entries.as_chunks::<{ holdfast::format::index::ENTRY_BYTES }>();
         let places = entries.iter().map(holdfast::format::index::Place::parse);
@@ -223,7 +241,9 @@ impl Model {
         let hidden = |sid: &SessionId| known.forgotten.contains(sid) && !known.held.contains(sid);
         let inner = self.world.lock();
         let there = |sid: &&SessionId| inner.regions[region].objects.contains_key(&Key::Snapshot(**sid).path());
-        known.manifests.keys().filter(there).filter(|sid| !hidden(sid)).copied().collect()
+        // Where a tombstone stands it stays, whatever another region shows.
+        let ended = |sid: &&SessionId| known.ended.contains(&(region, **sid));
+        known.manifests.keys().filter(there).filter(|sid| !hidden(sid) && !ended(sid)).copied().collect()
     }
 
     /// Whether a region is a member by the newest epoch that began.
@@ -254,7 +274,8 @@ impl Model {
     }
 
     fn check_snapshot(&self, step: u64, region: usize, sid: SessionId, alive: &HashSet<ChunkId>, why: &str) {
-        let Some(needs) = self.known().needs.get(&sid).cloned() else { return };
+        let known = self.known().needs.get(&sid).cloned();
+        let Some(needs) = known.or_else(|| self.first_seen(step, region, sid)) else { return };
         let lacks = needs.chunks.iter().filter(|id| !alive.contains(id)).count();
         if lacks > 0 {
             let name = NAMES[region];
@@ -283,7 +304,7 @@ impl Model {
                 }
             }
             Key::Session(sid) => {
-                let opened = self.with_keys(region, |repo| {
+                let opened = self.with_any_keys(region, |repo| {
                     let opened = repo.open_object(&key, bytes).map_err(|e| e.to_string())?;
                     opened.decode::<Session>("session").map_err(|e| e.to_string())
                 });
@@ -303,7 +324,7 @@ impl Model {
 
     fn outcome(&self, step: u64, region: usize, sid: SessionId, bytes: &Bytes) {
         let key = Key::Snapshot(sid);
-        let opened = self.with_keys(region, |repo| repo.open_object(&key, bytes).map_err(|e| format!("{e}")));
+        let opened = self.with_any_keys(region, |repo| repo.open_object(&key, bytes).map_err(|e| format!("{e}")));
         let Ok(opened) = opened else { return };
         let name = NAMES[region];
         let before = self.known().outcomes.insert((region, sid), opened.digest);
@@ -324,38 +345,37 @@ impl Model {
             self.wrong(format!("outcomes: step {step}: {} has two manifests", sid.short()));
         }
         self.check_decision(step, sid);
-        let (hidden, is_new, out) = {
+        let hidden = {
             let known = self.known();
-            let hidden = known.forgotten.contains(&sid) && !known.held.contains(&sid);
-            (hidden, !known.needs.contains_key(&sid), known.out.contains(&region))
+            known.forgotten.contains(&sid) && !known.held.contains(&sid)
         };
-        if hidden {
-            return;
-        }
-        if is_new {
-            self.first_seen(step, region, sid, bytes);
-        }
-        if !out {
+        // A place that is no member yet promises nothing.
+        if !hidden && self.is_member(region) {
             let alive = self.alive(region);
             self.check_snapshot(step, region, sid, &alive, "its manifest was put there");
         }
     }
 
     /// What a snapshot needs and holds, read from the region that shows it first.
-    fn first_seen(&self, step: u64, region: usize, sid: SessionId, bytes: &Bytes) {
-        let walked = self.with_keys(region, |repo| walk::manifest(repo, sid, bytes));
-        match walked {
-            Err(why) => self.wrong(format!(
-                "visible-means-complete: step {step}: {} cannot be read in region {}: {why}",
-                sid.short(),
-                NAMES[region]
-            )),
+    fn first_seen(&self, step: u64, region: usize, sid: SessionId) -> Option<Arc<Needs>> {
+        let path = Key::Snapshot(sid).path();
+        let bytes = self.world.lock().regions[region].objects.get(&path)?.told.clone();
+        match self.with_keys(region, |repo| walk::manifest(repo, sid, &bytes)) {
+            Err(why) => {
+                let (name, sid) = (NAMES[region], sid.short());
+                self.wrong(format!(
+                    "visible-means-complete: step {step}: {sid} cannot be read in region {name}: {why}"
+                ));
+                None
+            }
             Ok(needs) => {
                 let known = self.known().sources.get(&needs.source).cloned().unwrap_or_default();
                 if !known.contains(&needs.tree) {
                     self.wrong(format!("same-bytes-back: step {step}: {} of {}", sid.short(), needs.source));
                 }
-                self.known().needs.insert(sid, Arc::new(needs));
+                let needs = Arc::new(needs);
+                self.known().needs.insert(sid, Arc::clone(&needs));
+                Some(needs)
             }
         }
     }
@@ -384,7 +404,7 @@ impl Model {
     }
 
     fn begun(&self, step: u64, region: usize, key: &Key, number: Epoch, bytes: &Bytes) {
-        let opened = self.with_keys(region, |repo| {
+        let opened = self.with_any_keys(region, |repo| {
             let opened = repo.open_object(key, bytes).map_err(|e| e.to_string())?;
             opened.decode::<EpochBegin>("epoch").map_err(|e| e.to_string())
         });
@@ -396,13 +416,16 @@ impl Model {
         let undecided = before.is_some_and(|before| !known.decided.contains(&before));
         known.overlaps += u64::from(is_new && !begin.condemned.is_empty() && !known.live.is_empty());
         drop(known);
+        if is_new {
+            self.members().into_iter().for_each(|ix| self.check_region(step, ix, "the members changed"));
+        }
         if is_new && undecided {
             self.wrong(format!("epochs: step {step}: {} began before the one before was decided", number.0));
         }
     }
 
     fn decided(&self, step: u64, region: usize, key: &Key, number: Epoch, bytes: &Bytes) {
-        let opened = self.with_keys(region, |repo| {
+        let opened = self.with_any_keys(region, |repo| {
             let opened = repo.open_object(key, bytes).map_err(|e| e.to_string())?;
             let end = opened.decode::<EpochEnd>("epoch").map_err(|e| e.to_string())?;
             pack_list(&end.doomed).map_err(|e| e.to_string())
@@ -469,12 +492,13 @@ impl Model {
                 }
             };
             for sid in &wanted {
-                let (forgotten, needs) = {
+                let (absent, needs) = {
                     let known = self.known();
-                    (known.forgotten.contains(sid), known.needs.get(sid).cloned())
+                    let absent = known.forgotten.contains(sid) || known.ended.contains(&(region, *sid));
+                    (absent, known.needs.get(sid).cloned())
                 };
                 match (shown.get(sid), needs) {
-                    (None, _) if !forgotten => {
+                    (None, _) if !absent => {
                         self.wrong(format!("region {name} alone does not show {} in the end", sid.short()))
                     }
                     (Some(Err(why)), _) => {
