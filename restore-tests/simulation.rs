@@ -12,6 +12,7 @@ mod rng;
 mod walk;
 mod world;
 
+use fault::{Fault, Kind, On};
 use history::{Outcome, run};
 use plan::Plan;
 
@@ -57,6 +58,26 @@ fn a_history_follows_from_its_seed() {
             lines.zip(second.told.iter().map(|line| same(line, second.number))).find(|(one, other)| one != other);
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.figures.trace, second.figures.trace);
+    }
+}
+
+/// A check that cannot fail proves nothing.
+#[test]
+fn what_is_eaten_is_noticed_and_the_smallest_history_still_shows_it() {
+    let mut found = Vec::new();
+    for seed in 0..2 {
+        let plan = Plan::of(seed).with(Fault { kind: Kind::Eaten, from: 200, on: On::Any, region: None, actor: None });
+        let outcome = run(&plan, false);
+        if !outcome.wrong.is_empty() {
+            found.push(history::shrink(outcome));
+        }
+    }
+    assert!(!found.is_empty(), "a pack was removed in two histories, and nobody saw it");
+    for outcome in found {
+        assert!(outcome.wrong[0].starts_with("visible-means-complete"), "{:?}", outcome.wrong);
+        assert_eq!(outcome.plan.faults.len(), 1, "{}", outcome.plan);
+        let deeds: usize = outcome.plan.actors.iter().map(|actor| actor.deeds.len()).sum();
+        assert!(deeds <= 6, "{}", outcome.plan);
     }
 }
 

@@ -118,7 +118,11 @@ impl<'s> Player<'s> {
     }
 
     pub fn open(&self) -> Result<Arc<Repo>> {
-        let addresses: Vec<Address> = self.stage.configured().into_iter().map(|ix| self.address(ix)).collect();
+        self.open_at(&self.stage.configured())
+    }
+
+    fn open_at(&self, regions: &[usize]) -> Result<Arc<Repo>> {
+        let addresses: Vec<Address> = regions.iter().map(|ix| self.address(*ix)).collect();
         let state = self.state();
         let opening = Opening {
             addresses: &addresses,
@@ -331,10 +335,24 @@ impl<'s> Player<'s> {
         membership::settle(&repo, gone, self.means())?;
         let who = membership::find(&repo, NAMES[region])?;
         membership::may_go(&repo, &who, lost, self.means())?;
-        self.stage.model.going(region);
+        if !lost {
+            self.each_alone(&repo, region)?;
+        }
         let (epoch, members) = membership::remove(&repo, &who, lost, self.means())?;
         self.stage.configure(region, false);
         Ok(format!("epoch {epoch}, {:?}", members.iter().map(|member| &member.name).collect::<Vec<_>>()))
+    }
+
+    /// As `holdfast region remove`: every region that stays must open by itself, and show every snapshot.
+    fn each_alone(&self, repo: &Repo, goes: usize) -> Result<()> {
+        let all = View::load(repo)?;
+        for region in self.stage.configured().into_iter().filter(|region| *region != goes) {
+            let shown = View::load(&*self.open_at(&[region])?)?;
+            if all.snapshots.keys().any(|sid| !shown.snapshots.contains_key(sid)) {
+                return Err(Error::new(Kind::Refused, "does not show every snapshot").at(NAMES[region]));
+            }
+        }
+        Ok(())
     }
 
     fn region_emptied(&mut self) -> Result<String> {

@@ -57,8 +57,8 @@ pub enum Kind {
     Short,
     /// The power fails: what was stored in the last so many steps is gone, acknowledged or not.
     Power(u64),
-    /// The region is as it was so many steps ago.
-    Yesterday(u64),
+    /// A pack is removed as if somebody had decided it: what no store does, and no model may overlook.
+    Eaten,
 }
 
 impl Kind {
@@ -86,23 +86,8 @@ impl Kind {
             Kind::Stale => "stale read",
             Kind::Short => "short listing",
             Kind::Power(_) => "power failure",
-            Kind::Yesterday(_) => "rolled back",
+            Kind::Eaten => "eaten",
         }
-    }
-
-    pub fn is_lie(self) -> bool {
-        matches!(
-            self,
-            Kind::Lost
-                | Kind::Torn(_)
-                | Kind::FlippedOnce
-                | Kind::Flipped
-                | Kind::Swapped
-                | Kind::Stale
-                | Kind::Short
-                | Kind::Power(_)
-                | Kind::Yesterday(_)
-        )
     }
 }
 

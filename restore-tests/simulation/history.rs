@@ -175,7 +175,8 @@ fn kind(wrong: &[String]) -> String {
     first.split([':', ' ']).next().unwrap_or_default().to_owned()
 }
 
-fn shrink(mut outcome: Outcome) -> Outcome {
+/// Leaves out whatever can be left out so that it still fails in the same way.
+pub fn shrink(mut outcome: Outcome) -> Outcome {
     let wanted = kind(&outcome.wrong);
     loop {
         let smaller = outcome.plan.parts().into_iter().find_map(|part| {

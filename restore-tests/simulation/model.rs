@@ -135,11 +135,6 @@ impl Model {
         };
     }
 
-    /// A region may be removed from now on: what is stored there afterwards is nobody's.
-    pub fn going(&self, region: usize) {
-        self.world.tell(|| format!("region {} goes", NAMES[region]));
-    }
-
     /// Whether other members have everything that this region shows.
     pub fn can_do_without(&self, region: usize) -> bool {
         let others: BTreeSet<SessionId> =

@@ -137,6 +137,13 @@ impl Plan {
         Plan { seed, regions, copies_min, actors, faults, liar, without: Vec::new(), numbers }
     }
 
+    /// The same with one fault more.
+    pub fn with(mut self, fault: Fault) -> Plan {
+        self.numbers.2.push(self.faults.len());
+        self.faults.push(fault);
+        self
+    }
+
     /// All that can be left out, the largest first.
     pub fn parts(&self) -> Vec<Part> {
         let (actors, deeds, faults) = &self.numbers;

@@ -367,6 +367,12 @@ impl Inner {
             Kind::Down(steps) => self.regions[region].down_until = step + steps,
             Kind::Full(steps) => self.regions[region].full_until = step + steps,
             Kind::Sleep(steps) => self.turns[actor].asleep = step + steps,
+            Kind::Eaten => {
+                let all = self.regions[region].objects.keys().filter(|path| path.starts_with("packs/"));
+                if let Some(path) = all.last().cloned() {
+                    self.apply(region, &Call::Delete(path));
+                }
+            }
             Kind::Crash(cut, state) => return self.die(cut, state, actor, region, call),
             lie => return self.lie(lie, region, call),
         }
@@ -441,7 +447,7 @@ impl Inner {
                 self.spoil_one(kind, region);
                 self.honest(region, call)
             }
-            (Kind::Power(steps) | Kind::Yesterday(steps), _) => {
+            (Kind::Power(steps), _) => {
                 let paths: Vec<String> = self.regions[region].objects.keys().cloned().collect();
                 let kept = paths.into_iter().filter(|path| !self.is_elsewhere(region, path)).collect();
                 self.regions[region].roll_back(step.saturating_sub(steps), &kept);
