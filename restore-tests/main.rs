@@ -44,6 +44,7 @@ mod retention;
 mod scheduler;
 mod serve;
 mod sessions;
+mod simulation;
 mod slots;
 mod status;
 mod stores;

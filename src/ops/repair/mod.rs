@@ -83,6 +83,13 @@ impl RepairReport {
         self.objects.iter().filter(|one| matches!(one.done, Done::PutBack { .. })).count() as u64
     }
 
+    /// What was mended afterwards.
+    fn add(&mut self, more: RepairReport) {
+        self.objects.extend(more.objects);
+        self.bytes_read += more.bytes_read;
+        self.bytes_written += more.bytes_written;
+    }
+
     /// Damaged objects that are as they were.
     pub fn left(&self) -> u64 {
         self.objects.iter().filter(|one| matches!(one.done, Done::Left(_))).count() as u64
@@ -219,6 +226,18 @@ pub fn after(
 ) -> Result<RepairReport> {
     let mut report = mend(repo, findings, ledger, workers, cancel)?;
     report.caught_up = catch_up::run(repo, workers, cancel)?;
+    // What stands in the way of what is brought was not checked before: no segment of that region names it.
+    let met: Vec<Finding> = repo.findings().into_iter().filter(|found| !findings.contains(found)).collect();
+    if !met.is_empty() {
+        report.add(mend(repo, &met, ledger, workers, cancel)?);
+        let again = catch_up::run(repo, workers, cancel)?;
+        (report.caught_up.objects, report.caught_up.bytes, report.caught_up.snapshots, report.caught_up.lacking) = (
+            report.caught_up.objects + again.objects,
+            report.caught_up.bytes + again.bytes,
+            report.caught_up.snapshots + again.snapshots,
+            again.lacking,
+        );
+    }
     let records = catch_up::records(repo, workers, cancel)?;
     report.caught_up.objects += records.objects;
     report.caught_up.bytes += records.bytes;
