@@ -252,6 +252,45 @@ fn a_policy_may_leave_damage_to_a_person() {
 }
 
 #[test]
+fn a_region_without_most_of_its_packs_is_left_to_a_person() {
+    let bench = Bench::with_key(&["a", "b"]);
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily'}");
+    for n in 0..12 {
+        fill(&bench.path("source"), n, 2, 30_000);
+        assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
+    }
+    let packs = |region: &str| bench.objects(region).into_iter().filter(|o| o.starts_with("packs/")).count();
+    let all = packs("a");
+    assert!(all > 20, "{all} packs");
+    // As if they were on a disk of their own that is not mounted.
+    for entry in std::fs::read_dir(bench.region("b").join("packs")).unwrap().flatten() {
+        std::fs::remove_dir_all(entry.path()).unwrap();
+    }
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 5);
+    assert_eq!(packs("b"), 0);
+    // One that is missing among many is another matter, and so is a person's word.
+    assert_eq!(bench.json(&["verify", "--repair"]).0, 5);
+    assert_eq!(packs("b"), all);
+    std::fs::remove_file(bench.region("b").join(largest_pack(&bench))).unwrap();
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 5);
+    assert_eq!(packs("b"), all);
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 0);
+}
+
+#[test]
+fn a_check_that_may_not_mend_says_what_it_found() {
+    let bench = Bench::new(&["a", "b"]);
+    fill(&bench.path("source"), 1, 3, 90_000);
+    bench.ok(&["backup", "--name", "files:/source", "source"]);
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily', level: content}");
+    crate::sessions::ask_for(&bench, &[], &["tensors9"]);
+    let pack = largest_pack(&bench);
+    flip(&bench, "b", &pack, &[50]);
+    let (code, value) = bench.json_at(&[], &["run", "daily", "--kind", "verify"]);
+    assert_eq!(code, 5, "{value:#}");
+}
+
+#[test]
 fn a_restore_that_may_not_mend_restores() {
     let bench = Bench::with_key(&["a", "b"]);
     let source = bench.path("source");

@@ -458,7 +458,7 @@ fn a_rolled_back_region_is_read_but_not_written() {
 }
 
 /// The next configuration, asking for features beside those that this program knows.
-fn ask_for(bench: &Bench, read: &[&str], write: &[&str]) {
+pub fn ask_for(bench: &Bench, read: &[&str], write: &[&str]) {
     let repo = opened(bench);
     let mut features = Features::ours();
     features.read.extend(read.iter().map(|f| (*f).to_owned()));

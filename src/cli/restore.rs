@@ -10,7 +10,7 @@ use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::shown_repair;
 use crate::base::{Pace, Progress, SessionId, units};
-use crate::error::{Exit, Kind, Result};
+use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
 use crate::ops::browse;
 use crate::ops::record::Closing;
@@ -47,20 +47,17 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let shown = Shown::start("restoring", &progress, context.global.quiet);
     let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
     let (source, elapsed_ms) = (snapshot.manifest.source.name.clone(), shown.elapsed_ms());
-    let repaired = mended(context, args, repo)?;
+    let repaired = mended(context, args, repo);
     Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms, repaired })
 }
 
 /// Damage that was met is mended once everything is restored. Whatever comes of that, the files are there.
-fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Option<Result<RepairReport>>> {
+fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
     let found = repo.findings();
     if found.is_empty() || args.no_repair || args.dry_run {
-        return Ok(None);
+        return None;
     }
-    match repair::found(repo, &found, context.workers(), &context.cancel) {
-        Err(e) if e.kind() == Kind::Cancelled => Err(e),
-        done => Ok(Some(done)),
-    }
+    Some(repair::found(repo, &found, context.workers(), &context.cancel))
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
@@ -89,7 +86,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     found::add(&repo, &mut value, &mut text);
     let mut outcome = Outcome::new(report.exit().worse(named), text, value);
     match repaired.as_ref() {
-        Some(Err(e)) => outcome.text.push_str(&format!("nothing was put back: {e}\n")),
+        Some(Err(e)) => outcome.text.push_str(&format!("what was damaged was not mended, or not all of it: {e}\n")),
         done => shown_repair(done.and_then(|done| done.as_ref().ok()), &mut outcome),
     }
     Ok(outcome)

@@ -367,15 +367,6 @@ fn still_damaged(
 /// Checks of one small object beyond its checksum.
 type Check<'c> = dyn FnMut(&Key, &[u8]) -> std::result::Result<(), FormatError> + 'c;
 
-/// What a region lists under several prefixes, asked all at once.
-fn list_at<const N: usize>(regions: &Regions, ix: usize, prefixes: [Prefix; N]) -> Result<Vec<Listed>> {
-    let lists = regions.list_several(RegionSet::of([ix]), prefixes);
-    if lists.iter().any(Vec::is_empty) {
-        return Err(regions.failure(ix).unwrap_or_else(|| Error::new(Kind::Retry, "could not be listed")));
-    }
-    Ok(lists.into_iter().flatten().flat_map(|(_, lines)| lines).collect())
-}
-
 /// Reads every small object of a region, those of buckets side by side.
 fn small_objects(
     regions: &Regions,
@@ -384,7 +375,7 @@ fn small_objects(
     cancel: &Cancel,
     check: &mut Check<'_>,
 ) -> Result<()> {
-    let lines = list_at(regions, ix, Prefix::SMALL)?;
+    let lines = regions.list_at(ix, Prefix::SMALL)?;
     let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
     let mut missing = Vec::new();
     for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
@@ -511,7 +502,19 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
     report.behind.clear();
     lacking(repo, &view, &index, report);
     lacking_small(repo, report);
+    lost_meanwhile(repo, report);
     Ok(())
+}
+
+/// Regions that failed after they were looked at: nobody knows any more what they lack.
+fn lost_meanwhile(repo: &Repo, report: &mut VerifyReport) {
+    let usable = repo.usable();
+    let mut lines = Vec::new();
+    for (ix, here) in report.regions.iter().enumerate().filter(|(ix, here)| !usable.has(*ix) && here.failed.is_none()) {
+        let why = repo.regions.failure(ix).map_or_else(|| "it failed".to_owned(), |e| e.to_string());
+        lines.push(format!("region {} may lack something: {why}", here.region));
+    }
+    report.behind.append(&mut lines);
 }
 
 /// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.
