@@ -72,6 +72,9 @@ impl Row {
     }
 }
 
+/// What it costs is said in docs/scale.md.
+const _: () = assert!(size_of::<Row>() <= 96);
+
 /// All packs, in the order of their names.
 #[derive(Debug, Default)]
 pub(super) struct Table {
