@@ -346,7 +346,15 @@ fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
         // Compacted away what was not taken: a whole snapshot, and it is said why.
         let end = cluster.load(20, 30);
         cluster.ctl(&["compact", &end.to_string()]);
-        let output = bench.run(&[&["backup", "--name", "cluster", "--mode", "delta", &cluster.address()], &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..]].concat()).1;
+        let output = bench
+            .run(
+                &[
+                    &["backup", "--name", "cluster", "--mode", "delta", &cluster.address()],
+                    &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..],
+                ]
+                .concat(),
+            )
+            .1;
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("compacted away") && output.status.success(), "{text}");
         assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));

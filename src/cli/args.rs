@@ -8,6 +8,7 @@ mod etcd;
 mod generated;
 mod look;
 mod policy;
+mod prune;
 mod region;
 mod tag;
 
@@ -21,6 +22,7 @@ pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
+pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -111,6 +113,8 @@ pub enum Verb {
     Region(Region),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
+    /// Give back the space of what no snapshot needs
+    Prune(Prune),
     /// Change the tags of snapshots
     Tag(Tag),
     /// Holds: snapshots that must not be forgotten
@@ -223,7 +227,7 @@ pub struct Restore {
     #[arg(long, short, value_name = "DIR", required_unless_present_any = ["tar", "to"])]
     pub target: Option<PathBuf>,
     /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "repair", "limit_download"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "no_repair", "limit_download"])]
     pub tar: Option<PathBuf>,
     /// Only what matches, as in .gitignore, and what is below it; repeat for more
     #[arg(long, value_name = "GLOB")]
@@ -246,10 +250,10 @@ pub struct Restore {
     /// Do not restore device nodes
     #[arg(long)]
     pub no_devices: bool,
-    /// Mend what is found damaged on the way: it is set aside under `quarantine/` in its region, and a good copy is put in
-    /// its place from another
-    #[arg(long, conflicts_with = "dry_run")]
-    pub repair: bool,
+    /// Leave what is found damaged on the way as it is. Else it is set aside under `quarantine/` in its region, and a good
+    /// copy is put in its place from another, where these credentials may do that
+    #[arg(long)]
+    pub no_repair: bool,
     /// Most bytes a second that are read from each region: 10MiB/s
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     pub limit_download: Option<Rate>,
@@ -422,6 +426,8 @@ pub enum KindArg {
     Full,
     /// Check the repository, as deep as the policy says
     Verify,
+    /// Give back what no snapshot needs, as the policy says
+    Prune,
 }
 
 #[derive(Debug, ClapArgs)]

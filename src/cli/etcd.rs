@@ -83,7 +83,8 @@ pub fn backup(context: &Context, args: &Backup, address: Address) -> Result<Outc
     drop(shown);
     let (mut report, more, said) = match done {
         Delta::Whole(report, found, why) => {
-            let note = if why.is_empty() { String::new() } else { format!("NOTE: a whole snapshot, no delta: {why}\n") };
+            let note =
+                if why.is_empty() { String::new() } else { format!("NOTE: a whole snapshot, no delta: {why}\n") };
             (*report, etcd_json(&found), etcd_text(&found) + &note)
         }
         Delta::Stored(report, found) => (*report, delta_json(&found), delta_text(&found)),
@@ -221,7 +222,12 @@ fn restored_text(done: &EtcdRestored, to: &Path, elapsed_ms: u64) -> String {
 /// Whether a path in a snapshot means keys of etcd, and not its files.
 pub fn has(manifest: &Manifest, path: &[u8]) -> bool {
     let name = path.strip_prefix(b"/").unwrap_or(path);
-    etcd::is_one(manifest) && !path.is_empty() && path != b"/" && name != etcd::ROWS && name != etcd::KEYS && !name.starts_with(etcd::CHANGES)
+    etcd::is_one(manifest)
+        && !path.is_empty()
+        && path != b"/"
+        && name != etcd::ROWS
+        && name != etcd::KEYS
+        && !name.starts_with(etcd::CHANGES)
 }
 
 fn line_json(line: &Line) -> Value {
@@ -248,7 +254,8 @@ pub fn ls(context: &Context, args: &Ls, (reader, manifest): (&Reader, &Manifest)
             if last != dir {
                 last = dir.to_vec();
                 let name = path_text(dir);
-                if json { writeln!(out, "{}", json!({"prefix": name})) } else { writeln!(out, "{name}") }.map_err(closed)?;
+                if json { writeln!(out, "{}", json!({"prefix": name})) } else { writeln!(out, "{name}") }
+                    .map_err(closed)?;
             }
             return Ok(true);
         }
@@ -294,7 +301,8 @@ pub fn diff(
     if paths.0 != paths.1 {
         return Err(Error::new(Kind::Config, "two snapshots of etcd are compared below the same prefix"));
     }
-    let (old, new) = (Keys::open(reader, manifests.0, &context.cancel)?, Keys::open(reader, manifests.1, &context.cancel)?);
+    let (old, new) =
+        (Keys::open(reader, manifests.0, &context.cancel)?, Keys::open(reader, manifests.1, &context.cancel)?);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let (json, mut counts) = (context.global.json, [0u64; 3]);
     etcd::diff((&old, &new), paths.0, &context.cancel, &mut |kind, old, new| {

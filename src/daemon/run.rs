@@ -9,12 +9,13 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
-use crate::ops::etcd::{self, EtcdOptions};
+use crate::ops::etcd;
 use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
+use crate::ops::prune;
 use crate::ops::record::{Closed, Closing, Opening};
-use crate::ops::repair::{self, RepairReport};
+use crate::ops::repair::{self, Bounds, RepairReport};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
 use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
@@ -150,10 +151,12 @@ pub struct Report {
     pub attempts: u32,
     /// Whether it was interrupted while it waited for another attempt.
     pub interrupted: bool,
-    /// Every source of the policy, once; none for a check.
+    /// Every source of the policy, once; none for a check or a prune.
     pub sources: Vec<SourceEnd>,
     /// What a check found.
     pub verified: Option<VerifyReport>,
+    /// What a prune did.
+    pub pruned: Option<prune::Report>,
     /// After a check that reads: how much of each region has been verified within the policy's period.
     pub coverage: Vec<Coverage>,
     /// The hooks around the whole run that ran.
@@ -172,6 +175,7 @@ impl Report {
             interrupted: false,
             sources: Vec::new(),
             verified: None,
+            pruned: None,
             coverage: Vec::new(),
             hooks: Vec::new(),
             alerts: Vec::new(),
@@ -195,7 +199,8 @@ impl Report {
         }
         let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
         let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
-        self.sources.iter().fold(verified.worse(hooks), |exit, s| exit.worse(s.exit))
+        let pruned = self.pruned.as_ref().map_or(Exit::Done, prune::Report::exit);
+        self.sources.iter().fold(verified.worse(pruned).worse(hooks), |exit, s| exit.worse(s.exit))
     }
 
     /// One line with every source counted.
@@ -203,9 +208,10 @@ impl Report {
         let exit = self.exit();
         let end = format!("{} (exit code {})", exit.name(), exit as u8);
         let attempts = if self.attempts > 1 { format!(", {} attempts", self.attempts) } else { String::new() };
-        let what = match &self.verified {
-            Some(report) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
-            None => {
+        let what = match (&self.verified, &self.pruned) {
+            (Some(report), _) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
+            (None, Some(report)) => report.summary(),
+            (None, None) => {
                 let counts = Fate::ALL.map(|fate| format!("{} {}", self.count(fate), fate.name()));
                 format!("{} sources: {}", self.sources.len(), counts.join(", "))
             }
@@ -285,7 +291,7 @@ pub fn run(
 
 /// Every source of the policy has exactly one end.
 fn complete(report: Report, policy: &BackupPolicy) -> Result<Report> {
-    let wanted = if report.kind == Task::Verify { 0 } else { policy.sources().len() };
+    let wanted = if report.kind.is_backup() { policy.sources().len() } else { 0 };
     let counted: usize = Fate::ALL.iter().map(|fate| report.count(*fate)).sum();
     if counted != wanted || report.sources.len() != wanted {
         return Err(Error::new(Kind::Bug, format!("{counted} of {wanted} sources were accounted for")));
@@ -315,6 +321,7 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
             report.coverage = work.coverage();
             report.verified = Some(verified);
         }),
+        Task::Prune => work.prune().map(|pruned| report.pruned = Some(pruned)),
         Task::Incremental => work.protect_all(Mode::Incremental, report),
         Task::Full => work.protect_all(Mode::Full, report),
     };
@@ -362,11 +369,11 @@ impl Work<'_> {
             closing,
             || {
                 let mut report = verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel)?;
-                let repaired = self.repaired(&mut report, wish.workers)?;
+                let repaired = self.repaired(&mut report, wish.workers);
                 Ok((report, repaired))
             },
             |(report, repaired), closing| {
-                (repaired.iter().fold(closing.verify(report), Closing::repair), report.exit())
+                (repaired.iter().flatten().fold(closing.verify(report), Closing::repair), report.exit())
             },
         );
         for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
@@ -374,7 +381,10 @@ impl Work<'_> {
         }
         let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
-        if let Some(done) = &repaired {
+        if let Some(Err(e)) = &repaired {
+            self.say(&format!("repair: ended early: {e}"));
+        }
+        if let Some(Ok(done)) = &repaired {
             let (put_back, left, brought) = (done.put_back(), done.left(), done.caught_up.objects);
             self.say(&format!("repair: {put_back} put back, {left} left as they were, {brought} brought up"));
         }
@@ -384,14 +394,31 @@ impl Work<'_> {
         Ok(verified)
     }
 
-    /// Mends what the check found, where the policy says so.
-    fn repaired(&self, report: &mut VerifyReport, workers: usize) -> Result<Option<RepairReport>> {
-        if !self.policy.verify().is_some_and(|spec| spec.repair) {
-            return Ok(None);
+    /// Gives back what no snapshot needs.
+    fn prune(&self) -> Result<prune::Report> {
+        let host = files::hostname();
+        let wish = prune::Wish::of(self.policy.prune().unwrap_or_default(), &host, self.around.cancel);
+        let (pruned, closed) = self.recorded(
+            Recorded::Prune,
+            Closing::default(),
+            || prune::run(self.repo, &wish),
+            |report, closing| (closing.prune(report), report.exit()),
+        );
+        for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
+            self.say(&format!("region {region} has no record of this run: {why}"));
         }
-        let done = repair::after(self.repo, &report.findings, Some(self.ledger), workers, self.around.cancel)?;
-        verify::behind_still(self.repo, report)?;
-        Ok(Some(done))
+        let pruned = pruned?;
+        pruned.troubles().iter().for_each(|what| self.say(what));
+        pruned.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        Ok(pruned)
+    }
+
+    /// Mends what the check found, where the policy says so.
+    fn repaired(&self, report: &mut VerifyReport, workers: usize) -> Option<Result<RepairReport>> {
+        let spec = self.policy.verify().filter(|spec| spec.repair)?;
+        let bounds = Bounds { bytes_max: spec.bytes_max, rate: spec.rate, wary: true };
+        // Whatever becomes of it, what the check found is told.
+        Some(repair::unwatched(self.repo, report, (self.ledger, bounds), workers, self.around.cancel))
     }
 
     /// What the policy wants checked. What it does not say is presence, of everything.
@@ -405,7 +432,7 @@ impl Work<'_> {
             Level::Content => verify::Level::Content,
         };
         let turn = verify::Part::at(self.around.env.now(), spec.period_ms);
-        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, ..turn };
+        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, packs_max: spec.packs_max, ..turn };
         verify::Wish { level, workers: self.around.workers, part, rate: spec.rate }
     }
 
@@ -500,7 +527,7 @@ impl Work<'_> {
         let (done, closed) = self.recorded(
             Recorded::Backup,
             closing,
-            || self.read(source, options?),
+            || etcd::or_files(self.repo, source, options?, self.around.say, (&Progress::default(), cancel)),
             |report, closing| (closing.backup(report), report.exit()),
         );
         match done {
@@ -510,15 +537,6 @@ impl Work<'_> {
             }
             Err(e) => (SourceEnd::failed(source, &e), None),
         }
-    }
-
-    fn read(&self, source: &Source, options: BackupOptions) -> Result<BackupReport> {
-        let (progress, cancel) = (Progress::default(), self.around.cancel);
-        let Some(cluster) = &source.etcd else { return backup::run(self.repo, options, &progress, cancel) };
-        let etcd = EtcdOptions::of(cluster)?;
-        let (report, found) = etcd::backup(self.repo, &options, &etcd, (&progress, cancel))?;
-        found.remarks.iter().for_each(|what| self.say(&format!("source {}: {what}", source.name)));
-        Ok(report)
     }
 
     /// Looks for a run of this source elsewhere and follows the policy's rule.

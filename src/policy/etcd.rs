@@ -47,7 +47,11 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Opt
     }
     let at = format!("{at}.etcd");
     if spec.endpoints.is_empty() {
-        sheet.refuse(&format!("{at}.endpoints"), "the cluster has no member", "name all: `endpoints: [10.0.0.11:2379]`");
+        sheet.refuse(
+            &format!("{at}.endpoints"),
+            "the cluster has no member",
+            "name all: `endpoints: [10.0.0.11:2379]`",
+        );
     }
     for (n, endpoint) in spec.endpoints.iter().enumerate() {
         if endpoint.is_empty() || endpoint.contains(['/', '@', ',', ' ', '?', '#']) {

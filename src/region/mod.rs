@@ -10,17 +10,19 @@ mod each;
 mod findings;
 mod haste;
 mod reads;
+mod remove;
 mod set;
 mod together;
 mod upload;
 
 pub use ahead::Ahead;
 pub use findings::{Finding, Flaw, Wrong};
+pub use remove::Removed;
 pub use set::RegionSet;
 pub use together::{Hurry, Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{Pace, PackName, Place, RegionId};
+use crate::base::{Pace, PackName, Place, RegionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
@@ -178,9 +180,9 @@ impl Regions {
         self.found.all()
     }
 
-    /// How much was recorded so far.
-    pub fn findings_count(&self) -> usize {
-        self.found.count()
+    /// How often something was found to be wrong so far, the same again included.
+    pub fn found_times(&self) -> u64 {
+        self.found.times()
     }
 
     /// Removes what dead writers left half-written.
@@ -225,6 +227,12 @@ impl Regions {
     /// What counts the requests made of each region.
     pub fn meters(&self) -> Vec<(String, Meter)> {
         self.all.iter().filter_map(|region| Some((region.name.clone(), region.store.as_ref()?.meter()))).collect()
+    }
+
+    /// How far a region's clock is surely ahead of one that says `now`, ms.
+    pub fn clock_ahead_ms(&self, ix: usize, now: TimeMs) -> i64 {
+        let store = self.all.get(ix).and_then(|region| region.store.as_ref());
+        store.map_or(0, |store| store.clock_ahead_ms(now))
     }
 
     /// Device and inode of each folder.

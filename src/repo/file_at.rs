@@ -102,7 +102,9 @@ impl<'r> FileAt<'r> {
         loop {
             let mut found = None;
             for item in list.iter() {
-                let end = begin.checked_add(item.len).ok_or_else(|| Error::new(Kind::Damage, "list page that does not add up"))?;
+                let end = begin
+                    .checked_add(item.len)
+                    .ok_or_else(|| Error::new(Kind::Damage, "list page that does not add up"))?;
                 if at < end {
                     found = Some(*item);
                     break;

@@ -161,14 +161,12 @@ fn write(run: &Run<'_>, session: &Session, given: Given) -> Result<(Built, Work,
         present: run.present_packs(session.regions),
     };
     let known = Reusable::new(Arc::new(Index::load(repo)?), rules);
-    let writer = Writer::new(repo, session, known, run.options.limits.compression, run.progress);
+    let writer = Writer::new(repo, session, known, (run.options.limits.compression, run.options.workers), run.progress);
     let built = pour(run, &writer, given);
     // Whatever happened: what was stored is named, so that the next run finds it.
     let finished = writer.finish();
     match (built, finished) {
-        (Ok(built), Ok(complete)) => {
-            Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored()))
-        }
+        (Ok(built), Ok(complete)) => Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored())),
         (Err(e), _) | (_, Err(e)) => {
             session.give_up(repo, e.what())?;
             Err(e)

@@ -8,8 +8,8 @@ use super::{CLUSTER, KEYS, KIND, REVISION, ROWS, label, number};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Label, Manifest, Miss};
-use crate::policy;
 use crate::ops::backup::{self, BackupOptions, BackupReport, Cut, Given, StreamName};
+use crate::policy;
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::etcd::bolt::Bolt;
@@ -108,6 +108,23 @@ pub fn backup(
     Ok((stored, report))
 }
 
+/// Backs up a source of a policy, of either kind; what should be known is said.
+///
+/// # Errors
+/// As for the kind.
+pub fn or_files(
+    repo: &Arc<Repo>,
+    source: &policy::Source,
+    options: BackupOptions,
+    say: &dyn Fn(&str),
+    means: (&Progress, &Cancel),
+) -> Result<BackupReport> {
+    let Some(cluster) = &source.etcd else { return backup::run(repo, options, means.0, means.1) };
+    let (report, found) = self::backup(repo, &options, &EtcdOptions::of(cluster)?, means)?;
+    found.remarks.iter().for_each(|what| say(&format!("source {}: {what}", source.name)));
+    Ok(report)
+}
+
 /// What the last snapshot of the source says.
 fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<Before> {
     if new_cluster {
@@ -161,10 +178,14 @@ fn compare(
             report.agree.push(endpoint);
         } else if endpoint == report.endpoint {
             let what = format!("the keys of the snapshot hash to {ours:08x}, those of the member to {hash:08x}");
-            return Err(Error::new(Kind::Source, what).at(endpoint).advise("the member's file may be damaged: see its log"));
+            return Err(Error::new(Kind::Source, what)
+                .at(endpoint)
+                .advise("the member's file may be damaged: see its log"));
         } else {
             let revision = survey.facts.revision;
-            misses.push(miss(format!("member {endpoint} has other keys at revision {revision}: {hash:08x}, not {ours:08x}")));
+            misses.push(miss(format!(
+                "member {endpoint} has other keys at revision {revision}: {hash:08x}, not {ours:08x}"
+            )));
         }
     }
     Ok(misses)
@@ -173,7 +194,9 @@ fn compare(
 fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, cancel: &Cancel) -> Result<()> {
     let away = cluster.away().iter().map(|e| format!("a member is away: {e}"));
     report.remarks.extend(away);
-    report.remarks.extend(cluster.unnamed.iter().map(|name| format!("member {name} was not asked: it is not named, or away")));
+    report
+        .remarks
+        .extend(cluster.unnamed.iter().map(|name| format!("member {name} was not asked: it is not named, or away")));
     for alarm in cluster.alarms(cancel)? {
         report.remarks.push(format!("ALARM: {alarm}"));
     }

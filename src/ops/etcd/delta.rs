@@ -69,7 +69,9 @@ pub fn delta(
     let cancel = means.1;
     let view = View::recall(repo)?;
     let last = view.latest_of(&options.source_name()?).filter(|last| is_one(&last.manifest) && !etcd.new_cluster);
-    let Some(last) = last else { return whole(repo, options, etcd, means, "there is no snapshot yet to go on from".into()) };
+    let Some(last) = last else {
+        return whole(repo, options, etcd, means, "there is no snapshot yet to go on from".into());
+    };
     let reader = Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?));
     let kept = files(&reader, &last.manifest)?;
     if kept.len() >= FILES_MAX {
@@ -149,13 +151,7 @@ fn name(head: &Head) -> Vec<u8> {
     [CHANGES, format!("{:020}-{:020}", head.after.saturating_add(1), head.to).as_bytes()].concat()
 }
 
-fn given(
-    repo: &Repo,
-    cluster: &Cluster,
-    last: &Snapshot,
-    kept: Vec<Entry>,
-    gathered: &[Changes],
-) -> Result<Given> {
+fn given(repo: &Repo, cluster: &Cluster, last: &Snapshot, kept: Vec<Entry>, gathered: &[Changes]) -> Result<Given> {
     let manifest = &last.manifest;
     let mut before = label(manifest, CHAIN).and_then(unhex).unwrap_or([0; HASH_BYTES]);
     let (mut parts, mut to) = (Vec::new(), known(manifest).revision);

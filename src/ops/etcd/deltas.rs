@@ -46,11 +46,6 @@ impl<'r> Deltas<'r> {
         Ok(Deltas { reader, cancel, files, cluster, at, before, ready: VecDeque::new() })
     }
 
-    /// Whether there are any.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
     /// The next file.
     fn segment(&mut self) -> Result<Option<Segment>> {
         self.cancel.check()?;

@@ -43,7 +43,10 @@ fn changed(mut deltas: Deltas<'_>) -> Result<BTreeMap<Vec<u8>, Option<(Line, Vec
         let state = (!change.deleted).then(|| {
             let (created, version, lease) = (kv.created, kv.version, kv.lease);
             let bytes = kv.value.len() as u64;
-            (Line { key: kv.key.to_vec(), revision: change.revision, created, version, lease, bytes }, kv.value.to_vec())
+            (
+                Line { key: kv.key.to_vec(), revision: change.revision, created, version, lease, bytes },
+                kv.value.to_vec(),
+            )
         });
         changed.insert(kv.key.to_vec(), state);
     }

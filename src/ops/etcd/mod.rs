@@ -9,7 +9,7 @@ mod deltas;
 mod keys;
 mod restore;
 
-pub use backup::{EtcdOptions, EtcdReport, backup};
+pub use backup::{EtcdOptions, EtcdReport, backup, or_files};
 pub use delta::{Delta, DeltaReport, delta};
 pub use keys::{Keys, Kind as KeyChange, diff};
 pub use restore::{EtcdRestore, EtcdRestored, restore};

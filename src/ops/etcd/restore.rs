@@ -67,12 +67,13 @@ pub fn restore(
         return Err(Error::new(Kind::Config, what).advise("--target DIR restores it"));
     }
     let to = &request.to;
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(to).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::new(Kind::Config, "the file exists").at(to.display()).advise("give the name of a new file")
-        }
-        _ => failed(&e).at(to.display()),
-    })?;
+    let file =
+        OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(to).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(Kind::Config, "the file exists").at(to.display()).advise("give the name of a new file")
+            }
+            _ => failed(&e).at(to.display()),
+        })?;
     let made = fill(reader, manifest, request, &file, (progress, cancel));
     let made = made.and_then(|made| synced(&file, to).map(|()| made));
     if made.is_err() {

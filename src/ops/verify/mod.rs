@@ -6,6 +6,7 @@
 
 mod packs;
 mod part;
+mod pruned;
 mod trees;
 
 pub(super) use self::packs::parallel;
@@ -20,16 +21,16 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
+use crate::region::{Ahead, Finding, Flaw, RegionSet, Regions, by_key, lock};
 use crate::repo::Repo;
-use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::index::{Index, LoadedSegment};
 use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
 use crate::store::{Key, Listed, Prefix};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -148,7 +149,8 @@ pub fn run(
     if let Some(ledger) = ledger {
         report.lost.extend(back_in_time::regions(repo, &view, ledger));
     }
-    let packs = index.packs();
+    let (mut packs, doomed) = (index.packs(), pruned::doomed(repo));
+    packs.retain(|name, _| !doomed.contains(name));
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
@@ -163,7 +165,7 @@ pub fn run(
     }
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
-    report.findings = repo.findings();
+    report.findings = pruned::findings(repo);
     distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -365,6 +367,7 @@ fn still_damaged(
 /// Checks of one small object beyond its checksum.
 type Check<'c> = dyn FnMut(&Key, &[u8]) -> std::result::Result<(), FormatError> + 'c;
 
+/// Reads every small object of a region, those of buckets side by side.
 fn small_objects(
     regions: &Regions,
     ix: usize,
@@ -372,14 +375,18 @@ fn small_objects(
     cancel: &Cancel,
     check: &mut Check<'_>,
 ) -> Result<()> {
-    let mut keys = vec![Key::Region];
-    for prefix in Prefix::ALL.into_iter().filter(|p| *p != Prefix::Packs) {
-        keys.extend(regions.list(ix, prefix)?.into_iter().map(|l| l.key));
-    }
-    for key in keys {
+    let lines = regions.list_at(ix, Prefix::SMALL)?;
+    let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
+    let mut missing = Vec::new();
+    for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
         cancel.check()?;
-        let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
+        let read = ahead.take(regions, &key).map(|(_, bytes)| Ok(bytes));
+        let bytes = match read.unwrap_or_else(|| regions.get(ix, &key, OBJECT_BYTES_MAX as u64)) {
             Ok(bytes) => bytes,
+            Err(e) if e.kind() == Kind::NotFound && pruned::may_go(&key) => {
+                missing.push((key, e));
+                continue;
+            }
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
                 regions.record(ix, &key.path(), &e);
@@ -392,7 +399,7 @@ fn small_objects(
             regions.record(ix, &key.path(), &why);
         }
     }
-    Ok(())
+    pruned::record_missing(regions, ix, &missing)
 }
 
 /// What needs no key: the name of a segment, the checksum of everything else.
@@ -467,25 +474,19 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let (findings, sources) = (repo.findings(), repo.sources(repo.epochs()));
-    for prefix in
-        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
-    {
-        let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-        for ix in repo.usable().iter() {
-            for line in repo.regions.list(ix, prefix).unwrap_or_default() {
-                holders.entry(line.key).or_default().push(ix);
-            }
-        }
+    let small =
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs];
+    for holders in repo.regions.list_several(repo.usable(), small).iter().map(by_key) {
         // A slot that no configuration lists opens nothing, and is brought nowhere.
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
-            let sound = |ix: &usize| {
-                sources.has(*ix)
-                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name)
+            let sound = |ix: usize| {
+                sources.has(ix)
+                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(ix).name)
             };
             if at.iter().any(sound) {
-                let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
+                let lacking = repo.usable().iter().filter(|ix| !at.has(*ix));
                 report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
             }
         }
@@ -501,7 +502,19 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
     report.behind.clear();
     lacking(repo, &view, &index, report);
     lacking_small(repo, report);
+    lost_meanwhile(repo, report);
     Ok(())
+}
+
+/// Regions that failed after they were looked at: nobody knows any more what they lack.
+fn lost_meanwhile(repo: &Repo, report: &mut VerifyReport) {
+    let usable = repo.usable();
+    let mut lines = Vec::new();
+    for (ix, here) in report.regions.iter().enumerate().filter(|(ix, here)| !usable.has(*ix) && here.failed.is_none()) {
+        let why = repo.regions.failure(ix).map_or_else(|| "it failed".to_owned(), |e| e.to_string());
+        lines.push(format!("region {} may lack something: {why}", here.region));
+    }
+    report.behind.append(&mut lines);
 }
 
 /// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.
@@ -514,9 +527,11 @@ fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
             .behind
             .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
     }
+    let superseded = index.superseded(&repo.epochs_seen().doomed());
+    let missed = |s: &LoadedSegment, ix| !superseded.get(&s.name).is_some_and(|at| at.has(ix));
     for ix in repo.usable().iter() {
         let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
-        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix) && missed(s, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));

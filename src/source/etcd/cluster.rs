@@ -166,7 +166,8 @@ impl Cluster {
         };
         let id = first.status.header.cluster;
         if let Some(other) = self.members.iter().find(|m| m.status.header.cluster != id) {
-            let what = format!("these members belong to different clusters: {id:x} and {:x}", other.status.header.cluster);
+            let what =
+                format!("these members belong to different clusters: {id:x} and {:x}", other.status.header.cluster);
             return Err(Error::new(Kind::Refused, what).at(format!("{}, {}", first.endpoint(), other.endpoint())));
         }
         if let Some(known) = before.cluster.filter(|known| *known != id) {
@@ -176,9 +177,12 @@ impl Cluster {
                 .advise("after a restore that is right: --new-cluster takes it; else see what is served there"));
         }
         if self.members.iter().all(|m| m.status.leader == 0) {
-            return Err(Error::new(Kind::Retry, "no member that answers has a leader: the majority of the cluster is lost")
-                .at(first.endpoint())
-                .advise("see docs/runbooks/etcd-lost.md"));
+            return Err(Error::new(
+                Kind::Retry,
+                "no member that answers has a leader: the majority of the cluster is lost",
+            )
+            .at(first.endpoint())
+            .advise("see docs/runbooks/etcd-lost.md"));
         }
         Ok(())
     }
@@ -191,9 +195,11 @@ impl Cluster {
             return Ok(());
         }
         let gone = |m: &Connected| listed.iter().all(|l| l.id != m.status.header.member);
-        let away = self.members.iter().filter(|m| gone(m)).map(|m| {
-            Error::new(Kind::Source, "the member was removed from the cluster").at(m.endpoint())
-        });
+        let away = self
+            .members
+            .iter()
+            .filter(|m| gone(m))
+            .map(|m| Error::new(Kind::Source, "the member was removed from the cluster").at(m.endpoint()));
         self.away.extend(away);
         self.members.retain(|m| !gone(m));
         let named = |id: u64| self.members.iter().any(|m| m.status.header.member == id);
@@ -257,8 +263,10 @@ impl Cluster {
             return Err(if learns {
                 Error::new(Kind::Config, "the members that answer only learn; name one that votes")
             } else {
-                let what = format!("the members are behind the last snapshot: revision {newest}, it has {}", before.revision);
-                Error::new(Kind::Refused, what).advise("a member was restored from an older state? --new-cluster takes it")
+                let what =
+                    format!("the members are behind the last snapshot: revision {newest}, it has {}", before.revision);
+                Error::new(Kind::Refused, what)
+                    .advise("a member was restored from an older state? --new-cluster takes it")
             });
         }
         let mut lost = Vec::new();
@@ -390,10 +398,16 @@ impl Taken {
             return Err(short("the stream of the snapshot has no whole number of pages"));
         }
         if self.hash.finalize()[..] != self.held[..] {
-            return Err(Error::new(Kind::Source, "the snapshot does not have the hash that came with it: it was changed on its way"));
+            return Err(Error::new(
+                Kind::Source,
+                "the snapshot does not have the hash that came with it: it was changed on its way",
+            ));
         }
         let file = self.out.into_inner();
-        Ok((file.map_err(|e| Error::new(Kind::Source, format!("cannot write the scratch file: {}", e.error().kind())))?, self.bytes))
+        Ok((
+            file.map_err(|e| Error::new(Kind::Source, format!("cannot write the scratch file: {}", e.error().kind())))?,
+            self.bytes,
+        ))
     }
 }
 

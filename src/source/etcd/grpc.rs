@@ -97,7 +97,8 @@ pub fn tls(means: &Means) -> Result<Option<Arc<rustls::ClientConfig>>> {
         .with_root_certificates(roots);
     let mut tls = match &means.identity {
         Some((certificate, key)) => {
-            let bad = |path: &PathBuf, e: String| config(format!("no client certificate or key: {e}")).at(path.display());
+            let bad =
+                |path: &PathBuf, e: String| config(format!("no client certificate or key: {e}")).at(path.display());
             let chain = CertificateDer::pem_file_iter(certificate).map_err(|e| bad(certificate, e.to_string()))?;
             let chain: std::result::Result<Vec<_>, _> = chain.collect();
             let chain = chain.map_err(|e| bad(certificate, e.to_string()))?;
@@ -133,10 +134,13 @@ impl Failed {
         let says = |part: &str| self.message.contains(part);
         match self.code {
             7 | 16 => about(Kind::Denied, "a user with the role root is needed where auth is enabled"),
-            _ if says("user name is empty") || says("authentication failed") => {
-                about(Kind::Denied, "auth is enabled: give --etcd-user and --etcd-password-file, of a user with the role root")
+            _ if says("user name is empty") || says("authentication failed") => about(
+                Kind::Denied,
+                "auth is enabled: give --etcd-user and --etcd-password-file, of a user with the role root",
+            ),
+            UNAVAILABLE | 4 => {
+                Error::new(Kind::Retry, format!("the member does not answer: {}", self.message)).at(endpoint)
             }
-            UNAVAILABLE | 4 => Error::new(Kind::Retry, format!("the member does not answer: {}", self.message)).at(endpoint),
             _ => Error::new(Kind::Source, format!("the member answers: {}", self.message)).at(endpoint),
         }
     }
@@ -155,7 +159,10 @@ fn tls_failed(e: &std::io::Error) -> Failed {
     let text = e.to_string();
     let more = if text.contains("UnknownIssuer") {
         ": its certificate is of another authority than --etcd-ca"
-    } else if text.contains("CertificateRequired") || text.contains("BadCertificate") || text.contains("certificate expired") {
+    } else if text.contains("CertificateRequired")
+        || text.contains("BadCertificate")
+        || text.contains("certificate expired")
+    {
         ": it does not take the client's certificate (--etcd-cert, --etcd-key)"
     } else if text.contains("Expired") {
         ": its certificate has expired"
@@ -212,9 +219,14 @@ impl Channel {
         self.token = Some(token);
     }
 
-    async fn open(&self, call: &str, last: bool) -> std::result::Result<(SendStream<Bytes>, h2::client::ResponseFuture), Failed> {
+    async fn open(
+        &self,
+        call: &str,
+        last: bool,
+    ) -> std::result::Result<(SendStream<Bytes>, h2::client::ResponseFuture), Failed> {
         let scheme = if self.secure { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(&*self.authority).path_and_query(format!("/etcdserverpb.{call}"));
+        let uri =
+            Uri::builder().scheme(scheme).authority(&*self.authority).path_and_query(format!("/etcdserverpb.{call}"));
         let mut request = Request::post(uri.build().map_err(|e| Failed::broken(&e))?)
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -281,7 +293,10 @@ pub struct Answers {
 }
 
 impl Answers {
-    async fn begin(response: h2::client::ResponseFuture, send: Option<SendStream<Bytes>>) -> std::result::Result<Answers, Failed> {
+    async fn begin(
+        response: h2::client::ResponseFuture,
+        send: Option<SendStream<Bytes>>,
+    ) -> std::result::Result<Answers, Failed> {
         let (head, body) = response.await.map_err(|e| Failed::broken(&e))?.into_parts();
         // A call that fails at once has its end in the head.
         end(&head.headers)?;

@@ -219,7 +219,13 @@ mod tests {
         assert_eq!(revision.encode(false), b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\x02");
         assert_eq!(Revision::decode(&revision.encode(true)).unwrap(), (revision, true));
         assert!(Revision { main: 255, sub: 9 }.encode(true) < Revision { main: 256, sub: 0 }.encode(false));
-        for bad in [&b""[..], b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\x05-\0\0\0\0\0\0\0\x02", b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\x02x", b"\xff\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\x02"] {
+        for bad in [
+            &b""[..],
+            b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0",
+            b"\0\0\0\0\0\0\0\x05-\0\0\0\0\0\0\0\x02",
+            b"\0\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\x02x",
+            b"\xff\0\0\0\0\0\0\x05_\0\0\0\0\0\0\0\x02",
+        ] {
             assert!(Revision::decode(bad).is_err());
         }
     }

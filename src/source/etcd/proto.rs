@@ -179,7 +179,15 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_refused() {
-        for bytes in [&[0x0a, 5, 1, 2][..], &[0x0a], &[0x08], &[0x0b], &[0x09, 1], &[0xff; 12], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]] {
+        for bytes in [
+            &[0x0a, 5, 1, 2][..],
+            &[0x0a],
+            &[0x08],
+            &[0x0b],
+            &[0x09, 1],
+            &[0xff; 12],
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+        ] {
             assert!(Fields::of(bytes).any(|f| f == Err(Malformed)), "{bytes:?}");
         }
         assert_eq!(varint(&mut &[0x80; 20][..]), Err(Malformed));

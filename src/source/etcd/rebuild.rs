@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::iter::Peekable;
 use std::io::{Seek, SeekFrom, Write};
+use std::iter::Peekable;
 use std::os::unix::fs::FileExt;
 
 /// After so many revisions a run looks whether it was interrupted.

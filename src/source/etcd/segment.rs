@@ -131,7 +131,11 @@ impl Iterator for Each<'_> {
         };
         Some(Revision::decode(&row.key).and_then(|(revision, deleted)| {
             self.last = revision.main;
-            if revision.main > self.to { Err(bad("they go on too far")) } else { Ok(Change { revision, deleted, message: row.value }) }
+            if revision.main > self.to {
+                Err(bad("they go on too far"))
+            } else {
+                Ok(Change { revision, deleted, message: row.value })
+            }
         }))
     }
 }

@@ -106,7 +106,8 @@ impl Sorter {
         let mut heap = BinaryHeap::new();
         for (begin, end) in &self.runs {
             let part = Part { file: Arc::clone(&file), at: *begin, end: *end };
-            let mut run = Run { record: Vec::new(), input: BufReader::with_capacity(AHEAD_BYTES, part), order: self.order };
+            let mut run =
+                Run { record: Vec::new(), input: BufReader::with_capacity(AHEAD_BYTES, part), order: self.order };
             if run.advance()? {
                 heap.push(Reverse(run));
             }

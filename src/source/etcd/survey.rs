@@ -62,7 +62,8 @@ fn record(kv: &KeyValue<'_>, revision: Revision, deleted: bool, number: u64, out
     out.clear();
     out.extend_from_slice(&(kv.key.len() as u32).to_be_bytes());
     out.extend_from_slice(kv.key);
-    for word in [revision.main, revision.sub, number.cast_signed(), kv.created, kv.version, kv.lease, kv.value.len() as i64]
+    for word in
+        [revision.main, revision.sub, number.cast_signed(), kv.created, kv.version, kv.lease, kv.value.len() as i64]
     {
         out.extend_from_slice(&word.to_be_bytes());
     }

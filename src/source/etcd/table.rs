@@ -68,15 +68,7 @@ pub struct TableWriter<W> {
 impl<W: Write> TableWriter<W> {
     /// Into an empty output.
     pub fn new(out: W) -> TableWriter<W> {
-        TableWriter {
-            out,
-            at: 0,
-            block: Vec::new(),
-            first: Vec::new(),
-            last: None,
-            directory: Vec::new(),
-            rows: 0,
-        }
+        TableWriter { out, at: 0, block: Vec::new(), first: Vec::new(), last: None, directory: Vec::new(), rows: 0 }
     }
 
     /// Adds a row; keys rise.

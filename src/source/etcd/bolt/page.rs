@@ -165,7 +165,8 @@ impl Page {
         if self.leaf || at >= self.count {
             return Err(bad(self.id, "there is no such element"));
         }
-        u64_at(&self.bytes, PAGE_HEAD + at * ELEMENT + 8).ok_or_else(|| bad(self.id, "an element lies outside its page"))
+        u64_at(&self.bytes, PAGE_HEAD + at * ELEMENT + 8)
+            .ok_or_else(|| bad(self.id, "an element lies outside its page"))
     }
 
     /// How many keys are smaller than this one, or equal to it if told.

@@ -48,7 +48,10 @@ fn what_was_written_is_read_and_found_by_key() {
         let bolt = Bolt::open(bytes).unwrap();
         let tree = bolt.bucket(b"key").unwrap().unwrap();
         for n in (0..count).step_by(61) {
-            assert_eq!(bolt.get(&tree, &n.to_be_bytes()).unwrap().as_ref(), Some(&wanted[&b"key"[..]][&n.to_be_bytes()[..]]));
+            assert_eq!(
+                bolt.get(&tree, &n.to_be_bytes()).unwrap().as_ref(),
+                Some(&wanted[&b"key"[..]][&n.to_be_bytes()[..]])
+            );
         }
         assert_eq!(bolt.get(&tree, &count.to_be_bytes()).unwrap(), None);
         assert_eq!(bolt.get(&tree, b"").unwrap(), None);
