@@ -360,3 +360,54 @@ fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
         assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));
     }
 }
+
+/// The block of commands in the runbook that has this.
+fn in_the_runbook(has: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks/etcd-lost.md");
+    let book = fs::read_to_string(path).unwrap();
+    let mut blocks = book.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.find(|block| block.contains(has)).unwrap_or_else(|| panic!("the runbook has no {has}"))
+}
+
+#[test]
+fn a_lost_cluster_comes_back_by_the_runbook() {
+    let bench = Bench::with_key(&["a"]);
+    let mut lost = Cluster::start("3.5", 3);
+    let last = lost.load(80, 21);
+    assert_eq!(backup(&bench, &lost, &[]).0, 0);
+    let wanted = lost.dump(&[last]);
+    (0..3).for_each(|n| lost.kill(n));
+    let command = in_the_runbook("--bump-revision");
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    bench.ok(&words);
+    let mut new = Cluster::prepared("3.5", &["node-1", "node-2", "node-3"]);
+    fs::copy(bench.path("snapshot.db"), new.path("snapshot.db")).unwrap();
+    let command = in_the_runbook("etcdutl snapshot restore");
+    for n in 0..3 {
+        let own = new.peer(n).0.to_owned();
+        let script = command
+            .replace("--name node-1", &format!("--name {own}"))
+            .replace(
+                "--initial-advertise-peer-urls https://10.0.0.11:2380",
+                &format!("--initial-advertise-peer-urls {}", new.peer(n).1),
+            )
+            .replace("/var/lib/etcd", &own);
+        let script =
+            (0..3).fold(script, |script, m| script.replace(&format!("https://10.0.0.1{}:2380", m + 1), &new.peer(m).1));
+        let path = format!("{}:/usr/bin:/bin", tool("3.5", "etcdutl").parent().unwrap().display());
+        said(Command::new("bash").args(["-ec", &script]).env("PATH", path).current_dir(new.path("")));
+    }
+    (0..3).for_each(|n| new.run(n));
+    new.wait();
+    assert_eq!(new.revision(), last + 1_000_000_000);
+    assert!(
+        new.dump(&[0])
+            .lines()
+            .map(|l| l.split_once(' ').unwrap().1)
+            .eq(wanted.lines().map(|l| l.split_once(' ').unwrap().1))
+    );
+    let hashes: serde_json::Value = serde_json::from_str(&new.ctl(&["endpoint", "hashkv", "-w", "json"])).unwrap();
+    let hashes: Vec<_> = hashes.as_array().unwrap().iter().map(|one| one["HashKV"]["hash"].as_u64().unwrap()).collect();
+    assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    assert!(new.ctl(&["alarm", "list"]).is_empty());
+}

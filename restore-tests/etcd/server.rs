@@ -93,11 +93,20 @@ impl Cluster {
         cluster
     }
 
+    /// Members without TLS and without anything yet.
+    pub fn prepared(version: &'static str, names: &[&str]) -> Cluster {
+        let node = |name: &&str| Node { name: (*name).to_owned(), client: port(), peer: port(), child: None };
+        Cluster { version, dir: temporary(), nodes: names.iter().map(node).collect(), tls: false }
+    }
+
+    /// A member's name, and its address for the others.
+    pub fn peer(&self, n: usize) -> (&str, String) {
+        (&self.nodes[n].name, self.url(self.nodes[n].peer))
+    }
+
     /// One member without TLS on a restored database.
     pub fn restored(version: &'static str, database: &Path, flags: &[&str]) -> Cluster {
-        let dir = temporary();
-        let node = Node { name: "default".into(), client: port(), peer: port(), child: None };
-        let mut cluster = Cluster { version, dir, nodes: vec![node], tls: false };
+        let mut cluster = Cluster::prepared(version, &["default"]);
         let program = if version == "3.4" { "etcdctl" } else { "etcdutl" };
         let peer = format!("http://127.0.0.1:{}", cluster.nodes[0].peer);
         said(
@@ -147,7 +156,8 @@ impl Cluster {
         }
     }
 
-    fn wait(&self) {
+    /// Until all answer.
+    pub fn wait(&self) {
         let begin = Instant::now();
         while !self.ctl_output(&["endpoint", "health"]).status.success() {
             let log = || std::fs::read_to_string(self.path(&format!("{}.log", self.nodes[0].name))).unwrap_or_default();
