@@ -338,6 +338,9 @@ fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
         for line in last_dump.lines().filter(|line| !line.contains(" - ")).step_by(29) {
             let fields: Vec<&str> = line.split(' ').collect();
             let [key, value] = [1, 2].map(|n| unbase64(fields[n]));
+            if key.contains(&0) {
+                continue;
+            }
             let name = [b"latest:", key.as_slice()].concat();
             let output = bench.command(&["-q", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
             assert!(output.stdout == value, "{name:?}");

@@ -286,7 +286,7 @@ impl Cluster {
     /// The run was interrupted.
     pub fn hashes(&self, revision: i64, cancel: &Cancel) -> Result<Vec<(String, Compared)>> {
         let voters = || self.members.iter().filter(|m| !m.status.learner);
-        let all = join_all(voters().map(|m| calls::hash(&m.channel, revision)));
+        let all = join_all(voters().map(|m| hash(&m.channel, revision)));
         let answers = run(&self.runtime, cancel, all)?;
         let compared = |answer: std::result::Result<calls::Hash, Failed>| match answer {
             Ok(hash) => Compared::Hash(hash.hash, hash.compacted),
@@ -325,6 +325,19 @@ async fn greet(
     };
     let late = || Failed { code: super::grpc::UNAVAILABLE, message: "it takes too long".into() };
     tokio::time::timeout(PATIENCE, greeted).await.map_err(|_| late())?
+}
+
+/// A member's hash, once it has the revision: a follower may be a moment behind.
+async fn hash(channel: &Channel, revision: i64) -> std::result::Result<calls::Hash, Failed> {
+    let begin = tokio::time::Instant::now();
+    loop {
+        match calls::hash(channel, revision).await {
+            Err(failed) if failed.message.contains("future revision") && begin.elapsed() < PATIENCE => {
+                tokio::time::sleep(LOOK).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 async fn stream(member: &Connected, cluster: u64, dir: &Path) -> Result<Snapshot> {

@@ -125,7 +125,7 @@ pub const UNAVAILABLE: u32 = 14;
 
 impl Failed {
     fn broken(what: &impl std::fmt::Display) -> Failed {
-        Failed { code: UNAVAILABLE, message: what.to_string() }
+        Failed { code: UNAVAILABLE, message: explained(&what.to_string()) }
     }
 
     /// As an error at a member.
@@ -146,30 +146,27 @@ impl Failed {
     }
 }
 
+/// With what a failure of TLS means, which is worded for programs. One side may see it only after the other is content.
+fn explained(text: &str) -> String {
+    let certificate = ["Certificate", "UnknownCA", "DecryptError"].iter().any(|word| text.contains(word));
+    let more = if text.contains("fatal alert") && certificate {
+        ": the member does not take the client's certificate (--etcd-cert, --etcd-key)"
+    } else if text.contains("UnknownIssuer") {
+        ": the member's certificate is of another authority than --etcd-ca"
+    } else if text.contains("invalid peer certificate: Expired") || text.contains("certificate expired") {
+        ": the member's certificate has expired"
+    } else {
+        ""
+    };
+    format!("{text}{more}")
+}
+
 /// A connection to a member.
 pub struct Channel {
     send: SendRequest<Bytes>,
     authority: String,
     secure: bool,
     token: Option<String>,
-}
-
-/// What to add to a TLS failure, which the other side words for programs.
-fn tls_failed(e: &std::io::Error) -> Failed {
-    let text = e.to_string();
-    let more = if text.contains("UnknownIssuer") {
-        ": its certificate is of another authority than --etcd-ca"
-    } else if text.contains("CertificateRequired")
-        || text.contains("BadCertificate")
-        || text.contains("certificate expired")
-    {
-        ": it does not take the client's certificate (--etcd-cert, --etcd-key)"
-    } else if text.contains("Expired") {
-        ": its certificate has expired"
-    } else {
-        ""
-    };
-    Failed { code: UNAVAILABLE, message: format!("TLS: {text}{more}") }
 }
 
 impl Channel {
@@ -189,7 +186,7 @@ impl Channel {
                 let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
                 let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                 let name = ServerName::try_from(host).map_err(|e| Failed::broken(&e))?;
-                let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| tls_failed(&e))?;
+                let stream = TlsConnector::from(tls).connect(name, tcp).await.map_err(|e| Failed::broken(&e))?;
                 Self::handshake(stream).await?
             }
             None => Self::handshake(tcp).await?,
@@ -386,6 +383,9 @@ mod tests {
     fn what_a_member_says_is_readable() {
         assert_eq!(unescaped("etcdserver: user name is empty"), "etcdserver: user name is empty");
         assert_eq!(unescaped("a%20b%C3%BC%2"), "a bü%2");
+        assert!(explained("received fatal alert: CertificateRequired").contains("client's certificate"));
+        assert!(explained("invalid peer certificate: UnknownIssuer").contains("another authority"));
+        assert_eq!(explained("connection refused"), "connection refused");
         let failed = |code, message: &str| Failed { code, message: message.into() }.at("h:1").kind();
         assert_eq!(failed(3, "etcdserver: user name is empty"), Kind::Denied);
         assert_eq!(failed(7, "etcdserver: permission denied"), Kind::Denied);
