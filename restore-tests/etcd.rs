@@ -152,22 +152,22 @@ fn keys_are_read_without_any_cluster() {
         assert_eq!(code, 0, "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    assert_eq!(text(&["-q", "cat", "latest:/registry/configmaps/kube-system/coredns"]), "new value");
+    assert_eq!(text(&["--quiet", "cat", "latest:/registry/configmaps/kube-system/coredns"]), "new value");
     let old = format!("{first}:/registry/configmaps/kube-system/coredns");
-    assert_eq!(text(&["-q", "cat", &old]), "old value");
+    assert_eq!(text(&["--quiet", "cat", &old]), "old value");
     assert_eq!(bench.run(&["cat", "latest:/registry/configmaps/kube-system/gone"]).0, 1);
-    assert_eq!(text(&["-q", "ls", "latest:/registry/configmaps/"]), "/registry/configmaps/kube-system/\n");
+    assert_eq!(text(&["--quiet", "ls", "latest:/registry/configmaps/"]), "/registry/configmaps/kube-system/\n");
     assert_eq!(
-        text(&["-q", "ls", "--recursive", "latest:/registry/configmaps/"]),
+        text(&["--quiet", "ls", "--recursive", "latest:/registry/configmaps/"]),
         "/registry/configmaps/kube-system/coredns\n/registry/configmaps/kube-system/fresh\n"
     );
-    assert!(text(&["-q", "ls", "latest"]).contains("rows"));
-    let changes = text(&["-q", "diff", &first, "latest"]);
+    assert!(text(&["--quiet", "ls", "latest"]).contains("rows"));
+    let changes = text(&["--quiet", "diff", &first, "latest"]);
     let wanted = "M /registry/configmaps/kube-system/coredns\n+ /registry/configmaps/kube-system/fresh\n\
                   - /registry/configmaps/kube-system/gone\n";
     assert!(changes.starts_with(wanted), "{changes}");
     // Keys of any bytes are shown so that they can be told apart.
-    assert!(text(&["-q", "ls", "-R", "latest:"]).contains("rows"));
+    assert!(text(&["--quiet", "ls", "-R", "latest:"]).contains("rows"));
     bench.ok(&["verify", "--level", "content"]);
 }
 
@@ -331,7 +331,7 @@ fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
         }
         // What is shown is the newest state.
         let newest = cluster.ctl(&["get", "/registry", "--prefix", "--keys-only"]);
-        let shown = String::from_utf8(bench.run(&["-q", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
+        let shown = String::from_utf8(bench.run(&["--quiet", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
         let wanted: Vec<&str> = newest.lines().filter(|line| line.starts_with("/registry")).collect();
         assert_eq!(shown.lines().collect::<Vec<_>>(), wanted);
         let last_dump = cluster.dump(&[last]);
@@ -342,7 +342,7 @@ fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
                 continue;
             }
             let name = [b"latest:", key.as_slice()].concat();
-            let output = bench.command(&["-q", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
+            let output = bench.command(&["--quiet", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
             assert!(output.stdout == value, "{name:?}");
         }
         bench.ok(&["verify", "--level", "content"]);
