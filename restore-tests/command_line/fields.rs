@@ -414,6 +414,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    run(bench, c, "run", &["run", "daily", "--kind", "prune", "--config", "run.yaml"]);
     c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
     let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file");
     let hindered = text.replace("after: [{command: ['true']}]", "before: [{command: ['false']}]");
