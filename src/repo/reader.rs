@@ -89,6 +89,8 @@ struct Renewed {
     index: Option<Arc<Index>>,
     /// Packs that failed, and that no prune had removed when it was asked.
     failed: HashSet<PackName>,
+    /// Whether it was read again for a chunk that had no place at all.
+    for_placeless: bool,
 }
 
 /// Packs that were put together: the last one, and those of which that cannot be done.
@@ -145,11 +147,19 @@ impl Reader {
         }))
     }
 
-    /// The index of now, if a prune has removed one of these packs since `used` was read.
+    /// The index of now, if a prune has removed one of these packs since `used` was read; once also where there is no place.
     fn renew(&self, used: &Arc<Index>, places: &[Located]) -> Result<Option<Arc<Index>>> {
         let mut renewed = lock(&self.renewed);
         if let Some(newer) = renewed.index.as_ref().filter(|newer| !Arc::ptr_eq(newer, used)) {
             return Ok(Some(Arc::clone(newer)));
+        }
+        // A listing in several requests may have missed the segment that went and the one that took its place.
+        if places.is_empty() {
+            if std::mem::replace(&mut renewed.for_placeless, true) {
+                return Ok(None);
+            }
+            renewed.index = Some(Arc::new(Index::load(&self.repo)?));
+            return Ok(renewed.index.clone());
         }
         if places.iter().all(|at| renewed.failed.contains(&at.pack.name)) {
             return Ok(None);
