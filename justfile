@@ -55,3 +55,7 @@ soak *args:
 # Ten thousand policies: time to load, and what an idle daemon costs with them.
 many-policies *args:
     scripts/many-policies {{args}}
+
+# Two backing up, one pruning, one replicating, anybody killed at random, for ten minutes: then everything kept restores.
+soak-prune *args:
+    scripts/soak-prune {{args}}

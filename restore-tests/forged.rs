@@ -91,7 +91,14 @@ impl Forge {
 
     fn marker(&self, sid: SessionId) -> Forgotten {
         let digest = check_sum(&self.ours.bytes("a", &Key::Snapshot(self.second()).path())).expect("manifest").1;
-        Forgotten { fresh: self.inside.repo.fresh(), sid, manifest: digest, created: 0, reason: "forged".into() }
+        Forgotten {
+            fresh: self.inside.repo.fresh(),
+            sid,
+            manifest: digest,
+            created: 0,
+            reason: "forged".into(),
+            last: None,
+        }
     }
 
     fn begin(&self, members: Vec<Member>, condemned: Vec<u8>) -> EpochBegin {

@@ -34,6 +34,7 @@ mod operating;
 mod policies;
 mod properties;
 mod protocol;
+mod prune;
 mod reader;
 mod recall;
 mod regions;

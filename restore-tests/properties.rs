@@ -214,7 +214,17 @@ fn decoders() -> Vec<Decoder> {
             },
         ),
         one("tombstone", &Tombstone { fresh: fresh(), sid, created, reason: reason.clone() }),
-        one("forgotten", &Forgotten { fresh: fresh(), sid, manifest: Digest::ZERO, created, reason: reason.clone() }),
+        one(
+            "forgotten",
+            &Forgotten {
+                fresh: fresh(),
+                sid,
+                manifest: Digest::ZERO,
+                created,
+                reason: reason.clone(),
+                last: Some(true),
+            },
+        ),
         one("hold", &Hold { fresh: fresh(), hold: HoldId([1; 16]), sid, created, reason, until: Some(2) }),
         one("hold release", &HoldRelease { fresh: fresh(), hold: HoldId([1; 16]), created }),
         one(

@@ -318,7 +318,10 @@ fn the_rarer_kinds_are_understood() {
 fn marker(repo: &Repo, sid: &str) -> (Key, Forgotten) {
     let sid = SessionId::parse(sid).unwrap();
     let manifest = holdfast::base::Digest([0; 32]);
-    (Key::Forgotten(sid), Forgotten { fresh: repo.fresh(), sid, manifest, created: 1, reason: String::new() })
+    (
+        Key::Forgotten(sid),
+        Forgotten { fresh: repo.fresh(), sid, manifest, created: 1, reason: String::new(), last: None },
+    )
 }
 
 /// Reports what is wrong, and goes on listing the snapshot.

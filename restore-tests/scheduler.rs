@@ -24,6 +24,7 @@ fn job(policy: &str, kind: Task, cron: &str, zone: Zone) -> Job {
         incremental: cron(Task::Incremental),
         full: cron(Task::Full),
         verify: cron(Task::Verify),
+        prune: cron(Task::Prune),
         jitter_ms: 0,
         deadline_ms: None,
         blackouts: Vec::new(),
@@ -424,7 +425,7 @@ fn the_same_policy_and_due_time_have_the_same_jitter() {
     assert!((0..100).all(|n| start(&often, TimeMs(NEW_YEAR + n * MINUTE)) < MINUTE));
 }
 
-/// A policy's calendar with all three schedules.
+/// A policy's calendar with all schedules.
 fn any_calendar() -> impl Strategy<Value = Calendar> {
     let crons =
         ["*/7 * * * *", "0 * * * *", "30 2 * * *", "0 */6 * * *", "15 3 * * 0", "*/20 1-3 * * *", "30 2 */2 * *"];
@@ -432,8 +433,8 @@ fn any_calendar() -> impl Strategy<Value = Calendar> {
     let cron = || prop::option::of(prop::sample::select(crons[..].to_vec()));
     let blackout = prop::collection::vec((prop::sample::select(crons[1..].to_vec()), 1..90 * MINUTE), 0..3);
     let moved = (0..2 * HOUR, prop::option::of(0..4 * HOUR), blackout);
-    ("[a-z]{1,6}", prop::sample::select(zones.to_vec()), (cron(), cron(), cron()), moved).prop_map(
-        |(policy, zone, (incremental, full, verify), (jitter_ms, deadline_ms, blackouts))| {
+    ("[a-z]{1,6}", prop::sample::select(zones.to_vec()), (cron(), cron(), cron(), cron()), moved).prop_map(
+        |(policy, zone, (incremental, full, verify, prune), (jitter_ms, deadline_ms, blackouts))| {
             let cron = |text: Option<&str>| text.map(|text| Cron::parse(text).unwrap());
             let begin = |(cron, length_ms)| Blackout::new(Cron::parse(cron).unwrap(), length_ms);
             Calendar {
@@ -442,6 +443,7 @@ fn any_calendar() -> impl Strategy<Value = Calendar> {
                 incremental: cron(incremental),
                 full: cron(full),
                 verify: cron(verify),
+                prune: cron(prune),
                 jitter_ms,
                 deadline_ms,
                 blackouts: blackouts.into_iter().map(begin).collect(),
@@ -458,7 +460,7 @@ fn started(calendar: &Calendar, from: i64, to: i64) -> BTreeSet<(i64, Task, i64,
         .map(|kind| Job {
             id: JobId { policy: calendar.policy.clone(), kind },
             calendar: calendar.clone(),
-            sources: of(&[if kind == Task::Verify { "checks" } else { "all" }]),
+            sources: of(&[if kind.is_backup() { "all" } else { "checks" }]),
             ..utc("p", kind, "0 0 * * *")
         })
         .collect();

@@ -124,8 +124,8 @@ pub fn once(bench: &Bench) -> (i32, Vec<Value>) {
 
 #[test]
 fn once_runs_what_is_overdue_and_nothing_twice() {
-    let spec =
-        "  schedule: {incremental: '*/5 * * * *', full: 0 0 1 1 *, jitter: 4m}\n  verify: {schedule: '@weekly'}\n";
+    let spec = "  schedule: {incremental: '*/5 * * * *', full: 0 0 1 1 *, jitter: 4m}\n  verify: {schedule: '@weekly'}\n  \
+         prune: {schedule: '@weekly'}\n";
     let bench = ready("daily", spec);
     // Nothing is remembered and there is no snapshot: schedules begin now.
     let (code, lines) = once(&bench);
@@ -134,13 +134,14 @@ fn once_runs_what_is_overdue_and_nothing_twice() {
         ("daily", Task::Incremental, "*/5 * * * *"),
         ("daily", Task::Full, "0 0 1 1 *"),
         ("daily", Task::Verify, "@weekly"),
+        ("daily", Task::Prune, "@weekly"),
     ];
     remember(&bench, &jobs, a_year_ago());
     let (code, lines) = once(&bench);
     let (last, told) = lines.split_last().unwrap();
-    assert_eq!((code, &last["runs"]), (0, &2.into()), "the full one and the check: {last:#}");
+    assert_eq!((code, &last["runs"]), (0, &3.into()), "the full one, the check and the prune: {last:#}");
     let ended: Vec<&str> = told.iter().filter(|l| l["event"] == "ended").map(|l| l["kind"].as_str().unwrap()).collect();
-    assert!(ended.contains(&"full") && ended.contains(&"verify"), "{ended:?}");
+    assert!(ended.contains(&"full") && ended.contains(&"verify") && ended.contains(&"prune"), "{ended:?}");
     // Far more due times than are looked at one by one are done by one run, and are few lines.
     assert!(told.len() < 20, "{} lines", told.len());
     assert_eq!(snapshots(&bench), 1);

@@ -9,6 +9,7 @@ mod heal;
 mod http;
 mod locked;
 mod proxy;
+mod pruned;
 mod requests;
 mod servers;
 mod slow;

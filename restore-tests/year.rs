@@ -457,8 +457,8 @@ impl Year {
         for policy in &self.policies {
             let all: Vec<Vec<i64>> =
                 policy.crons.iter().map(|c| c.map_or(vec![], |c| dues(c, policy.zone, BEGIN, self.end))).collect();
-            for kind in Task::ALL {
-                let (id, dues) = (JobId { policy: policy.name.into(), kind }, &all[kind as usize]);
+            for (kind, dues) in Task::ALL.into_iter().zip(&all) {
+                let id = JobId { policy: policy.name.into(), kind };
                 for (n, due) in dues.iter().enumerate() {
                     let gap = self.gone.iter().find(|(from, to)| from < due && due <= to);
                     let next = dues.get(n + 1);

@@ -54,7 +54,9 @@ fn flatten(value: &Value, prefix: &str, found: &mut Vec<(String, String)>) {
 fn fits(documented: &str, kind: &str) -> bool {
     let (base, or_null) = documented.trim_end_matches(", optional").split_once(" or ").unwrap_or((documented, ""));
     let base = base.trim_end_matches(", optional");
-    kind == base || (kind == "null" && or_null == "null") || (kind == "list" && ["strings", "objects"].contains(&base))
+    kind == base
+        || (kind == "null" && or_null == "null")
+        || (kind == "list" && ["strings", "numbers", "objects"].contains(&base))
 }
 
 /// Gathers what was seen of each section.
@@ -196,7 +198,23 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     policies(c);
     braked(c);
     membership(c);
+    pruned(c);
     checker.finish();
+}
+
+/// Space that is given back.
+fn pruned(c: &mut Checker) {
+    let bench = Bench::with_key(&["a", "b"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    for n in 1..3 {
+        std::fs::write(bench.path("source/file"), noise(n, 300_000)).expect("file");
+        bench.ok(&["backup", "source"]);
+    }
+    let first = bench.ok(&["snapshots"])["snapshots"][0]["id"].as_str().expect("an id").to_owned();
+    bench.ok(&["forget", &first]);
+    let said = run(&bench, c, "prune", &["prune", "--dry-run"]);
+    assert!(said["plan"].as_array().is_some_and(|plan| !plan.is_empty()), "{said:#}");
+    run(&bench, c, "prune", &["prune"]);
 }
 
 /// Regions that come and go.

@@ -3,9 +3,10 @@
 make.py azure PORT NAME ACCOUNT SECRET: makes a container.
 make.py s3 PORT NAME ID SECRET: makes a bucket.
 make.py lock PORT NAME ID SECRET DAYS: makes a bucket that locks every new object for so long, in mode COMPLIANCE.
+make.py lockable PORT NAME ID SECRET: makes a bucket that can lock objects, and locks none by itself.
 make.py versions PORT NAME ID SECRET: prints `KEY VERSION KIND LATEST` of every version, a line each.
 make.py each PORT NAME ID SECRET: does what the lines of its input say and prints the status of each:
-  `delete KEY [VERSION]`, `junk KEY` (puts 1000 bytes), `again KEY VERSION` (puts the bytes of that version once more).
+  `delete KEY [VERSION]`, `lock KEY VERSION SECONDS` (mode COMPLIANCE), `junk KEY` (puts 1000 bytes), `again KEY VERSION` (puts the bytes of that version once more).
 """
 import base64, hashlib, hmac, re, sys, time, urllib.error, urllib.request
 from email.utils import formatdate
@@ -40,8 +41,11 @@ class Bucket:
     def make(self, *more):
         patiently(lambda: self.request("PUT", more=more))
 
-    def lock(self, days):
+    def lockable(self):
         self.make(("x-amz-bucket-object-lock-enabled", "true"))
+
+    def lock(self, days):
+        self.lockable()
         rule = f"<Mode>COMPLIANCE</Mode><Days>{days}</Days>"
         body = f"<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>{rule}"
         body += "</DefaultRetention></Rule></ObjectLockConfiguration>"
@@ -60,8 +64,12 @@ class Bucket:
             key, version = (re.search(f"<{n}>(.*?)</{n}>", text).group(1) for n in ("NextKeyMarker", "NextVersionIdMarker"))
             query = [("versions", ""), ("key-marker", key), ("version-id-marker", version)]
 
-    def one(self, what, key, version=None):
+    def one(self, what, key, version=None, seconds=None):
         query = [("versionId", version)] if version else []
+        if what == "lock":
+            until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + int(seconds)))
+            body = f"<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
+            return self.request("PUT", f"/{key}", [("retention", ""), *query], body.encode())[0]
         if what == "delete":
             return self.request("DELETE", f"/{key}", query)[0]
         if what == "junk":
@@ -112,6 +120,8 @@ def main():
         bucket.make()
     elif what == "lock":
         bucket.lock(*more)
+    elif what == "lockable":
+        bucket.lockable()
     elif what == "versions":
         print("\n".join(" ".join(line) for line in bucket.versions()))
     else:

@@ -181,6 +181,11 @@ pub fn make_locked_bucket(server: &Server, bucket: &str, days: u32) {
     signed(&["lock", &server.port.to_string(), bucket, WRITER.0, WRITER.1, &days.to_string()], "");
 }
 
+/// Makes a bucket that can lock objects, and locks none by itself.
+pub fn make_lockable_bucket(server: &Server, bucket: &str) {
+    signed(&["lockable", &server.port.to_string(), bucket, WRITER.0, WRITER.1], "");
+}
+
 /// One version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {

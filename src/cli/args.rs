@@ -7,6 +7,7 @@ mod doctor;
 mod generated;
 mod look;
 mod policy;
+mod prune;
 mod region;
 mod tag;
 
@@ -19,6 +20,7 @@ pub use doctor::Doctor;
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
+pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -109,6 +111,8 @@ pub enum Verb {
     Region(Region),
     /// Mark snapshots as no longer wanted; deletes nothing
     Forget(Forget),
+    /// Give back the space of what no snapshot needs
+    Prune(Prune),
     /// Change the tags of snapshots
     Tag(Tag),
     /// Holds: snapshots that must not be forgotten
@@ -418,6 +422,8 @@ pub enum KindArg {
     Full,
     /// Check the repository, as deep as the policy says
     Verify,
+    /// Give back what no snapshot needs, as the policy says
+    Prune,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -24,6 +24,7 @@ mod paths;
 mod policy;
 mod policy_diff;
 mod progress;
+mod prune;
 mod quickstart;
 mod recorded;
 mod region;
@@ -92,6 +93,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Replicate(args) => replicate::run(context, &args),
         Verb::Region(args) => region::run(context, &args.verb),
         Verb::Forget(args) => forget::run(context, &args),
+        Verb::Prune(args) => prune::run(context, &args),
         Verb::Tag(args) => tag::run(context, &args),
         Verb::Hold(args) => hold::run(context, &args.verb),
         Verb::Run(args) => run::run(context, &args),

@@ -23,9 +23,11 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         KindArg::Incremental => Task::Incremental,
         KindArg::Full => Task::Full,
         KindArg::Verify => Task::Verify,
+        KindArg::Prune => Task::Prune,
     };
-    if args.accept_shrunk && kind == Task::Verify {
-        let e = Error::new(Kind::Config, "a check makes no snapshot that could say that a source is right as it is");
+    if args.accept_shrunk && !kind.is_backup() {
+        let what = format!("{} makes no snapshot that could say that a source is right as it is", kind.name());
+        let e = Error::new(Kind::Config, what);
         return Err(e.advise("use --accept-shrunk with a backup"));
     }
     let accepted = args.accept_shrunk.then(|| policy.tagged(MAY_SHRINK));
@@ -101,6 +103,13 @@ fn outcome(context: &Context, report: &Report) -> Outcome {
     }
     if let Some(verified) = &report.verified {
         value["findings"] = verified.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    }
+    if let Some(pruned) = &report.pruned {
+        value["findings"] = pruned.findings.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+        value["pruned"] = json!({
+            "epoch": pruned.epoch.map(|epoch| epoch.0), "packs": pruned.removed().packs, "bytes": pruned.removed().bytes,
+            "stopped": pruned.stopped.map(|why| why.name()), "alarms": pruned.alarms,
+        });
     }
     let mut text = String::new();
     for part in &report.coverage {

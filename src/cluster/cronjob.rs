@@ -349,9 +349,9 @@ impl Making<'_> {
         })
     }
 
-    /// A check reads no source.
+    /// A check reads no source, and no more does a prune.
     fn mounts_of(&self, task: Task) -> Vec<&Mount> {
-        self.mounts.iter().filter(|mount| mount.writable || task != Task::Verify).collect()
+        self.mounts.iter().filter(|mount| mount.writable || task.is_backup()).collect()
     }
 
     /// Whether a claim keeps the catalog.

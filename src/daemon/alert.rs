@@ -4,7 +4,7 @@ use super::child::{self, Call};
 use super::webhook::{self, Unsent};
 use crate::base::{Cancel, TimeMs};
 use crate::error::{Error, Exit, Kind, Result};
-use crate::policy::{Alert, Event, Receiver};
+use crate::policy::{Alert, Event, Receiver, Task};
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -245,16 +245,16 @@ impl Errand {
     }
 }
 
-/// How the runs of policies ended, for the next ones: small files in the state folder, one for each policy's backups and
-/// one for its checks, which may end at the same time.
+/// How the runs of policies ended, for the next ones: small files in the state folder, one for each policy's backups,
+/// one for its checks and one for its prunes, which may end at the same time.
 pub struct Memory {
     path: PathBuf,
 }
 
 impl Memory {
-    /// Of a policy's backups, or of its checks.
-    pub fn of(state: &Path, policy: &str, check: bool) -> Memory {
-        let subject = if check { "verify" } else { "backup" };
+    /// Of a policy's backups, or of its checks, or of its prunes.
+    pub fn of(state: &Path, policy: &str, kind: Task) -> Memory {
+        let subject = if kind.is_backup() { "backup" } else { kind.name() };
         Memory { path: state.join("ends").join(format!("{policy}.{subject}.json")) }
     }
 
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn backups_and_checks_that_end_together_are_both_remembered() {
         let dir = tempfile::tempdir().unwrap();
-        let of = |check| Memory::of(dir.path(), "home", check);
+        let of = |check| Memory::of(dir.path(), "home", if check { Task::Verify } else { Task::Full });
         assert_eq!((of(false).was_good(), of(true).was_good()), (None, None));
         std::thread::scope(|scope| {
             for check in [false, true] {

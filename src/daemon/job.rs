@@ -47,7 +47,7 @@ impl Job {
         let regions = policy.repository().to_string();
         let sources: BTreeSet<String> =
             policy.sources().iter().map(|source| format!("{regions}/{}", source.name)).collect();
-        // Checks of one repository do the same work; no source has an empty name.
+        // Checks of one repository do the same work, and prunes do; no source has an empty name.
         let (sources, checks) = (Arc::new(sources), Arc::new(BTreeSet::from([format!("{regions}/")])));
         let job = |kind: Task| Job {
             id: JobId { policy: policy.name().to_string(), kind },
@@ -55,7 +55,7 @@ impl Job {
             concurrency: policy.concurrency(),
             retry: policy.retries(),
             priority: policy.priority(),
-            sources: if kind == Task::Verify { checks.clone() } else { sources.clone() },
+            sources: if kind.is_backup() { sources.clone() } else { checks.clone() },
             regions: regions.clone(),
         };
         Task::ALL.into_iter().filter(|kind| policy.calendar().cron(*kind).is_some()).map(job).collect()

@@ -6,6 +6,7 @@ use super::run::{self, Fate, Report, SourceEnd, Surroundings};
 use crate::base::{Cancel, Env, TimeMs};
 use crate::error::{Error, Exit, Result};
 use crate::ops::not_begun::{self, NotBegun};
+use crate::ops::prune;
 use crate::ops::verify::VerifyReport;
 use crate::policy::{Alert, BackupPolicy, Event, Repository, Retries, Task};
 use crate::source::files;
@@ -117,7 +118,7 @@ pub fn undone(undone: Undone<'_>, env: &Env, state: &Path, say: &dyn Fn(&str)) -
     let end = env.now();
     if event == Event::Failure && !policy.alerts().is_empty() {
         // The next good one is a recovery.
-        let kept = Memory::of(state, policy.name().as_str(), kind == Task::Verify).keep(false, end);
+        let kept = Memory::of(state, policy.name().as_str(), kind).keep(false, end);
         kept.err().iter().for_each(|e| say(&e.to_string()));
     }
     if !policy.alerts().iter().any(|alert| alert.events.contains(&event)) {
@@ -145,12 +146,12 @@ pub fn undone(undone: Undone<'_>, env: &Env, state: &Path, say: &dyn Fn(&str)) -
     Some(Announcement { alerts: policy.alerts().to_vec(), message })
 }
 
-/// A backup that a hook kept from being made; none for a check, which has no sources. What earlier attempts did stands.
+/// A backup that a hook kept from being made; none for a check or a prune, which have no sources. What earlier attempts did stands.
 fn aborted(policy: &BackupPolicy, kind: Task, e: &Error, earlier: &[SourceEnd]) -> Option<Report> {
     let stands = |name: &str| earlier.iter().find(|end| end.source == name && end.fate != Fate::Failed).cloned();
     let sources = policy.sources().iter();
     let sources = sources.map(|source| stands(&source.name).unwrap_or_else(|| SourceEnd::failed(source, e))).collect();
-    (kind != Task::Verify).then(|| Report { sources, ..Report::new(policy, kind) })
+    kind.is_backup().then(|| Report { sources, ..Report::new(policy, kind) })
 }
 
 fn exit_of(ended: &Result<Report>) -> Exit {
@@ -181,7 +182,7 @@ impl Ending<'_> {
         if policy.alerts().is_empty() || exit == Exit::Interrupted {
             return None;
         }
-        let memory = Memory::of(self.around.state, policy.name().as_str(), self.kind == Task::Verify);
+        let memory = Memory::of(self.around.state, policy.name().as_str(), self.kind);
         let mut events = self.events(ended, exit);
         let (good, before) = (events.is_empty(), memory.was_good());
         if good && before == Some(false) {
@@ -206,6 +207,8 @@ impl Ending<'_> {
         let has = |what: fn(&SourceEnd) -> bool| report.is_some_and(|report| report.sources.iter().any(what));
         let damaged = exit == Exit::Damage || has(|source| source.exit == Exit::Damage);
         let checked = report.and_then(|report| report.verified.as_ref()).map(VerifyReport::exit);
+        let pruned = report.and_then(|report| report.pruned.as_ref()).map(prune::Report::exit);
+        let checked = checked.or(pruned);
         let short = has(|source| matches!(source.fate, Fate::Degraded | Fate::Excluded))
             || checked.is_some_and(|exit| !matches!(exit, Exit::Done | Exit::Failed | Exit::Damage));
         let all = [
@@ -226,6 +229,7 @@ impl Ending<'_> {
             lines.extend(source.why.iter().map(|why| format!("source {}: {why}", source.source)));
         }
         lines.extend(report.iter().flat_map(|report| &report.hooks).filter_map(|hook| hook.failure()));
+        lines.extend(report.and_then(|report| report.pruned.as_ref()).into_iter().flat_map(prune::Report::troubles));
         lines.extend(findings.iter().map(|finding| format!("DAMAGE: {finding}")));
         let name = self.policy.name();
         let summary = match ended {

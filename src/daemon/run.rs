@@ -12,6 +12,7 @@ use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
+use crate::ops::prune;
 use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::repair::{self, RepairReport};
 use crate::ops::retain::{Plan, Wish};
@@ -149,10 +150,12 @@ pub struct Report {
     pub attempts: u32,
     /// Whether it was interrupted while it waited for another attempt.
     pub interrupted: bool,
-    /// Every source of the policy, once; none for a check.
+    /// Every source of the policy, once; none for a check or a prune.
     pub sources: Vec<SourceEnd>,
     /// What a check found.
     pub verified: Option<VerifyReport>,
+    /// What a prune did.
+    pub pruned: Option<prune::Report>,
     /// After a check that reads: how much of each region has been verified within the policy's period.
     pub coverage: Vec<Coverage>,
     /// The hooks around the whole run that ran.
@@ -171,6 +174,7 @@ impl Report {
             interrupted: false,
             sources: Vec::new(),
             verified: None,
+            pruned: None,
             coverage: Vec::new(),
             hooks: Vec::new(),
             alerts: Vec::new(),
@@ -194,7 +198,8 @@ impl Report {
         }
         let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
         let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
-        self.sources.iter().fold(verified.worse(hooks), |exit, s| exit.worse(s.exit))
+        let pruned = self.pruned.as_ref().map_or(Exit::Done, prune::Report::exit);
+        self.sources.iter().fold(verified.worse(pruned).worse(hooks), |exit, s| exit.worse(s.exit))
     }
 
     /// One line with every source counted.
@@ -202,9 +207,10 @@ impl Report {
         let exit = self.exit();
         let end = format!("{} (exit code {})", exit.name(), exit as u8);
         let attempts = if self.attempts > 1 { format!(", {} attempts", self.attempts) } else { String::new() };
-        let what = match &self.verified {
-            Some(report) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
-            None => {
+        let what = match (&self.verified, &self.pruned) {
+            (Some(report), _) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
+            (None, Some(report)) => report.summary(),
+            (None, None) => {
                 let counts = Fate::ALL.map(|fate| format!("{} {}", self.count(fate), fate.name()));
                 format!("{} sources: {}", self.sources.len(), counts.join(", "))
             }
@@ -284,7 +290,7 @@ pub fn run(
 
 /// Every source of the policy has exactly one end.
 fn complete(report: Report, policy: &BackupPolicy) -> Result<Report> {
-    let wanted = if report.kind == Task::Verify { 0 } else { policy.sources().len() };
+    let wanted = if report.kind.is_backup() { policy.sources().len() } else { 0 };
     let counted: usize = Fate::ALL.iter().map(|fate| report.count(*fate)).sum();
     if counted != wanted || report.sources.len() != wanted {
         return Err(Error::new(Kind::Bug, format!("{counted} of {wanted} sources were accounted for")));
@@ -314,6 +320,7 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
             report.coverage = work.coverage();
             report.verified = Some(verified);
         }),
+        Task::Prune => work.prune().map(|pruned| report.pruned = Some(pruned)),
         Task::Incremental => work.protect_all(Mode::Incremental, report),
         Task::Full => work.protect_all(Mode::Full, report),
     };
@@ -381,6 +388,25 @@ impl Work<'_> {
             lines.iter().for_each(|line| self.say(&format!("{title}: {line}")));
         }
         Ok(verified)
+    }
+
+    /// Gives back what no snapshot needs.
+    fn prune(&self) -> Result<prune::Report> {
+        let host = files::hostname();
+        let wish = prune::Wish::of(self.policy.prune().unwrap_or_default(), &host, self.around.cancel);
+        let (pruned, closed) = self.recorded(
+            Recorded::Prune,
+            Closing::default(),
+            || prune::run(self.repo, &wish),
+            |report, closing| (closing.prune(report), report.exit()),
+        );
+        for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
+            self.say(&format!("region {region} has no record of this run: {why}"));
+        }
+        let pruned = pruned?;
+        pruned.troubles().iter().for_each(|what| self.say(what));
+        pruned.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        Ok(pruned)
     }
 
     /// Mends what the check found, where the policy says so.

@@ -31,7 +31,7 @@ pub fn seeds(
                 continue;
             }
         };
-        for job in jobs.iter().filter(|job| job.regions == name && job.id.kind != Task::Verify) {
+        for job in jobs.iter().filter(|job| job.regions == name && job.id.kind.is_backup()) {
             let of = |source: &String| newest.get(&(source.clone(), job.id.kind)).copied();
             let oldest =
                 job.sources.iter().map(of).collect::<Option<Vec<TimeMs>>>().and_then(|all| all.into_iter().min());

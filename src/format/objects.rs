@@ -80,6 +80,9 @@ pub struct Forgotten {
     /// Why.
     #[n(4)]
     pub reason: String,
+    /// Whether it may go although it is the last of its source: a person said so.
+    #[n(5)]
+    pub last: Option<bool>,
 }
 
 /// A snapshot must be kept.

@@ -24,6 +24,8 @@ pub enum RunKind {
     Forget,
     /// Regions were brought up.
     Replicate,
+    /// What no snapshot needs was removed.
+    Prune,
 }
 
 impl RunKind {
@@ -35,6 +37,7 @@ impl RunKind {
             RunKind::Restore => "restore",
             RunKind::Forget => "forget",
             RunKind::Replicate => "replicate",
+            RunKind::Prune => "prune",
         }
     }
 }

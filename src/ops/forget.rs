@@ -94,18 +94,19 @@ pub fn run(
     check(repo, view, chosen, last)?;
     for target in chosen {
         cancel.check()?;
-        mark(repo, target, reason)?;
+        mark(repo, target, last, reason)?;
     }
     let warnings = look_again(repo, view, chosen, last);
     let behind = repo.regions.failures().into_iter().map(|(name, e)| (name, e.to_string())).collect();
     Ok(ForgetReport { forgotten: chosen.to_vec(), behind, warnings })
 }
 
-fn mark(repo: &Repo, target: &Target, reason: &str) -> Result<()> {
+fn mark(repo: &Repo, target: &Target, last: bool, reason: &str) -> Result<()> {
     let sid = target.sid;
     let key = Key::Forgotten(sid);
     let (fresh, created) = (repo.fresh(), repo.env.now().0);
-    let marker = Forgotten { fresh, sid, manifest: target.digest, created, reason: reason.to_owned() };
+    let (manifest, reason, last) = (target.digest, reason.to_owned(), last.then_some(true));
+    let marker = Forgotten { fresh, sid, manifest, created, reason, last };
     let bytes = repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker)?;
     let mut stored = false;
     for ix in repo.writable().iter() {
@@ -139,7 +140,7 @@ fn look_again(repo: &Repo, view: &View, chosen: &[Target], last: bool) -> Vec<St
         for source in sources.difference(&staying) {
             warnings.push(format!(
                 "{source} has no snapshot left: another run forgot the others meanwhile; \
-                 their bytes are kept until `forget --last` says that they may go"
+                 their newest one's bytes are kept until `holdfast prune --last SOURCE` says that they may go"
             ));
         }
     }

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod live;
 pub mod membership;
 pub mod not_begun;
+pub mod prune;
 pub mod record;
 pub mod repair;
 pub mod repair_index;

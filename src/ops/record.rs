@@ -4,6 +4,7 @@
 use super::backup::BackupReport;
 use super::forget::ForgetReport;
 use super::ledger::{Ledger, region_ref};
+use super::prune;
 use super::repair::RepairReport;
 use super::replicate;
 use super::restore::RestoreReport;
@@ -47,7 +48,7 @@ pub struct Closing {
     pub errors: Vec<Miss>,
     /// How many there were.
     pub errors_total: u64,
-    /// Packs stored.
+    /// Packs stored, or removed.
     pub packs: Vec<PackName>,
     /// Whether further snapshots came into regions that had been behind, or all of them were looked at.
     pub moved: bool,
@@ -164,6 +165,33 @@ impl Closing {
         }
     }
 
+    /// What no snapshot needs was removed.
+    #[must_use]
+    pub fn prune(self, report: &prune::Report) -> Closing {
+        let removed = report.removed();
+        let planned = |reason: prune::Reason| {
+            let own = report.plan.iter().filter(|line| line.reason == reason);
+            own.fold(0u64, |sum, line| sum.saturating_add(line.size))
+        };
+        Closing {
+            figures: vec![
+                ("bytes_copy", planned(prune::Reason::Copy)),
+                ("bytes_dead", planned(prune::Reason::Dead)),
+                ("bytes_kept", report.kept.bytes),
+                ("bytes_orphan", planned(prune::Reason::Orphan)),
+                ("bytes_removed", removed.bytes),
+                ("bytes_unused", report.unused),
+                ("packs_removed", removed.packs),
+                ("snapshots", report.snapshots),
+                ("snapshots_forgotten", report.forgotten.len() as u64),
+            ],
+            reached: report.regions.iter().filter(|r| r.failed.is_none()).map(|r| r.region.clone()).collect(),
+            behind: report.behind(),
+            packs: report.plan.iter().map(|line| line.name).collect(),
+            ..self
+        }
+    }
+
     /// Snapshots that were forgotten.
     #[must_use]
     pub fn forget(self, report: &ForgetReport) -> Closing {
@@ -234,8 +262,11 @@ impl Opening<'_> {
             Ok(recorder) => recorder,
             Err(e) => return (Err(e), None),
         };
-        if let (RunKind::Backup, Some(repo)) = (self.kind, self.repo) {
-            suspect(repo, ledger, self.closing.how.as_deref());
+        match (self.kind, self.repo) {
+            (RunKind::Backup, Some(repo)) => suspect(repo, ledger, self.closing.how.as_deref()),
+            // A copy that is damaged anywhere is none for which another one may go.
+            (RunKind::Prune, Some(repo)) => suspect(repo, ledger, Some(RunKind::Prune.name())),
+            _ => {}
         }
         let done = act();
         let closed = match &done {
@@ -297,7 +328,7 @@ impl<'r> Recorder<'r> {
         }
         let mut run = self.record(&closing, exit, error);
         let missed = self.repo.map_or_else(Vec::new, |repo| send(repo, &run));
-        let writes = matches!(self.kind, RunKind::Backup | RunKind::Forget | RunKind::Replicate);
+        let writes = matches!(self.kind, RunKind::Backup | RunKind::Forget | RunKind::Replicate | RunKind::Prune);
         if writes && !missed.is_empty() && exit == Exit::Done {
             (run.exit, run.exit_name) = (Exit::Behind as u8, Exit::Behind.name().into());
         }
@@ -347,7 +378,7 @@ impl<'r> Recorder<'r> {
         let regions = &repo.regions;
         let reached = (0..regions.len()).filter(|ix| closing.reached.contains(&regions.region(*ix).name));
         let reached: Vec<_> = reached.filter_map(|ix| region_ref(regions, ix)).collect();
-        if !closing.packs.is_empty() {
+        if !closing.packs.is_empty() && self.kind != RunKind::Prune {
             for region in &reached {
                 self.ledger.with(|catalog| catalog.add_packs(region, &closing.packs, now));
             }
@@ -373,6 +404,11 @@ impl<'r> Recorder<'r> {
                 self.ledger.with(|catalog| catalog.put_snapshots(&lines));
             }
             (RunKind::Forget, _) => drop(self.ledger.with(|catalog| catalog.drop_snapshots(&closing.snapshots))),
+            (RunKind::Prune, _) => {
+                for region in repo.usable().iter().filter_map(|ix| region_ref(regions, ix)) {
+                    self.ledger.with(|catalog| catalog.drop_packs(&region, &closing.packs));
+                }
+            }
             (RunKind::Verify, false) | (RunKind::Restore, _) => {}
         }
     }

@@ -8,6 +8,7 @@ use super::exclude::Excludes;
 use super::hooks::{self, Hooks};
 use super::limits::{self, Limits};
 use super::name::{Name, guess, quoted};
+use super::prune::{self, Prune};
 use super::repository::Repository;
 use super::retention::Retention;
 use super::sheet::Sheet;
@@ -40,6 +41,7 @@ pub struct BackupPolicy {
     retries: Retries,
     retention: Retention,
     verify: Option<Verify>,
+    prune: Option<Prune>,
     rpo_ms: Option<i64>,
     limits: Limits,
     hooks: Hooks,
@@ -162,6 +164,11 @@ impl BackupPolicy {
         self.verify
     }
 
+    /// How space is given back, if it is scheduled.
+    pub fn prune(&self) -> Option<Prune> {
+        self.prune
+    }
+
     /// How old the newest good snapshot may become, milliseconds.
     pub fn rpo_ms(&self) -> Option<i64> {
         self.rpo_ms
@@ -202,6 +209,7 @@ impl BackupPolicy {
             within: (r.within_ms > 0).then(|| duration::text(r.within_ms)),
         };
         let verify = self.verify.zip(self.calendar.cron(Task::Verify));
+        let prune = self.prune.zip(self.calendar.cron(Task::Prune));
         let spec = BackupPolicySpec {
             repository: Some(self.repository.to_string()),
             sources: self.sources.iter().map(Source::effective).collect(),
@@ -216,6 +224,7 @@ impl BackupPolicy {
             }),
             retention: (!r.keeps_all()).then_some(retention),
             verify: verify.map(|(v, cron)| v.effective(cron.text())),
+            prune: prune.map(|(p, cron)| p.effective(cron.text())),
             objectives: self.rpo_ms.map(|ms| ObjectivesSpec { rpo: duration::text(ms) }),
             limits: Some(self.limits.effective()),
             hooks: self.hooks.effective(),
@@ -281,6 +290,7 @@ pub(super) fn judge(
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
     let rpo_ms = positive(sheet, "spec.objectives.rpo", rpo);
     let verify = spec.verify.as_ref().map(|spec| verify::judge(sheet, spec));
+    let prune = spec.prune.as_ref().map(|spec| prune::judge(sheet, spec));
     let limits = limits::judge(sheet, spec.limits.as_ref());
     let hooks = hooks::judge(sheet, "spec.hooks", spec.hooks.as_ref());
     let alerts = alerts::judge(sheet, &spec.alerts);
@@ -298,6 +308,7 @@ pub(super) fn judge(
         retries,
         retention,
         verify,
+        prune,
         rpo_ms,
         limits,
         hooks,
@@ -462,22 +473,25 @@ fn judge_calendar(sheet: &mut Sheet<'_>, policy: &str, spec: &BackupPolicySpec) 
     let incremental = cron("spec.schedule.incremental", schedule.incremental.as_ref());
     let full = cron("spec.schedule.full", schedule.full.as_ref());
     let verify = cron("spec.verify.schedule", spec.verify.as_ref().map(|v| &v.schedule));
+    let prune = cron("spec.prune.schedule", spec.prune.as_ref().map(|p| &p.schedule));
     let calendar = Calendar {
         policy: policy.to_owned(),
         zone: zone.and_then(|zone| sheet.take("spec.schedule.timeZone", zone)).unwrap_or(Tz::UTC),
         incremental,
         full,
         verify,
+        prune,
         jitter_ms: any(sheet, "spec.schedule.jitter", schedule.jitter.as_deref()).unwrap_or(0),
         deadline_ms: positive(sheet, "spec.startingDeadline", spec.starting_deadline.as_deref()),
         blackouts: judge_blackouts(sheet, &schedule.blackouts),
     };
     let asked = [&schedule.incremental, &schedule.full];
-    if spec.schedule.is_some() && spec.verify.is_none() && asked.iter().all(|text| text.is_none()) {
+    let others = spec.verify.is_some() || spec.prune.is_some();
+    if spec.schedule.is_some() && !others && asked.iter().all(|text| text.is_none()) {
         let advice = "add `incremental:` or `full:`, or leave the schedule out and start runs by hand";
         sheet.refuse("spec.schedule", "the schedule says no time", advice);
     }
-    if spec.schedule.is_none() && spec.verify.is_none() && spec.starting_deadline.is_some() {
+    if spec.schedule.is_none() && !others && spec.starting_deadline.is_some() {
         sheet.refuse(
             "spec.startingDeadline",
             "without a schedule nothing can be late",
@@ -555,42 +569,4 @@ fn judge_retention(sheet: &mut Sheet<'_>, spec: Option<&RetentionSpec>) -> Reten
         sheet.refuse("spec.retention", "the retention keeps nothing", advice);
     }
     retention
-}
-
-/// What is allowed and probably not meant.
-pub(super) fn warnings(sheet: &Sheet<'_>, policy: &BackupPolicy) -> Vec<Error> {
-    let calendar = &policy.calendar;
-    let mut found = Vec::new();
-    let mut warn = |path: &str, what: String, advice: &str| found.push(sheet.at(path, config(what, advice)));
-    let gap = calendar.largest_gap_ms();
-    if let Some(rpo) = policy.rpo_ms {
-        let rpo_text = duration::text(rpo);
-        match gap {
-            Some(gap) if rpo < gap => {
-                let what = format!("the rpo {rpo_text} will be missed: the schedule leaves {}", duration::text(gap));
-                warn("spec.objectives.rpo", what, "schedule backups more often, or use a longer rpo");
-            }
-            Some(_) => {}
-            None => {
-                let what = format!("nothing is scheduled often enough to keep the rpo {rpo_text}");
-                warn("spec.objectives.rpo", what, "add a schedule");
-            }
-        }
-    }
-    if calendar.incremental.is_some() && calendar.full.is_none() {
-        let what = "no full backup is scheduled: what changed without a trace is never read again".into();
-        warn("spec.schedule", what, "add `full:`, for instance `@weekly`");
-    }
-    if let Some(e) = policy.verify.and_then(|verify| verify::warning(&verify, calendar)) {
-        found.push(sheet.at("spec.verify", e));
-    }
-    let mut warn = |path: &str, what: String, advice: &str| found.push(sheet.at(path, config(what, advice)));
-    let within = policy.retention.within_ms;
-    if let Some(gap) = gap.filter(|gap| within > 0 && within < *gap) {
-        let (within, gap) = (duration::text(within), duration::text(gap));
-        let what = format!("within {within} may keep the newest snapshot only: the schedule leaves {gap}");
-        warn("spec.retention.within", what, "use a longer one");
-    }
-    alerts::warnings(&policy.alerts).into_iter().for_each(|(path, what, advice)| warn(&path, what, advice));
-    found
 }

@@ -32,11 +32,18 @@ pub enum Task {
     Full,
     /// A check of the repository.
     Verify,
+    /// Space is given back.
+    Prune,
 }
 
 impl Task {
     /// All of them.
-    pub const ALL: [Task; 3] = [Task::Incremental, Task::Full, Task::Verify];
+    pub const ALL: [Task; 4] = [Task::Incremental, Task::Full, Task::Verify, Task::Prune];
+
+    /// Whether it makes snapshots of the policy's sources.
+    pub fn is_backup(self) -> bool {
+        matches!(self, Task::Incremental | Task::Full)
+    }
 
     /// Its name in options, reports and files.
     pub fn name(self) -> &'static str {
@@ -44,6 +51,7 @@ impl Task {
             Task::Incremental => "incremental",
             Task::Full => "full",
             Task::Verify => "verify",
+            Task::Prune => "prune",
         }
     }
 }
@@ -88,6 +96,8 @@ pub struct Calendar {
     pub full: Option<Cron>,
     /// When checks are.
     pub verify: Option<Cron>,
+    /// When space is given back.
+    pub prune: Option<Cron>,
     /// How much later than due a run may start, milliseconds.
     pub jitter_ms: i64,
     /// How late a run may start before it is missed, milliseconds; `None`: however late.
@@ -117,6 +127,7 @@ impl Calendar {
             Task::Incremental => self.incremental.as_ref(),
             Task::Full => self.full.as_ref(),
             Task::Verify => self.verify.as_ref(),
+            Task::Prune => self.prune.as_ref(),
         }
     }
 
@@ -245,7 +256,7 @@ impl Calendar {
         if self.blackouts.is_empty() {
             return gaps(&self.backups()).map(|g| i64::from(g.largest) * MINUTE_MS);
         }
-        let only_backups = Calendar { verify: None, jitter_ms: 0, ..self.clone() };
+        let only_backups = Calendar { verify: None, prune: None, jitter_ms: 0, ..self.clone() };
         let runs = only_backups.coming(REFERENCE, TimeMs(REFERENCE.0 + YEAR_MS), LOOKED_AT_MAX);
         let starts: Vec<i64> =
             runs.iter().filter(|run| matches!(run.start, Start::At(_))).map(|run| run.at().0).collect();
@@ -282,6 +293,7 @@ mod tests {
             incremental: cron(incremental),
             full: cron(full),
             verify: None,
+            prune: None,
             jitter_ms: 0,
             deadline_ms: None,
             blackouts: blackouts.iter().map(blackout).collect(),

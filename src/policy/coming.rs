@@ -78,7 +78,7 @@ impl Calendar {
             let Some(now) = lanes.iter().filter_map(times).min().filter(|_| lanes.iter().any(open)) else { break };
             lanes.iter_mut().for_each(|lane| lane.admit(self, now, &mut found));
             give_way(&mut lanes);
-            for task in [Task::Full, Task::Incremental, Task::Verify] {
+            for task in [Task::Full, Task::Incremental, Task::Verify, Task::Prune] {
                 let lane = &mut lanes[task as usize];
                 if let Some(run) = lane.waits.take_if(|run| run.at() <= now) {
                     lane.started = Some(run.due);
@@ -93,8 +93,8 @@ impl Calendar {
 }
 
 /// The incremental that waits gives way to a full.
-fn give_way(lanes: &mut [Lane; 3]) {
-    let [incremental, full, _] = lanes;
+fn give_way(lanes: &mut [Lane; 4]) {
+    let [incremental, full, ..] = lanes;
     let next = incremental.next;
     let Some(run) = &incremental.waits else { return };
     let waits = full.waits.as_mut().filter(|full| next.is_none_or(|next| full.at() < next));

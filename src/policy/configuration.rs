@@ -2,6 +2,7 @@
 
 use super::API_VERSION;
 use super::backup::{self, BackupPolicy};
+use super::doubts;
 use super::name::quoted;
 use super::repository::{self, Repository};
 use super::schema;
@@ -283,7 +284,7 @@ impl Reading {
                 self.unique(&mut sheet, among, &source.name, &format!("spec.sources[{n}].name"));
             }
             if warn {
-                self.warnings.extend(backup::warnings(&sheet, &policy));
+                self.warnings.extend(doubts::warnings(&sheet, &policy));
             }
             self.policies.push(policy);
         }

@@ -1,7 +1,7 @@
 //! What a change of the configuration does.
 
 use super::backup::BackupPolicy;
-use super::calendar::{Start, Task};
+use super::calendar::Start;
 use super::configuration::Configuration;
 use super::retention::{Candidate, Retention, judge};
 use super::shrink::Small;
@@ -114,7 +114,7 @@ pub fn retention_effect(old: &BackupPolicy, new: &BackupPolicy, now: TimeMs) -> 
 
 fn imagined(policy: &BackupPolicy, from: TimeMs, now: TimeMs) -> Vec<Candidate> {
     let runs = policy.calendar().coming(from, now, IMAGINED_MAX);
-    let made = runs.iter().filter(|run| run.task != Task::Verify && matches!(run.start, Start::At(_)));
+    let made = runs.iter().filter(|run| run.task.is_backup() && matches!(run.start, Start::At(_)));
     made.enumerate()
         .map(|(n, run)| {
             let mut sid = [0; 16];

@@ -106,6 +106,9 @@ pub struct BackupPolicySpec {
     /// When the repository is checked, and how deep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
+    /// When space is given back that no snapshot needs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneSpec>,
     /// What the backups are for, in figures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objectives: Option<ObjectivesSpec>,
@@ -295,6 +298,30 @@ pub enum Level {
     Ciphertext,
     /// Every chunk decrypts to what it was.
     Content,
+}
+
+/// When space is given back that no snapshot needs any more, and what one run may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PruneSpec {
+    /// When a prune is due.
+    pub schedule: String,
+    /// Packs are written anew of which more than this is needed by nobody; 100%: none. Default: 50%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]{1,3}%$"))]
+    pub repack_above: Option<String>,
+    /// At most so many bytes of packs are written anew in one run. Default: 4GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)$"))]
+    pub repack_max: Option<String>,
+    /// Nothing new is begun after so long; what is over waits for the next run. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = DURATION))]
+    pub stop_after: Option<String>,
+    /// At most so many objects are removed from each region in one run. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub removals_max: Option<u32>,
 }
 
 /// What the backups are for, in figures.

@@ -56,6 +56,9 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     if let (Some(verify), Some(cron)) = (policy.verify(), policy.calendar().cron(Task::Verify)) {
         said.push(verify.sentence(cron.text()));
     }
+    if let (Some(prune), Some(cron)) = (policy.prune(), policy.calendar().cron(Task::Prune)) {
+        said.push(prune.sentence(cron.text()));
+    }
     if let Some(rpo) = policy.rpo_ms() {
         said.push(format!("the newest good snapshot must never be older than {}", duration::text(rpo)));
     }

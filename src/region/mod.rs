@@ -10,17 +10,19 @@ mod each;
 mod findings;
 mod haste;
 mod reads;
+mod remove;
 mod set;
 mod together;
 mod upload;
 
 pub use ahead::Ahead;
 pub use findings::{Finding, Flaw, Wrong};
+pub use remove::Removed;
 pub use set::RegionSet;
 pub use together::{Hurry, Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{Pace, PackName, Place, RegionId};
+use crate::base::{Pace, PackName, Place, RegionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
@@ -225,6 +227,12 @@ impl Regions {
     /// What counts the requests made of each region.
     pub fn meters(&self) -> Vec<(String, Meter)> {
         self.all.iter().filter_map(|region| Some((region.name.clone(), region.store.as_ref()?.meter()))).collect()
+    }
+
+    /// How far a region's clock is surely ahead of one that says `now`, ms.
+    pub fn clock_ahead_ms(&self, ix: usize, now: TimeMs) -> i64 {
+        let store = self.all.get(ix).and_then(|region| region.store.as_ref());
+        store.map_or(0, |store| store.clock_ahead_ms(now))
     }
 
     /// Device and inode of each folder.

@@ -32,7 +32,8 @@ impl Begun {
         self.by_owner || before.is_some_and(|before| before.begin.members == self.begin.members)
     }
 
-    fn counts(&self, id: RegionId) -> bool {
+    /// Whether it names a region as a member.
+    pub fn counts(&self, id: RegionId) -> bool {
         has(&self.begin.members, id)
     }
 
@@ -116,10 +117,11 @@ impl Branches {
         self.0.get(&number).into_iter().flatten().map(|(ix, shown)| (*ix, shown))
     }
 
-    /// The ends of a beginning, each once.
-    pub fn ends(&self, number: Epoch, begin: &Digest) -> Vec<Arc<Done>> {
+    /// The ends of a beginning that these regions show, each once.
+    pub fn ends(&self, number: Epoch, begin: &Digest, among: RegionSet) -> Vec<Arc<Done>> {
         let mut found: Vec<Arc<Done>> = Vec::new();
-        for (_, done) in self.of(number).flat_map(|(_, shown)| &shown.ends) {
+        let shown = self.of(number).filter(|(ix, _)| among.has(*ix));
+        for (_, done) in shown.flat_map(|(_, shown)| &shown.ends) {
             if done.begin == *begin && !found.iter().any(|known| known.digest == done.digest) {
                 found.push(Arc::clone(done));
             }
@@ -220,7 +222,7 @@ impl Branches {
         id: &dyn Fn(usize) -> Option<RegionId>,
         ahead: bool,
     ) -> Rank {
-        let is_decided = |link: &&Link| !self.ends(link.number, &link.begun.digest).is_empty();
+        let is_decided = |link: &&Link| !self.ends(link.number, &link.begun.digest, RegionSet::ALL).is_empty();
         let mut decided = if is_decided(&link) { link.number } else { Epoch(0) };
         if let Some(next) = link.number.0.checked_add(1).filter(|_| ahead && decided > Epoch(0)) {
             let start = (Epoch(next), Some(Arc::clone(&link.begun)), link.at);

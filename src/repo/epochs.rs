@@ -2,7 +2,7 @@
 //!
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
-use super::branches::{Begun, Branches, Done};
+use super::branches::{Begun, Branches, Done, Link};
 use super::epochs_known::Fetched;
 use super::index::cache::Cache;
 use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
@@ -21,15 +21,20 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 struct EpochState {
     begun: Arc<Begun>,
-    /// Once it is decided.
+    /// Once it is decided, by the regions whose word counts.
     ends: Vec<Arc<Done>>,
+    /// What these doom of the list of the beginning.
+    doomed: Arc<[PackName]>,
 }
 
 impl EpochState {
-    /// Doomed packs, once it is decided. Two ends of one begin can only come of a member that was given up too early: what
-    /// either dooms is believed to be gone.
-    fn doomed(&self) -> impl Iterator<Item = &PackName> {
-        self.ends.iter().flat_map(|done| &done.doomed)
+    /// Two ends of one begin can only come of a member that was given up too early. What it decided, the others have not
+    /// removed, and may rest on: once it is no member, its word counts for nothing. What an end dooms beyond the list of its
+    /// beginning is not doomed.
+    fn new(begun: &Arc<Begun>, ends: Vec<Arc<Done>>) -> EpochState {
+        let condemned: HashSet<&PackName> = begun.condemned.iter().collect();
+        let doomed = ends.iter().flat_map(|done| &done.doomed).filter(|pack| condemned.contains(pack));
+        EpochState { begun: Arc::clone(begun), doomed: doomed.copied().collect(), ends }
     }
 
     fn members(&self) -> &[Member] {
@@ -73,6 +78,8 @@ pub struct Epochs {
     /// Regions that show other epochs than those that count, from which one on.
     forked: BTreeMap<usize, Epoch>,
     listed: BTreeMap<usize, Vec<Key>>,
+    /// Regions whose word counts: members, and those that were until a change that is not decided.
+    sources: RegionSet,
 }
 
 impl Epochs {
@@ -92,10 +99,11 @@ impl Epochs {
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
-        let mut epochs = Epochs { listed, forked: branch.forked, ..Epochs::default() };
+        let sources = sources(regions, &branches, &branch.links);
+        let mut epochs = Epochs { listed, sources, forked: branch.forked, ..Epochs::default() };
         for link in &branch.links {
-            let ends = branches.ends(link.number, &link.begun.digest);
-            epochs.known.insert(link.number, EpochState { begun: Arc::clone(&link.begun), ends });
+            let ends = branches.ends(link.number, &link.begun.digest, sources);
+            epochs.known.insert(link.number, EpochState::new(&link.begun, ends));
             for ix in link.at.iter() {
                 epochs.newest_in.insert(ix, link.number);
                 epochs.at.extend(branches.keys(ix, link).map(|keys| ((ix, link.number), keys)));
@@ -120,7 +128,8 @@ impl Epochs {
     /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind.
     pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
-        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+        let others = |from: usize| from != to && self.sources.has(from);
+        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| others(*from)) {
             let here = self.at.get(&(to, *number));
             if here.is_none() {
                 lags.push((*number, Lag { from: *from, to, key: *begin }));
@@ -247,7 +256,7 @@ impl Epochs {
 
     /// Packs that are dead for ever.
     pub fn doomed(&self) -> HashSet<PackName> {
-        self.known.values().flat_map(EpochState::doomed).copied().collect()
+        self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
     }
 
     /// Packs condemned by an epoch that is not decided yet.
@@ -272,6 +281,21 @@ impl Epochs {
         seen
     }
 
+    /// The roots that the last prune saw, or the one at work.
+    pub fn last_roots(&self) -> Vec<Root> {
+        let prune = self.known.values().rev().find(|e| !e.begun.condemned.is_empty());
+        prune.map(|e| e.roots().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether a prune that knew this snapshot decided without it: what it alone needed is gone. `known` is the epoch that
+    /// the snapshot names.
+    pub fn let_go(&self, sid: &SessionId, known: Epoch) -> bool {
+        let decided = |e: &EpochState| !e.begun.condemned.is_empty() && !e.ends.is_empty();
+        let last = self.known.iter().rfind(|(_, e)| decided(e));
+        let roots = |e: &EpochState| e.ends.iter().flat_map(|done| &done.roots).any(|root| root.sid == *sid);
+        last.is_some_and(|(number, e)| known < *number && !roots(e))
+    }
+
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
         let undecided = self.known.values().filter(|e| e.ends.is_empty());
@@ -282,6 +306,20 @@ impl Epochs {
 /// What each region lists under `epochs/`.
 fn keys_of(lists: &Lists) -> BTreeMap<usize, Vec<Key>> {
     lists.iter().map(|(ix, lines)| (*ix, lines.iter().map(|line| line.key).collect())).collect()
+}
+
+/// The regions whose word counts by these epochs.
+fn sources(regions: &Regions, branches: &Branches, links: &[Link]) -> RegionSet {
+    let members = |link: &Link| {
+        let counts = |ix: &usize| regions.region(*ix).id.is_some_and(|id| link.begun.counts(id));
+        RegionSet::of((0..regions.len()).filter(counts))
+    };
+    let Some((newest, before)) = links.split_last() else { return RegionSet::NONE };
+    let sources = members(newest);
+    match branches.ends(newest.number, &newest.begun.digest, sources).is_empty() {
+        true => before.last().map_or(sources, |before| sources.or(members(before))),
+        false => sources,
+    }
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// Every so many epochs the end carries all packs that are dead.
-const CARRIED_EVERY: u32 = 64;
+pub(super) const CARRIED_EVERY: u32 = 64;
 
 /// Why a member is behind that the configuration does not name.
 pub const UNNAMED: &str = "is a member of the repository, and this configuration does not name it";
@@ -117,13 +117,13 @@ pub fn end(repo: &Repo, epochs: &Epochs, home: usize, unended: &Unended) -> Resu
 }
 
 /// Who was first.
-enum First {
+pub(super) enum First {
     Ours,
     Rival,
 }
 
 /// Creates an object of a numbered series where its creation decides: junk is passed over, a rival is not.
-fn put_first(
+pub(super) fn put_first(
     repo: &Repo,
     home: usize,
     key: impl Fn(u32) -> Key,

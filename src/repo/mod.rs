@@ -16,6 +16,7 @@ pub mod keys;
 pub mod members;
 pub mod open;
 pub mod pages;
+pub mod pruning;
 pub mod reader;
 pub mod session;
 pub mod tags;
@@ -24,14 +25,15 @@ mod tree_packs;
 pub mod view;
 pub mod writer;
 
-use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId};
+use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId, WriterId};
 use crate::chunk::{IdKey, gear_seed};
-use crate::crypto::Secret;
+use crate::crypto::{Secret, SigningKey, kd, mac};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
+use crate::format::cbor;
 use crate::format::config::Features;
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::ring::{Keyring, Trust};
+use crate::format::ring::{Keyring, Trust, role};
 use crate::format::signed::{self, Fresh, Opened, Signer};
 use crate::region::{Finding, Lists, RegionSet, Regions, lock};
 use crate::store::{Key, Prefix};
@@ -139,6 +141,24 @@ impl Repo {
         }
     }
 
+    /// Whether this program understands all that a prune must, and its key may begin and decide epochs.
+    ///
+    /// # Errors
+    /// [`Kind::Newer`], naming the feature, or [`Kind::Refused`].
+    pub fn may_prune(&self) -> Result<()> {
+        if let Some(name) = Features::unknown(&self.features.prune, &Features::ours().prune) {
+            let what = format!("pruning the repository needs the feature `{name}`");
+            return Err(Error::new(Kind::Newer, what).advise("install a newer holdfast; nothing was changed"));
+        }
+        let own = self.ring.signer().and_then(|(id, _)| self.ring.writer(&id));
+        // It writes index segments, too.
+        let needed = role::PRUNE | role::WRITE;
+        match own.is_some_and(|writer| writer.roles & needed == needed) {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Refused, "this key may not prune the repository")),
+        }
+    }
+
     /// Makes chunk ids.
     pub fn id_key(&self) -> &IdKey {
         &self.id_key
@@ -164,8 +184,11 @@ impl Repo {
     /// # Errors
     /// The kernel gave no random bytes.
     pub fn header(&self, kind: ObjectKind) -> Result<Header> {
-        let salt = self.env.random()?;
-        Ok(Header { kind, domain: self.domain, key_epoch: self.key_epoch, repo: self.id, salt })
+        Ok(self.header_with(kind, self.env.random()?))
+    }
+
+    fn header_with(&self, kind: ObjectKind, salt: [u8; 32]) -> Header {
+        Header { kind, domain: self.domain, key_epoch: self.key_epoch, repo: self.id, salt }
     }
 
     /// The key that seals new objects of a class.
@@ -183,11 +206,30 @@ impl Repo {
     /// # Errors
     /// No signing key, no random bytes, or larger than any reader takes.
     pub fn seal<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
-        let (id, signing) = self
-            .ring
-            .signer()
-            .ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))?;
-        let header = self.header(kind)?;
+        self.seal_with(kind, key, value, self.env.random()?)
+    }
+
+    /// The same where whoever makes an object of this content makes the same bytes, and so, under a name that is their hash,
+    /// the same object. The salt is a keyed hash of all that goes in: it repeats only where everything does.
+    ///
+    /// # Errors
+    /// No signing key, or larger than any reader takes.
+    pub fn seal_same<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
+        let salt_key = kd::<32>("salt", &[self.secret(kind.class())?.bytes()]);
+        let mut content = key.as_bytes().to_vec();
+        content.extend_from_slice(self.signer()?.0.bytes());
+        content.extend_from_slice(&cbor::encode(value));
+        self.seal_with(kind, key, value, mac(salt_key.bytes(), &content))
+    }
+
+    fn signer(&self) -> Result<(WriterId, SigningKey)> {
+        let signer = self.ring.signer();
+        signer.ok_or_else(|| Error::new(Kind::Refused, "this key may read the repository, but not write to it"))
+    }
+
+    fn seal_with<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T, salt: [u8; 32]) -> Result<Bytes> {
+        let (id, signing) = self.signer()?;
+        let header = self.header_with(kind, salt);
         let secret = self.secret(kind.class())?;
         let sealed = signed::seal(value, key, &header, &secret, &Signer { id, key: signing });
         // No reader takes a longer body: better no object than one that is there and cannot be read.
@@ -250,8 +292,17 @@ impl Repo {
         epochs
     }
 
-    /// What was found wrong so far.
+    /// What was found wrong so far. That a pack is gone is not wrong once an epoch has decided so.
     pub fn findings(&self) -> Vec<Finding> {
-        self.regions.findings()
+        let mut findings = self.regions.findings();
+        let pack = |finding: &Finding| match Key::parse(&finding.object) {
+            Some(Key::Pack(name)) => Some(name),
+            _ => None,
+        };
+        if findings.iter().any(|finding| pack(finding).is_some()) {
+            let doomed = self.epochs_seen().doomed();
+            findings.retain(|finding| pack(finding).is_none_or(|name| !doomed.contains(&name)));
+        }
+        findings
     }
 }

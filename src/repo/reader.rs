@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex};
 const BUNDLES_KEPT: usize = 96;
 /// Pack keys that are kept, about 1 KiB each.
 const PACK_KEYS_KEPT: usize = 4096;
+/// So often the index is read anew for one chunk.
+const RENEWALS_MAX: usize = 3;
 /// Stands for this machine in the place of a region.
 const KEPT: usize = usize::MAX;
 
@@ -78,6 +80,15 @@ pub struct Reader {
     /// Packs of trees that this machine keeps, if they may be used.
     trees: Option<TreePacks>,
     gathered: Mutex<Gathered>,
+    renewed: Mutex<Renewed>,
+}
+
+/// The index as it was read again, since a prune removed what the first one named.
+#[derive(Default)]
+struct Renewed {
+    index: Option<Arc<Index>>,
+    /// Packs that failed, and that no prune had removed when it was asked.
+    failed: HashSet<PackName>,
 }
 
 /// Packs that were put together: the last one, and those of which that cannot be done.
@@ -97,6 +108,7 @@ impl Reader {
             bundles: Mutex::new(Cache::new(BUNDLES_KEPT)),
             trees: None,
             gathered: Mutex::default(),
+            renewed: Mutex::default(),
         }
     }
 
@@ -106,22 +118,49 @@ impl Reader {
         Reader { trees: Some(TreePacks::default()), ..Reader::new(repo, index) }
     }
 
-    /// Reads one chunk.
+    /// Reads one chunk. A pack that a prune has removed since the index was read is no damage: what of it is needed lies in
+    /// another one, of which the index of now knows.
     ///
     /// # Errors
     /// No region has it intact.
     pub fn chunk(&self, id: &ChunkId, coder: &mut Coder) -> Result<Vec<u8>> {
         let mut last = None;
-        for at in self.index.locate(id) {
-            match self.chunk_at(&at, coder) {
-                Ok(bytes) => return Ok(bytes),
-                Err(e) => last = Some(e),
+        let mut index = lock(&self.renewed).index.clone().unwrap_or_else(|| Arc::clone(&self.index));
+        for _ in 0..RENEWALS_MAX {
+            let places: Vec<Located> = index.locate(id).collect();
+            for at in &places {
+                match self.chunk_at(at, coder) {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(e) => last = Some(e),
+                }
+            }
+            match self.renew(&index, &places)? {
+                Some(newer) => index = newer,
+                None => break,
             }
         }
         Err(last.unwrap_or_else(|| {
             Error::new(Kind::Damage, format!("chunk {} is in no index segment", id.short()))
                 .advise("a region that was away may have it; run verify")
         }))
+    }
+
+    /// The index of now, if a prune has removed one of these packs since `used` was read.
+    fn renew(&self, used: &Arc<Index>, places: &[Located]) -> Result<Option<Arc<Index>>> {
+        let mut renewed = lock(&self.renewed);
+        if let Some(newer) = renewed.index.as_ref().filter(|newer| !Arc::ptr_eq(newer, used)) {
+            return Ok(Some(Arc::clone(newer)));
+        }
+        if places.iter().all(|at| renewed.failed.contains(&at.pack.name)) {
+            return Ok(None);
+        }
+        let doomed = self.repo.epochs_since(&self.repo.epochs_seen()).doomed();
+        if !places.iter().any(|at| doomed.contains(&at.pack.name)) {
+            renewed.failed.extend(places.iter().map(|at| at.pack.name));
+            return Ok(None);
+        }
+        renewed.index = Some(Arc::new(Index::load(&self.repo)?));
+        Ok(renewed.index.clone())
     }
 
     fn chunk_at(&self, at: &Located, coder: &mut Coder) -> Result<Vec<u8>> {

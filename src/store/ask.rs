@@ -19,6 +19,8 @@ pub(super) enum Ask {
     Versioning,
     /// Whether objects are locked when they are created.
     ObjectLock,
+    /// Until when a version of an object is locked.
+    Retention(String, String),
     /// Deletes an object, by its path in the bucket; where versions are kept, it is hidden.
     Delete(String),
     /// Deletes a version of it.
@@ -31,6 +33,7 @@ impl Ask {
         match self {
             Ask::Versioning => ("ask for", "versioning"),
             Ask::ObjectLock => ("ask for", "object lock"),
+            Ask::Retention(path, _) => ("ask for the retention of", path),
             Ask::Delete(path) => ("delete", path),
             Ask::DeleteVersion(path, _) => ("delete a version of", path),
         }
@@ -38,7 +41,7 @@ impl Ask {
 
     fn method(&self) -> Method {
         match self {
-            Ask::Versioning | Ask::ObjectLock => Method::GET,
+            Ask::Versioning | Ask::ObjectLock | Ask::Retention(..) => Method::GET,
             Ask::Delete(_) | Ask::DeleteVersion(..) => Method::DELETE,
         }
     }
@@ -48,6 +51,7 @@ impl Ask {
         match self {
             Ask::Versioning => "?versioning".into(),
             Ask::ObjectLock => "?object-lock".into(),
+            Ask::Retention(path, version) => format!("/{path}?retention&versionId={}", escaped(version)),
             Ask::Delete(path) => format!("/{path}"),
             Ask::DeleteVersion(path, version) => format!("/{path}?versionId={}", escaped(version)),
         }
@@ -197,6 +201,12 @@ impl Lock {
     }
 }
 
+/// The end of a retention, from the answer of a bucket; `None`: it says none.
+pub(super) fn retained_until(text: &str) -> Option<&str> {
+    let time = |c: u8| c.is_ascii_digit() || matches!(c, b'-' | b':' | b'.' | b'T' | b'Z' | b'+');
+    between(text, "RetainUntilDate").filter(|until| (1..=40).contains(&until.len()) && until.bytes().all(time))
+}
+
 /// What stands in the first element of this name.
 fn between<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -234,6 +244,15 @@ mod tests {
         assert_eq!(of(&rule("<Mode>\u{1b}[2J</Mode><Days>1</Days>")), Some(Lock::NoDefault));
         assert_eq!(of(""), Some(Lock::Off));
         assert_eq!(Lock::read("<Error/>"), None);
+    }
+
+    #[test]
+    fn what_a_bucket_says_of_a_retention() {
+        let of = |until: &str| format!("<Retention><RetainUntilDate>{until}</RetainUntilDate></Retention>");
+        assert_eq!(retained_until(&of("2026-12-01T00:00:00.000Z")), Some("2026-12-01T00:00:00.000Z"));
+        assert_eq!(retained_until(&of("\u{1b}[2J")), None);
+        assert_eq!(retained_until(&of("")), None);
+        assert_eq!(Ask::Retention("a".into(), "v".into()).target(), "/a?retention&versionId=v");
     }
 
     #[test]

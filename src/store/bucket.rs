@@ -203,6 +203,11 @@ impl Bucket {
         Ok(strange.next().map(str::to_owned))
     }
 
+    /// Whether the service has such requests.
+    pub(super) fn asks(&self) -> bool {
+        self.asker.is_some()
+    }
+
     /// Asks what the client does not; `None` where the service has no such request.
     pub(super) async fn ask(&self, ask: &Ask) -> Option<Result<Answer, StoreError>> {
         let asker = self.asker.as_ref()?;

@@ -45,6 +45,11 @@ impl Heard {
     }
 }
 
+/// What two bounds say for certain: the nearer of them, or nothing where zero lies between.
+pub(super) fn surely((low, high): (i64, i64)) -> i64 {
+    0i64.clamp(low.min(high), high.max(low))
+}
+
 /// How a store is reached over a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
@@ -84,6 +89,7 @@ mod tests {
         heard.note("nonsense", heard.begin);
         let (low, high) = heard.ahead(TimeMs(date.0 - 5000)).unwrap();
         assert!(low > 0 && low <= 5000 && (5000..=6000).contains(&high) && low <= high, "{low} {high}");
+        assert_eq!([surely((-3, 4)), surely((2, 4)), surely((-4, -2))], [0, 2, -2]);
         // A clock that was set.
         heard.note("Sat, 28 Nov 2026 13:00:00 GMT", heard.begin);
         assert!(heard.ahead(date).unwrap().0 > 3_500_000);

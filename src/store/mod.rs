@@ -17,6 +17,7 @@ mod ground;
 mod heard;
 mod key;
 mod profile;
+mod removal;
 mod settings;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -33,7 +34,7 @@ pub use heard::Transport;
 pub use key::{Key, Prefix};
 pub use settings::Variables;
 
-use crate::base::Place;
+use crate::base::{Place, TimeMs};
 use bytes::Bytes;
 use counts::{Counts, Request};
 use std::path::Path;
@@ -405,6 +406,15 @@ impl Store {
     /// Counts the requests that are made.
     pub fn meter(&self) -> Meter {
         Meter(Arc::clone(&self.counts))
+    }
+
+    /// How far its clock is ahead of one that says `now`, at least, ms; 0 where it may be right. A folder has no clock of its own.
+    pub fn clock_ahead_ms(&self, now: TimeMs) -> i64 {
+        let bounds = match &self.backend {
+            Backend::Folder(_) => None,
+            Backend::Bucket(bucket) => bucket.heard.ahead(now),
+        };
+        bounds.map_or(0, heard::surely)
     }
 
     /// Device and inode, of a folder.

@@ -63,13 +63,16 @@ impl Stored {
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
         let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, depth };
         let listing = index::listed(repo);
-        let mut lines = match depth {
-            Depth::Segments => HashMap::new(),
-            Depth::Packs => stored.shelve_all(Index::load_listed(repo, &listing), &undecided, targets),
-        };
+        let (mut lines, mut superseded) = Default::default();
+        if let Depth::Packs = depth {
+            let index = Index::load_listed(repo, &listing);
+            superseded = index.superseded(&stored.doomed);
+            lines = stored.shelve_all(index, &undecided, targets);
+        }
         for (name, holders) in listing {
             let at = holders.all().and(repo.usable());
-            let missing = RegionSet::of(targets.iter().filter(|ix| !at.has(*ix)));
+            let over = superseded.get(&name).copied().unwrap_or_default();
+            let missing = RegionSet::of(targets.iter().filter(|ix| !at.has(*ix) && !over.has(*ix)));
             // What only a region lists that is no member, no snapshot of the members needs.
             if missing.is_empty() || at.and(copier.sources).is_empty() {
                 continue;
@@ -79,6 +82,10 @@ impl Stored {
                 Depth::Segments => segment_packs(repo, name, at).unwrap_or_default(),
                 Depth::Packs => lines.remove(&name).unwrap_or_default(),
             };
+            // What it says beside what is dead, a prune puts in its place; or the thorough form finds that it is missed.
+            if matches!(depth, Depth::Segments) && lines.iter().any(|line| stored.doomed.contains(&line.name)) {
+                continue;
+            }
             let held = lines.is_empty() || lines.iter().any(|pack| undecided.contains(&pack.name));
             if !held {
                 lines.iter().for_each(|line| stored.shelve(line, missing));

@@ -6,6 +6,7 @@
 
 mod packs;
 mod part;
+mod pruned;
 mod trees;
 
 pub(super) use self::packs::parallel;
@@ -22,8 +23,8 @@ use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
 use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
 use crate::repo::Repo;
-use crate::repo::index::Index;
 use crate::repo::index::cache::Cache;
+use crate::repo::index::{Index, LoadedSegment};
 use crate::repo::keys;
 use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
@@ -148,7 +149,8 @@ pub fn run(
     if let Some(ledger) = ledger {
         report.lost.extend(back_in_time::regions(repo, &view, ledger));
     }
-    let packs = index.packs();
+    let (mut packs, doomed) = (index.packs(), pruned::doomed(repo));
+    packs.retain(|name, _| !doomed.contains(name));
     let total = packs.values().map(|(line, on)| line.size * on.count() as u64).sum();
     progress.bytes_expected.set(if wish.level == Level::Presence { 0 } else { wish.part.expected(total) });
     let places = if wish.level == Level::Content { places_by_pack(&index) } else { Places::new() };
@@ -163,7 +165,7 @@ pub fn run(
     }
     lacking(repo, &view, &index, &mut report);
     lacking_small(repo, &mut report);
-    report.findings = repo.findings();
+    report.findings = pruned::findings(repo);
     distrust(repo, &report.findings);
     if report.regions.iter().all(|r| r.failed.is_some()) {
         return Err(Error::new(Kind::Retry, "no region could be looked at"));
@@ -376,10 +378,15 @@ fn small_objects(
     for prefix in Prefix::ALL.into_iter().filter(|p| *p != Prefix::Packs) {
         keys.extend(regions.list(ix, prefix)?.into_iter().map(|l| l.key));
     }
+    let mut missing = Vec::new();
     for key in keys {
         cancel.check()?;
         let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
+            Err(e) if e.kind() == Kind::NotFound && pruned::may_go(&key) => {
+                missing.push((key, e));
+                continue;
+            }
             Err(e) if is_away(regions, ix, &e) => return Err(e),
             Err(e) => {
                 regions.record(ix, &key.path(), &e);
@@ -392,7 +399,7 @@ fn small_objects(
             regions.record(ix, &key.path(), &why);
         }
     }
-    Ok(())
+    pruned::record_missing(regions, ix, &missing)
 }
 
 /// What needs no key: the name of a segment, the checksum of everything else.
@@ -514,9 +521,11 @@ fn lacking(repo: &Repo, view: &View, index: &Index, report: &mut VerifyReport) {
             .behind
             .push(format!("{only_there} snapshots are in no member; they can be restored, and stay where they are"));
     }
+    let superseded = index.superseded(&repo.epochs_seen().doomed());
+    let missed = |s: &LoadedSegment, ix| !superseded.get(&s.name).is_some_and(|at| at.has(ix));
     for ix in repo.usable().iter() {
         let snapshots = view.snapshots.values().filter(|s| lacks(s.regions, ix)).count();
-        let segments = index.segments().filter(|s| lacks(s.regions, ix)).count();
+        let segments = index.segments().filter(|s| lacks(s.regions, ix) && missed(s, ix)).count();
         if snapshots + segments > 0 {
             let name = &repo.regions.region(ix).name;
             report.behind.push(format!("region {name} lacks {snapshots} snapshots and {segments} index segments"));

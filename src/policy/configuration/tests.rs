@@ -68,7 +68,8 @@ fn all_of_it_arrives() {
          incremental: 5 1 * * *, full: '@weekly', jitter: 10m, blackouts: [{start: 0 8 * * *, duration: 90m}]}\n\
          startingDeadline: 6h\nconcurrency: queue\nretries: {max: 0, backoff: 2s, backoffMax: 4s}\nretention: {last: 1, \
          hourly: 2, daily: 3, weekly: 4, monthly: 5, yearly: 6, within: 2w}\nverify: {schedule: '@monthly', period: 60d, share: 80%, bytesMax: 50GiB, rate: 10MiB/s, level: \
-         content}\nobjectives: {rpo: 1d12h}\npriority: -5",
+         content}\nprune: {schedule: '@daily', repackAbove: 75%, repackMax: 2GiB, stopAfter: 3h, removalsMax: 1000}\n\
+         objectives: {rpo: 1d12h}\npriority: -5",
     );
     let source = &all.sources()[0];
     assert_eq!((source.name.as_str(), source.ignore_file.as_str()), ("x", ".no"));
@@ -84,6 +85,9 @@ fn all_of_it_arrives() {
     assert_eq!((retries.max, retries.backoff_ms, retries.backoff_max_ms), (0, 2000, 4000));
     assert_eq!((kept.last, kept.hourly, kept.daily, kept.weekly, kept.monthly, kept.yearly), (1, 2, 3, 4, 5, 6));
     assert_eq!((kept.within_ms, all.rpo_ms()), (1_209_600_000, Some(129_600_000)));
+    let prune = all.prune().unwrap();
+    assert_eq!((prune.repack_above, prune.repack_max), (75, 2 << 30));
+    assert_eq!((prune.stop_after_ms, prune.removals_max), (Some(10_800_000), Some(1000)));
     assert_eq!((all.concurrency(), all.verify().map(|v| v.level)), (Concurrency::Queue, Some(Level::Content)));
 }
 
@@ -134,12 +138,27 @@ fn limits_hooks_and_alerts_arrive() {
     }
 }
 
+#[test]
+fn what_is_wrong_with_a_prune() {
+    for (rest, parts) in [
+        ("prune: {stopAfter: 1h}", &["spec.prune", "`schedule` is missing"][..]),
+        ("prune: {schedule: '@daily', repackAbove: 0%}", &["spec.prune.repackAbove", "1% to 100%"]),
+        ("prune: {schedule: '@daily', repackMax: 0MiB}", &["spec.prune.repackMax", "it is nothing"]),
+        ("prune: {schedule: '@daily', stopAfter: 0s}", &["spec.prune.stopAfter", "is zero"]),
+        ("prune: {schedule: '@daily', removalsMax: 0}", &["spec.prune.removalsMax"]),
+    ] {
+        refused(&with(rest), &[parts]);
+    }
+}
+
 /// The effective document says the same, and is its own effective document.
 #[test]
 fn what_is_shown_can_be_read() {
     for spec in [
         SOURCE.to_owned(),
         with("verify: {schedule: '@daily'}"),
+        with("prune: {schedule: '@weekly'}"),
+        with("prune: {schedule: '@weekly', repackAbove: 80%, repackMax: 100MiB, stopAfter: 2h, removalsMax: 5000}"),
         with(EXTRAS),
         with("schedule: {full: '@daily', jitter: 1h}\nretention: {daily: 7, within: 1w}\nstartingDeadline: 90m"),
         "sources: [{name: 'a: \"b\" #ä', paths: ['/x y', '/-', '/\u{85}'], exclude: ['[a-b]', '!c', '- d', 'true']}]"
@@ -375,7 +394,7 @@ proptest! {
 
     #[test]
     fn no_value_brings_it_down(
-        field in "repository|copies|schedule|startingDeadline|concurrency|retries|retention|verify|objectives|priority|limits|hooks|alerts",
+        field in "repository|copies|schedule|startingDeadline|concurrency|retries|retention|verify|prune|objectives|priority|limits|hooks|alerts",
         value in r#"[\[\]{}:,&*!|>'"%@~#\- a0-9smhdw/]{0,24}|\{(timeZone|full|jitter|rpo|daily|within|max): [ -~]{0,16}\}"#,
     ) {
         if let Err(e) = read(&[&policy(&with(&format!("{field}: {value}")))]) {

@@ -32,6 +32,8 @@ pub struct Found {
     pub pack_no: u32,
     /// The segment's number.
     pub segment: u32,
+    /// Its own number among the entries of its part.
+    pub entry: u32,
 }
 
 /// Ids are keyed hashes: their first bytes are as good as any hash of them.
@@ -82,7 +84,7 @@ impl Memory {
         let at = self.parts.partition_point(|s| s.first_entry <= n).checked_sub(1)?;
         let part = &self.parts[at];
         let pack = *part.packs.get(place.pack as usize)?;
-        Some(Found { place, pack, pack_no: part.first_pack + place.pack, segment: at as u32 })
+        Some(Found { place, pack, pack_no: part.first_pack + place.pack, segment: at as u32, entry: n })
     }
 
     /// Entries sorted by id, each with its pack's number.

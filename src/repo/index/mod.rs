@@ -5,6 +5,7 @@
 //! and where, is what the regions list at the time it is loaded.
 
 pub mod cache;
+mod census;
 mod filter;
 mod kept_packs;
 mod load;
@@ -12,11 +13,12 @@ pub mod memory;
 pub mod run;
 mod sealed;
 
+pub use census::{PackSeen, SegmentSeen};
 pub use load::{Holders, Listing};
 
 use super::{Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::base::{ChunkId, Generation, PackName, SegmentName, SessionId, WriterId};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{PackLine, Place, Segment};
@@ -24,13 +26,14 @@ use crate::format::ring::role;
 use crate::format::signed::Opened;
 use crate::region::{Ahead, Flaw, RegionSet, lock};
 use crate::store::{Key, Prefix};
+use bytes::Bytes;
 use cache::{Cache, Kept};
 use load::Shelved;
 use memory::{Found, Memory};
 use run::{Run, SegmentLine};
 use sealed::Broken;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// A segment that was opened and checked.
@@ -82,6 +85,8 @@ pub struct Located {
     pub pack: PackLine,
     /// Its number among all packs of the index.
     pub pack_no: u32,
+    /// Its own number among all entries of the index.
+    pub entry: u64,
     /// The number of its segment.
     segment: u32,
     /// Its generation.
@@ -103,6 +108,7 @@ struct Part {
     lines: Vec<SegmentLine>,
     first_segment: u32,
     first_pack: u32,
+    first_entry: u64,
     /// What a run said that turned out to be broken, read from the regions again.
     rescued: OnceLock<Memory>,
 }
@@ -154,14 +160,42 @@ pub fn listed(repo: &Repo) -> Listing {
     found
 }
 
+/// How often an index is listed again of which segments went away in between: a prune writes some anew.
+const LISTED_MAX: usize = 3;
+
 struct Regional {
     repo: Arc<Repo>,
     ahead: Mutex<Ahead>,
+    /// Whether a segment that is gone may have been written anew: it is then listed again before it counts as missing.
+    patient: bool,
+    gone: AtomicBool,
 }
 
 impl Regional {
-    fn of(repo: &Arc<Repo>) -> Arc<Regional> {
-        Arc::new(Regional { repo: Arc::clone(repo), ahead: Mutex::default() })
+    fn of(repo: &Arc<Repo>, patient: bool) -> Arc<Regional> {
+        let (ahead, gone) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Regional { repo: Arc::clone(repo), ahead, patient, gone })
+    }
+
+    /// Asks the cheapest of these regions; whether none of them has the object is asked of all.
+    fn look(&self, key: &Key, at: RegionSet) -> Result<Option<Bytes>> {
+        let regions = &self.repo.regions;
+        let get = |ix: usize| regions.get_timed(ix, key, SMALL_OBJECT_BYTES_MAX);
+        let mut order: Vec<usize> = at.iter().collect();
+        order.sort_by_cached_key(|ix| regions.cost(*ix));
+        let mut others = order.into_iter();
+        let Some(first) = others.next() else { return Ok(None) };
+        match get(first) {
+            Err(e) if e.kind() == Kind::NotFound => {}
+            read => return read.map(Some),
+        }
+        for ix in others {
+            match get(ix) {
+                Err(e) if e.kind() == Kind::NotFound => {}
+                read => return read.map(Some),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -174,8 +208,25 @@ impl Source for Regional {
     fn read(&self, name: SegmentName, at: RegionSet) -> Option<Content> {
         let (repo, key) = (&self.repo, Key::Index(name));
         let check = |bytes: &[u8]| open_segment(repo, &key, bytes);
-        let ahead = lock(&self.ahead).open(&repo.regions, &key, check);
-        ahead.or_else(|| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, check).ok())
+        if let Some(read) = lock(&self.ahead).open(&repo.regions, &key, check) {
+            return Some(read);
+        }
+        if self.patient {
+            match self.look(&key, at) {
+                Ok(Some(bytes)) => {
+                    if let Ok(content) = check(&bytes) {
+                        return Some(content);
+                    }
+                }
+                Ok(None) => {
+                    self.gone.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                Err(_) => {}
+            }
+        }
+        // Who has what is recorded by this.
+        repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, check).ok()
     }
 
     fn trusts(&self, writer: &WriterId) -> bool {
@@ -210,7 +261,7 @@ impl Index {
 
     /// The same of what was listed just now.
     pub fn load_listed(repo: &Arc<Repo>, listing: &Listing) -> Index {
-        Index::assemble(listing, Regional::of(repo), repo.index_cache().cloned())
+        Index::patiently(repo, listing, repo.index_cache())
     }
 
     /// The same, from the regions alone and into memory: for those who ask what the regions can do.
@@ -218,7 +269,21 @@ impl Index {
     /// # Errors
     /// As [`Index::load`].
     pub fn load_afresh(repo: &Arc<Repo>) -> Result<Index> {
-        Ok(Index::assemble(&listed(repo), Regional::of(repo), None))
+        Ok(Index::patiently(repo, &listed(repo), None))
+    }
+
+    /// Of segments that went away since they were listed, what took their place is loaded.
+    fn patiently(repo: &Arc<Repo>, listing: &Listing, cache: Option<&Arc<Cache>>) -> Index {
+        let mut source = Regional::of(repo, true);
+        let mut index = Index::assemble(listing, source.clone(), cache.cloned());
+        for patient in (1..LISTED_MAX).rev().map(|left| left > 1) {
+            if !source.gone.load(Ordering::Relaxed) {
+                break;
+            }
+            source = Regional::of(repo, patient);
+            index = Index::assemble(&listed(repo), source.clone(), cache.cloned());
+        }
+        index
     }
 
     /// The index of what is listed.
@@ -238,7 +303,8 @@ impl Index {
                 regions,
             };
             index.segments.extend(lines.iter().zip(regions).map(loaded));
-            index.parts.push(Part { body, lines, first_segment, first_pack, rescued: OnceLock::new() });
+            let first_entry = index.entries_total();
+            index.parts.push(Part { body, lines, first_segment, first_pack, first_entry, rescued: OnceLock::new() });
         }
         index
     }
@@ -308,7 +374,8 @@ impl Index {
         let segment = part.first_segment + found.segment;
         let LoadedSegment { generation, regions, .. } = *self.segments.get(segment as usize)?;
         let pack_no = part.first_pack + found.pack_no;
-        let located = Located { place: found.place, pack: found.pack, pack_no, segment, generation, regions };
+        let entry = part.first_entry + u64::from(found.entry);
+        let located = Located { place: found.place, pack: found.pack, pack_no, entry, segment, generation, regions };
         (!regions.is_empty()).then_some(located)
     }
 
@@ -377,7 +444,7 @@ impl Part {
 fn every(run: &Run) -> std::result::Result<Vec<Found>, Broken> {
     let (mut cursor, mut all) = (run.cursor(), Vec::new());
     while let Some(raw) = cursor.peek()? {
-        all.push(run.found(raw)?);
+        all.push(run.found(raw, all.len() as u64)?);
         cursor.advance();
     }
     Ok(all)

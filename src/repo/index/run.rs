@@ -162,7 +162,7 @@ impl Run {
         let (first, end) = (self.offset(n)?, self.offset(n + 1)?);
         if let Some(held) = self.held()? {
             let bytes = held.get(first as usize * ENTRY_BYTES..end as usize * ENTRY_BYTES).ok_or(Broken)?;
-            return self.matching(bytes, id);
+            return self.matching(bytes, first, id);
         }
         let len = end.checked_sub(first).ok_or(Broken)? as usize * ENTRY_BYTES + TAG_BYTES;
         let (mut few, mut many) = ([0; 12 * ENTRY_BYTES + TAG_BYTES], Vec::new());
@@ -174,7 +174,7 @@ impl Run {
             }
         };
         self.file.read(Run::bucket_at(n, first), piece)?;
-        self.matching(self.file.unseal(Part::Bucket, n, piece)?, id)
+        self.matching(self.file.unseal(Part::Bucket, n, piece)?, first, id)
     }
 
     /// The entries, if they are held in memory or should be by now.
@@ -198,20 +198,22 @@ impl Run {
         Ok(Some(self.held.get_or_init(|| all)))
     }
 
-    /// Those of a bucket that are the chunk's.
-    fn matching(&self, bucket: &[u8], id: &ChunkId) -> Result<Vec<Found>, Broken> {
+    /// Those of a bucket that are the chunk's; `first` is the number of the bucket's first entry.
+    fn matching(&self, bucket: &[u8], first: u64, id: &ChunkId) -> Result<Vec<Found>, Broken> {
         let (entries, _) = bucket.as_chunks::<ENTRY_BYTES>();
-        entries.iter().filter(|raw| raw[..32] == *id.bytes()).map(|raw| self.found(raw)).collect()
+        let own = entries.iter().zip(first..).filter(|(raw, _)| raw[..32] == *id.bytes());
+        own.map(|(raw, entry)| self.found(raw, entry)).collect()
     }
 
-    /// An entry with what surrounds it.
+    /// An entry with what surrounds it, and its number among those of the run.
     ///
     /// # Errors
     /// The file is broken where its pack is described.
-    pub fn found(&self, raw: &Raw) -> Result<Found, Broken> {
+    pub fn found(&self, raw: &Raw, entry: u64) -> Result<Found, Broken> {
         let place = Place::parse(raw);
         let (segment, pack) = self.pack(place.pack)?;
-        Ok(Found { place, pack, pack_no: place.pack, segment })
+        let entry = u32::try_from(entry).map_err(|_| Broken)?;
+        Ok(Found { place, pack, pack_no: place.pack, segment, entry })
     }
 
     /// Pack number `n`, with its segment's number.

@@ -2,6 +2,7 @@
 //! that a manifest vouches for is missing.
 
 mod recall;
+mod roots;
 
 use super::session::Committed;
 use super::tags::Changes;
@@ -17,6 +18,7 @@ use crate::format::snapshot::{Manifest, Seen};
 use crate::region::{Ahead, Lists, RegionSet};
 use crate::store::{Key, Prefix};
 use recall::{Place, Recall};
+pub use roots::{Outcomes, shows_manifest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot.

@@ -1,0 +1,84 @@
+//! A prune that is cut off at any instant, and whatever fails under it.
+
+use super::{ANEW, NOW, Versions, clean, comes_back, forget, packs, prune, versions};
+use crate::crash::{complete_alone, restores, sids, sweep};
+use crate::harness::Bench;
+
+fn prepared() -> Versions {
+    let versions = versions(&["a", "b"]);
+    forget(&versions.bench, &versions.sids[0]);
+    forget(&versions.bench, &versions.sids[1]);
+    versions
+}
+
+fn kept_stands(versions: &Versions, case: &Bench, context: &str) {
+    assert_eq!(sids(case, context), [versions.sids[2].as_str()], "{context}");
+    complete_alone(case, context);
+    comes_back(versions, case, 2, context);
+}
+
+#[test]
+fn any_instant_crash_of_a_prune() {
+    let versions = prepared();
+    let done = versions.bench.copy();
+    prune(&done);
+    let left = packs(&done, "a");
+    sweep("prune", &versions.bench, &NOW, |case, code, context| {
+        kept_stands(&versions, case, context);
+        if code == 0 {
+            assert_eq!((packs(case, "a"), packs(case, "b")), (left.clone(), left.clone()), "{context}");
+        }
+        prune(case);
+        assert_eq!((packs(case, "a"), packs(case, "b")), (left.clone(), left.clone()), "{context}");
+        kept_stands(&versions, case, context);
+        clean(case, context);
+    });
+}
+
+/// A prune that goes on with the epoch of one that died.
+#[test]
+fn any_instant_crash_of_a_prune_that_goes_on_for_another() {
+    let versions = prepared();
+    let bench = &versions.bench;
+    super::races::condemn_everything(bench);
+    sweep("adopted", bench, &NOW, |case, _, context| {
+        kept_stands(&versions, case, context);
+        prune(case);
+        kept_stands(&versions, case, context);
+        clean(case, context);
+    });
+}
+
+#[test]
+fn any_instant_crash_of_a_merge() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    let mut last = String::new();
+    for version in 0..10 {
+        super::write(&source.join(format!("part-{version}")), version);
+        last = super::backup(&bench, &source);
+    }
+    let segments = |case: &Bench, region| {
+        case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
+    };
+    sweep("merge", &bench, &NOW, |case, _, context| {
+        complete_alone(case, context);
+        restores(case, &last, &source, context);
+        prune(case);
+        assert_eq!((segments(case, "a"), segments(case, "b")), (1, 1), "{context}");
+        restores(case, &last, &source, context);
+        clean(case, context);
+    });
+}
+
+/// Packs are written anew, and the old ones go, in the same run.
+#[test]
+fn any_instant_crash_of_a_prune_that_writes_packs_anew() {
+    let versions = prepared();
+    sweep("repack", &versions.bench, &ANEW, |case, _, context| {
+        kept_stands(&versions, case, context);
+        case.ok(&ANEW);
+        kept_stands(&versions, case, context);
+        clean(case, context);
+    });
+}

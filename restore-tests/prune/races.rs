@@ -1,0 +1,209 @@
+//! Orders of steps that the search through the protocol found to lose something, or to raise a false alarm.
+
+use super::stops::inside;
+use super::{NOW, clean, comes_back, forget, packs, planned, prune, versions};
+use crate::crash::{complete_alone, interfere};
+use crate::harness::{Bench, noise};
+use crate::inside::{Inside, plant};
+use holdfast::base::{Generation, PackName, SegmentName};
+use holdfast::format::envelope::Kind as ObjectKind;
+use holdfast::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
+use holdfast::format::objects::Root;
+use holdfast::repo::index::open_segment;
+use holdfast::repo::pruning;
+use holdfast::repo::session::{Errand, Session};
+use holdfast::store::Key;
+use std::collections::BTreeSet;
+
+fn segments(bench: &Bench, region: &str) -> BTreeSet<String> {
+    let objects = bench.objects(region).into_iter();
+    objects.filter_map(|object| Some(object.strip_prefix("index/")?.to_owned())).collect()
+}
+
+/// One segment that says all that some say, as whoever merges them makes it.
+fn merged(inside: &Inside, names: &BTreeSet<String>) -> (Key, bytes::Bytes) {
+    let repo = &inside.repo;
+    let (mut packs, mut places): (Vec<PackLine>, Vec<Place>) = Default::default();
+    let mut first: Option<Segment> = None;
+    for name in names {
+        let key = Key::Index(SegmentName::parse(name).unwrap());
+        let content = open_segment(repo, &key, &repo.regions.get(0, &key, 1 << 20).unwrap()).unwrap();
+        let (entries, _) = content.segment.entries.as_chunks::<ENTRY_BYTES>();
+        let before = packs.len() as u32;
+        places.extend(entries.iter().map(Place::parse).map(|place| Place { pack: before + place.pack, ..place }));
+        packs.extend(content.packs);
+        first.get_or_insert(content.segment);
+    }
+    let segment =
+        Segment { packs: encode_packs(&packs).into(), entries: encode_places(&mut places).into(), ..first.unwrap() };
+    let bytes = repo.seal(ObjectKind::Index, "", &segment).unwrap();
+    (Key::Index(SegmentName(*blake3::hash(&bytes).as_bytes())), bytes)
+}
+
+/// Whoever merges segments has published the merged one, and sleeps before it removes its parts. A prune takes the merged one
+/// away, as it names what is dead; then the parts go.
+#[test]
+fn a_merged_segment_that_goes_leaves_its_own_behind() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let parts = segments(bench, "a");
+    {
+        let inside = inside(bench);
+        let (key, bytes) = merged(&inside, &parts);
+        inside.put(key, bytes);
+    }
+    forget(bench, &versions.sids[0]);
+    let done = prune(bench);
+    assert!(done["regions"][0]["removed"]["packs"].as_u64() > Some(0), "{done:#}");
+    for region in ["a", "b"] {
+        for name in &parts {
+            let _ = std::fs::remove_file(bench.region(region).join("index").join(name));
+        }
+    }
+    complete_alone(bench, "without the parts");
+    comes_back(&versions, bench, 1, "without the parts");
+    comes_back(&versions, bench, 2, "without the parts");
+    clean(bench, "without the parts");
+}
+
+#[test]
+fn two_prunes_write_the_same_segments() {
+    let versions = versions(&["a", "b"]);
+    let before = segments(&versions.bench, "a");
+    forget(&versions.bench, &versions.sids[0]);
+    let (one, two) = (versions.bench.copy(), versions.bench.copy());
+    prune(&one);
+    prune(&two);
+    let after = segments(&one, "a");
+    assert_eq!((&segments(&two, "a"), &segments(&one, "b")), (&after, &after));
+    assert!(!after.is_subset(&before), "nothing was written anew");
+    // A store that kept the old ones: what took their place is found to be there.
+    for name in before.difference(&after) {
+        let old = std::fs::read(versions.bench.region("a").join("index").join(name)).unwrap();
+        plant(&one.region("a"), &format!("index/{name}"), &old);
+    }
+    prune(&one);
+    assert_eq!(segments(&one, "a"), after);
+}
+
+fn whole_junk() -> Vec<u8> {
+    let mut junk = noise(5, 400);
+    let sum = *blake3::hash(&junk).as_bytes();
+    junk.extend_from_slice(&sum);
+    junk
+}
+
+/// Where the session decides cannot be told, as its announcement is damaged; junk stands at its outcome in one region.
+#[test]
+fn a_session_of_which_nobody_knows_where_it_decides_is_ended_wherever_it_could_commit() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    for squatted in ["a", "b"] {
+        let case = bench.copy();
+        let inside = inside(&case);
+        let errand = Errand { host: "h".into(), source: "sleeper".into(), generation: Generation(1) };
+        let session = Session::announce(&inside.repo, errand, None).unwrap();
+        let key = format!("sessions/{}", session.sid.hex());
+        ["a", "b"].iter().for_each(|region| plant(&case.region(region), &key, b"torn"));
+        let outcome = format!("snapshots/{}", session.sid.hex());
+        plant(&case.region(squatted), &outcome, &whole_junk());
+        prune(&case);
+        assert!(["a", "b"].iter().all(|region| case.region(region).join(&outcome).exists()), "junk in {squatted}");
+        let other = if squatted == "a" { 1 } else { 0 };
+        let bytes = inside.repo.regions.get(other, &Key::Snapshot(session.sid), 1 << 20).unwrap();
+        let opened = inside.repo.open_object(&Key::Snapshot(session.sid), &bytes).unwrap();
+        assert_eq!(opened.kind, ObjectKind::Tombstone);
+    }
+}
+
+/// The same, but it did make its snapshot, which one region shows: nobody puts an end beside it.
+#[test]
+fn a_session_whose_snapshot_is_shown_is_not_ended_elsewhere() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    let outcome = format!("snapshots/{}", versions.sids[2]);
+    let key = format!("sessions/{}", versions.sids[2]);
+    ["a", "b"].iter().for_each(|region| plant(&bench.region(region), &key, b"torn"));
+    std::fs::remove_file(bench.region("b").join(&outcome)).unwrap();
+    prune(bench);
+    assert!(!bench.region("b").join(&outcome).exists(), "an end was put beside a snapshot");
+    bench.ok(&["replicate"]);
+    comes_back(&versions, bench, 2, "after a prune that knew no decision region");
+    // Once it is shown everywhere, the announcement says nothing any more.
+    prune(bench);
+    clean(bench, "after a prune that knew no decision region");
+}
+
+/// Begins an epoch that condemns everything, and dies.
+pub fn condemn_everything(bench: &Bench) {
+    let all = packs(bench, "a").into_iter().map(|name| PackName::parse(&name).unwrap()).collect::<Vec<_>>();
+    let inside = inside(bench);
+    let roots: Vec<Root> = Vec::new();
+    assert!(pruning::begin(&inside.repo, inside.repo.epochs(), &all, roots).unwrap());
+}
+
+/// Between one prune's look and its decision a snapshot is forgotten, and another prune decides without it.
+#[test]
+fn another_prune_that_decides_after_a_forget_is_no_alarm() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    condemn_everything(bench);
+    let steps = interfere(&bench.copy(), "count", 0, &NOW).steps;
+    let mut decided_otherwise = 0;
+    for at in 1..=steps.len() {
+        let case = bench.copy();
+        let forgets = super::beside::shell(&case, &["forget", &versions.sids[1]]);
+        let hook = format!("{forgets}; {}", super::beside::shell(&case, &NOW));
+        let ended = interfere(&case, &format!("hook:{hook}"), at, &NOW);
+        let context = format!("step {at} of {}: {}", steps.len(), ended.said);
+        assert_eq!(ended.code, 0, "{context}");
+        decided_otherwise += usize::from(!case.region("a").join("snapshots").join(&versions.sids[1]).exists());
+        comes_back(&versions, &case, 2, &context);
+        prune(&case);
+        comes_back(&versions, &case, 2, &context);
+        clean(&case, &context);
+    }
+    assert!(decided_otherwise > 0);
+}
+
+/// Home decided an epoch, and was lost before anybody else saw it. The others gave it up and decided that nothing of the list
+/// is dead; then it comes back, and its word counts for nothing.
+#[test]
+fn what_a_region_decided_that_is_no_member_any_more_dooms_nothing() {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    condemn_everything(bench);
+    {
+        let inside = inside(bench);
+        let repo = &inside.repo;
+        let now = pruning::spread(repo, &repo.epochs_since(repo.epochs()), repo.usable()).unwrap();
+        let mut all: Vec<PackName> = now.undecided().into_iter().collect();
+        all.sort();
+        pruning::end(repo, &now, &now.unended().unwrap(), &all, Vec::new()).unwrap();
+    }
+    let (home, aside) = (bench.region("a"), bench.path("aside"));
+    std::fs::rename(&home, &aside).unwrap();
+    bench.ok(&["region", "remove", "a", "--lost"]);
+    std::fs::rename(&aside, &home).unwrap();
+    // A region is named that is no member: that is said, and keeps nobody from anything.
+    let (code, value) = bench.json(&["forget", &versions.sids[0]]);
+    assert_eq!(code, 4, "{value:#}");
+    let garbage = planned(&bench.json(&[&NOW[..], &["--dry-run"]].concat()).1, "dead");
+    let before = packs(bench, "b");
+    assert!(!garbage.is_empty());
+    let (code, value) = bench.json(&NOW);
+    assert!(matches!(code, 0 | 4), "{value:#}");
+    let left: BTreeSet<String> = before.difference(&garbage).cloned().collect();
+    assert_eq!((packs(bench, "b"), packs(bench, "c")), (left.clone(), left));
+    for n in [1, 2] {
+        comes_back(&versions, bench, n, "beside a region that was given up");
+    }
+    let source = bench.path("source");
+    let (_, next) = bench.json(&["backup", "--name", "s", source.to_str().unwrap()]);
+    assert_eq!(next["chunks_new"], 0, "what the members have is not believed: {next:#}");
+    let alone = bench.json_at(&["b", "c"], &["verify", "--level", "content"]);
+    assert_eq!(alone.0, 0, "{:#}", alone.1);
+}

@@ -1,0 +1,239 @@
+//! What stops a prune, before anything is removed; and what a hostile region makes up, which does not.
+
+use super::{NOW, Versions, clean, comes_back, forget, packs, plan, prune, versions};
+use crate::harness::{Bench, noise};
+use crate::inside::{Inside, plant};
+use holdfast::base::{Epoch, HoldId, SessionId};
+use holdfast::format::envelope::Kind as ObjectKind;
+use holdfast::format::objects::{Forgotten, Hold};
+use holdfast::store::Key;
+use std::path::PathBuf;
+
+pub fn inside(bench: &Bench) -> Inside {
+    let key: [u8; 32] = noise(0x6b65_7900, 32).try_into().unwrap();
+    Inside::with_key(bench, key)
+}
+
+fn two_gone() -> Versions {
+    let versions = versions(&["a", "b"]);
+    forget(&versions.bench, &versions.sids[0]);
+    forget(&versions.bench, &versions.sids[1]);
+    versions
+}
+
+fn everything(bench: &Bench) -> Vec<Vec<String>> {
+    let apart = |o: &String| !o.starts_with("runs/");
+    bench.regions.iter().map(|region| bench.objects(region).into_iter().filter(apart).collect()).collect()
+}
+
+/// The prune ends with this exit code and this word, and changes nothing.
+fn stops(bench: &Bench, code: i32, word: &str) {
+    let before = everything(bench);
+    let (ended, value) = bench.json(&NOW);
+    assert_eq!(ended, code, "{value:#}");
+    assert!(value["error"].to_string().contains(word), "{value:#}");
+    assert_eq!(everything(bench), before, "something was changed");
+}
+
+fn segments(bench: &Bench, region: &str) -> Vec<PathBuf> {
+    crate::harness::files(&bench.region(region).join("index"))
+}
+
+#[test]
+fn a_member_that_is_away_stops_it() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    let (away, aside) = (bench.region("b"), bench.path("aside"));
+    std::fs::rename(&away, &aside).unwrap();
+    let (code, value) = bench.json(&NOW);
+    assert_eq!(code, 1, "{value:#}");
+    assert!(value["error"]["what"].as_str().unwrap().contains("region b is a member"), "{value:#}");
+    let (code, value) = bench.json_at(&["a"], &NOW);
+    assert_eq!(code, 1, "a configuration that does not name a member: {value:#}");
+    std::fs::rename(&aside, &away).unwrap();
+    prune(bench);
+    clean(bench, "once it is back");
+}
+
+#[test]
+fn a_damaged_segment_in_any_region_stops_it() {
+    let versions = two_gone();
+    for region in ["a", "b"] {
+        let case = versions.bench.copy();
+        let file = &segments(&case, region)[0];
+        let mut bytes = std::fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        plant(&case.region(region), file.strip_prefix(case.region(region)).unwrap().to_str().unwrap(), &bytes);
+        stops(&case, 5, "index/");
+        case.json(&["verify", "--level", "content", "--repair"]);
+        prune(&case);
+        comes_back(&versions, &case, 2, "once it is mended");
+        clean(&case, "once it is mended");
+    }
+}
+
+#[test]
+fn a_lost_segment_stops_it() {
+    let versions = two_gone();
+    // In one region: what the other names is not found by the first one's index.
+    let case = versions.bench.copy();
+    segments(&case, "b").iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    stops(&case, 5, "no index names");
+    case.ok(&["replicate"]);
+    prune(&case);
+    comes_back(&versions, &case, 2, "once it was replicated");
+    // In both: good packs look like those of a run that died.
+    let case = versions.bench.copy();
+    for region in ["a", "b"] {
+        segments(&case, region).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    }
+    stops(&case, 5, "no index names");
+}
+
+#[test]
+fn a_snapshot_that_is_gone_without_a_marker_stops_it() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    prune(bench);
+    forget(bench, &versions.sids[1]);
+    for region in ["a", "b"] {
+        std::fs::remove_file(bench.region(region).join("snapshots").join(&versions.sids[2])).unwrap();
+    }
+    stops(bench, 5, "gone without a marker");
+    // A person knows that it is lost: what it alone needed goes.
+    let (code, value) = bench.json(&[&NOW[..], &["--lost", "00000000"]].concat());
+    assert_eq!(code, 5, "another's id: {value:#}");
+    bench.ok(&[&NOW[..], &["--last", "s", "--lost", &versions.sids[2]]].concat());
+    assert!(packs(bench, "a").is_empty());
+    assert_eq!(prune(bench)["alarms"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn an_outcome_that_may_be_a_snapshot_stops_it_and_junk_does_not() {
+    let versions = two_gone();
+    let case = versions.bench.copy();
+    let key = format!("snapshots/{}", versions.sids[2]);
+    for region in ["a", "b"] {
+        let mut bytes = std::fs::read(case.region(region).join(&key)).unwrap();
+        bytes[200] ^= 1;
+        plant(&case.region(region), &key, &bytes);
+    }
+    stops(&case, 5, "may be a snapshot");
+    // Whole, and nobody's.
+    let case = versions.bench.copy();
+    let mut junk = noise(5, 400);
+    junk.extend_from_slice(blake3::hash(&junk).as_bytes());
+    plant(&case.region("b"), &format!("snapshots/{}", "ab".repeat(16)), &junk);
+    prune(&case);
+    comes_back(&versions, &case, 2, "beside junk");
+}
+
+#[test]
+fn what_a_region_makes_up_hides_and_condemns_nothing() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    let kept = &versions.sids[2];
+    // A marker that is none, of the snapshot that stays; one of another snapshot; an epoch that nobody signed.
+    plant(&bench.region("b"), &format!("forgotten/{kept}"), b"no marker");
+    let other = std::fs::read(bench.region("b").join("forgotten").join(&versions.sids[0])).unwrap();
+    plant(&bench.region("a"), &format!("forgotten/{kept}"), &other);
+    plant(&bench.region("b"), "epochs/00000002/begin", &noise(3, 500));
+    plant(&bench.region("b"), "epochs/00000002/end", &noise(4, 500));
+    let (code, value) = bench.json(&NOW);
+    assert_eq!(code, 0, "{value:#}");
+    assert_eq!(value["epoch"], 2, "{value:#}");
+    assert!(value["findings"].to_string().contains("forgotten/"), "nobody was told: {value:#}");
+    assert!(bench.region("b").join("epochs/00000002/begin.1").exists(), "the epoch did not pass the junk by");
+    comes_back(&versions, bench, 2, "beside forgeries");
+}
+
+#[test]
+fn a_held_snapshot_stays_forgotten_or_not() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    let before = packs(bench, "a");
+    {
+        // Made at the moment when somebody else forgot it.
+        let inside = inside(bench);
+        let hold = HoldId([7; 16]);
+        let held = Hold {
+            fresh: inside.repo.fresh(),
+            hold,
+            sid: SessionId::parse(&versions.sids[0]).unwrap(),
+            created: 1,
+            reason: "a lawyer".into(),
+            until: None,
+        };
+        let key = Key::Hold(hold);
+        inside.put(key, inside.repo.seal(ObjectKind::Hold, &key.canonical(), &held).unwrap());
+    }
+    prune(bench);
+    let manifest = bench.region("a").join("snapshots").join(&versions.sids[0]);
+    assert!(manifest.exists(), "the manifest of a held snapshot went");
+    assert!(packs(bench, "a").len() < before.len(), "the other one's packs stayed");
+    bench.ok(&["hold", "remove", "0707"]);
+    prune(bench);
+    assert!(!manifest.exists());
+    clean(bench, "after the hold");
+}
+
+fn mark(inside: &Inside, sid: &str) {
+    let sid = SessionId::parse(sid).unwrap();
+    let key = Key::Forgotten(sid);
+    let digest = holdfast::base::Digest::ZERO;
+    let marker = Forgotten {
+        fresh: inside.repo.fresh(),
+        sid,
+        manifest: digest,
+        created: 1,
+        reason: "two at once".into(),
+        last: None,
+    };
+    inside.put(key, inside.repo.seal(ObjectKind::Forgotten, &key.canonical(), &marker).unwrap());
+}
+
+#[test]
+fn the_last_snapshot_of_a_source_stays_until_somebody_says_so() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    // Two that forget at once each find the other's snapshot left.
+    mark(&inside(bench), &versions.sids[2]);
+    let (code, value) = bench.json(&NOW);
+    assert_eq!(code, 11, "{value:#}");
+    assert!(value["alarms"][0].as_str().unwrap().contains("every snapshot of s is forgotten"), "{value:#}");
+    let manifest = bench.region("a").join("snapshots").join(&versions.sids[2]);
+    assert!(manifest.exists());
+    let left = packs(bench, "a");
+    assert!(!left.is_empty());
+    let (code, value) = bench.json(&[&NOW[..], &["--last", "another"]].concat());
+    assert_eq!(code, 11, "{value:#}");
+    bench.ok(&[&NOW[..], &["--last", "s"]].concat());
+    assert!(!manifest.exists() && packs(bench, "a").is_empty());
+}
+
+#[test]
+fn what_a_person_let_go_as_the_last_goes() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    bench.ok(&["forget", "--last", &versions.sids[2]]);
+    prune(bench);
+    assert!(packs(bench, "a").is_empty() && packs(bench, "b").is_empty());
+    assert!(plan(bench)["plan"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_change_of_the_regions_that_is_not_decided_comes_first() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    {
+        let inside = inside(bench);
+        let repo = &inside.repo;
+        let home = repo.epochs().members().to_vec();
+        holdfast::repo::members::begin(repo, repo.epochs(), 0, home).unwrap();
+        assert_eq!(repo.epochs_since(repo.epochs()).newest(), Epoch(2));
+    }
+    let (code, value) = bench.json(&NOW);
+    assert_eq!(code, 11, "{value:#}");
+}

@@ -1,0 +1,285 @@
+//! Marking: what the roots need. Every page of a tree is read once; memory is a few bits for each entry of the index.
+//!
+//! What is known of a chunk is kept by the number of its first place in the index. A chunk that was needed where it must
+//! be in some regions is not looked up again for a root that is shown in no others. That a chunk was needed and that a
+//! page was walked are different things: a file may have the bytes of a page.
+
+use super::roots::Root;
+use super::table::Table;
+use crate::base::{Cancel, ChunkId, Generation};
+use crate::chunk::Coder;
+use crate::error::{Error, Kind};
+use crate::format::leaf::Leaf;
+use crate::format::tree::{Entry, ListPage, Page, items};
+use crate::region::{RegionSet, lift};
+use crate::repo::index::Located;
+use crate::repo::reader::Reader;
+
+/// A set of small numbers.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(count: u64) -> Bits {
+        Bits(vec![0; count.div_ceil(64) as usize])
+    }
+
+    fn has(&self, n: u64) -> bool {
+        self.0.get((n / 64) as usize).is_some_and(|word| word >> (n % 64) & 1 == 1)
+    }
+
+    fn set(&mut self, n: u64) {
+        if let Some(word) = self.0.get_mut((n / 64) as usize) {
+            *word |= 1 << (n % 64);
+        }
+    }
+}
+
+/// What roots of one generation need that are shown in the same regions.
+#[derive(Debug)]
+struct Class {
+    generation: Generation,
+    regions: RegionSet,
+    live: Bits,
+    dirs: Bits,
+    lists: Bits,
+}
+
+/// What is told of every chunk that is needed, once in each generation.
+pub(super) trait Judge {
+    /// Of a chunk, the packs in which it lies, each with the regions whose indexes say so. There is at least one.
+    fn needed(&mut self, places: &[Located], copies: &[(u32, RegionSet)]);
+}
+
+/// Why a root could not be walked to its end.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// A region that lists it does not name a chunk of it.
+    Lacks(usize, ChunkId),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(e: Error) -> Stopped {
+        Stopped::Failed(e)
+    }
+}
+
+/// Something that is still to be walked.
+enum Open {
+    Dir(ChunkId),
+    List(ChunkId, u8),
+}
+
+/// What was found to be needed so far.
+pub(super) struct Marks {
+    classes: Vec<Class>,
+    entries: u64,
+    /// Pages that were read.
+    pub(super) pages: u64,
+    /// Different chunks, by generation.
+    pub(super) chunks: u64,
+}
+
+impl Marks {
+    pub(super) fn new(entries: u64) -> Marks {
+        Marks { classes: Vec::new(), entries, pages: 0, chunks: 0 }
+    }
+
+    /// The class of roots like this one.
+    fn class(&mut self, generation: Generation, regions: RegionSet) -> usize {
+        let same = |class: &Class| class.generation == generation && class.regions == regions;
+        if let Some(at) = self.classes.iter().position(same) {
+            return at;
+        }
+        let bits = || Bits::new(self.entries);
+        self.classes.push(Class { generation, regions, live: bits(), dirs: bits(), lists: bits() });
+        self.classes.len() - 1
+    }
+
+    /// Whether something is known of an entry that holds for this class too.
+    fn known(&self, class: usize, of: fn(&Class) -> &Bits, entry: u64) -> bool {
+        let Some(own) = self.classes.get(class) else { return false };
+        let holds = |other: &&Class| other.generation == own.generation && other.regions.covers(own.regions);
+        self.classes.iter().filter(holds).any(|other| of(other).has(entry))
+    }
+
+    /// Takes back that pages of this class were walked: a walk that was cut off has not been everywhere that it was
+    /// about to go.
+    fn forget_pages(&mut self, class: usize) {
+        let entries = self.entries;
+        if let Some(class) = self.classes.get_mut(class) {
+            (class.dirs, class.lists) = (Bits::new(entries), Bits::new(entries));
+        }
+    }
+
+    /// Whether snapshots of this generation need the chunk whose first place this is.
+    pub(super) fn is_live(&self, generation: Generation, entry: u64) -> bool {
+        self.classes.iter().any(|class| class.generation == generation && class.live.has(entry))
+    }
+
+    /// The generations of what was marked.
+    pub(super) fn generations(&self) -> Vec<Generation> {
+        let mut all: Vec<Generation> = self.classes.iter().map(|class| class.generation).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// The number by which a chunk of a generation goes.
+pub(super) fn entry_of(places: &[Located], generation: Generation) -> Option<u64> {
+    places.iter().find(|at| at.generation == generation).map(|at| at.entry)
+}
+
+/// Walks roots.
+pub(super) struct Marker<'m> {
+    pub(super) reader: &'m Reader,
+    pub(super) table: &'m Table,
+    pub(super) marks: &'m mut Marks,
+    pub(super) judge: &'m mut dyn Judge,
+    pub(super) cancel: &'m Cancel,
+    coder: Coder,
+    class: usize,
+    open: Vec<Open>,
+}
+
+impl<'m> Marker<'m> {
+    pub(super) fn new(
+        reader: &'m Reader,
+        table: &'m Table,
+        marks: &'m mut Marks,
+        judge: &'m mut dyn Judge,
+        cancel: &'m Cancel,
+    ) -> Marker<'m> {
+        Marker { reader, table, marks, judge, cancel, coder: Coder::default(), class: 0, open: Vec::new() }
+    }
+
+    /// Marks everything that a root needs.
+    pub(super) fn root(&mut self, root: &Root) -> std::result::Result<(), Stopped> {
+        self.class = self.marks.class(root.generation, root.regions);
+        self.walk(root).inspect_err(|_| self.marks.forget_pages(self.class))
+    }
+
+    fn walk(&mut self, root: &Root) -> std::result::Result<(), Stopped> {
+        self.open.clear();
+        self.entry(&root.entry)?;
+        while let Some(open) = self.open.pop() {
+            self.cancel.check()?;
+            match open {
+                Open::Dir(page) => self.dir(&page)?,
+                Open::List(page, level) => self.list(&page, level)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry) -> std::result::Result<(), Stopped> {
+        if let Some(attributes) = &entry.xattrs_ref {
+            self.need(attributes)?;
+        }
+        if let Some(chunks) = &entry.chunks {
+            self.items(chunks)?;
+        }
+        self.open.extend(entry.tree.map(Open::Dir));
+        self.open.extend(entry.list.map(|list| Open::List(list.page, list.level)));
+        Ok(())
+    }
+
+    fn items(&mut self, list: &[u8]) -> std::result::Result<(), Stopped> {
+        for item in items(list).map_err(lift)? {
+            if item.id != ChunkId::HOLE {
+                self.need(&item.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A chunk without which a root is not complete; returns its number.
+    fn need(&mut self, id: &ChunkId) -> std::result::Result<u64, Stopped> {
+        let Some((generation, regions)) = self.marks.classes.get(self.class).map(|c| (c.generation, c.regions)) else {
+            return Err(Error::new(Kind::Bug, "a root of no class").into());
+        };
+        let places: Vec<Located> = self.reader.index.locate(id).collect();
+        let entry = entry_of(&places, generation);
+        if let Some(entry) = entry.filter(|entry| self.marks.known(self.class, |class| &class.live, *entry)) {
+            return Ok(entry);
+        }
+        let copies = self.table.copies(&places, generation);
+        let named = copies.iter().fold(RegionSet::NONE, |all, (_, regions)| all.or(*regions));
+        if let Some(ix) = regions.iter().find(|ix| !named.has(*ix)) {
+            return Err(Stopped::Lacks(ix, *id));
+        }
+        let Some(entry) = entry else {
+            return Err(Error::new(Kind::Damage, format!("chunk {} is in no index segment", id.short())).into());
+        };
+        if !self.marks.is_live(generation, entry) {
+            self.marks.chunks += 1;
+            self.judge.needed(&places, &copies);
+        }
+        if let Some(class) = self.marks.classes.get_mut(self.class) {
+            class.live.set(entry);
+        }
+        Ok(entry)
+    }
+
+    fn dir(&mut self, page: &ChunkId) -> std::result::Result<(), Stopped> {
+        let entry = self.need(page)?;
+        if self.marks.known(self.class, |class| &class.dirs, entry) {
+            return Ok(());
+        }
+        let bytes = self.reader.chunk(page, &mut self.coder)?;
+        self.marks.pages += 1;
+        match Leaf::new(*page, bytes).map_err(lift)? {
+            Ok(leaf) => self.leaf(&leaf)?,
+            Err(bytes) => {
+                let page = Page::decode(&bytes).map_err(lift)?;
+                for entry in page.entries.iter().flatten() {
+                    self.entry(entry)?;
+                }
+                self.open.extend(page.children.iter().flatten().map(|child| Open::Dir(child.page)));
+            }
+        }
+        if let Some(class) = self.marks.classes.get_mut(self.class) {
+            class.dirs.set(entry);
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, leaf: &Leaf) -> std::result::Result<(), Stopped> {
+        let mut scan = leaf.scan().map_err(lift)?;
+        while let Some(raw) = leaf.next(&mut scan).map_err(lift)? {
+            if !raw.plain {
+                self.entry(&leaf.entry(&raw).map_err(lift)?)?;
+                continue;
+            }
+            if let Some(chunks) = &raw.chunks {
+                self.items(leaf.part(chunks))?;
+            }
+            self.open.extend(raw.tree.map(Open::Dir));
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, page: &ChunkId, level: u8) -> std::result::Result<(), Stopped> {
+        let entry = self.need(page)?;
+        if self.marks.known(self.class, |class| &class.lists, entry) {
+            return Ok(());
+        }
+        let bytes = self.reader.chunk(page, &mut self.coder)?;
+        self.marks.pages += 1;
+        let found = ListPage::decode(&bytes).map_err(lift)?;
+        if found.level != level {
+            return Err(Error::new(Kind::Damage, "list page of a wrong level").into());
+        }
+        match level.checked_sub(1) {
+            None => self.items(&found.items)?,
+            Some(below) => self.open.extend(items(&found.items).map_err(lift)?.map(|item| Open::List(item.id, below))),
+        }
+        if let Some(class) = self.marks.classes.get_mut(self.class) {
+            class.lists.set(entry);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Packs that no index names: they say themselves what is in them, and go only if everything in them that a snapshot
+//! needs is whole elsewhere.
+
+use super::mark::{Marks, entry_of};
+use super::table::Table;
+use crate::base::{Cancel, ChunkId, PackName};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::{OBJECT_BYTES_MAX, RecordKind};
+use crate::format::{FormatError, pack};
+use crate::region::RegionSet;
+use crate::repo::Repo;
+use crate::repo::gather::keys_of;
+use crate::repo::index::{Index, Located};
+use crate::store::Key;
+use std::collections::HashSet;
+
+/// What became of them.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    /// Rows of those that may go.
+    pub(super) go: Vec<u32>,
+    /// Those that belong to a session which is at work, or came after one.
+    pub(super) young: u64,
+    /// Those with something in them that a snapshot needs and that not every region has elsewhere.
+    pub(super) needed: u64,
+    /// Those that no region can show.
+    pub(super) unreadable: u64,
+}
+
+/// What they are judged by.
+pub(super) struct Means<'m> {
+    pub(super) repo: &'m Repo,
+    pub(super) index: &'m Index,
+    pub(super) table: &'m Table,
+    pub(super) marks: &'m Marks,
+    pub(super) members: RegionSet,
+    /// Rows that go anyway: nothing rests on them.
+    pub(super) going: &'m HashSet<u32>,
+    /// When the oldest session that is at work was announced, ms.
+    pub(super) oldest: i64,
+    pub(super) cancel: &'m Cancel,
+}
+
+impl Means<'_> {
+    /// Reads the tables of all of them.
+    ///
+    /// # Errors
+    /// A member does not answer, or interrupted.
+    pub(super) fn judge(&self) -> Result<Orphans> {
+        let mut orphans = Orphans::default();
+        let mut buffer = Vec::new();
+        for (n, row) in (0u32..).zip(&self.table.rows).filter(|(_, row)| row.is_orphan() && !row.doomed) {
+            self.cancel.check()?;
+            if row.modified >= self.oldest {
+                orphans.young += 1;
+                continue;
+            }
+            match self.chunks(&row.name, row.listed, &mut buffer)? {
+                None => orphans.unreadable += 1,
+                Some(chunks) if chunks.iter().all(|id| self.can_do_without(id)) => orphans.go.push(n),
+                Some(_) => orphans.needed += 1,
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// The chunks of a pack by its own table; `None` if no region can show it.
+    fn chunks(&self, name: &PackName, at: RegionSet, buffer: &mut Vec<u8>) -> Result<Option<Vec<ChunkId>>> {
+        let key = Key::Pack(*name);
+        for ix in at.iter() {
+            let bytes = match self.repo.regions.get_into(ix, &key, OBJECT_BYTES_MAX as u64, buffer) {
+                Ok(bytes) => bytes,
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Damage) => continue,
+                Err(e) => return Err(e),
+            };
+            match pack::check_name(name, bytes).and_then(|()| self.read(bytes)) {
+                Ok(chunks) => return Ok(Some(chunks)),
+                // A key that we lack is newer than our configuration: nobody knows whose pack it is.
+                Err(FormatError::WrongKey) => return Err(Error::new(Kind::Damage, "a newer key sealed it").at(key)),
+                Err(why) => self.repo.regions.record(ix, &key.path(), &why),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self, bytes: &mut [u8]) -> std::result::Result<Vec<ChunkId>, FormatError> {
+        let keys = keys_of(self.repo, bytes)?;
+        let mut chunks = Vec::new();
+        for at in pack::records(&keys, bytes)? {
+            let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
+            let (head, body) = keys.record(at.number, record)?;
+            match head.kind {
+                RecordKind::Chunk => chunks.push(head.id),
+                RecordKind::Bundle => {
+                    let bundle = pack::bundle(body, head.plain_len as usize)?;
+                    chunks.extend(bundle.chunks.iter().map(|(id, ..)| *id));
+                }
+                _ => {}
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Whether nobody needs a chunk, or every region has it in a pack that stays.
+    fn can_do_without(&self, id: &ChunkId) -> bool {
+        let places: Vec<Located> = self.index.locate(id).collect();
+        self.marks.generations().into_iter().all(|generation| {
+            let live = entry_of(&places, generation).is_some_and(|entry| self.marks.is_live(generation, entry));
+            let stays =
+                |copy: &(u32, RegionSet)| !self.going.contains(&copy.0) && self.table.is_full(*copy, self.members);
+            !live || self.table.copies(&places, generation).iter().any(stays)
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! Sessions at work: they are left alone while they show life, and ended before anything is decided.
+//!
+//! Life is judged by the stores' times of what a session wrote, with the distance of their clocks from ours where that is
+//! known. It is patience, and safety does not rest on it: who is ended too early goes on under a new id.
+
+use crate::base::{Cancel, Epoch, RegionId, SegmentName, SessionId, TimeMs};
+use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
+use crate::format::envelope::Kind as ObjectKind;
+use crate::format::objects::{Session, Tombstone};
+use crate::format::signed::{Fresh, check_sum};
+use crate::region::RegionSet;
+use crate::repo::epochs::Epochs;
+use crate::repo::index::open_segment;
+use crate::repo::view;
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::store::{Key, Prefix, Put};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Between two looks at sessions that are waited for.
+const LOOK_EVERY_MS: i64 = 2000;
+
+/// A session without an outcome.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Open {
+    /// Members that list it.
+    at: RegionSet,
+    /// When it was announced, by our clock.
+    pub(super) since: TimeMs,
+    /// Members that list an outcome of it.
+    outcome: RegionSet,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    all: BTreeMap<SessionId, Open>,
+    /// By segment, who wrote it, as far as it was asked.
+    writers: BTreeMap<SegmentName, SessionId>,
+    /// When each of them last wrote something.
+    signs: BTreeMap<SessionId, TimeMs>,
+}
+
+impl Sessions {
+    /// Lists them, and then the outcomes: what ends in between is seen as ended.
+    ///
+    /// # Errors
+    /// A listing failed.
+    pub(super) fn look(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
+        self.all.clear();
+        for ix in members.iter() {
+            let lines = repo.regions.list(ix, Prefix::Sessions)?;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+            for line in lines {
+                let Key::Session(sid) = line.key else { continue };
+                let time = TimeMs(line.modified.saturating_sub(ahead));
+                let new = Open { at: RegionSet::NONE, since: time, outcome: RegionSet::NONE };
+                let open = self.all.entry(sid).or_insert(new);
+                (open.at, open.since) = (open.at.with(ix), open.since.min(time));
+                self.sign(sid, time);
+            }
+        }
+        for ix in members.iter() {
+            for line in repo.regions.list(ix, Prefix::Snapshots)? {
+                let Key::Snapshot(sid) = line.key else { continue };
+                if let Some(open) = self.all.get_mut(&sid) {
+                    open.outcome = open.outcome.with(ix);
+                }
+            }
+        }
+        self.segments(repo, members, dead_after_ms)
+    }
+
+    fn sign(&mut self, sid: SessionId, time: TimeMs) {
+        let newest = self.signs.entry(sid).or_insert(time);
+        *newest = time.max(*newest);
+    }
+
+    /// Whoever named packs a short while ago is at work.
+    fn segments(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
+        if self.all.values().all(|open| !open.outcome.is_empty()) {
+            return Ok(());
+        }
+        let since = repo.env.now().0.saturating_sub(dead_after_ms);
+        for ix in members.iter() {
+            let lines = repo.regions.list(ix, Prefix::Index)?;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+            let ours = |time: i64| time.saturating_sub(ahead);
+            for line in lines.iter().filter(|line| ours(line.modified) >= since) {
+                let Key::Index(name) = line.key else { continue };
+                let writer = self.writers.get(&name).copied().or_else(|| {
+                    let bytes = repo.regions.get(ix, &line.key, SMALL_OBJECT_BYTES_MAX).ok()?;
+                    open_segment(repo, &line.key, &bytes).ok().map(|content| content.segment.sid)
+                });
+                if let Some(sid) = writer {
+                    self.writers.insert(name, sid);
+                    self.sign(sid, TimeMs(ours(line.modified)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those without an outcome anywhere that gave a sign of life so short a while ago; a time that is yet to come is one.
+    pub(super) fn at_work(&self, now: TimeMs, dead_after_ms: i64) -> BTreeMap<SessionId, Open> {
+        let alive = |sid: &SessionId| {
+            let sign = self.signs.get(sid).copied().unwrap_or(TimeMs(i64::MIN));
+            now.0.saturating_sub(sign.0) < dead_after_ms
+        };
+        self.all.iter().filter(|(sid, open)| open.outcome.is_empty() && alive(sid)).map(|(s, o)| (*s, *o)).collect()
+    }
+
+    /// Those without an outcome anywhere.
+    pub(super) fn unresolved(&self) -> BTreeSet<SessionId> {
+        self.all.iter().filter(|(_, open)| open.outcome.is_empty()).map(|(sid, _)| *sid).collect()
+    }
+
+    /// Those whose outcome every member lists: nothing more can become of them.
+    pub(super) fn over(&self, members: RegionSet) -> impl Iterator<Item = (SessionId, RegionSet)> {
+        let over = move |(_, open): &(&SessionId, &Open)| open.outcome.covers(members);
+        self.all.iter().filter(over).map(|(sid, open)| (*sid, open.at))
+    }
+
+    /// The same for snapshots that go: where their sessions are listed.
+    pub(super) fn at(&self, sid: &SessionId) -> RegionSet {
+        self.all.get(sid).map_or(RegionSet::NONE, |open| open.at)
+    }
+}
+
+/// Where the outcome of a session is decided.
+enum Decides {
+    In(usize),
+    /// In no member, or it cannot be told.
+    Nowhere,
+    /// It is none of ours, or it was announced later and knows the list.
+    Not,
+}
+
+/// How long sessions are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) wait_ms: i64,
+    pub(super) dead_after_ms: i64,
+}
+
+/// Ends every session of an epoch before `number` that has no outcome where it is decided. Those that show life are
+/// waited for, up to an end. Returns how many were ended.
+///
+/// # Errors
+/// A member failed, or interrupted.
+pub(super) fn resolve(
+    repo: &Repo,
+    epochs: &Epochs,
+    members: RegionSet,
+    patience: Patience,
+    cancel: &Cancel,
+) -> Result<u64> {
+    let (number, begun) = (epochs.newest(), repo.env.steady());
+    let mut sessions = Sessions::default();
+    loop {
+        sessions.look(repo, members, patience.dead_after_ms)?;
+        let mut open = Vec::new();
+        for (sid, one) in sessions.all.iter().filter(|(_, one)| !one.outcome.covers(members)) {
+            match decides(repo, *sid, one, number)? {
+                Decides::In(ix) if !one.outcome.has(ix) => open.push((*sid, RegionSet::of([ix]))),
+                Decides::Nowhere if !is_made(repo, *sid, one.outcome)? => open.push((*sid, members)),
+                _ => {}
+            }
+        }
+        let left = patience.wait_ms.saturating_sub(repo.env.steady().saturating_sub(begun));
+        let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
+        if left <= 0 || !open.iter().any(|(sid, _)| at_work.contains_key(sid)) {
+            return open.iter().try_fold(0, |ended, (sid, at)| end(repo, epochs, *sid, *at).map(|()| ended + 1));
+        }
+        cancel.wait(Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
+    }
+}
+
+fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch) -> Result<Decides> {
+    let key = Key::Session(sid);
+    let mut decides = Decides::Not;
+    for ix in open.at.iter() {
+        let bytes = match repo.regions.get(ix, &key, SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            // Removed meanwhile: it is over.
+            Err(e) if e.kind() == Kind::NotFound => continue,
+            Err(e) if e.kind() == Kind::Damage => {
+                decides = Decides::Nowhere;
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let opened = repo.open_object(&key, &bytes).and_then(|opened| opened.decode::<Session>("session"));
+        match opened {
+            Ok(session) if session.sid != sid => {}
+            Ok(session) if session.fresh.epoch >= number => return Ok(Decides::Not),
+            Ok(session) => return Ok(place_of(repo, session.decision)),
+            // What is whole and does not verify is nobody's session; what is not may be anybody's.
+            Err(FormatError::WrongKey | FormatError::Newer(_)) => decides = Decides::Nowhere,
+            Err(_) if check_sum(&bytes).is_err() => decides = Decides::Nowhere,
+            Err(_) => {}
+        }
+    }
+    Ok(decides)
+}
+
+/// Whether one of these regions shows what a session made. Where it decides is not known: junk in one region, or an end that
+/// was put there for that region's sake, keeps nobody from creating the outcome in another.
+fn is_made(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<bool> {
+    at.iter().try_fold(false, |made, ix| Ok(made || view::shows_manifest(repo, sid, ix)?))
+}
+
+fn place_of(repo: &Repo, region: RegionId) -> Decides {
+    let there = repo.writable().iter().find(|ix| repo.regions.region(*ix).id == Some(region));
+    there.map_or(Decides::Nowhere, Decides::In)
+}
+
+/// Creates the end of a session in these regions, where nothing stands.
+fn end(repo: &Repo, epochs: &Epochs, sid: SessionId, at: RegionSet) -> Result<()> {
+    let key = Key::Snapshot(sid);
+    let object = Tombstone {
+        fresh: Fresh { epoch: epochs.newest(), ..repo.fresh() },
+        sid,
+        created: repo.env.now().0,
+        reason: "a prune ended it: it had begun before, and had not ended".to_owned(),
+    };
+    let bytes = repo.seal(ObjectKind::Tombstone, &key.canonical(), &object)?;
+    for (ix, put) in repo.regions.put_each(at, &key, &bytes) {
+        match put {
+            // Something else: its writer was quicker, or another prune.
+            Ok(Put::Created | Put::Same | Put::Other) => {}
+            Err(e) => {
+                return Err(Error::at(
+                    e,
+                    format!("ending session {} in {}", sid.short(), repo.regions.region(ix).name),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

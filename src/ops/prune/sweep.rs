@@ -1,0 +1,250 @@
+//! Removing what is decided. In each region, in this order: the new index without the doomed; a grace for readers; the old
+//! segments, the packs; snapshots that have a marker everywhere. Cut off anywhere, the next prune does what is left.
+
+use super::bounds::{Clock, Stopped};
+use super::plan::{Line, Reason};
+use super::segments;
+use crate::base::{Cancel, PackName, SegmentName, SessionId};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::Kind as ObjectKind;
+use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
+use crate::region::{RegionSet, Removed};
+use crate::repo::Repo;
+use crate::repo::index::{Content, Index};
+use crate::store::{Key, Put};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+/// So many objects are removed before it is looked whether more may be.
+const BATCH: usize = 512;
+
+/// Packs by why they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sum {
+    /// How many.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.packs += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// What is to be done in one region, and what was.
+#[derive(Debug, Clone, Default)]
+pub struct RegionReport {
+    /// Its name.
+    pub region: String,
+    /// Packs that go, by reason.
+    pub planned: Vec<(Reason, Sum)>,
+    /// Packs that are gone.
+    pub removed: Sum,
+    /// Packs that the store did not let go.
+    pub postponed: Sum,
+    /// Why it did not.
+    pub why: Option<String>,
+    /// Index segments that were written anew or dropped.
+    pub segments: u64,
+    /// Snapshots' manifests that were removed.
+    pub snapshots: u64,
+    /// Announcements of sessions that were removed.
+    pub sessions: u64,
+    /// Objects that wait for the next run, as this one had its bounds.
+    pub left: u64,
+    /// Why the region was not finished.
+    pub failed: Option<String>,
+}
+
+/// What is to be removed.
+pub(super) struct Order<'o> {
+    pub(super) repo: &'o Repo,
+    pub(super) members: RegionSet,
+    pub(super) index: &'o Index,
+    /// All packs that are dead for ever.
+    pub(super) doomed: &'o HashSet<PackName>,
+    /// Of them, those that some member lists.
+    pub(super) packs: Vec<Line>,
+    /// Snapshots with a marker in every member, and where they are listed.
+    pub(super) gone: BTreeMap<SessionId, RegionSet>,
+    /// Announcements that say nothing any more, and where they are listed.
+    pub(super) sessions: BTreeMap<SessionId, RegionSet>,
+    /// For those who read an older index.
+    pub(super) grace: Duration,
+    pub(super) clock: &'o Clock,
+    pub(super) cancel: &'o Cancel,
+}
+
+/// A segment that names something doomed.
+struct Affected {
+    at: RegionSet,
+    /// What takes its place; nothing, if nothing is left. It is published also where other segments say the same: who merged
+    /// them may be about to remove them.
+    new: Option<(SegmentName, Bytes)>,
+}
+
+impl Order<'_> {
+    /// Does it, as far as it may; says why not all of it.
+    ///
+    /// # Errors
+    /// Interrupted, or an index segment that names doomed packs can be read nowhere. A region that fails is left as it is.
+    pub(super) fn execute(&self, reports: &mut [RegionReport]) -> Result<Option<Stopped>> {
+        let affected = self.affected()?;
+        let mut at = self.members;
+        for ix in self.members.iter() {
+            if let Err(e) = self.publish(ix, &affected) {
+                at = at.without(ix);
+                fail(reports, ix, &e)?;
+            }
+        }
+        if !self.grace.is_zero() && !affected.is_empty() {
+            self.cancel.wait(self.grace)?;
+        }
+        let mut stopped = None;
+        for ix in at.iter() {
+            stopped = self.in_region(ix, &affected, reports)?.or(stopped);
+        }
+        Ok(stopped)
+    }
+
+    /// The segments to be written anew.
+    fn affected(&self) -> Result<BTreeMap<SegmentName, Affected>> {
+        let mut named: BTreeMap<SegmentName, RegionSet> = BTreeMap::new();
+        for (segment, line, regions) in self.index.lines() {
+            if self.doomed.contains(&line.name) {
+                named.insert(segment, regions.and(self.members));
+            }
+        }
+        named.retain(|_, at| !at.is_empty());
+        let mut affected = BTreeMap::new();
+        for (name, at) in &named {
+            self.cancel.check()?;
+            // Gone: another prune was quicker.
+            let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
+            affected.insert(*name, Affected { at: *at, new: self.without_doomed(&content)? });
+        }
+        Ok(affected)
+    }
+
+    /// The same segment with what is not doomed, if anything is left: the same bytes whoever makes it, so that what an earlier
+    /// prune put there, or another one that is at work, is not put there twice.
+    fn without_doomed(&self, content: &Content) -> Result<Option<(SegmentName, Bytes)>> {
+        let (mut packs, mut numbers): (Vec<PackLine>, HashMap<u32, u32>) = Default::default();
+        for (n, line) in (0u32..).zip(&content.packs).filter(|(_, line)| !self.doomed.contains(&line.name)) {
+            numbers.insert(n, packs.len() as u32);
+            packs.push(*line);
+        }
+        let (entries, _) = content.segment.entries.as_chunks::<ENTRY_BYTES>();
+        let kept = |raw: &[u8; ENTRY_BYTES]| {
+            let place = Place::parse(raw);
+            numbers.get(&place.pack).map(|pack| Place { pack: *pack, ..place })
+        };
+        let mut places: Vec<Place> = entries.iter().filter_map(kept).collect();
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let segment = Segment {
+            packs: encode_packs(&packs).into(),
+            entries: encode_places(&mut places).into(),
+            ..content.segment.clone()
+        };
+        let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
+        Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
+    }
+
+    /// Puts what takes the place of a region's segments, and looks whether it is listed.
+    fn publish(&self, ix: usize, affected: &BTreeMap<SegmentName, Affected>) -> Result<()> {
+        let mut new = BTreeSet::new();
+        for (name, bytes) in affected.values().filter(|one| one.at.has(ix)).filter_map(|one| one.new.as_ref()) {
+            self.cancel.check()?;
+            if self.repo.regions.put(ix, &Key::Index(*name), bytes)? == Put::Other {
+                return Err(Error::new(Kind::Damage, "another object stands at this key").at(Key::Index(*name)));
+            }
+            new.insert(*name);
+        }
+        if new.is_empty() || segments::are_listed(self.repo, ix, &new)? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Retry, "does not list an index segment that was put there just now")
+            .at(format!("region {}", self.repo.regions.region(ix).name)))
+    }
+
+    fn in_region(
+        &self,
+        ix: usize,
+        affected: &BTreeMap<SegmentName, Affected>,
+        reports: &mut [RegionReport],
+    ) -> Result<Option<Stopped>> {
+        let old: Vec<Key> = affected.iter().filter(|(_, one)| one.at.has(ix)).map(|(n, _)| Key::Index(*n)).collect();
+        let sizes: HashMap<Key, u64> =
+            self.packs.iter().filter(|l| l.regions.has(ix)).map(|l| (Key::Pack(l.name), l.size)).collect();
+        let mut packs: Vec<Key> = sizes.keys().copied().collect();
+        packs.sort_unstable();
+        let listed = |all: &BTreeMap<SessionId, RegionSet>, key: fn(SessionId) -> Key| -> Vec<Key> {
+            all.iter().filter(|(_, at)| at.has(ix)).map(|(sid, _)| key(*sid)).collect()
+        };
+        // Announcements go before the outcomes by which they are over.
+        let steps = [old, packs, listed(&self.sessions, Key::Session), listed(&self.gone, Key::Snapshot)];
+        let (mut stopped, mut count) = (None, 0u64);
+        for keys in &steps {
+            let mut keys = keys.as_slice();
+            while !keys.is_empty() {
+                let more = match self.clock.removals(count) {
+                    Ok(more) => more.min(BATCH).min(keys.len()),
+                    Err(why) => {
+                        stopped = Some(why);
+                        break;
+                    }
+                };
+                let (now, later) = keys.split_at(more);
+                (keys, count) = (later, count.saturating_add(more as u64));
+                let removed = self.repo.regions.remove(ix, now, self.cancel)?;
+                if let Some(report) = reports.get_mut(ix) {
+                    report.count(&removed, &sizes);
+                }
+                if let Some(e) = removed.failed {
+                    fail(reports, ix, &e)?;
+                    return Ok(stopped);
+                }
+            }
+            if let Some(report) = reports.get_mut(ix) {
+                report.left = report.left.saturating_add(keys.len() as u64);
+            }
+        }
+        Ok(stopped)
+    }
+}
+
+impl RegionReport {
+    fn count(&mut self, removed: &Removed, sizes: &HashMap<Key, u64>) {
+        for key in &removed.gone {
+            match key {
+                Key::Pack(_) => self.removed.add(sizes.get(key).copied().unwrap_or(0)),
+                Key::Index(_) => self.segments += 1,
+                Key::Snapshot(_) => self.snapshots += 1,
+                _ => self.sessions += 1,
+            }
+        }
+        for (key, why) in &removed.refused {
+            if let Key::Pack(_) = key {
+                self.postponed.add(sizes.get(key).copied().unwrap_or(0));
+            }
+            self.why.get_or_insert_with(|| why.to_string());
+        }
+    }
+}
+
+/// Notes why a region was not finished; an interruption ends everything.
+pub(super) fn fail(reports: &mut [RegionReport], ix: usize, e: &Error) -> Result<()> {
+    if e.kind() == Kind::Cancelled {
+        return Err(e.clone());
+    }
+    if let Some(report) = reports.get_mut(ix) {
+        report.failed.get_or_insert_with(|| e.to_string());
+    }
+    Ok(())
+}

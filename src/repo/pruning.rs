@@ -1,0 +1,124 @@
+//! Epochs of a prune: its list is the beginning, the decision its end.
+//!
+//! Order: `begin` at home with the condemned packs in it (its creation is the change of epoch), copies in every region,
+//! read back; then everything that must happen in between; then `end` at home, and its copies. Cut off anywhere, any
+//! prune goes on: the list stands in `begin`.
+
+use super::Repo;
+use super::epochs::{self, Epochs, Unended};
+use super::members::{CARRIED_EVERY, First, copy_epochs, place_of, put_first};
+use crate::base::{Epoch, PackName};
+use crate::error::{Error, Kind, Result};
+use crate::format::envelope::Kind as ObjectKind;
+use crate::format::objects::{EpochBegin, EpochEnd, LIST_PACKS_MAX, Root};
+use crate::format::signed::Fresh;
+use crate::region::RegionSet;
+use crate::store::Key;
+use minicbor::bytes::ByteVec;
+
+fn bytes_of(packs: &[PackName]) -> ByteVec {
+    packs.iter().flat_map(|pack| *pack.bytes()).collect::<Vec<u8>>().into()
+}
+
+/// The region that decides the numbered series.
+fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
+    let place = epochs.members().first().and_then(|home| place_of(repo, home));
+    place.ok_or_else(|| {
+        Error::new(Kind::Retry, "the home region does not answer, and only it decides")
+            .advise("bring it back, then run again; nothing was removed")
+    })
+}
+
+/// Every member, all of which must answer and be in order.
+///
+/// # Errors
+/// One of them does not, or was rolled back.
+pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
+    let mut at = RegionSet::NONE;
+    for member in epochs.members() {
+        let there = (0..repo.regions.len()).find(|ix| repo.regions.region(*ix).id == Some(member.id));
+        match there.filter(|ix| repo.writable().has(*ix)) {
+            Some(ix) => at = at.with(ix),
+            None => {
+                let why = there.and_then(|ix| repo.regions.failure(ix));
+                let why = why.map_or_else(|| "no configured region shows its mark".to_owned(), |e| e.what().to_owned());
+                let what = format!("region {} is a member and cannot be used now: {why}", member.name);
+                return Err(Error::new(Kind::Retry, what)
+                    .at("prune")
+                    .advise("space is given back only while every member answers: bring it back, then run again"));
+            }
+        }
+    }
+    match at.is_empty() {
+        true => Err(Error::new(Kind::Damage, "no valid epoch names the members")),
+        false => Ok(at),
+    }
+}
+
+/// Begins the next epoch at home, with what it condemns. Says whether it was this call: somebody else's beginning is to
+/// be carried through first.
+///
+/// # Errors
+/// An epoch is undecided, or home failed.
+pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Root>) -> Result<bool> {
+    let next = epochs.newest().0.checked_add(1).map(Epoch);
+    let number = next.ok_or_else(|| Error::new(Kind::Refused, "no further epoch is possible"))?;
+    if epochs.unended().is_some() || condemned.is_empty() || condemned.len() > LIST_PACKS_MAX {
+        return Err(Error::new(Kind::Bug, "an epoch that must not begin"));
+    }
+    let begin = EpochBegin {
+        fresh: Fresh { epoch: epochs.newest(), ..repo.fresh() },
+        number,
+        members: epochs.members().to_vec(),
+        condemned: bytes_of(condemned),
+        roots,
+        created: repo.env.now().0,
+    };
+    let bytes = repo.seal(ObjectKind::EpochBegin, &Key::EpochBegin(number, 0).canonical(), &begin)?;
+    let rival = |key: &Key, there: &[u8]| epochs.follows(repo.trust(), key, there);
+    let first = put_first(repo, home(repo, epochs)?, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)?;
+    Ok(matches!(first, First::Ours))
+}
+
+/// Decides an epoch at home, unless somebody else did.
+///
+/// # Errors
+/// Home failed.
+pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<()> {
+    let number = unended.number;
+    let carried = || {
+        let mut all: Vec<PackName> = epochs.doomed().into_iter().collect();
+        all.sort();
+        (all.len() <= LIST_PACKS_MAX).then(|| bytes_of(&all))
+    };
+    let end = EpochEnd {
+        fresh: Fresh { epoch: number, ..repo.fresh() },
+        number,
+        begin: unended.begin,
+        doomed: bytes_of(doomed),
+        roots,
+        created: repo.env.now().0,
+        forgotten: Vec::new().into(),
+        doomed_before: if number.0.is_multiple_of(CARRIED_EVERY) { carried() } else { None },
+    };
+    let bytes = repo.seal(ObjectKind::EpochEnd, &Key::EpochEnd(number, 0).canonical(), &end)?;
+    let rival = |key: &Key, there: &[u8]| epochs::ends(repo.trust(), key, there, number, &unended.begin);
+    put_first(repo, home(repo, epochs)?, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
+}
+
+/// Copies every epoch to every member and reads them back there.
+///
+/// # Errors
+/// A member failed, or does not show what was put there.
+pub fn spread(repo: &Repo, epochs: &Epochs, members: RegionSet) -> Result<Epochs> {
+    members.iter().for_each(|ix| copy_epochs(repo, epochs, ix));
+    let now = repo.epochs_since(epochs);
+    if let Some(ix) = members.iter().find(|ix| !repo.usable().has(*ix) || !now.lacking(*ix).is_empty()) {
+        let why = repo.regions.failure(ix);
+        let why =
+            why.unwrap_or_else(|| Error::new(Kind::Retry, "does not show the newest epoch, which was copied there"));
+        let region = format!("region {}", repo.regions.region(ix).name);
+        return Err(why.at(region).advise("run again: an epoch that is begun is carried through"));
+    }
+    Ok(now)
+}

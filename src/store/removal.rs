@@ -1,0 +1,46 @@
+//! Removing an object for good. Where a bucket keeps old versions, a plain deletion would only hide it: then the version
+//! that is shown is removed, or the object stays as it is, and listed, until its lock ends.
+
+use super::ask::{Ask, retained_until};
+use super::bucket::Bucket;
+use super::error::{StoreError, StoreErrorKind};
+use super::key::Key;
+use super::{Backend, Store};
+
+impl Store {
+    /// Removes an object, and gives its space back; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// The store refused, and says until when if it is locked; or it cannot be reached.
+    pub async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        let Backend::Bucket(bucket) = &self.backend else { return self.delete(key).await };
+        if !bucket.asks() {
+            return self.delete(key).await;
+        }
+        match bucket.version(key).await {
+            Ok((path, Some(version))) => remove_version(bucket, key, path, version).await,
+            Ok((_, None)) => self.delete(key).await,
+            Err(e) if e.kind == StoreErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+async fn remove_version(bucket: &Bucket, key: &Key, path: String, version: String) -> Result<(), StoreError> {
+    match bucket.ask(&Ask::DeleteVersion(path.clone(), version.clone())).await {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(e)) if e.kind == StoreErrorKind::NotFound => Ok(()),
+        Some(Err(e)) if e.kind == StoreErrorKind::Denied => {
+            let said = bucket.ask(&Ask::Retention(path, version)).await.and_then(Result::ok);
+            match said.as_ref().and_then(|answer| retained_until(&answer.text)) {
+                Some(until) => {
+                    let detail = format!("it is locked until {until}");
+                    let e = StoreError::new(StoreErrorKind::Denied, "remove", &key.path(), detail);
+                    Err(e.advise("it is tried again by every later prune"))
+                }
+                None => Err(e),
+            }
+        }
+        Some(Err(e)) => Err(e),
+    }
+}
