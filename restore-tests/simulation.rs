@@ -34,7 +34,11 @@ fn part(number: u64) {
     let all = campaign(number * HISTORIES..(number + 1) * HISTORIES);
     for outcome in &all {
         let figures = &outcome.figures;
-        assert!(figures.steps >= 200 && figures.crashes > 0, "seed {} is too short: {figures:?}", outcome.plan.seed);
+        assert!(
+            figures.steps >= history::STEPS_MIN && figures.crashes > 0,
+            "seed {} is too short: {figures:?}",
+            outcome.plan.seed
+        );
     }
 }
 

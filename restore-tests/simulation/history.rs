@@ -14,6 +14,9 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 /// Longer than anybody is waited for, ms.
 const LONG_MS: i64 = 40 * 24 * 3_600_000;
 
+/// Every history has so many calls.
+pub const STEPS_MIN: u64 = 200;
+
 pub struct Outcome {
     pub plan: Plan,
     /// Of this run.
@@ -89,10 +92,15 @@ fn begin(stage: &Stage, survivor: usize) {
 
 /// Everybody is done or dead. Nothing goes wrong any more; one survivor sees to what is left.
 fn finish(stage: &Stage, survivor: usize) {
-    stage.world.calm();
-    stage.world.lock().now += LONG_MS;
     stage.world.expect(survivor);
     let mut player = Player::new(stage, survivor, 2);
+    // Where little could be done, it goes on until somebody has died.
+    while stage.world.lock().figures.steps < STEPS_MIN || stage.world.lock().figures.crashes == 0 {
+        stage.world.lock().crash_soon();
+        let _ = player.act(Deed::Backup { full: false, changes: 1 });
+    }
+    stage.world.calm();
+    stage.world.lock().now += LONG_MS;
     let wanted = stage.model.wanted();
     settle(stage, &mut player);
     if stage.plan.liar.is_some() {
