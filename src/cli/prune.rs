@@ -32,6 +32,7 @@ pub fn run(context: &Context, args: &Prune) -> Result<Outcome> {
         lost: &args.lost,
         repack: Limits { above_percent: args.repack_above, bytes_max: policy::size(&args.repack_max)? },
         bounds: Bounds { time: args.stop_after.as_deref().map(time).transpose()?, removals_max: args.removals_max },
+        workers: context.workers(),
         host: &host,
         cancel: &context.cancel,
     };

@@ -154,7 +154,7 @@ fn listing(repo: &Repo, members: RegionSet) -> Result<Listing> {
 }
 
 /// Every copy of every segment is what its name says. Says whether none was removed meanwhile.
-fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel) -> Result<bool> {
+fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel): (usize, &Cancel)) -> Result<bool> {
     let of = |ix: usize| -> Result<bool> {
         let names = listing.iter().filter(|(_, holders)| holders.all().has(ix)).map(|(name, _)| *name);
         let (names, mut whole) = (names.collect::<Vec<SegmentName>>(), true);
@@ -168,6 +168,9 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel)
         }
         Ok(whole)
     };
+    if workers == 0 {
+        return members.iter().try_fold(true, |whole, ix| Ok(of(ix)? && whole));
+    }
     std::thread::scope(|scope| {
         let threads: Vec<_> = members.iter().map(|ix| scope.spawn(move || of(ix))).collect();
         threads.into_iter().try_fold(true, |whole, thread| {
@@ -181,10 +184,10 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel)
 ///
 /// # Errors
 /// A listing failed, a segment cannot be read, or interrupted.
-pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, cancel: &Cancel) -> Result<Arc<Index>> {
+pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)) -> Result<Arc<Index>> {
     for _ in 0..ROUNDS_MAX {
         let listing = listing(repo, members)?;
-        if !all_good(repo, &listing, members, cancel)? {
+        if !all_good(repo, &listing, members, means)? {
             continue;
         }
         let whole = members.count() == repo.regions.len();
