@@ -87,6 +87,7 @@ pub struct Player<'s> {
     number: usize,
     env: Env,
     rng: Rng,
+    name: String,
     source: Source,
     slot: Option<SlotId>,
     hold: Option<(HoldId, SessionId)>,
@@ -97,13 +98,15 @@ impl<'s> Player<'s> {
     /// No two lives of one actor have the same random numbers.
     pub fn new(stage: &'s Stage, number: usize, life: u64) -> Player<'s> {
         let skew = stage.plan.actors.get(number).map_or(0, |actor| actor.skew);
+        let name = if life == 1 { "before".to_owned() } else { format!("s{number}") };
         let machine = Machine::new(&stage.world, stage.plan.seed ^ (life << 40), Some(number), skew);
         Player {
             stage,
             number,
             env: Env::custom(Arc::new(machine)),
             rng: Rng::of(stage.plan.seed, 100 + number as u64),
-            source: Source::new(stage.folder.join(format!("source-{number}"))),
+            source: Source::new(stage.folder.join(format!("source-{name}"))),
+            name,
             slot: None,
             hold: None,
             cancel: Cancel::new(),
@@ -148,9 +151,14 @@ impl<'s> Player<'s> {
         Means { workers: 0, progress: None, cancel: &self.cancel }
     }
 
+    /// Another process begins.
+    pub fn revive(&self) {
+        self.stage.world.alive(self.number, self.state());
+    }
+
     /// A process that does one thing, to its end or its death.
     pub fn act(&mut self, deed: Deed) -> Result<String> {
-        self.stage.world.alive(self.number, self.state());
+        self.revive();
         self.stage.world.tell(|| format!("   -- actor {} begins {deed:?}", self.number));
         let done = self.deed(deed);
         if self.stage.world.is_dead(self.number) {
@@ -187,7 +195,7 @@ impl<'s> Player<'s> {
 
     fn backup(&mut self, full: bool, changes: u64) -> Result<String> {
         let now = self.env.now().0;
-        let name = format!("s{}", self.number);
+        let name = self.name.clone();
         self.source.change(&mut self.rng, changes, now);
         self.stage.model.holds_now(&name, &self.source.tree);
         let repo = self.open()?;
@@ -206,6 +214,9 @@ impl<'s> Player<'s> {
         let report = backup::run(&repo, options, &Progress::default(), &self.cancel)?;
         if report.errors_total > 0 {
             self.stage.model.wrong(format!("a file could not be read: {:?}", report.errors));
+        }
+        if let Some(sid) = report.snapshot.filter(|_| !self.stage.world.is_dead(self.number)) {
+            self.stage.model.check_said(sid, &report.regions);
         }
         let sid = report.snapshot.map_or_else(String::new, |sid| sid.short());
         Ok(format!("{sid} in {:?}, behind {:?}, exit {:?}", report.regions, report.behind, report.exit()))

@@ -83,8 +83,18 @@ fn begin(stage: &Stage, survivor: usize) {
     let faults = stage.world.hold_faults();
     stage.world.expect(survivor);
     settle_here();
-    if let Err(e) = Player::new(stage, survivor, 1).init() {
+    let mut player = Player::new(stage, survivor, 1);
+    if let Err(e) = player.init() {
         stage.model.wrong(format!("no repository: {e}"));
+    }
+    if stage.plan.prunes {
+        // Something that may go.
+        for deed in [Deed::Backup { full: false, changes: 6 }, Deed::Backup { full: false, changes: 6 }] {
+            must(stage, &mut player, deed);
+        }
+        if let Err(e) = player.act(Deed::Forget { keep: 1 }) {
+            stage.model.wrong(format!("nothing can be forgotten: {e}"));
+        }
     }
     stage.world.end(survivor);
     stage.world.let_faults(faults);
@@ -101,6 +111,7 @@ fn finish(stage: &Stage, survivor: usize) {
     }
     stage.world.calm();
     stage.world.lock().now += LONG_MS;
+    player.revive();
     let wanted = stage.model.wanted();
     settle(stage, &mut player);
     if stage.plan.liar.is_some() {
@@ -208,6 +219,7 @@ pub fn shrink(mut outcome: Outcome) -> Outcome {
 /// Many histories on as many threads as are asked for; figures, and every one that fails.
 pub fn many(plans: Vec<Plan>) {
     let jobs: u64 = std::env::var("HOLDFAST_SIMULATE_JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let only_first = std::env::var_os("HOLDFAST_SIMULATE_FIRST").is_some();
     let next = AtomicUsize::new(0);
     let all = Mutex::new((Figures::default(), 0u64, Vec::new()));
     std::thread::scope(|scope| {
@@ -225,6 +237,7 @@ pub fn many(plans: Vec<Plan>) {
                     if !outcome.wrong.is_empty() {
                         println!("seed {plan}: {:#?}", outcome.wrong);
                         all.2.push(plan.to_string());
+                        next.fetch_max(if only_first { plans.len() } else { 0 }, Ordering::Relaxed);
                     }
                 }
             });

@@ -1,6 +1,6 @@
 //! What is to happen in a history: it follows from the seed, and anything can be left out of it.
 
-use super::fault::{self, Fault, On};
+use super::fault::{self, Fault, Kind, On};
 use super::rng::Rng;
 
 /// What an actor does, as a process of its own.
@@ -150,6 +150,9 @@ impl Plan {
                 _ => keeps(rng),
             };
             let mut deeds: Vec<Deed> = (0..rng.within(3, 5)).map(|_| deed(rng)).collect();
+            if n == writers + keepers {
+                deeds[0] = prune(rng);
+            }
             if n < writers {
                 deeds[0] = Deed::Backup { full: false, changes: 3 };
             }
@@ -159,6 +162,10 @@ impl Plan {
         if let Some(liar) = liar {
             faults.retain(|fault| fault.region.is_none());
             faults.extend((0..rng.within(1, 5)).map(|_| fault::lie(rng, STEPS, liar)));
+        }
+        if let Some(liar) = liar.filter(|_| with_prunes && rng.percent(25)) {
+            let kind = Kind::Yesterday(rng.within(100, 600));
+            faults.push(Fault { kind, from: rng.below(STEPS), on: On::Any, region: Some(liar), actor: None });
         }
         // One early, so that there is one in each history.
         faults.push(Fault { on: On::Any, ..fault::crash(rng, 120) });

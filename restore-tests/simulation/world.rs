@@ -454,7 +454,7 @@ impl Inner {
                 self.spoil_one(kind, region);
                 self.honest(region, call)
             }
-            (Kind::Power(steps), _) => {
+            (Kind::Power(steps) | Kind::Yesterday(steps), _) => {
                 let paths: Vec<String> = self.regions[region].objects.keys().cloned().collect();
                 let kept = paths.into_iter().filter(|path| !self.is_elsewhere(region, path)).collect();
                 self.regions[region].roll_back(step.saturating_sub(steps), &kept);

@@ -444,7 +444,8 @@ impl Prune<'_> {
             index: decided.index(),
             doomed: &doomed,
             packs,
-            gone: roots.gone,
+            // Announcements go first. Of an epoch that somebody else began they were not looked at: the next round does.
+            gone: if survey.is_some() { roots.gone } else { BTreeMap::new() },
             sessions: over,
             grace: if copies || survey.is_none() { self.wish.grace } else { Duration::ZERO },
             clock: &self.clock,
