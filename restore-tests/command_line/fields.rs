@@ -186,7 +186,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
     run(&bench, c, "replicate", &["replicate"]);
-    run(&bench, c, "restore", &["restore", "latest", "--target", "mended", "--repair"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "mended"]);
     // Again, should it have been the one that was just mended.
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);

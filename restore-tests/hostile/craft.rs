@@ -157,7 +157,7 @@ impl Villain {
         let index = std::sync::Arc::new(Index::load(repo).expect("index"));
         let rules = Reuse { regions: repo.usable(), bad: [].into(), generation: Generation(1), present: None };
         let progress = Progress::default();
-        let writer = Writer::new(repo, &session, Reusable::new(index, rules), Compression::Default, &progress);
+        let writer = Writer::new(repo, &session, Reusable::new(index, rules), (Compression::Default, 1), &progress);
         let mut craft = Craft { data: writer.packer(Class::Data), tree: writer.packer(Class::Tree) };
         let root = make(&mut craft);
         craft.data.flush().expect("flushed");

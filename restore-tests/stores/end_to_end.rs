@@ -60,7 +60,7 @@ impl World {
 
     /// The newest snapshot, from these regions, is the source.
     pub fn restores(&self, regions: &[&str], target: &str) {
-        self.ok(regions, &["restore", "latest", "--target", target]);
+        self.ok(regions, &["restore", "latest", "--target", target, "--no-repair"]);
         assert_same(&self.source, &self.bench.path(target));
     }
 }

@@ -1,9 +1,10 @@
 //! The only source of time and randomness. Everything else is handed an [`Env`].
 
+use super::Cancel;
 use crate::error::{Error, Kind, Result};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01 UTC; negative before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -65,6 +66,13 @@ pub trait Ambient: Send + Sync {
     fn now(&self) -> TimeMs;
     /// Milliseconds by a clock that nobody sets and that goes on while the machine sleeps.
     fn steady(&self) -> i64;
+    /// Waits so long, or until `cancel` is raised.
+    ///
+    /// # Errors
+    /// It is raised.
+    fn wait(&self, cancel: &Cancel, time: Duration) -> Result<()> {
+        cancel.wait(time)
+    }
     /// Fills `out` with bytes from the kernel's generator.
     ///
     /// # Errors
@@ -124,6 +132,14 @@ impl Env {
     /// something.
     pub fn steady(&self) -> i64 {
         self.0.steady()
+    }
+
+    /// Waits so long.
+    ///
+    /// # Errors
+    /// [`Kind::Cancelled`]: `cancel` was raised meanwhile.
+    pub fn wait(&self, cancel: &Cancel, time: Duration) -> Result<()> {
+        self.0.wait(cancel, time)
     }
 
     /// `N` random bytes.

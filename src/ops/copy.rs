@@ -184,7 +184,8 @@ impl<'c> Copier<'c> {
             present: None,
         };
         let reusable = Reusable::new(Arc::new(Index::load(self.to)?), rules);
-        let writer = Writer::new(self.to, session, reusable, self.options.compression, self.progress);
+        let how = (self.options.compression, self.options.workers);
+        let writer = Writer::new(self.to, session, reusable, how, self.progress);
         let translator = Translator { from: self.from, writer: &writer, known: &self.known, session: session.sid };
         let root = self.tree(&translator, manifest);
         // Whatever happened: what was stored is named, so that the next run finds it.

@@ -240,7 +240,8 @@ fn change(
 pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Means<'_>) -> Result<Changed> {
     repo.may_write()?;
     let own = repo.regions.region(ix);
-    let id = own.id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is to be added"))?;
+    let unread = || Error::new(Kind::Retry, "its mark cannot be read").at(format!("region {}", own.name));
+    let id = own.id.ok_or_else(|| repo.regions.failure(ix).unwrap_or_else(unread))?;
     let epochs = settle(repo, replaces, means)?;
     if epochs.members().iter().any(|member| member.id == id) {
         let report = replicate::run(repo, wish(None, means))?;

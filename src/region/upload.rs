@@ -57,6 +57,8 @@ struct Flight {
 pub struct Uploader {
     flight: Arc<Flight>,
     budget: Arc<Semaphore>,
+    /// Whether each pack is sent before [`Uploader::submit`] returns, on the thread of who calls it.
+    inline: bool,
     sender: Sender<Uploaded>,
     /// Answers, in the order in which packs were finished.
     pub done: Receiver<Uploaded>,
@@ -79,12 +81,15 @@ impl Drop for Waiting<'_> {
 }
 
 impl Uploader {
-    /// An uploader with nothing in flight.
-    pub fn new(regions: Arc<Regions>) -> Uploader {
+    /// An uploader with nothing in flight. Inline, nothing ever is.
+    pub fn new(regions: Arc<Regions>, inline: bool) -> Uploader {
         let (sender, done) = unbounded();
         let flight = Arc::new(Flight { regions, packs: Mutex::default(), waiting: AtomicUsize::new(0) });
-        flight.regions.handle().spawn(look(Arc::downgrade(&flight)));
-        Uploader { flight, budget: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX / UNIT_BYTES)), sender, done }
+        if !inline {
+            flight.regions.handle().spawn(look(Arc::downgrade(&flight)));
+        }
+        let budget = Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX / UNIT_BYTES));
+        Uploader { flight, budget, inline, sender, done }
     }
 
     /// Sends a pack to the regions of `among` that are healthy. Waits while too much is in flight.
@@ -98,7 +103,7 @@ impl Uploader {
         let left = among.and(regions.healthy());
         lock(&self.flight.packs).insert(name, Flying { bytes: bytes.len(), left, acks: RegionSet::NONE });
         let (flight, sender) = (Arc::clone(&self.flight), self.sender.clone());
-        regions.handle().spawn(async move {
+        let sent = async move {
             let bytes = Bytes::from(bytes);
             let size = bytes.len() as u64;
             let acks = flight.send(left, name, &bytes).await;
@@ -107,7 +112,11 @@ impl Uploader {
             // The receiver is gone only when the run was given up.
             let _ = sender.send(Uploaded { name, size, acks, buffer });
             drop(permit);
-        });
+        };
+        match self.inline {
+            true => regions.handle().block_on(sent),
+            false => drop(regions.handle().spawn(sent)),
+        }
     }
 
     /// Waits for the next answer; `None` if none can come.

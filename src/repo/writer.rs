@@ -70,12 +70,13 @@ pub struct Writer<'r> {
 }
 
 impl<'r> Writer<'r> {
-    /// A writer of a session, into the regions that the session uses.
+    /// A writer of a session, into the regions that the session uses. Without workers it sends each pack where it was
+    /// filled.
     pub fn new(
         repo: &'r Repo,
         session: &Session,
         known: Reusable,
-        compression: Compression,
+        (compression, workers): (Compression, usize),
         progress: &'r Progress,
     ) -> Writer<'r> {
         let used = session.regions.and(repo.writable());
@@ -89,7 +90,7 @@ impl<'r> Writer<'r> {
             known,
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             ledger: Mutex::default(),
-            uploader: Uploader::new(std::sync::Arc::clone(&repo.regions)),
+            uploader: Uploader::new(std::sync::Arc::clone(&repo.regions), workers == 0),
             compression,
             buffers: Mutex::default(),
             progress,

@@ -136,6 +136,8 @@ impl Store {
         match &self.backend {
             Backend::Folder(folder) => trial.found.ground = folder.ground(),
             Backend::Bucket(bucket) => trial.found.transport = Some(bucket.transport.clone()),
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => {}
         }
         let ended = tokio::select! {
             ended = timeout(how.limit, trial.all(env)) => ended.is_ok(),
@@ -195,6 +197,8 @@ impl Trial<'_> {
         match &self.store.backend {
             Backend::Bucket(bucket) => Some(bucket),
             Backend::Folder(_) => None,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => None,
         }
     }
 
@@ -402,6 +406,8 @@ async fn remove(store: &Store, key: &Key) -> (Result<(), StoreError>, Tried<()>)
     let shown = match &store.backend {
         Backend::Bucket(bucket) => bucket.version(key).await.ok().map(|(path, version)| (bucket, path, version)),
         Backend::Folder(_) => None,
+        #[cfg(feature = "testing")]
+        Backend::StandIn(_) => None,
     };
     let Some((bucket, path, Some(version))) = shown else { return (store.delete(key).await, None) };
     let Some(hidden) = bucket.ask(&Ask::Delete(path.clone())).await else { return (store.delete(key).await, None) };

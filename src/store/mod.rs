@@ -19,6 +19,8 @@ mod key;
 mod profile;
 mod removal;
 mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verdict;
 mod wire;
 
@@ -122,6 +124,8 @@ pub struct Store {
 enum Backend {
     Folder(Arc<folder::Folder>),
     Bucket(Arc<bucket::Bucket>),
+    #[cfg(feature = "testing")]
+    StandIn(testing::Mounted),
 }
 
 /// One object of a listing, whatever its name.
@@ -154,6 +158,10 @@ impl Store {
     /// # Errors
     /// The folder cannot be used, or the bucket's configuration is wrong. Whether a bucket is there, only requests say.
     pub fn connect(place: &Place, create: bool, settings: &StoreSettings) -> Result<Store, StoreError> {
+        #[cfg(feature = "testing")]
+        if let Some(mounted) = testing::mounted(place) {
+            return Ok(Store { backend: Backend::StandIn(mounted.connected(create)?), counts: Arc::default() });
+        }
         let bucket = match place {
             Place::Folder(path) => return Store::folder(path, create),
             Place::Bucket(bucket) => bucket,
@@ -176,6 +184,8 @@ impl Store {
         match &self.backend {
             Backend::Bucket(bucket) => bucket.stranger(&ours).await,
             Backend::Folder(_) => Ok(None),
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => Ok(None),
         }
     }
 
@@ -197,6 +207,11 @@ impl Store {
                 // A store may refuse two creates that met, and take neither.
                 Err(e) if e.kind == StoreErrorKind::NotFound && rounds < CREATE_ROUNDS_MAX => rounds += 1,
                 Err(e) => return Err(e),
+            }
+            #[cfg(feature = "testing")]
+            if let Backend::StandIn(mounted) = &self.backend {
+                mounted.pause(CREATE_PAUSE * rounds);
+                continue;
             }
             tokio::time::sleep(CREATE_PAUSE * rounds).await;
         }
@@ -234,6 +249,8 @@ impl Store {
             Backend::Bucket(bucket) => {
                 Ok(if bucket.replace(key, &bytes).await? { Replaced::Kept } else { Replaced::Gone })
             }
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.replace(key, &bytes).map(|()| Replaced::Gone),
         }
     }
 
@@ -245,6 +262,8 @@ impl Store {
                 folder.create(key, bytes).await
             }
             Backend::Bucket(bucket) => bucket.create(key, bytes).await,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.create(key, bytes),
         }
     }
 
@@ -259,6 +278,8 @@ impl Store {
                 folder.get(key, len_max)
             }
             Backend::Bucket(bucket) => bucket.get(key, len_max).await,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.get(key, len_max),
         }
     }
 
@@ -278,6 +299,8 @@ impl Store {
                 folder.get_into(key, len_max, buffer)
             }
             Backend::Bucket(bucket) => filled(key, &bucket.get(key, len_max).await?, buffer),
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => filled(key, &mounted.get(key, len_max)?, buffer),
         }
     }
 
@@ -295,6 +318,8 @@ impl Store {
                 folder.get_range(key, offset, len)?
             }
             Backend::Bucket(bucket) => bucket.get_range(key, offset, len).await?,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.get_range(key, offset, len)?,
         };
         if bytes.len() as u64 == len { Ok(bytes) } else { Err(StoreError::short(&key.path())) }
     }
@@ -315,6 +340,8 @@ impl Store {
                 self.counts.add(Request::Get);
                 folder.get_range_into(key, offset, len, buffer)
             }
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => filled(key, &self.get_range(key, offset, len).await?, buffer),
             Backend::Bucket(_) => filled(key, &self.get_range(key, offset, len).await?, buffer),
         }
     }
@@ -330,6 +357,8 @@ impl Store {
                 folder.size(key)
             }
             Backend::Bucket(bucket) => bucket.size(key).await,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.size(key),
         }
     }
 
@@ -344,6 +373,8 @@ impl Store {
                 folder.list(prefix).await?
             }
             Backend::Bucket(bucket) => bucket.list(prefix).await?,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.list(prefix)?,
         };
         let (mut known, mut junk) = (Vec::with_capacity(all.len()), Vec::new());
         for found in all {
@@ -367,6 +398,8 @@ impl Store {
                 folder.delete(key).await
             }
             Backend::Bucket(bucket) => bucket.delete(key).await,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(mounted) => mounted.delete(key),
         }
     }
 
@@ -380,6 +413,8 @@ impl Store {
         let bounds = match &self.backend {
             Backend::Folder(_) => None,
             Backend::Bucket(bucket) => bucket.heard.ahead(now),
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => None,
         };
         bounds.map_or(0, heard::surely)
     }
@@ -389,6 +424,8 @@ impl Store {
         match &self.backend {
             Backend::Folder(folder) => folder.identity(),
             Backend::Bucket(_) => None,
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => None,
         }
     }
 
@@ -400,6 +437,8 @@ impl Store {
         match &self.backend {
             Backend::Folder(folder) => folder.sweep(),
             Backend::Bucket(_) => Ok(0),
+            #[cfg(feature = "testing")]
+            Backend::StandIn(_) => Ok(0),
         }
     }
 }

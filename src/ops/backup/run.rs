@@ -108,7 +108,7 @@ impl Run<'_> {
         let known = Reusable::new(Arc::clone(&index), rules);
         let reader = Reader::near(Arc::clone(repo), index);
         let limits = self.options.limits;
-        let writer = Writer::new(repo, session, known, limits.compression, self.progress);
+        let writer = Writer::new(repo, session, known, (limits.compression, self.options.workers), self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
         let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
         let means =

@@ -108,7 +108,7 @@ fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> 
         present: run.present_packs(session.regions),
     };
     let known = Reusable::new(Arc::new(Index::load(repo)?), rules);
-    let writer = Writer::new(repo, session, known, run.options.limits.compression, run.progress);
+    let writer = Writer::new(repo, session, known, (run.options.limits.compression, run.options.workers), run.progress);
     let built = pour(run, &writer, name, input);
     // Whatever happened: what was stored is named, so that the next run finds it.
     let finished = writer.finish();

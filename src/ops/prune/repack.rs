@@ -172,7 +172,7 @@ impl Means<'_> {
         bad.extend(rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name));
         let rules = Reuse { regions: session.regions.and(repo.writable()), bad, generation, present: None };
         let known = Reusable::new(Arc::clone(self.index), rules);
-        let writer = Writer::new(repo, session, known, Compression::Default, &progress);
+        let writer = Writer::new(repo, session, known, (Compression::Default, 1), &progress);
         let mut repacked = Repacked::default();
         let filled = self.fill(&writer, generation, rows, &mut repacked);
         let finished = writer.finish();

@@ -37,6 +37,8 @@ pub(super) fn fill(entry: &mut Entry, stat: &Stat) {
     entry.ctime_s = stat.st_ctime;
     entry.ctime_ns = stat.st_ctime_nsec as u32;
     entry.inode = stat.st_ino;
+    #[cfg(feature = "testing")]
+    super::testing::settle(entry);
     let linked = entry.kind != EntryType::Dir && stat.st_nlink > 1;
     entry.nlink = linked.then_some(stat.st_nlink);
     entry.dev = linked.then_some(stat.st_dev);

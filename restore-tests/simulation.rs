@@ -1,0 +1,102 @@
+//! Histories of several actors on regions that fail, by the real code and from a seed: whatever happens, every snapshot that a
+//! region shows is complete there, and in the end everything is given back (docs/simulation.md).
+
+mod actors;
+mod fault;
+mod files;
+mod history;
+mod model;
+mod plan;
+mod region;
+mod rng;
+mod walk;
+mod world;
+
+use fault::{Fault, Kind, On};
+use history::{Outcome, run};
+use plan::Plan;
+
+/// Runs histories of these seeds; what fails is made as small as it goes.
+fn campaign(seeds: impl Iterator<Item = u64>) -> Vec<Outcome> {
+    let mut done = Vec::new();
+    for seed in seeds {
+        let outcome = run(&Plan::of(seed), false);
+        if !outcome.wrong.is_empty() {
+            panic!("{}", history::explain(outcome));
+        }
+        done.push(outcome);
+    }
+    done
+}
+
+fn part(number: u64) {
+    const HISTORIES: u64 = 50;
+    let all = campaign(number * HISTORIES..(number + 1) * HISTORIES);
+    for outcome in &all {
+        let figures = &outcome.figures;
+        assert!(figures.steps >= 200 && figures.crashes > 0, "seed {} is too short: {figures:?}", outcome.plan.seed);
+    }
+}
+
+macro_rules! parts {
+    ($($name:ident $number:literal)*) => { $(#[test] fn $name() { part($number); })* };
+}
+
+parts! {
+    fifty_histories_0 0 fifty_histories_1 1 fifty_histories_2 2 fifty_histories_3 3 fifty_histories_4 4
+    fifty_histories_5 5 fifty_histories_6 6 fifty_histories_7 7 fifty_histories_8 8 fifty_histories_9 9
+}
+
+#[test]
+fn a_history_follows_from_its_seed() {
+    for seed in [3, 14, 15] {
+        let (first, second) = (run(&Plan::of(seed), true), run(&Plan::of(seed), true));
+        // But for the place at which it was mounted.
+        let same = |line: &String, number: u64| line.replace(&format!("/simulated/{number}/"), "/simulated/");
+        let lines = first.told.iter().map(|line| same(line, first.number));
+        let differ =
+            lines.zip(second.told.iter().map(|line| same(line, second.number))).find(|(one, other)| one != other);
+        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(first.figures.trace, second.figures.trace);
+    }
+}
+
+/// A check that cannot fail proves nothing.
+#[test]
+fn what_is_eaten_is_noticed_and_the_smallest_history_still_shows_it() {
+    let mut found = Vec::new();
+    for seed in 0..2 {
+        let plan = Plan::of(seed).with(Fault { kind: Kind::Eaten, from: 200, on: On::Any, region: None, actor: None });
+        let outcome = run(&plan, false);
+        if !outcome.wrong.is_empty() {
+            found.push(history::shrink(outcome));
+        }
+    }
+    assert!(!found.is_empty(), "a pack was removed in two histories, and nobody saw it");
+    for outcome in found {
+        assert!(outcome.wrong[0].starts_with("visible-means-complete"), "{:?}", outcome.wrong);
+        assert_eq!(outcome.plan.faults.len(), 1, "{}", outcome.plan);
+        let deeds: usize = outcome.plan.actors.iter().map(|actor| actor.deeds.len()).sum();
+        assert!(deeds <= 6, "{}", outcome.plan);
+    }
+}
+
+/// `HOLDFAST_SIMULATE=SEED` shows one history, `FROM..TO` runs many.
+#[test]
+fn as_asked() {
+    let Ok(asked) = std::env::var("HOLDFAST_SIMULATE") else { return };
+    if let Some((from, to)) = asked.split_once("..") {
+        history::many(from.parse().expect("a number"), to.parse().expect("a number"));
+        return;
+    }
+    let plan = Plan::parse(&asked).expect("a seed, and what is left out");
+    let outcome = run(&plan, true);
+    outcome.told.iter().for_each(|line| println!("{line}"));
+    for (n, actor) in plan.actors.iter().enumerate() {
+        println!("actor {n}: {:?}", actor.deeds);
+    }
+    plan.faults.iter().for_each(|fault| println!("{fault:?}"));
+    println!("regions {}, liar {:?}, copies {}", plan.regions, plan.liar, plan.copies_min);
+    println!("{:?}", outcome.figures);
+    assert!(outcome.wrong.is_empty(), "{:#?}", outcome.wrong);
+}
