@@ -13,7 +13,7 @@ use holdfast::format::snapshot::Mode;
 use holdfast::ops::backup::{self, BackupOptions, Limits};
 use holdfast::ops::forget::{self, Target};
 use holdfast::ops::replicate::{self, Depth, Means, Wish};
-use holdfast::ops::{hold, membership, repair, repair_index, verify};
+use holdfast::ops::{hold, membership, prune, repair, repair_index, verify};
 use holdfast::region::{Address, Regions};
 use holdfast::repo::Repo;
 use holdfast::repo::init::{self, Leftovers, NewSecret};
@@ -26,6 +26,7 @@ use holdfast::unlock::Unlock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What all actors share.
 pub struct Stage {
@@ -180,6 +181,7 @@ impl<'s> Player<'s> {
             Deed::RegionAdd => self.region_add(),
             Deed::RegionRemove { lost } => self.region_remove(lost),
             Deed::RegionEmptied => self.region_emptied(),
+            Deed::Prune { wait, dead, repack } => self.prune(wait, dead, repack),
         }
     }
 
@@ -250,6 +252,37 @@ impl<'s> Player<'s> {
             text.push_str(&format!("; put back {}, left {}", mended.put_back(), mended.left()));
         }
         Ok(text)
+    }
+
+    fn prune(&mut self, wait: u64, dead: u64, repack: u8) -> Result<String> {
+        let repo = self.open()?;
+        let wish = prune::Wish {
+            dry_run: false,
+            grace: Duration::from_secs(60),
+            wait: Duration::from_secs(wait),
+            dead_after: Duration::from_secs(dead),
+            last: &[],
+            lost: &[],
+            repack: prune::Limits { above_percent: repack, bytes_max: u64::MAX },
+            bounds: prune::Bounds::default(),
+            workers: 0,
+            host: "host",
+            cancel: &self.cancel,
+        };
+        let report = prune::run(&repo, &wish)?;
+        Ok(format!(
+            "{:?}, epoch {:?}, adopted {:?}, removed {:?}, spared {}, repacked {:?}, ended {}, behind {:?}, alarms {:?}, findings {:?}",
+            report.exit(),
+            report.epoch,
+            report.adopted,
+            report.removed(),
+            report.spared,
+            report.repacked,
+            report.ended,
+            report.behind(),
+            report.alarms,
+            report.findings
+        ))
     }
 
     fn keys(&mut self) -> Result<String> {
@@ -335,7 +368,8 @@ impl<'s> Player<'s> {
         membership::settle(&repo, gone, self.means())?;
         let who = membership::find(&repo, NAMES[region])?;
         membership::may_go(&repo, &who, lost, self.means())?;
-        if !lost {
+        // Where there are prunes it is done with --trust-listings.
+        if !lost && !self.stage.plan.prunes {
             self.each_alone(&repo, region)?;
         }
         let (epoch, members) = membership::remove(&repo, &who, lost, self.means())?;

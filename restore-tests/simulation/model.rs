@@ -467,6 +467,61 @@ impl Model {
         self.members().into_iter().flat_map(|region| self.visible(region)).collect()
     }
 
+    /// With everybody else dead, two prunes leave nothing that nobody needs.
+    pub fn check_garbage(&self) {
+        for region in self.members() {
+            let name = NAMES[region];
+            let manifests: Vec<SessionId> = {
+                let inner = self.world.lock();
+                let known = self.known();
+                let there = |sid: &&SessionId| {
+                    inner.regions[region].objects.contains_key(&Key::Snapshot(**sid).path())
+                        && !known.ended.contains(&(region, **sid))
+                };
+                known.manifests.keys().filter(there).copied().collect()
+            };
+            let needed: HashSet<ChunkId> = {
+                let known = self.known();
+                let of = |sid: &SessionId| known.needs.get(sid).cloned();
+                manifests.iter().filter_map(of).flat_map(|needs| needs.chunks.clone()).collect()
+            };
+            let mut useful: HashSet<String> = HashSet::new();
+            for (path, bytes) in self.told(region, "index/") {
+                let Some(named) = self.segment(region, &path, &bytes) else { continue };
+                let live = named.chunks.iter().filter(|(id, _)| needed.contains(id));
+                useful.extend(live.filter_map(|(_, pack)| Some(Key::Pack(*named.packs.get(*pack)?).path())));
+                let gone = named
+                    .packs
+                    .iter()
+                    .any(|pack| !self.world.lock().regions[region].objects.contains_key(&Key::Pack(*pack).path()));
+                if gone {
+                    self.wrong(format!("garbage: {path} in region {name} names a pack that is gone"));
+                }
+            }
+            for (path, _) in self.told(region, "packs/") {
+                if !useful.contains(&path) {
+                    self.wrong(format!("garbage: {path} in region {name} is needed by nobody"));
+                }
+            }
+            self.check_forgotten(region, &manifests);
+        }
+    }
+
+    /// What is forgotten is gone, but for what is held and the last of a source.
+    fn check_forgotten(&self, region: usize, manifests: &[SessionId]) {
+        let left: Vec<String> = {
+            let known = self.known();
+            let source = |sid: &SessionId| known.needs.get(sid).map(|needs| needs.source.clone());
+            let stays = |sid: &SessionId| !known.forgotten.contains(sid);
+            let alone = |sid: &SessionId| !manifests.iter().any(|other| other != sid && source(other) == source(sid));
+            let left = manifests.iter().filter(|sid| !stays(sid) && !known.held.contains(sid) && !alone(sid));
+            left.map(SessionId::short).collect()
+        };
+        for sid in left {
+            self.wrong(format!("garbage: the manifest of {sid} is forgotten, and still in region {}", NAMES[region]));
+        }
+    }
+
     /// In the end every member alone shows and gives back everything that is wanted.
     pub fn check_restores(&self) {
         let wanted = self.wanted();

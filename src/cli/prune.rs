@@ -36,6 +36,7 @@ pub fn run(context: &Context, args: &Prune) -> Result<Outcome> {
             small_min: args.repack_small,
         },
         bounds: Bounds { time: args.stop_after.as_deref().map(time).transpose()?, removals_max: args.removals_max },
+        workers: context.workers(),
         host: &host,
         cancel: &context.cancel,
     };

@@ -127,6 +127,7 @@ pub(super) struct Means<'m> {
     pub(super) table: &'m Table,
     pub(super) marks: &'m Marks,
     pub(super) host: &'m str,
+    pub(super) workers: usize,
     pub(super) clock: &'m Clock,
     pub(super) cancel: &'m Cancel,
 }
@@ -172,7 +173,7 @@ impl Means<'_> {
         bad.extend(rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name));
         let rules = Reuse { regions: session.regions.and(repo.writable()), bad, generation, present: None };
         let known = Reusable::new(Arc::clone(self.index), rules);
-        let writer = Writer::new(repo, session, known, (Compression::Default, 1), &progress);
+        let writer = Writer::new(repo, session, known, (Compression::Default, self.workers), &progress);
         let mut repacked = Repacked::default();
         let filled = self.fill(&writer, generation, rows, &mut repacked);
         let finished = writer.finish();

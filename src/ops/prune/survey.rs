@@ -82,7 +82,7 @@ impl Survey {
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         let roots =
             Roots::look(repo, epochs, &Ask { members, stage: Stage::Planned, last: wish.last, lost: wish.lost })?;
-        let index = segments::load(repo, members, wish.cancel)?;
+        let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
         let busy: BTreeSet<SessionId> = at_work.keys().copied().collect();
         table.add_index(repo, &index, &busy, &epochs.doomed())?;
         let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));

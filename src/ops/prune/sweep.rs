@@ -102,7 +102,7 @@ impl Order<'_> {
             }
         }
         if !self.grace.is_zero() && !affected.is_empty() {
-            self.cancel.wait(self.grace)?;
+            self.repo.env.wait(self.cancel, self.grace)?;
         }
         let mut stopped = None;
         for ix in at.iter() {
