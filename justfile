@@ -28,6 +28,9 @@ year:
 check-protocol:
     HOLDFAST_PROTOCOL_LARGE=1 cargo nextest run --locked --profile year --no-capture protocol::
 
+# Every decoder fuzzed, coverage-guided: so many seconds a target (a minute where nothing is said).
+fuzz *args:
+    scripts/fuzz {{args}}
 # Ten thousand histories of several actors on failing regions; or `just simulate SEED`, `just simulate FROM..TO` (docs/simulation.md).
 simulate what="0..5000":
     HOLDFAST_SIMULATE={{quote(what)}} cargo nextest run --locked --profile simulate --no-capture simulation::as_asked

@@ -46,7 +46,7 @@ fn flip(path: &PathBuf) {
 
 #[test]
 fn shares_of_the_packs_get_round_to_all_of_them() {
-    let bench = ready("verify: {schedule: '@daily', level: ciphertext, share: 34%}");
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, share: 34%, repair: false}");
     let mut last = vec![0.0, 0.0];
     let mut runs = 0;
     while last.iter().any(|share| *share < 1.0) {
@@ -82,7 +82,7 @@ fn shares_of_the_packs_get_round_to_all_of_them() {
 /// A check without a key does not know what should be there, but it does know what was.
 #[test]
 fn packs_that_are_gone_are_missed_with_and_without_a_key() {
-    let bench = ready("verify: {schedule: '@daily', level: ciphertext}");
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, repair: false}");
     let gone = packs(&bench, "b").remove(0);
     std::fs::rename(&gone, bench.path("hidden")).unwrap();
     for _ in 0..2 {
@@ -100,7 +100,7 @@ fn packs_that_are_gone_are_missed_with_and_without_a_key() {
 /// One bad sector: it is damage, and what lies elsewhere is read all the same, with and without a key.
 #[test]
 fn a_pack_that_cannot_be_read_does_not_keep_others_from_being_read() {
-    let bench = ready("verify: {schedule: '@daily', level: ciphertext, bytesMax: 1B}");
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, bytesMax: 1B, repair: false}");
     let bad = packs(&bench, "b").remove(0);
     let check = || {
         let mut command = std::process::Command::new("strace");
@@ -125,7 +125,7 @@ fn a_pack_that_cannot_be_read_does_not_keep_others_from_being_read() {
 /// Damage that a check has found is not built upon: while the source has what was in it, that is stored again.
 #[test]
 fn what_is_known_to_be_damaged_is_stored_again() {
-    let bench = ready("verify: {schedule: '@daily', level: ciphertext}");
+    let bench = ready("verify: {schedule: '@daily', level: ciphertext, repair: false}");
     let one = packs(&bench, "a").remove(0);
     flip(&one);
     assert_eq!(check(&bench).0, 5);
@@ -153,7 +153,7 @@ fn what_is_known_to_be_damaged_is_stored_again() {
 
 #[test]
 fn a_bound_of_bytes_and_a_rate_are_kept() {
-    let bench = ready("verify: {schedule: '@daily', level: content, bytesMax: 1B}");
+    let bench = ready("verify: {schedule: '@daily', level: content, bytesMax: 1B, repair: false}");
     let (code, value) = check(&bench);
     let one = |value: &Value| {
         value["coverage"][0]["share"].as_f64().unwrap() * value["coverage"][0]["packs"].as_f64().unwrap()
@@ -168,16 +168,16 @@ fn a_bound_of_bytes_and_a_rate_are_kept() {
 
 #[test]
 fn each_level_finds_what_it_is_for() {
-    let bench = ready("verify: {schedule: '@daily'}");
+    let bench = ready("verify: {schedule: '@daily', repair: false}");
     flip(&packs(&bench, "a")[0]);
     assert_eq!(check(&bench).0, 0, "presence reads no pack");
     for level in ["ciphertext", "content"] {
-        configure_daily(&bench, &format!("verify: {{schedule: '@daily', level: {level}}}"));
+        configure_daily(&bench, &format!("verify: {{schedule: '@daily', level: {level}, repair: false}}"));
         let (code, value) = check(&bench);
         assert_eq!((code, value["findings"].as_array().map(Vec::len)), (5, Some(1)), "{level}: {value:#}");
     }
     std::fs::remove_file(&packs(&bench, "a")[0]).unwrap();
-    configure_daily(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily', repair: false}");
     assert_eq!(check(&bench).0, 5);
 }
 
@@ -196,7 +196,7 @@ fn status_tells_each_policy_and_its_objectives() {
     let value = bench.json_at(&[], &["status"]).1;
     assert_eq!(value["policies"][0]["checked"][0]["how"], "content", "{value:#}");
     // A source of which nothing is known misses an objective that it has.
-    configure_daily(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily', repair: false}");
     let text = std::fs::read_to_string(bench.path("holdfast.yaml")).unwrap().replace("name: s,", "name: other,");
     std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
     let (code, value) = bench.json_at(&[], &["status"]);
@@ -204,7 +204,7 @@ fn status_tells_each_policy_and_its_objectives() {
     let said = String::from_utf8(bench.command_at(&[], &["status"]).output().unwrap().stdout).unwrap();
     assert!(said.contains("other: last success never of 2 h") && said.contains("in no policy"), "{said}");
     // One whose last backup failed is not well, however young the one before is.
-    configure_daily(&bench, "verify: {schedule: '@daily'}");
+    configure_daily(&bench, "verify: {schedule: '@daily', repair: false}");
     std::fs::rename(bench.path("source"), bench.path("gone")).unwrap();
     assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 1);
     let (code, value) = bench.json_at(&[], &["status"]);
@@ -214,7 +214,7 @@ fn status_tells_each_policy_and_its_objectives() {
 #[test]
 fn watching_goes_on_until_it_is_interrupted() {
     use std::io::{BufRead, BufReader};
-    let bench = ready("verify: {schedule: '@daily'}");
+    let bench = ready("verify: {schedule: '@daily', repair: false}");
     let mut watch = bench.command_at(&[], &["status", "--json", "--watch", "1"]);
     let mut child = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();

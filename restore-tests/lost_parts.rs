@@ -8,7 +8,7 @@ use holdfast::base::{Cancel, HoldId, PackName, SessionId};
 use holdfast::format::envelope::Kind;
 use holdfast::format::objects::{Hold, Tombstone};
 use holdfast::ops::complete::{self, Known};
-use holdfast::ops::repair::{Judge, Repair};
+use holdfast::ops::repair::{Bounds, Judge, Repair};
 use holdfast::region::{Finding, Flaw, RegionSet};
 use holdfast::repo::index::Index;
 use holdfast::repo::members;
@@ -295,7 +295,8 @@ fn mend(bench: &Bench, region: &str, object: &str, flaw: Flaw) -> String {
     let (repo, cancel) = (&inside.repo, Cancel::default());
     let judge = Judge::of(repo);
     let regions = &repo.regions;
-    let repair = Repair { regions, id: repo.id, judge, ledger: None, env: &repo.env, workers: 1, cancel: &cancel };
+    let (id, env, bounds) = (repo.id, &repo.env, Bounds::default());
+    let repair = Repair { regions, id, judge, ledger: None, env, workers: 1, cancel: &cancel, bounds };
     let finding = Finding { region: region.into(), object: object.into(), what: "cannot be read".into(), flaw };
     let report = repair.run(&[finding]).unwrap();
     format!("{:?}", report.objects[0].done)

@@ -3,6 +3,7 @@
 //!
 //! What was found, and how large the worlds are: `docs/protocol-check.md`.
 
+mod actors;
 mod check;
 mod faults;
 mod others;
@@ -10,6 +11,7 @@ mod prune;
 mod rules;
 mod scopes;
 mod search;
+mod sets;
 mod state;
 mod writer;
 

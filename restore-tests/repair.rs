@@ -223,7 +223,7 @@ fn a_region_that_went_back_in_time_is_named_and_brought_up() {
 #[test]
 fn a_policy_repairs_what_its_check_finds() {
     let bench = Bench::with_key(&["a", "b"]);
-    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily', level: content, repair: true}");
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily', level: content}");
     fill(&bench.path("source"), 1, 3, 90_000);
     assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
     let pack = largest_pack(&bench);
@@ -237,6 +237,79 @@ fn a_policy_repairs_what_its_check_finds() {
 }
 
 #[test]
+fn a_policy_may_leave_damage_to_a_person() {
+    let bench = Bench::with_key(&["a", "b"]);
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily', level: content, repair: false}");
+    fill(&bench.path("source"), 1, 3, 90_000);
+    assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
+    let pack = largest_pack(&bench);
+    flip(&bench, "b", &pack, &[50]);
+    let read = |region: &str| std::fs::read(bench.region(region).join(&pack)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 5);
+        assert!(read("a") != read("b"));
+    }
+}
+
+#[test]
+fn a_region_without_most_of_its_packs_is_left_to_a_person() {
+    let bench = Bench::with_key(&["a", "b"]);
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily'}");
+    for n in 0..12 {
+        fill(&bench.path("source"), n, 2, 30_000);
+        assert_eq!(bench.json_at(&[], &["run", "daily"]).0, 0);
+    }
+    let packs = |region: &str| bench.objects(region).into_iter().filter(|o| o.starts_with("packs/")).count();
+    let all = packs("a");
+    assert!(all > 20, "{all} packs");
+    // As if they were on a disk of their own that is not mounted.
+    for entry in std::fs::read_dir(bench.region("b").join("packs")).unwrap().flatten() {
+        std::fs::remove_dir_all(entry.path()).unwrap();
+    }
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 5);
+    assert_eq!(packs("b"), 0);
+    // One that is missing among many is another matter, and so is a person's word.
+    assert_eq!(bench.json(&["verify", "--repair"]).0, 5);
+    assert_eq!(packs("b"), all);
+    std::fs::remove_file(bench.region("b").join(largest_pack(&bench))).unwrap();
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 5);
+    assert_eq!(packs("b"), all);
+    assert_eq!(bench.json_at(&[], &["run", "daily", "--kind", "verify"]).0, 0);
+}
+
+#[test]
+fn a_check_that_may_not_mend_says_what_it_found() {
+    let bench = Bench::new(&["a", "b"]);
+    fill(&bench.path("source"), 1, 3, 90_000);
+    bench.ok(&["backup", "--name", "files:/source", "source"]);
+    crate::harness::configure_daily(&bench, "verify: {schedule: '@daily', level: content}");
+    crate::sessions::ask_for(&bench, &[], &["tensors9"]);
+    let pack = largest_pack(&bench);
+    flip(&bench, "b", &pack, &[50]);
+    let (code, value) = bench.json_at(&[], &["run", "daily", "--kind", "verify"]);
+    assert_eq!(code, 5, "{value:#}");
+}
+
+#[test]
+fn a_restore_that_may_not_mend_restores() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    fill(&source, 1, 12, 90_000);
+    let sid = bench.ok(&["backup", text(&source)])["snapshot"].as_str().unwrap().to_owned();
+    let pack = largest_pack(&bench);
+    flip(&bench, "a", &pack, &[50]);
+    let read = |region: &str| std::fs::read(bench.region(region).join(&pack)).unwrap();
+    let bad = read("a");
+    // A folder that cannot be made says no to everybody, to root too.
+    std::fs::remove_dir_all(bench.region("a").join("quarantine")).ok();
+    std::fs::write(bench.region("a").join("quarantine"), b"in the way").unwrap();
+    let (code, value) = bench.json(&["restore", &sid, "--target", "restored"]);
+    assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (0, &0.into(), &1.into()), "{value:#}");
+    assert!(read("a") == bad);
+    crate::harness::assert_same(&source, &bench.path("restored"));
+}
+
+#[test]
 fn a_restore_mends_what_it_meets() {
     let bench = Bench::with_key(&["a", "b"]);
     let source = bench.path("source");
@@ -247,11 +320,11 @@ fn a_restore_mends_what_it_meets() {
     let good = read("a");
     flip(&bench, "a", &pack, &[50]);
     let bad = read("a");
-    // Only where it is asked for.
-    let value = bench.ok(&["restore", &sid, "--target", "names-it"]);
+    // Not where that is not wanted.
+    let value = bench.ok(&["restore", &sid, "--target", "names-it", "--no-repair"]);
     assert!(value["findings"][0].as_str().unwrap().contains(&pack) && value.get("repair").is_none(), "{value:#}");
     assert!(read("a") == bad);
-    let value = bench.ok(&["restore", &sid, "--target", "mends-it", "--repair"]);
+    let value = bench.ok(&["restore", &sid, "--target", "mends-it"]);
     assert_eq!((&value["repair"]["put_back"], &value["repair"]["left"]), (&1.into(), &0.into()), "{value:#}");
     assert!(read("a") == good && read("b") == good);
     let kept = bench.objects("a").into_iter().filter(|object| object.starts_with("quarantine/"));
@@ -260,6 +333,6 @@ fn a_restore_mends_what_it_meets() {
     assert_eq!(bench.ok(&["verify", "--level", "content"])["findings"], serde_json::json!([]));
     // What no region has is not made up, and the restore says what it lacks.
     ["a", "b"].iter().for_each(|region| flip(&bench, region, &pack, &[50]));
-    let (code, value) = bench.json(&["restore", &sid, "--target", "partly", "--repair"]);
+    let (code, value) = bench.json(&["restore", &sid, "--target", "partly"]);
     assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (5, &0.into(), &2.into()), "{value:#}");
 }

@@ -4,6 +4,7 @@
 use crate::harness::{Bench, assert_same, opened, small_tree};
 use holdfast::base::{Cancel, ConfigNo, Digest, Epoch, Generation, PackName, RegionId, SessionId};
 use holdfast::crypto::Secret;
+use holdfast::error::Kind;
 use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::objects::{EpochBegin, EpochEnd, Member, Root, Tombstone};
@@ -363,6 +364,28 @@ fn an_epoch_that_begins_during_the_announcement_makes_a_new_session() {
 }
 
 #[test]
+fn an_epoch_begun_with_keys_that_are_newer_is_not_passed_over() {
+    let bench = Bench::new(&["a", "b", "c"]);
+    let repo = opened(&bench);
+    let errand = || Errand { host: "host".into(), source: "source".into(), generation: Generation(1) };
+    // Junk alone keeps nobody from his work.
+    let junk = bench.region("a").join("epochs/00000002/begin");
+    std::fs::create_dir_all(junk.parent().unwrap()).unwrap();
+    std::fs::copy(bench.region("a").join("epochs/00000001/begin"), &junk).unwrap();
+    let session = Session::announce(&repo, errand(), None).unwrap();
+    assert_eq!(session.epochs.newest(), Epoch(1));
+    std::fs::remove_dir_all(junk.parent().unwrap()).unwrap();
+    // Whoever removes a key changes the owner's too, and then the members.
+    let added = bench.ok(&["key", "add", "--new-recovery-key", "--label", "spare"]);
+    bench.ok(&["key", "remove", added["slot"].as_str().unwrap()]);
+    bench.ok(&["region", "remove", "c"]);
+    let e = Session::announce(&repo, errand(), None).expect_err("an epoch was overlooked");
+    assert!(e.kind() == Kind::Retry && e.to_string().contains("keys"), "{e}");
+    let session = Session::announce(&opened(&bench), errand(), None).unwrap();
+    assert_eq!((session.regions, session.epochs.newest()), (RegionSet::of([0, 1]), Epoch(2)));
+}
+
+#[test]
 fn members_change_on_the_owners_word_only_and_gaps_end_the_series() {
     let bench = Bench::new(&["a", "b"]);
     let opened = opened(&bench);
@@ -435,7 +458,7 @@ fn a_rolled_back_region_is_read_but_not_written() {
 }
 
 /// The next configuration, asking for features beside those that this program knows.
-fn ask_for(bench: &Bench, read: &[&str], write: &[&str]) {
+pub fn ask_for(bench: &Bench, read: &[&str], write: &[&str]) {
     let repo = opened(bench);
     let mut features = Features::ours();
     features.read.extend(read.iter().map(|f| (*f).to_owned()));

@@ -8,6 +8,7 @@ mod gcs;
 mod heal;
 mod http;
 mod locked;
+mod one_writer;
 mod proxy;
 mod pruned;
 mod requests;
@@ -42,6 +43,15 @@ fn seaweedfs_keeps_the_contract() {
     conformance::all_but_listings(&Subject::new(s3(server.port, "bucket", ""), &variables(WRITER)));
     conformance::all(&Subject::new(s3(server.port, "bucket", "deep/down"), &variables(WRITER)));
     faults::all(&server, "bucket");
+}
+
+#[test]
+fn s3s_fs_keeps_the_contract_for_one_writer() {
+    let server = one_writer::start("bucket");
+    conformance::one_writer(&Subject::new(s3(server.port, "bucket", "deep/down"), &variables(WRITER)));
+    let wrong = Subject::new(s3(server.port, "bucket", "p"), &variables((WRITER.0, "no such secret")));
+    let e = wrong.runtime.block_on(wrong.connect().get(&Key::Region, 9)).unwrap_err();
+    assert!(matches!(e.kind, Kind::Denied | Kind::Credentials), "{e}");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     std::fs::remove_file(files(&bench.region("b").join("packs")).remove(0)).expect("removed");
     run(&bench, c, "replicate", &["replicate"]);
-    run(&bench, c, "restore", &["restore", "latest", "--target", "mended", "--repair"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "mended"]);
     // Again, should it have been the one that was just mended.
     std::fs::write(&manifest, noise(2, 100)).expect("damaged");
     let damaged = run(&bench, c, "verify", &["verify", "--level", "ciphertext"]);
@@ -414,6 +414,7 @@ fn runs(bench: &Bench, c: &mut Checker) {
     run(bench, c, "run", &["run", "daily", "--config", "run.yaml"]);
     c.take("An alert", &serde_json::from_slice(&std::fs::read(&alert).expect("an alert")).expect("JSON"));
     run(bench, c, "run", &["run", "daily", "--kind", "verify", "--config", "run.yaml"]);
+    run(bench, c, "run", &["run", "daily", "--kind", "prune", "--config", "run.yaml"]);
     c.take("status", &bench.json_at(&[], &["status", "--config", "run.yaml"]).1);
     let text = std::fs::read_to_string(bench.path("run.yaml")).expect("file");
     let hindered = text.replace("after: [{command: ['true']}]", "before: [{command: ['false']}]");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
 
-const KINDS: [&str; 3] = ["incremental", "full", "verify"];
+const KINDS: [&str; 4] = ["incremental", "full", "verify", "prune"];
 
 fn unit(name: &str) -> String {
     super::text(&format!("deploy/systemd/{name}"))

@@ -1,11 +1,13 @@
 //! What must hold in every state.
 
+use super::actors::{Copies, Prune, PruneAt, Replicator, Script, Writer, WriterAt as At};
 use super::faults::garbage;
-use super::others::{self, Copies, Replicator};
-use super::prune::{self, Prune};
+use super::others;
+use super::prune;
 use super::rules::Rule;
-use super::state::{EPOCHS, Faults, HOME, Next, Scope, Set, State, each, first, has, one};
-use super::writer::{self, At, Script, Writer};
+use super::sets::{EPOCHS, HOME, Set, each, first, has, one};
+use super::state::{Faults, Next, Scope, State};
+use super::writer;
 
 /// Most steps that anybody takes alone.
 const ALONE_STEPS_MAX: usize = 200;
@@ -135,7 +137,7 @@ fn alone(scope: &Scope, state: &State) -> Option<String> {
         }
         state.prunes[0] = Prune::begin();
         run(&mut state, |state, out| prune::steps(scope, state, 0, out));
-        if state.prunes[0].at != prune::At::Done {
+        if state.prunes[0].at != PruneAt::Done {
             return Some("a prune by the only survivor does not come to its end".to_owned());
         }
     }

@@ -1,7 +1,8 @@
 //! What stores and strangers do. That anybody stops for ever at any step needs no fault: it just takes no further step.
 
 use super::prune;
-use super::state::{EPOCHS, HOME, Label, Next, Scope, Set, State, each, has, one};
+use super::sets::{EPOCHS, HOME, Set, each, has, one};
+use super::state::{Label, Next, Scope, State};
 
 fn push(out: &mut Next, state: State, what: &'static str, object: (char, usize), region: usize) {
     let label = Label { who: "store", number: region, what, object: Some(object), region: Some(region) };

@@ -1,100 +1,10 @@
 //! Everybody else: those who forget and hold, who merge the index, who copy between regions, and who change them.
 
+use super::actors::{Admin, Change, Copies, Forgetter, Holder, Merger, Replicator};
 use super::prune::copy_epochs;
 use super::rules::Rule;
-use super::state::{EPOCHS, Epoch, HOME, Label, Next, Scope, Set, State, each, first, has, one};
-
-/// Forgets one snapshot: looks for holds, then writes the marker in each region.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Forgetter {
-    #[default]
-    Off,
-    Waits,
-    Marks(Set),
-    Done,
-}
-
-/// Holds one snapshot: makes the hold, then looks for the marker in every region.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Holder {
-    #[default]
-    Off,
-    Makes(Set),
-    Looks(Set),
-    Done,
-}
-
-/// Merges the index of home.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Merger {
-    #[default]
-    Off,
-    Lists,
-    Publishes(Set),
-    Drops(Set),
-    Done,
-}
-
-/// Where a replication is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Copies {
-    #[default]
-    Off,
-    Epochs,
-    Markers,
-    Outcomes,
-    Stored,
-    Packs,
-    Segments,
-    Plan,
-    Show,
-    Done,
-}
-
-/// Brings one region up from the other, once: as `ops::replicate` does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Replicator {
-    pub at: Copies,
-    pub to: u8,
-    bad: Set,
-    /// Snapshots to be shown.
-    jobs: Set,
-    /// Packs whose copies are wanted, and then their segments.
-    want: Set,
-    /// Packs that it knows to be there.
-    there: Set,
-}
-
-/// Changes the members.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Change {
-    #[default]
-    Off,
-    Start,
-    Fill,
-    Begin,
-    Copy,
-    List,
-    End,
-    Again,
-    Decide,
-    CopyEnd,
-    Done,
-    /// Somebody else changed something: it is to be run again.
-    Refused,
-}
-
-/// Adds the second region, or removes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Admin {
-    pub at: Change,
-    pub adds: bool,
-    /// It is removed by a person's word that it will never answer again, and is asked for nothing.
-    pub lost: bool,
-    epoch: u8,
-    sessions: Set,
-    copies: Replicator,
-}
+use super::sets::{EPOCHS, HOME, Set, each, first, has, one};
+use super::state::{Epoch, Label, Next, Scope, State};
 
 impl Replicator {
     /// One that begins.

@@ -1,58 +1,10 @@
 //! A prune, step by step. Marking reads the whole repository; only its second time must be right, so the first is one
 //! step and the second one step a region.
 
+use super::actors::{Prune, PruneAt as At};
 use super::rules::Rule;
-use super::state::{EPOCHS, Epoch, HOME, Label, Next, REGIONS, Region, Scope, Set, State, each, first, has, one};
-
-/// Where it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum At {
-    #[default]
-    Off,
-    Start,
-    Help,
-    Mark,
-    Begin,
-    Publish,
-    CopyBegin,
-    Sessions,
-    End,
-    Gather,
-    Markers,
-    ReadMarkers,
-    ReadHolds,
-    Look,
-    Decide,
-    CopyEnd,
-    Drop,
-    Done,
-    /// A live chunk does not resolve, or a change of regions was begun, which is finished by those who change regions.
-    Stopped,
-}
-
-/// What it knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Prune {
-    pub at: At,
-    epoch: u8,
-    todo: Set,
-    list: Set,
-    roots: Set,
-    gone: Set,
-    held: Set,
-    sessions: Set,
-    /// What each region showed of the roots by which its own list was made: what these need is known.
-    known: [Set; REGIONS],
-    /// What each region shows when it is marked again.
-    shown: [Set; REGIONS],
-    /// Packs that are named and there in every region looked at, and in any.
-    everywhere: Set,
-    anywhere: Set,
-    /// What it dooms although another decided.
-    own: Set,
-    /// The `Drop` steps that are done in the first region of `todo`.
-    dropped: u8,
-}
+use super::sets::{EPOCHS, HOME, Set, each, first, has, one};
+use super::state::{Epoch, Label, Next, Region, Scope, State};
 
 impl Prune {
     /// A prune that begins.

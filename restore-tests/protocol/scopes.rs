@@ -3,11 +3,10 @@
 //! The repository at the start, unless a scope says otherwise: snapshot s0 needs chunk c0, in pack p0 beside c1, which
 //! nothing needs; pack p1 has c2, which nothing needs.
 
-use super::others::{Admin, Forgetter, Holder, Merger, Replicator};
-use super::prune::Prune;
+use super::actors::{Admin, Forgetter, Holder, Merger, Prune, Replicator, Script, Writer};
 use super::rules::Rule;
-use super::state::{Epoch, Faults, HOME, Region, Scope, Session, Set, State, each};
-use super::writer::{Script, Writer};
+use super::sets::{HOME, Set, each};
+use super::state::{Epoch, Faults, Region, Scope, Session, State};
 
 /// Region A, which is home.
 const A: Set = 0b01;

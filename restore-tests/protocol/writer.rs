@@ -2,76 +2,10 @@
 //!
 //! A step is one request to one region. Where the program asks all regions at once, they answer in any order.
 
+use super::actors::{Script, Writer, WriterAt as At};
 use super::rules::Rule;
-use super::state::{HOME, Label, Next, REGIONS, Scope, Session, Set, State, each, first, has, last, newest, one};
-
-/// What a writer is to do.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Script {
-    /// Ids of its sessions, in this order.
-    pub sids: &'static [usize],
-    /// Packs that it may store, in this order.
-    pub packs: &'static [usize],
-    /// Chunks of its source.
-    pub wants: Set,
-    /// The snapshot whose files it takes over.
-    pub parent: Option<usize>,
-    /// Regions that it can reach.
-    pub reach: Set,
-    /// Whether its configuration names the second region first: then that decides.
-    pub second_first: bool,
-    /// The pack whose live chunks (`wants`) are stored once more.
-    pub repacks: Option<usize>,
-}
-
-/// Where it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum At {
-    #[default]
-    Off,
-    Read,
-    Announce,
-    ReadAgain,
-    GiveUp,
-    Parent,
-    Index,
-    Upload,
-    Name,
-    Commit,
-    Spread,
-    Confirm,
-    Clear,
-    /// Its snapshot is made.
-    Done,
-    /// It found nothing to do, or its scope gives it no further session.
-    Over,
-}
-
-/// What it knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Writer {
-    pub at: At,
-    /// Regions that the current step still has to ask.
-    todo: Set,
-    /// Which of its ids it uses.
-    pub turn: u8,
-    /// How many packs it has stored.
-    stored: u8,
-    used: Set,
-    failed: Set,
-    seen: [u8; REGIONS],
-    begun: Set,
-    ended: Set,
-    /// What the undecided epoch's list said when it was read: it never changes unless a rule is missing.
-    condemned: Set,
-    moved: bool,
-    /// Whether it goes on with finished work under a new id.
-    goes_on: bool,
-    whole: bool,
-    index: Set,
-    packs: Set,
-    complete: Set,
-}
+use super::sets::{HOME, REGIONS, Set, each, first, has, last, newest, one};
+use super::state::{Label, Next, Scope, Session, State};
 
 const WRITER: &str = "writer";
 

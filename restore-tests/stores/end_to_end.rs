@@ -60,7 +60,7 @@ impl World {
 
     /// The newest snapshot, from these regions, is the source.
     pub fn restores(&self, regions: &[&str], target: &str) {
-        self.ok(regions, &["restore", "latest", "--target", target]);
+        self.ok(regions, &["restore", "latest", "--target", target, "--no-repair"]);
         assert_same(&self.source, &self.bench.path(target));
     }
 }
@@ -180,6 +180,29 @@ fn a_weak_region_holds_copies_and_decides_nothing() {
     assert!(code == 11 && value.to_string().contains("none of them may decide"), "{code} {value:#}");
     world.ok(&["weak", "strong"], &["region", "add", "other=gs://bucket/q?weak=yes"]);
     world.restores(&["other"], "from-other");
+    pruned(&world, &["weak", "other", "strong"]);
+}
+
+/// What is forgotten goes from weak regions too.
+fn pruned(world: &World, all: &[&str]) {
+    for entry in std::fs::read_dir(&world.source).unwrap().flatten() {
+        let path = entry.path();
+        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    }
+    crate::crash::fill(&world.source, 300, 6, 50_000);
+    let last = world.ok(all, &["backup", text(&world.source)]);
+    let shown = world.ok(all, &["snapshots"]);
+    for sid in shown["snapshots"].as_array().unwrap().iter().map(|s| &s["id"]).filter(|sid| **sid != last["snapshot"]) {
+        world.ok(all, &["forget", sid.as_str().unwrap()]);
+    }
+    let done = world.ok(all, &crate::prune::NOW);
+    let removed: Vec<u64> =
+        done["regions"].as_array().unwrap().iter().map(|r| r["removed"]["packs"].as_u64().unwrap()).collect();
+    assert!(removed.len() == all.len() && removed.iter().all(|count| *count > 0), "{done:#}");
+    // Runs with fewer regions are recorded in fewer.
+    let (code, value) = world.run(all, &["verify", "--level", "content"]);
+    assert!(matches!(code, 0 | 4) && value["findings"].as_array().unwrap().is_empty(), "{value:#}");
+    all.iter().for_each(|region| world.restores(&[region], &format!("pruned-{region}")));
 }
 
 /// The other way about: where the repository decides, no configuration can make a machine put what replaces.

@@ -225,7 +225,7 @@ pub struct Restore {
     #[arg(long, short, value_name = "DIR", required_unless_present = "tar")]
     pub target: Option<PathBuf>,
     /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "repair", "limit_download"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "no_repair", "limit_download"])]
     pub tar: Option<PathBuf>,
     /// Only what matches, as in .gitignore, and what is below it; repeat for more
     #[arg(long, value_name = "GLOB")]
@@ -248,10 +248,10 @@ pub struct Restore {
     /// Do not restore device nodes
     #[arg(long)]
     pub no_devices: bool,
-    /// Mend what is found damaged on the way: it is set aside under `quarantine/` in its region, and a good copy is put in
-    /// its place from another
-    #[arg(long, conflicts_with = "dry_run")]
-    pub repair: bool,
+    /// Leave what is found damaged on the way as it is. Else it is set aside under `quarantine/` in its region, and a good
+    /// copy is put in its place from another, where these credentials may do that
+    #[arg(long)]
+    pub no_repair: bool,
     /// Most bytes a second that are read from each region: 10MiB/s
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     pub limit_download: Option<Rate>,

@@ -33,7 +33,7 @@ struct Restored {
     report: RestoreReport,
     elapsed_ms: u64,
     /// What was done about damage that was met.
-    repaired: Option<RepairReport>,
+    repaired: Option<Result<RepairReport>>,
 }
 
 fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restored> {
@@ -47,17 +47,21 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let shown = Shown::start("restoring", &progress, context.global.quiet);
     let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
     let (source, elapsed_ms) = (snapshot.manifest.source.name.clone(), shown.elapsed_ms());
-    let found = repo.findings();
-    let mend = || repair::found(repo, &found, context.workers(), &context.cancel);
-    let repaired = args.repair.then(mend).transpose()?;
+    let repaired = mended(context, args, repo);
     Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms, repaired })
+}
+
+/// Damage that was met is mended once everything is restored. Whatever comes of that, the files are there.
+fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
+    let found = repo.findings();
+    if found.is_empty() || args.no_repair || args.dry_run {
+        return None;
+    }
+    Some(repair::found(repo, &found, context.workers(), &context.cancel))
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
-    if args.repair {
-        repo.may_write()?;
-    }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let recorded = Recorded { kind: RunKind::Restore, repo: Some(&repo), id: repo.id, opening: Closing::default() };
@@ -68,7 +72,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         |done, closing| {
             let closing = Closing { source: Some(done.source.clone()), snapshots: vec![done.sid], ..closing };
             let closing = closing.restore(&done.report);
-            (done.repaired.iter().fold(closing, Closing::repair), done.report.exit().worse(done.named))
+            (done.repaired.iter().flatten().fold(closing, Closing::repair), done.report.exit().worse(done.named))
         },
     )?;
     let mut value = json!({
@@ -81,7 +85,10 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
     let mut outcome = Outcome::new(report.exit().worse(named), text, value);
-    shown_repair(repaired.as_ref(), &mut outcome);
+    match repaired.as_ref() {
+        Some(Err(e)) => outcome.text.push_str(&format!("what was damaged was not mended, or not all of it: {e}\n")),
+        done => shown_repair(done.and_then(|done| done.as_ref().ok()), &mut outcome),
+    }
     Ok(outcome)
 }
 

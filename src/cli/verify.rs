@@ -13,7 +13,7 @@ use crate::format::run::RunKind;
 use crate::ops::harm::{self, Harm};
 use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
-use crate::ops::repair::{self, Judge, Repair, RepairReport};
+use crate::ops::repair::{self, Bounds, Judge, Repair, RepairReport};
 use crate::ops::verify::{self, Level, VerifyReport, Wish};
 use crate::policy::Rate;
 use crate::repo::open;
@@ -53,7 +53,8 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
             let (regions, cancel) = (&marked.regions, &context.cancel);
             let report = verify::ciphertext(regions, &wish, ledger, &progress, cancel)?;
             let (id, env, workers, judge) = (marked.id, &context.env, wish.workers, Judge::Names);
-            let repair = Repair { regions, id, judge, ledger, env, workers, cancel };
+            let bounds = Bounds::default();
+            let repair = Repair { regions, id, judge, ledger, env, workers, cancel, bounds };
             let repaired = args.repair.then(|| repair.run(&report.findings)).transpose()?;
             Ok(Checked { report, repaired, harms: None })
         };

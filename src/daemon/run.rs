@@ -14,7 +14,7 @@ use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::prune;
 use crate::ops::record::{Closed, Closing, Opening};
-use crate::ops::repair::{self, RepairReport};
+use crate::ops::repair::{self, Bounds, RepairReport};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
 use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
@@ -368,11 +368,11 @@ impl Work<'_> {
             closing,
             || {
                 let mut report = verify::run(self.repo, &wish, Some(self.ledger), &Progress::default(), cancel)?;
-                let repaired = self.repaired(&mut report, wish.workers)?;
+                let repaired = self.repaired(&mut report, wish.workers);
                 Ok((report, repaired))
             },
             |(report, repaired), closing| {
-                (repaired.iter().fold(closing.verify(report), Closing::repair), report.exit())
+                (repaired.iter().flatten().fold(closing.verify(report), Closing::repair), report.exit())
             },
         );
         for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
@@ -380,7 +380,10 @@ impl Work<'_> {
         }
         let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
-        if let Some(done) = &repaired {
+        if let Some(Err(e)) = &repaired {
+            self.say(&format!("repair: ended early: {e}"));
+        }
+        if let Some(Ok(done)) = &repaired {
             let (put_back, left, brought) = (done.put_back(), done.left(), done.caught_up.objects);
             self.say(&format!("repair: {put_back} put back, {left} left as they were, {brought} brought up"));
         }
@@ -411,13 +414,11 @@ impl Work<'_> {
     }
 
     /// Mends what the check found, where the policy says so.
-    fn repaired(&self, report: &mut VerifyReport, workers: usize) -> Result<Option<RepairReport>> {
-        if !self.policy.verify().is_some_and(|spec| spec.repair) {
-            return Ok(None);
-        }
-        let done = repair::after(self.repo, &report.findings, Some(self.ledger), workers, self.around.cancel)?;
-        verify::behind_still(self.repo, report)?;
-        Ok(Some(done))
+    fn repaired(&self, report: &mut VerifyReport, workers: usize) -> Option<Result<RepairReport>> {
+        let spec = self.policy.verify().filter(|spec| spec.repair)?;
+        let bounds = Bounds { bytes_max: spec.bytes_max, rate: spec.rate, wary: true };
+        // Whatever becomes of it, what the check found is told.
+        Some(repair::unwatched(self.repo, report, (self.ledger, bounds), workers, self.around.cancel))
     }
 
     /// What the policy wants checked. What it does not say is presence, of everything.
@@ -431,7 +432,7 @@ impl Work<'_> {
             Level::Content => verify::Level::Content,
         };
         let turn = verify::Part::at(self.around.env.now(), spec.period_ms);
-        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, ..turn };
+        let part = verify::Part { percent: spec.share, bytes_max: spec.bytes_max, packs_max: spec.packs_max, ..turn };
         verify::Wish { level, workers: self.around.workers, part, rate: spec.rate }
     }
 

@@ -9,8 +9,10 @@ use super::{CHUNK_BYTES_MAX, FormatError};
 use crate::base::{ChunkId, Domain, KeyEpoch, RepoId};
 use crate::crypto::{BulkCipher, Secret, kd, mac, same};
 
+/// Length of the header before the commitment, in bytes.
+pub const PLAIN_HEADER_BYTES: usize = 80;
 /// Length of the header with the commitment, in bytes.
-pub const HEADER_BYTES: usize = 112;
+pub const HEADER_BYTES: usize = PLAIN_HEADER_BYTES + 32;
 /// What a record costs beside its body, in bytes.
 pub const RECORD_OVERHEAD: usize = 88;
 /// Largest object, in bytes.
@@ -111,14 +113,14 @@ pub struct Header {
 }
 
 impl Header {
-    fn bytes(&self) -> [u8; 80] {
-        let mut out = [0; 80];
+    fn bytes(&self) -> [u8; PLAIN_HEADER_BYTES] {
+        let mut out = [0; PLAIN_HEADER_BYTES];
         out[..8].copy_from_slice(MAGIC);
         out[8] = self.kind as u8;
         out[12..16].copy_from_slice(&self.domain.0.to_le_bytes());
         out[16..20].copy_from_slice(&self.key_epoch.0.to_le_bytes());
         out[32..48].copy_from_slice(self.repo.bytes());
-        out[48..80].copy_from_slice(&self.salt);
+        out[48..].copy_from_slice(&self.salt);
         out
     }
 

@@ -277,11 +277,15 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = "^[0-9]+(B|kB|MB|GB|KiB|MiB|GiB)$"))]
     pub bytes_max: Option<String>,
+    /// One run reads at most so many packs of each region, and each costs one request. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub packs_max: Option<u64>,
     /// Packs are read no faster than this. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = RATE))]
     pub rate: Option<String>,
-    /// Whether what is damaged or missing in one region is put back from another. Default: false.
+    /// Whether what is damaged or missing in one region is put back from another. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<bool>,
 }

@@ -22,6 +22,8 @@ pub struct Verify {
     pub share: Option<u8>,
     /// At most so many bytes of a region are read by one run.
     pub bytes_max: Option<u64>,
+    /// At most so many packs of a region are read by one run.
+    pub packs_max: Option<u64>,
     /// Packs are read no faster than so many bytes a second.
     pub rate: Option<u64>,
     /// Whether damage in one region is mended from another.
@@ -51,8 +53,9 @@ impl Verify {
             period: self.reads().then(|| duration::text(self.period_ms)),
             share: self.share.map(|percent| format!("{percent}%")),
             bytes_max: self.bytes_max.map(rate::size_text),
+            packs_max: self.packs_max,
             rate: self.rate.map(|bytes| format!("{}/s", rate::size_text(bytes))),
-            repair: self.repair.then_some(true),
+            repair: Some(self.repair),
         }
     }
 
@@ -70,15 +73,20 @@ impl Verify {
         if let Some(bytes) = self.bytes_max {
             text.push_str(&format!(", at most {} of each region a run", rate::size_text(bytes)));
         }
+        if let Some(packs) = self.packs_max {
+            text.push_str(&format!(", at most {packs} packs of each region a run"));
+        }
         if let Some(bytes) = self.rate {
             text.push_str(&format!(", no faster than {}/s", rate::size_text(bytes)));
         }
         if self.reads() {
             text.push_str(&format!("; everything within {}", duration::text(self.period_ms)));
         }
-        if self.repair {
-            text.push_str("; puts back from another region what is damaged or missing in one");
-        }
+        text.push_str(if self.repair {
+            "; puts back from another region what is damaged or missing in one"
+        } else {
+            "; mends nothing"
+        });
         text
     }
 }
@@ -109,12 +117,22 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, spec: &VerifySpec) -> Verify {
     let bytes_max = spec.bytes_max.as_deref().and_then(|text| sheet.take("spec.verify.bytesMax", rate::size(text)));
     let rate = spec.rate.as_deref().and_then(|text| sheet.take("spec.verify.rate", Rate::parse(text)));
     let rate = rate.map(|rate| rate.bytes());
-    let repair = spec.repair.unwrap_or(false);
-    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share, bytes_max, rate, repair };
+    let packs_max = spec.packs_max;
+    if packs_max == Some(0) {
+        sheet.refuse("spec.verify.packsMax", "no pack at all", "use a larger number, or `level: presence`");
+    }
+    // Regions heal themselves unless somebody wants to look first.
+    let repair = spec.repair.unwrap_or(true);
+    let verify = Verify { level, period_ms: period.unwrap_or(PERIOD_MS), share, bytes_max, packs_max, rate, repair };
     if !verify.reads() {
-        let bounds = [("share", &spec.share), ("bytesMax", &spec.bytes_max), ("rate", &spec.rate)];
-        for (field, given) in bounds.into_iter().chain([("period", &spec.period)]).map(|(f, text)| (f, text.is_some()))
-        {
+        let bounds = [
+            ("share", spec.share.is_some()),
+            ("bytesMax", spec.bytes_max.is_some()),
+            ("packsMax", spec.packs_max.is_some()),
+            ("rate", spec.rate.is_some()),
+            ("period", spec.period.is_some()),
+        ];
+        for (field, given) in bounds {
             if given {
                 let what = "a check of presence reads nothing, and is always of everything";
                 sheet.refuse(

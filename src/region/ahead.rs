@@ -18,6 +18,8 @@ const BYTES_MAX: u64 = 32 << 20;
 pub struct Ahead {
     wanted: Vec<(Key, usize, u64)>,
     places: HashMap<Key, usize>,
+    /// What stands before was read, or passed over; what of it is not here failed, and is not tried once more.
+    read: usize,
     here: HashMap<Key, (usize, Bytes)>,
 }
 
@@ -32,7 +34,7 @@ impl Ahead {
         };
         let wanted: Vec<(Key, usize, u64)> = wanted.into_iter().filter_map(from).collect();
         let places = wanted.iter().enumerate().map(|(place, (key, ..))| (*key, place)).collect();
-        Ahead { wanted, places, here: HashMap::new() }
+        Ahead { wanted, places, read: 0, here: HashMap::new() }
     }
 
     /// What `check` makes of an object that was read ahead; what is wrong with it is recorded. `None`: it is to be read as
@@ -43,12 +45,17 @@ impl Ahead {
         key: &Key,
         check: impl FnOnce(&[u8]) -> Result<T, FormatError>,
     ) -> Option<T> {
+        let (ix, bytes) = self.take(regions, key)?;
+        check(&bytes).inspect_err(|why| regions.record(ix, &key.path(), why)).ok()
+    }
+
+    /// An object that was read ahead, unchecked, and from which region. `None`: it is to be read as usual.
+    pub fn take(&mut self, regions: &Regions, key: &Key) -> Option<(usize, Bytes)> {
         let place = self.places.remove(key)?;
-        if !self.here.contains_key(key) {
+        if place >= self.read {
             self.read(regions, place);
         }
-        let (ix, bytes) = self.here.remove(key)?;
-        check(&bytes).inspect_err(|why| regions.record(ix, &key.path(), why)).ok()
+        self.here.remove(key)
     }
 
     /// Reads some from this place on. What was passed over is let go.
@@ -60,10 +67,13 @@ impl Ahead {
             first || sum <= BYTES_MAX
         };
         let some = self.wanted.iter().skip(place).take(OBJECTS_MAX).take_while(fits);
-        let asked: Vec<(usize, Key)> = some.map(|(key, ix, _)| (*ix, *key)).collect();
-        let read = regions.get_several(&asked, OBJECT_BYTES_MAX as u64);
+        // No more of each than was listed, or a region could send much more than is held at a time.
+        let asked: Vec<(usize, Key, u64)> =
+            some.map(|(key, ix, size)| (*ix, *key, (*size).min(OBJECT_BYTES_MAX as u64))).collect();
+        self.read = place.saturating_add(asked.len());
+        let read = regions.get_sized(&asked);
         // What could not be read is read again by who asks for it, who then knows what to make of it.
-        let came = asked.into_iter().zip(read).filter_map(|((ix, key), read)| Some((key, (ix, read.ok()?))));
+        let came = asked.into_iter().zip(read).filter_map(|((ix, key, _), read)| Some((key, (ix, read.ok()?))));
         self.here = came.collect();
     }
 }

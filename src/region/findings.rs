@@ -143,6 +143,8 @@ impl std::fmt::Display for Finding {
 struct Findings {
     all: Vec<Arc<Finding>>,
     known: HashSet<Arc<Finding>>,
+    /// How often something was found, the same again included.
+    times: u64,
 }
 
 /// The ledger.
@@ -158,6 +160,7 @@ impl Found {
     pub(super) fn record(&self, region: &str, object: &str, Wrong { flaw, what }: Wrong) {
         let finding = Arc::new(Finding { region: region.to_owned(), object: object.to_owned(), what, flaw });
         let mut findings = lock(&self.findings);
+        findings.times = findings.times.saturating_add(1);
         if findings.known.insert(Arc::clone(&finding)) {
             findings.all.push(finding);
         }
@@ -181,7 +184,8 @@ impl Found {
         lock(&self.findings).all.iter().map(|finding| Finding::clone(finding)).collect()
     }
 
-    pub(super) fn count(&self) -> usize {
-        lock(&self.findings).all.len()
+    /// How often something was found: who reads an object and finds this unchanged met nothing, not even what was known.
+    pub(super) fn times(&self) -> u64 {
+        lock(&self.findings).times
     }
 }

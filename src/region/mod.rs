@@ -180,9 +180,9 @@ impl Regions {
         self.found.all()
     }
 
-    /// How much was recorded so far.
-    pub fn findings_count(&self) -> usize {
-        self.found.count()
+    /// How often something was found to be wrong so far, the same again included.
+    pub fn found_times(&self) -> u64 {
+        self.found.times()
     }
 
     /// Removes what dead writers left half-written.

@@ -64,13 +64,34 @@ impl Regions {
         lists
     }
 
+    /// Lists several prefixes of one region at once. That they cannot be listed is the caller's to judge: the region is not
+    /// marked as failed.
+    ///
+    /// # Errors
+    /// One of the listings is incomplete.
+    pub fn list_at<const N: usize>(&self, ix: usize, prefixes: [Prefix; N]) -> Result<Vec<Listed>> {
+        let lists = self.handle.block_on(try_join_all(prefixes.map(|prefix| self.list_one(ix, prefix))))?;
+        Ok(lists.into_iter().flatten().collect())
+    }
+
     /// Reads whole objects of regions side by side, unchecked; what became of each, in their order.
     pub fn get_several(&self, wanted: &[(usize, Key)], len_max: u64) -> Vec<Result<Bytes>> {
-        let get = |(ix, key): (usize, Key)| async move {
+        let wanted: Vec<(usize, Key, u64)> = wanted.iter().map(|(ix, key)| (*ix, *key, len_max)).collect();
+        self.get_sized(&wanted)
+    }
+
+    /// The same, each no longer than is said with it.
+    pub fn get_sized(&self, wanted: &[(usize, Key, u64)]) -> Vec<Result<Bytes>> {
+        let get = |(ix, key, len_max): (usize, Key, u64)| async move {
             let read = async { self.store(ix)?.get(&key, len_max).await.map_err(|e| e.lift().at(self.label(ix))) };
             self.unless_dropped(ix, read).await
         };
-        self.handle.block_on(stream::iter(wanted.iter().copied().map(get)).buffered(READS_MAX).collect())
+        let all = stream::iter(wanted.iter().copied().map(get)).buffered(READS_MAX).collect();
+        let read: Vec<Result<Bytes>> = self.handle.block_on(all);
+        for ((ix, ..), bytes) in wanted.iter().zip(&read) {
+            bytes.iter().for_each(|bytes| self.slowed(*ix, bytes.len()));
+        }
+        read
     }
 
     /// Whether a region can be done without: enough others can still take everything, and one of them may decide.

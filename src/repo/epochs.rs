@@ -77,6 +77,8 @@ pub struct Epochs {
     at: BTreeMap<(usize, Epoch), (Key, Option<Key>)>,
     /// Regions that show other epochs than those that count, from which one on.
     forked: BTreeMap<usize, Epoch>,
+    /// Whether something is whole and not verified by the keys that are known here.
+    unknown_hand: bool,
     listed: BTreeMap<usize, Vec<Key>>,
     /// Regions whose word counts: members, and those that were until a change that is not decided.
     sources: RegionSet,
@@ -94,13 +96,14 @@ impl Epochs {
                 regions.fail(*ix, e);
             }
         }
+        let unknown_hand = fetched.unknown_hand;
         fetched.keep();
         let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
         let sources = sources(regions, &branches, &branch.links);
-        let mut epochs = Epochs { listed, sources, forked: branch.forked, ..Epochs::default() };
+        let mut epochs = Epochs { listed, unknown_hand, sources, forked: branch.forked, ..Epochs::default() };
         for link in &branch.links {
             let ends = branches.ends(link.number, &link.begun.digest, sources);
             epochs.known.insert(link.number, EpochState::new(&link.begun, ends));
@@ -155,6 +158,12 @@ impl Epochs {
     /// Whether a region lost more than a copy of the newest epoch can make good.
     pub fn has_lost(&self, ix: usize) -> bool {
         self.is_rolled_back(ix) || self.is_emptied(ix)
+    }
+
+    /// Whether a region shows something whole that does not verify by the keys that are known here: it may be junk, or have
+    /// been signed with keys that were changed since.
+    pub fn has_unknown_hand(&self) -> bool {
+        self.unknown_hand
     }
 
     /// The newest epoch, if it is not decided yet.
@@ -410,7 +419,10 @@ fn valid<'k, T>(
                 fetched.verified(ix, key, bytes);
                 found.push((*key, value));
             }
-            Err(why) => fetched.regions().record(ix, &key.path(), &why),
+            Err(why) => {
+                fetched.unknown_hand |= !matches!(why, FormatError::Damaged(_));
+                fetched.regions().record(ix, &key.path(), &why);
+            }
         }
     }
     Ok(found)

@@ -82,6 +82,8 @@ pub(super) struct Fetched<'f> {
     /// Those that were known, and need not be written down again.
     known: HashSet<(usize, Key)>,
     verified: HashMap<(usize, Key), Bytes>,
+    /// Whether something was whole, and not by a hand that is known.
+    pub(super) unknown_hand: bool,
 }
 
 impl<'f> Fetched<'f> {
@@ -108,7 +110,7 @@ impl<'f> Fetched<'f> {
         }
         let came = regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
         read.extend(wanted.into_iter().zip(came));
-        Fetched { regions, lists, cache, read, known, verified: HashMap::new() }
+        Fetched { regions, lists, cache, read, known, verified: HashMap::new(), unknown_hand: false }
     }
 
     /// The regions.

@@ -7,14 +7,11 @@
 use super::Repo;
 use crate::base::PackName;
 use crate::format::envelope::{
-    HEADER_BYTES, Header, Kind as ObjectKind, OBJECT_BYTES_MAX, ObjectKeys, RECORDS_MAX, RecordKind,
+    HEADER_BYTES, Header, Kind as ObjectKind, OBJECT_BYTES_MAX, ObjectKeys, PLAIN_HEADER_BYTES, RECORDS_MAX, RecordKind,
 };
 use crate::format::{FormatError, pack};
 use crate::store::Key;
 use bytes::Bytes;
-
-/// Bytes of the header before the commitment.
-const PLAIN_HEADER_BYTES: usize = 80;
 
 /// Keys of the pack that `bytes` begin.
 ///

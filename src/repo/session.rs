@@ -5,10 +5,11 @@
 //! region goes on under a new id, if everything that it re-used or stored is still good by what the
 //! regions say then. If not, its caller runs again; what was stored is found through the index.
 
-use super::Repo;
 use super::epochs::Epochs;
+use super::{Repo, changed};
 use crate::base::{Digest, Generation, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{Session as SessionObject, Tombstone};
 use crate::format::signed::{self, Fresh};
@@ -117,6 +118,12 @@ impl Session {
             // Whoever begins an epoch lists the sessions after that: who announces himself and sees no new epoch
             // afterwards will be found there.
             let now = repo.epochs_since(&session.epochs);
+            if now.has_unknown_hand()
+                && let Err(e) = changed::keys_stand(repo)
+            {
+                session.give_up(repo, "the keys were changed")?;
+                return Err(e);
+            }
             if session.regions.has(decision) && session.epochs.same_in(&now, session.regions) {
                 return Ok(session);
             }
@@ -195,7 +202,7 @@ impl Session {
                 let bytes = repo.seal(ObjectKind::Manifest, &key.canonical(), &manifest)?;
                 match self.decide(repo, &key, &bytes) {
                     Ok(Stands::Ours) => {
-                        if let Some(regions) = self.spread(repo, work, &key, &bytes) {
+                        if let Some(regions) = self.spread(repo, work, &key, &bytes)? {
                             return self.confirm(repo, work, (manifest, &bytes), regions);
                         }
                     }
@@ -227,15 +234,21 @@ impl Session {
 
     /// Creates the manifest in the other complete regions; returns where it stands, or `None` where a
     /// tombstone was met: the session was fenced.
-    fn spread(&self, repo: &Repo, work: &Work, key: &Key, bytes: &Bytes) -> Option<RegionSet> {
+    ///
+    /// # Errors
+    /// What was met is by keys that are newer than those known here.
+    fn spread(&self, repo: &Repo, work: &Work, key: &Key, bytes: &Bytes) -> Result<Option<RegionSet>> {
         let others = work.complete.and(repo.writable()).without(self.decision);
         let stored = repo.regions.put_all(others, key, bytes);
-        let fenced = |ix| {
-            let there = repo.regions.get(ix, key, super::SMALL_OBJECT_BYTES_MAX).ok();
-            let opened = there.and_then(|there| repo.open_object(key, &there).ok());
-            opened.is_some_and(|opened| opened.kind == ObjectKind::Tombstone)
-        };
-        if others.iter().any(|ix| !stored.has(ix) && fenced(ix)) { None } else { Some(stored.with(self.decision)) }
+        for ix in others.iter().filter(|ix| !stored.has(*ix)) {
+            let Ok(there) = repo.regions.get(ix, key, super::SMALL_OBJECT_BYTES_MAX) else { continue };
+            match repo.open_object(key, &there) {
+                Ok(opened) if opened.kind == ObjectKind::Tombstone => return Ok(None),
+                Ok(_) | Err(FormatError::Damaged(_)) => {}
+                Err(_) => changed::keys_stand(repo)?,
+            }
+        }
+        Ok(Some(stored.with(self.decision)))
     }
 
     /// The epochs are read once more: a decision region that lies is found here.
@@ -246,7 +259,11 @@ impl Session {
         (manifest, bytes): (Manifest, &Bytes),
         regions: RegionSet,
     ) -> Result<Ended> {
-        let doomed = repo.epochs_since(&self.epochs).doomed();
+        let now = repo.epochs_since(&self.epochs);
+        if now.has_unknown_hand() {
+            changed::keys_stand(repo)?;
+        }
+        let doomed = now.doomed();
         if let Some(gone) = work.packs.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("took a snapshot although its pack {gone} is doomed; stored once more");
             repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);

@@ -24,7 +24,7 @@ mod table;
 
 pub use bounds::{Bounds, Stopped};
 pub use plan::{Line, Reason};
-pub use repack::{Limits, Repacked};
+pub use repack::{Limits, Repacked, SMALL_MIN};
 pub use sweep::{RegionReport, Sum};
 
 use crate::base::{Cancel, Epoch, PackName, SessionId, units};
@@ -81,12 +81,12 @@ impl<'w> Wish<'w> {
         let time = spec.stop_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
         Wish {
             dry_run: false,
-            grace: Duration::from_secs(60),
+            grace: Duration::ZERO,
             wait: Duration::from_secs(10 * 60),
             dead_after: Duration::from_secs(30 * 60),
             last: &[],
             lost: &[],
-            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max },
+            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max, small_min: SMALL_MIN },
             bounds: Bounds { time, removals_max: spec.removals_max.map(u64::from) },
             workers,
             host,

@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex};
 
 /// Listings of one region until two of them agree.
 const LISTINGS_MAX: usize = 8;
-/// So many copies of segments are read side by side: a large one has 14 MiB.
-const READ_AT_ONCE: usize = 8;
+/// So many copies of segments are read side by side,
+const READS_MAX: usize = 64;
+/// and so many bytes of them, but for one: a large one has 14 MiB.
+const READ_BYTES_MAX: u64 = 32 << 20;
 /// Attempts to load an index of which somebody else removes segments meanwhile.
 const ROUNDS_MAX: usize = 5;
 
@@ -153,16 +155,29 @@ fn listing(repo: &Repo, members: RegionSet) -> Result<Listing> {
     Ok(all)
 }
 
+/// How many of these are read at once, one at least.
+fn at_once(sizes: &[(SegmentName, u64)]) -> usize {
+    let mut sum = 0u64;
+    let fits = |(_, size): &&(SegmentName, u64)| {
+        sum = sum.saturating_add(*size);
+        sum <= READ_BYTES_MAX
+    };
+    sizes.iter().take(READS_MAX).take_while(fits).count().max(1)
+}
+
 /// Every copy of every segment is what its name says. Says whether none was removed meanwhile.
 fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel): (usize, &Cancel)) -> Result<bool> {
     let of = |ix: usize| -> Result<bool> {
-        let names = listing.iter().filter(|(_, holders)| holders.all().has(ix)).map(|(name, _)| *name);
-        let (names, mut whole) = (names.collect::<Vec<SegmentName>>(), true);
-        for some in names.chunks(READ_AT_ONCE) {
+        let here = listing.iter().filter(|(_, holders)| holders.all().has(ix));
+        let names: Vec<(SegmentName, u64)> = here.map(|(name, holders)| (*name, holders.size())).collect();
+        let (mut left, mut whole) = (names.as_slice(), true);
+        while !left.is_empty() {
             cancel.check()?;
-            let wanted: Vec<(usize, Key)> = some.iter().map(|name| (ix, Key::Index(*name))).collect();
+            let (some, later) = left.split_at(at_once(left));
+            left = later;
+            let wanted: Vec<(usize, Key)> = some.iter().map(|(name, _)| (ix, Key::Index(*name))).collect();
             let read = repo.regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
-            for (name, read) in some.iter().zip(read) {
+            for ((name, _), read) in some.iter().zip(read) {
                 whole &= !matches!(judge(repo, *name, ix, read, &mut None)?, Copy::Gone);
             }
         }

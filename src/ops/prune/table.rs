@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) generation: Option<Generation>,
     /// Whether it holds trees.
     pub(super) tree: bool,
-    /// Bytes of its chunks, before compression, as often as segments name them.
+    /// Bytes of its chunks, before compression.
     total_bytes: u64,
     /// Of them, those that snapshots need.
     pub(super) live_bytes: u64,
@@ -71,6 +71,9 @@ impl Row {
         self.indexed.is_empty()
     }
 }
+
+/// What it costs is said in docs/scale.md.
+const _: () = assert!(size_of::<Row>() <= 96);
 
 /// All packs, in the order of their names.
 #[derive(Debug, Default)]
@@ -176,12 +179,18 @@ impl Table {
             (row.generation, row.tree) = (Some(seen.generation), seen.line.tree);
             row.indexed = row.indexed.or(seen.regions);
         }
+        // Every segment that names a pack names all of it: several of them say the same.
+        let mut totals = vec![0u64; index.packs_total() as usize];
         index.each_length(|pack, len| {
-            let n = self.by_number.get(pack as usize).copied().unwrap_or(u32::MAX);
-            if let Some(row) = self.rows.get_mut(n as usize) {
-                row.total_bytes = row.total_bytes.saturating_add(u64::from(len));
+            if let Some(total) = totals.get_mut(pack as usize) {
+                *total = total.saturating_add(u64::from(len));
             }
         });
+        for (n, total) in self.by_number.iter().zip(totals) {
+            if let Some(row) = self.rows.get_mut(*n as usize) {
+                row.total_bytes = row.total_bytes.max(total);
+            }
+        }
         for row in &mut self.rows {
             (row.doomed, row.damaged) = (doomed.contains(&row.name), repo.regions.is_damaged(&row.name));
         }

@@ -16,8 +16,8 @@ use super::catch_up::{self, CaughtUp};
 use super::complete::{self, Known};
 use super::ledger::Ledger;
 use super::scrub::Scrub;
-use super::verify::parallel;
-use crate::base::{Cancel, Env, PackName, QuarantineId, RepoId};
+use super::verify::{VerifyReport, behind_still, parallel};
+use crate::base::{Cancel, Env, Pace, PackName, QuarantineId, RepoId};
 use crate::catalog::PackLook;
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
@@ -105,6 +105,22 @@ struct Target {
     what: String,
 }
 
+/// What a repair may do that nobody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// So many bytes are moved, read and written, and then no more; the next repair goes on.
+    pub bytes_max: Option<u64>,
+    /// Bytes are moved no faster than so many a second.
+    pub rate: Option<u64>,
+    /// A region most of whose packs are missing is left to a person: a mount may be missing, not the packs.
+    pub wary: bool,
+}
+
+/// What a restore mends on its way, at most, bytes: whoever waits for files waits for no whole region.
+const BY_THE_WAY: Bounds = Bounds { bytes_max: Some(1 << 30), rate: None, wary: true };
+/// So many missing packs are not most of a region, however few it has.
+const MISSING_MIN: usize = 16;
+
 /// Repairs the regions of one repository.
 pub struct Repair<'r> {
     /// The regions.
@@ -121,6 +137,8 @@ pub struct Repair<'r> {
     pub workers: usize,
     /// Ends it between two objects.
     pub cancel: &'r Cancel,
+    /// What it may do.
+    pub bounds: Bounds,
 }
 
 /// Work that is going on.
@@ -128,6 +146,9 @@ struct Work<'w> {
     with: &'w Repair<'w>,
     /// Dead for good, or about to be judged: not to be brought back.
     bad: HashSet<PackName>,
+    /// Regions that are left to a person.
+    bare: RegionSet,
+    pace: Option<Pace>,
     read: AtomicU64,
     written: AtomicU64,
     done: Mutex<Vec<(Target, Mended)>>,
@@ -139,17 +160,20 @@ impl Repair<'_> {
     /// # Errors
     /// Interrupted. What could not be mended is in the report.
     pub fn run(&self, findings: &[Finding]) -> Result<RepairReport> {
+        let mut report = RepairReport::default();
+        let all = self.targets(findings, &mut report);
         let mut work = Work {
             with: self,
             bad: HashSet::new(),
+            bare: self.bare(&all),
+            pace: self.bounds.rate.map(|rate| Pace::new(rate, self.cancel)),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             done: Mutex::default(),
         };
-        let mut report = RepairReport::default();
         let mut read = false;
         let mut phases: BTreeMap<u8, Vec<Target>> = BTreeMap::new();
-        for target in self.targets(findings, &mut report) {
+        for target in all {
             phases.entry(phase(&target.key)).or_default().push(target);
         }
         for (phase, targets) in phases {
@@ -200,6 +224,16 @@ impl Repair<'_> {
         targets
     }
 
+    /// Regions that lack more packs than they have.
+    fn bare(&self, targets: &[Target]) -> RegionSet {
+        let lacks = |ix: usize| {
+            let gone = |t: &&Target| t.ix == ix && t.flaw == Flaw::Missing && matches!(t.key, Key::Pack(_));
+            let missing = targets.iter().filter(gone).count();
+            missing > MISSING_MIN && self.regions.list(ix, Prefix::Packs).map_or(true, |there| there.len() < missing)
+        };
+        RegionSet::of((0..self.regions.len()).filter(|ix| self.bounds.wary && lacks(*ix)))
+    }
+
     /// Packs that are good now are so for the catalog too.
     fn tell(&self, done: &[(Target, Mended)]) {
         for ix in 0..self.regions.len() {
@@ -221,6 +255,32 @@ pub fn after(
     repo: &Arc<Repo>,
     findings: &[Finding],
     ledger: Option<&Ledger>,
+    workers: usize,
+    cancel: &Cancel,
+) -> Result<RepairReport> {
+    everything(repo, findings, (ledger, Bounds::default()), workers, cancel)
+}
+
+/// The same by itself, after a check that nobody watches; what is still behind then is in its report.
+///
+/// # Errors
+/// As [`after`]: the report stands as it was.
+pub fn unwatched(
+    repo: &Arc<Repo>,
+    report: &mut VerifyReport,
+    ledger: (&Ledger, Bounds),
+    workers: usize,
+    cancel: &Cancel,
+) -> Result<RepairReport> {
+    let done = everything(repo, &report.findings, (Some(ledger.0), ledger.1), workers, cancel)?;
+    behind_still(repo, report)?;
+    Ok(done)
+}
+
+fn everything(
+    repo: &Arc<Repo>,
+    findings: &[Finding],
+    ledger: (Option<&Ledger>, Bounds),
     workers: usize,
     cancel: &Cancel,
 ) -> Result<RepairReport> {
@@ -251,19 +311,20 @@ pub fn after(
 /// # Errors
 /// As [`after`].
 pub fn found(repo: &Arc<Repo>, findings: &[Finding], workers: usize, cancel: &Cancel) -> Result<RepairReport> {
-    mend(repo, findings, None, workers, cancel)
+    mend(repo, findings, (None, BY_THE_WAY), workers, cancel)
 }
 
 fn mend(
     repo: &Arc<Repo>,
     findings: &[Finding],
-    ledger: Option<&Ledger>,
+    (ledger, bounds): (Option<&Ledger>, Bounds),
     workers: usize,
     cancel: &Cancel,
 ) -> Result<RepairReport> {
     repo.may_write()?;
     let judge = Judge::of(repo);
-    Repair { regions: &repo.regions, id: repo.id, judge, ledger, env: &repo.env, workers, cancel }.run(findings)
+    let (regions, id, env) = (&*repo.regions, repo.id, &repo.env);
+    Repair { regions, id, judge, ledger, env, workers, cancel, bounds }.run(findings)
 }
 
 /// Snapshots come last.
@@ -309,12 +370,25 @@ impl Work<'_> {
             done: Done::Sound,
             kept: None,
         };
+        let before = self.moved();
+        if self.with.bounds.bytes_max.is_some_and(|most| before >= most) {
+            mended.done = Done::Left("more was damaged than one run may move; the next one goes on".into());
+            return Ok(mended);
+        }
         mended.done = match self.mend(target, reader, &mut mended.kept) {
             Ok(done) => done,
             Err(e) if e.kind() == Kind::Cancelled => return Err(e),
             Err(e) => Done::Left(e.to_string()),
         };
+        if let Some(pace) = &self.pace {
+            pace.book(self.moved().saturating_sub(before)).wait();
+        }
         Ok(mended)
+    }
+
+    /// Bytes read and written so far.
+    fn moved(&self) -> u64 {
+        self.read.load(Ordering::Relaxed).saturating_add(self.written.load(Ordering::Relaxed))
     }
 
     fn mend(
@@ -367,6 +441,9 @@ impl Work<'_> {
     fn refused(&self, target: &Target) -> Option<&'static str> {
         let keyed = self.with.judge.repo();
         match target.key {
+            _ if self.bare.has(target.ix) => Some(
+                "most packs of this region are missing: if nothing has to be mounted, `verify --repair` fills it again",
+            ),
             Key::Region => Some("the mark of a region is its own, and no other region has it"),
             Key::Pack(name) if self.bad.contains(&name) => Some("it is condemned, and is not brought back"),
             Key::Pack(_) | Key::Index(_) if keyed.is_none() && target.flaw == Flaw::Missing => {

@@ -21,7 +21,7 @@ use crate::catalog::PackLook;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::envelope::{Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::{FormatError, pack, signed};
-use crate::region::{Finding, Flaw, RegionSet, Regions, lock};
+use crate::region::{Ahead, Finding, Flaw, RegionSet, Regions, by_key, lock};
 use crate::repo::Repo;
 use crate::repo::index::cache::Cache;
 use crate::repo::index::{Index, LoadedSegment};
@@ -30,7 +30,7 @@ use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
 use crate::store::{Key, Listed, Prefix};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -367,6 +367,7 @@ fn still_damaged(
 /// Checks of one small object beyond its checksum.
 type Check<'c> = dyn FnMut(&Key, &[u8]) -> std::result::Result<(), FormatError> + 'c;
 
+/// Reads every small object of a region, those of buckets side by side.
 fn small_objects(
     regions: &Regions,
     ix: usize,
@@ -374,14 +375,13 @@ fn small_objects(
     cancel: &Cancel,
     check: &mut Check<'_>,
 ) -> Result<()> {
-    let mut keys = vec![Key::Region];
-    for prefix in Prefix::ALL.into_iter().filter(|p| *p != Prefix::Packs) {
-        keys.extend(regions.list(ix, prefix)?.into_iter().map(|l| l.key));
-    }
+    let lines = regions.list_at(ix, Prefix::SMALL)?;
+    let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
     let mut missing = Vec::new();
-    for key in keys {
+    for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
         cancel.check()?;
-        let bytes = match regions.get(ix, &key, OBJECT_BYTES_MAX as u64) {
+        let read = ahead.take(regions, &key).map(|(_, bytes)| Ok(bytes));
+        let bytes = match read.unwrap_or_else(|| regions.get(ix, &key, OBJECT_BYTES_MAX as u64)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == Kind::NotFound && pruned::may_go(&key) => {
                 missing.push((key, e));
@@ -474,25 +474,19 @@ fn check_packs(repo: &Repo, ix: usize, packs: &Packs, here: &mut RegionReport) -
 /// Small objects that one region shows undamaged and another lacks.
 fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     let (findings, sources) = (repo.findings(), repo.sources(repo.epochs()));
-    for prefix in
-        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs]
-    {
-        let mut holders: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-        for ix in repo.usable().iter() {
-            for line in repo.regions.list(ix, prefix).unwrap_or_default() {
-                holders.entry(line.key).or_default().push(ix);
-            }
-        }
+    let small =
+        [Prefix::Keys, Prefix::Config, Prefix::Epochs, Prefix::Forgotten, Prefix::Holds, Prefix::Tags, Prefix::Runs];
+    for holders in repo.regions.list_several(repo.usable(), small).iter().map(by_key) {
         // A slot that no configuration lists opens nothing, and is brought nowhere.
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
-            let sound = |ix: &usize| {
-                sources.has(*ix)
-                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(*ix).name)
+            let sound = |ix: usize| {
+                sources.has(ix)
+                    && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(ix).name)
             };
             if at.iter().any(sound) {
-                let lacking = repo.usable().iter().filter(|ix| !at.contains(ix));
+                let lacking = repo.usable().iter().filter(|ix| !at.has(*ix));
                 report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
             }
         }
@@ -508,7 +502,19 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
     report.behind.clear();
     lacking(repo, &view, &index, report);
     lacking_small(repo, report);
+    lost_meanwhile(repo, report);
     Ok(())
+}
+
+/// Regions that failed after they were looked at: nobody knows any more what they lack.
+fn lost_meanwhile(repo: &Repo, report: &mut VerifyReport) {
+    let usable = repo.usable();
+    let mut lines = Vec::new();
+    for (ix, here) in report.regions.iter().enumerate().filter(|(ix, here)| !usable.has(*ix) && here.failed.is_none()) {
+        let why = repo.regions.failure(ix).map_or_else(|| "it failed".to_owned(), |e| e.to_string());
+        lines.push(format!("region {} may lack something: {why}", here.region));
+    }
+    report.behind.append(&mut lines);
 }
 
 /// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.

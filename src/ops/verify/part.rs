@@ -10,6 +10,8 @@ pub struct Part {
     pub percent: Option<u8>,
     /// At most so many bytes.
     pub bytes_max: Option<u64>,
+    /// At most so many packs: each is one request.
+    pub packs_max: Option<u64>,
     /// A place among all names: of packs that waited equally long, those from it on come first.
     pub turn: u64,
 }
@@ -46,6 +48,8 @@ impl Part {
     /// The first of them, as many as may be read, at least one. `total`: bytes of all packs of the region.
     pub(super) fn cut(&self, order: Vec<PackName>, total: u64, size: impl Fn(&PackName) -> u64) -> Vec<PackName> {
         let share = self.percent.map(|_| self.expected(total));
+        let packs = self.packs_max.map_or(usize::MAX, |most| usize::try_from(most.max(1)).unwrap_or(usize::MAX));
+        let order: Vec<PackName> = order.into_iter().take(packs).collect();
         let Some(most) = share.into_iter().chain(self.bytes_max).min() else { return order };
         let mut sum = 0u64;
         let within = |name: &PackName| {
@@ -82,6 +86,9 @@ mod tests {
         assert_eq!(cut(Part { percent: Some(100), ..Part::default() }), 10);
         assert_eq!(cut(Part { bytes_max: Some(1), ..Part::default() }), 1);
         assert_eq!(cut(Part { percent: Some(90), bytes_max: Some(35), ..Part::default() }), 3);
+        assert_eq!(cut(Part { packs_max: Some(4), ..Part::default() }), 4);
+        assert_eq!(cut(Part { packs_max: Some(4), bytes_max: Some(35), ..Part::default() }), 3);
+        assert_eq!(cut(Part { packs_max: Some(2), bytes_max: Some(35), ..Part::default() }), 2);
         assert!(Part { percent: Some(1), ..Part::default() }.cut(Vec::new(), 0, |_| 0).is_empty());
     }
 

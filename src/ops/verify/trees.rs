@@ -30,13 +30,15 @@ pub(super) fn trees_beside(
     cancel: &Cancel,
     beside: impl FnOnce(&mut VerifyReport) -> Result<()>,
 ) -> Result<()> {
+    // One that fails on the way has lost nothing by that.
+    let regions = reader.repo.usable().count();
     let first = std::thread::scope(|scope| {
         let walk = (workers > 1).then(|| scope.spawn(|| trees(reader, view, &HashSet::new(), cancel)));
         let looked = beside(report);
         let walked = walk.map(|walk| walk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         looked.map(|()| walked)
     })?;
-    let gone = gone_everywhere(reader);
+    let gone = gone_everywhere(reader, regions);
     let resolved = match first {
         Some(resolved) if gone.is_empty() => resolved?,
         _ => trees(reader, view, &gone, cancel)?,
@@ -107,13 +109,12 @@ fn shown(path: &[u8]) -> String {
 }
 
 /// Packs with a finding in every region that can be reached.
-fn gone_everywhere(reader: &Reader) -> HashSet<PackName> {
+fn gone_everywhere(reader: &Reader, regions: usize) -> HashSet<PackName> {
     let findings = reader.repo.findings();
     let mut bad: HashMap<&str, HashSet<&str>> = HashMap::new();
     for finding in &findings {
         bad.entry(&finding.object).or_default().insert(&finding.region);
     }
-    let regions = reader.repo.usable().count();
     let gone = |name: &PackName| bad.get(Key::Pack(*name).path().as_str()).is_some_and(|at| at.len() >= regions);
     // Copies that are damaged at different places still have everything.
     reader.index.packs().into_keys().filter(|name| gone(name) && from_regions(&reader.repo, name).is_none()).collect()

@@ -257,11 +257,11 @@ impl View {
         let wanted = unknown.map(|(key, places)| (key, places.at, places.size()));
         let mut ahead = Ahead::of(&repo.regions, wanted.collect::<Vec<_>>());
         for (sid, places) in &markers {
-            let before = repo.regions.findings_count();
+            let before = repo.regions.found_times();
             let known = recall.marker(*sid, places);
             if known || is_marked(repo, *sid, places.at, &mut ahead) {
                 view.forgotten.insert(*sid);
-                if !known && repo.regions.findings_count() == before {
+                if !known && repo.regions.found_times() == before {
                     recall.keep_marker(*sid, places);
                 }
             }
@@ -316,11 +316,11 @@ impl View {
             }
             return self.take(sid, places, outcome);
         }
-        let before = repo.regions.findings_count();
+        let before = repo.regions.found_times();
         match read_outcome(repo, sid, places.at, ahead) {
             Ok(outcome) => {
                 // What a region shows damaged is read again until it is mended.
-                if repo.regions.findings_count() == before {
+                if repo.regions.found_times() == before {
                     recall.keep_outcome(sid, places, &outcome);
                 }
                 self.take(sid, places, outcome);

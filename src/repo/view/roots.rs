@@ -65,7 +65,7 @@ impl Outcomes {
         let found = match recall.outcome(sid, places) {
             Some(known) => Some(known),
             None => {
-                let before = repo.regions.findings_count();
+                let before = repo.regions.found_times();
                 let key = Key::Snapshot(sid);
                 let found = match ahead.open(&repo.regions, &key, |bytes| open_outcome(repo, &key, sid, bytes)) {
                     Some(snapshot @ Outcome::Snapshot(_)) => Some(snapshot),
@@ -73,7 +73,7 @@ impl Outcomes {
                     _ => look(repo, sid, at)?,
                 };
                 if let Some(snapshot @ Outcome::Snapshot(_)) = &found
-                    && repo.regions.findings_count() == before
+                    && repo.regions.found_times() == before
                 {
                     recall.keep_outcome(sid, places, snapshot);
                 }
