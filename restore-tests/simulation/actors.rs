@@ -269,12 +269,16 @@ impl<'s> Player<'s> {
         let repo = self.open()?;
         let wish = prune::Wish {
             dry_run: false,
-            grace: Duration::from_secs(60),
+            grace: Duration::from_secs(if repack == 20 { 60 } else { 0 }),
             wait: Duration::from_secs(wait),
             dead_after: Duration::from_secs(dead),
             last: &[],
             lost: &[],
-            repack: prune::Limits { above_percent: repack, bytes_max: u64::MAX },
+            repack: prune::Limits {
+                above_percent: repack,
+                bytes_max: u64::MAX,
+                small_min: if repack < 50 { 3 } else { 16 },
+            },
             bounds: prune::Bounds::default(),
             workers: 0,
             host: "host",
