@@ -253,7 +253,7 @@ fn check_ignored(ours: &Fixture, dir: &Path, what: &str, object: &str) {
         assert!(names(&list, object), "{what} is not named: {list:#}");
     }
     let target = dir.join("target");
-    let latest = ["restore", "latest", "--name", "main", "--target", &target.display().to_string()];
+    let latest = ["restore", "latest", "--name", "main", "--no-repair", "--target", &target.display().to_string()];
     let (code, restored) = run(dir, &key, &latest);
     assert_eq!(code, 0, "{what}: {restored:#}");
     assert_eq!(restored["snapshot"], ours.second.as_str(), "{what}");

@@ -41,6 +41,10 @@ fn a_backup_that_sleeps_at_any_step_while_its_parent_is_forgotten_and_pruned() {
         let said = std::fs::read_to_string(log(&case)).unwrap_or_default();
         let context = format!("step {at} of {count}: {}\n{said}", ended.said);
         assert_eq!(ended.code, 0, "{context}");
+        // How packs fill differs from run to run: one may have fewer steps than were counted.
+        if said.is_empty() && ended.steps.len() < at {
+            continue;
+        }
         assert!(said.contains("removed"), "{context}");
         cases += 1;
         fenced += usize::from(said.contains("had not ended, and were"));
@@ -54,7 +58,7 @@ fn a_backup_that_sleeps_at_any_step_while_its_parent_is_forgotten_and_pruned() {
         clean(&case, &context);
     }
     println!("{cases} steps of {count}, fenced at {fenced}");
-    assert!(fenced > 0, "no prune met the backup at work");
+    assert!(fenced > 0 && cases > 3, "no prune met the backup at work");
 }
 
 /// A copy of the bench with its source.

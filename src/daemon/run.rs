@@ -396,7 +396,8 @@ impl Work<'_> {
     /// Gives back what no snapshot needs.
     fn prune(&self) -> Result<prune::Report> {
         let host = files::hostname();
-        let wish = prune::Wish::of(self.policy.prune().unwrap_or_default(), &host, self.around.cancel);
+        let wish =
+            prune::Wish::of(self.policy.prune().unwrap_or_default(), self.around.workers, &host, self.around.cancel);
         let (pruned, closed) = self.recorded(
             Recorded::Prune,
             Closing::default(),

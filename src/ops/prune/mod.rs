@@ -24,7 +24,7 @@ mod table;
 
 pub use bounds::{Bounds, Stopped};
 pub use plan::{Line, Reason};
-pub use repack::{Limits, Repacked};
+pub use repack::{Limits, Repacked, SMALL_MIN};
 pub use sweep::{RegionReport, Sum};
 
 use crate::base::{Cancel, Epoch, PackName, SessionId, units};
@@ -68,6 +68,8 @@ pub struct Wish<'w> {
     pub repack: Limits,
     /// What it may take.
     pub bounds: Bounds,
+    /// Threads; 0: none, everything inline.
+    pub workers: usize,
     /// On which host.
     pub host: &'w str,
     /// Asks it to stop.
@@ -76,17 +78,18 @@ pub struct Wish<'w> {
 
 impl<'w> Wish<'w> {
     /// What a policy says, and what is usual where it says nothing.
-    pub fn of(spec: policy::Prune, host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
+    pub fn of(spec: policy::Prune, workers: usize, host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
         let time = spec.stop_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
         Wish {
             dry_run: false,
-            grace: Duration::from_secs(60),
+            grace: Duration::ZERO,
             wait: Duration::from_secs(10 * 60),
             dead_after: Duration::from_secs(30 * 60),
             last: &[],
             lost: &[],
-            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max },
+            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max, small_min: SMALL_MIN },
             bounds: Bounds { time, removals_max: spec.removals_max.map(u64::from) },
+            workers,
             host,
             cancel,
         }
@@ -354,7 +357,16 @@ impl Prune<'_> {
             }
             let (host, cancel) = (self.wish.host, self.wish.cancel);
             let (index, table, marks) = (&survey.index, &survey.table, &survey.marks);
-            let means = repack::Means { repo: self.repo, index, table, marks, host, clock: &self.clock, cancel };
+            let means = repack::Means {
+                repo: self.repo,
+                index,
+                table,
+                marks,
+                host,
+                workers: self.wish.workers,
+                clock: &self.clock,
+                cancel,
+            };
             let done = means.run(*generation, rows)?;
             let sum = &mut self.report.repacked;
             sum.packs += done.packs;
@@ -379,7 +391,7 @@ impl Prune<'_> {
             stage = Stage::Decided;
         }
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
-        let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
+        let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         self.report.spared += decided.spared.len() as u64;
         if survey.is_none() {
             self.report.snapshots = roots.roots.len() as u64;
@@ -401,7 +413,7 @@ impl Prune<'_> {
         }
         // Another prune was quicker. What kept the pack may have been forgotten between our look and its own.
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
-        let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
+        let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         if let Some(pack) = decided.spared.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("epoch {} dooms a pack that a snapshot needs", unended.number);
             return Err(Error::new(Kind::Damage, what).at(Key::Pack(*pack)).advise("nothing was removed"));
@@ -448,7 +460,8 @@ impl Prune<'_> {
             index: decided.index(),
             doomed: &doomed,
             packs,
-            gone: roots.gone,
+            // Announcements go first. Of an epoch that somebody else began they were not looked at: the next round does.
+            gone: if survey.is_some() { roots.gone } else { BTreeMap::new() },
             sessions: over,
             grace: self.wish.grace,
             copies: copies || survey.is_none(),

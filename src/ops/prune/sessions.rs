@@ -237,7 +237,7 @@ pub(super) fn resolve(
         if left <= 0 || !open.iter().any(|(sid, _)| at_work.contains_key(sid)) {
             return open.iter().try_fold(0, |ended, (sid, at)| end(repo, epochs, *sid, *at).map(|()| ended + 1));
         }
-        cancel.wait(Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
+        repo.env.wait(cancel, Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
     }
 }
 

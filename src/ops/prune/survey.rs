@@ -93,7 +93,7 @@ impl Survey {
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         let roots =
             Roots::look(repo, epochs, &Ask { members, stage: Stage::Planned, last: wish.last, lost: wish.lost })?;
-        let index = segments::load(repo, members, wish.cancel)?;
+        let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
         let makers = sessions.busy(repo, &roots.ended, (repo.env.now(), patience.dead_after_ms))?;
         let busy: BTreeSet<SessionId> = makers.keys().copied().collect();
         table.add_index(repo, &index, &busy, &epochs.doomed())?;
