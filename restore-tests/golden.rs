@@ -118,7 +118,7 @@ fn what_version_1_wrote_is_gone_on_with() {
     let golden = Golden::version("v1");
     let key = golden.secret(SECRETS[0]);
     let newest = golden.expected.keys().map(String::as_str);
-    let listed = golden.ok(&key, &["snapshots", "--source", "tree"]);
+    let listed = golden.ok(&key, &["snapshots", "--name", "tree"]);
     let last = listed["snapshots"].as_array().unwrap().iter().max_by_key(|s| s["start_ms"].as_i64());
     let last = last.unwrap()["id"].as_str().unwrap().to_owned();
     assert!(newest.clone().any(|id| id == last));

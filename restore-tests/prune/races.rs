@@ -153,7 +153,8 @@ fn another_prune_that_decides_after_a_forget_is_no_alarm() {
     condemn_everything(bench);
     let steps = interfere(&bench.copy(), "count", 0, &NOW).steps;
     let mut decided_otherwise = 0;
-    for at in 1..=steps.len() {
+    // Every third: between most of them nothing is decided.
+    for at in (1..=steps.len()).step_by(3) {
         let case = bench.copy();
         let forgets = super::beside::shell(&case, &["forget", &versions.sids[1]]);
         let hook = format!("{forgets}; {}", super::beside::shell(&case, &NOW));
