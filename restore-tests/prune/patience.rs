@@ -3,14 +3,14 @@
 use super::stops::inside;
 use super::{Versions, comes_back, forget, packs, prune, versions};
 use crate::harness::Bench;
-use holdfast::base::{Generation, SegmentName, SessionId};
+use holdfast::base::{Env, Generation, SegmentName, SessionId};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::index::Segment;
 use holdfast::repo::Repo;
 use holdfast::repo::index::open_segment;
 use holdfast::repo::session::{Errand, Session};
 use holdfast::store::{Key, Prefix};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Waits for nobody, and takes for dead who showed no life for half an hour.
 const PATIENT: [&str; 7] = ["prune", "--wait", "0s", "--grace", "0s", "--repack-above", "100"];
@@ -43,7 +43,8 @@ fn hand_over(bench: &Bench, repo: &Repo, from: &str, to: SessionId) -> Vec<Key> 
 
 /// Everything at these keys was written hours ago.
 fn age(bench: &Bench, keys: &[Key]) {
-    let time = SystemTime::now() - Duration::from_secs(5 * 3600);
+    let then = Env::system().now().0 - 5 * 3600 * 1000;
+    let time = UNIX_EPOCH + Duration::from_millis(u64::try_from(then).unwrap());
     for (region, key) in bench.regions.iter().flat_map(|region| keys.iter().map(move |key| (region, key))) {
         let file = std::fs::File::options().write(true).open(bench.region(region).join(key.path())).unwrap();
         file.set_modified(time).unwrap();
