@@ -449,7 +449,8 @@ impl Prune<'_> {
         let mut over: BTreeMap<SessionId, RegionSet> = BTreeMap::new();
         if let Some(survey) = survey {
             let known = |sid: &SessionId| recorded.contains(sid) || survey.roots.ended.contains_key(sid);
-            over.extend(survey.sessions.over(members).filter(|(sid, _)| known(sid)));
+            let over_now = survey.sessions.over(members).filter(|(sid, _)| known(sid) && !survey.busy.contains(sid));
+            over.extend(over_now);
             over.extend(roots.gone.keys().map(|sid| (*sid, survey.sessions.at(sid))));
         }
         // Who reads what stays may have an index that knows one copy only, and that one goes.

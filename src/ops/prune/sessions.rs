@@ -126,22 +126,26 @@ impl Sessions {
     ) -> Result<BTreeMap<SessionId, Open>> {
         let mut busy = self.at_work(now, dead_after_ms);
         for (sid, at) in ended.iter().filter(|(sid, _)| self.is_alive(sid, now, dead_after_ms)) {
-            if let Some(open) = self.all.get(sid)
-                && !is_repack(repo, *sid, *at)?
-            {
-                busy.insert(*sid, *open);
+            if !is_repack(repo, *sid, *at)? {
+                busy.insert(*sid, self.announced(sid, now));
             }
         }
         let mut next: Vec<SessionId> = busy.keys().copied().collect();
         while let Some(sid) = next.pop() {
             let at = self.at(&sid);
             let Some(before) = refreshes(repo, sid, at)? else { continue };
-            if let (false, Some(open)) = (busy.contains_key(&before), self.all.get(&before)) {
-                busy.insert(before, *open);
+            if !busy.contains_key(&before) {
+                busy.insert(before, self.announced(&before, now));
                 next.push(before);
             }
         }
         Ok(busy)
+    }
+
+    /// What is known of a session, of which the announcement may have been removed.
+    fn announced(&self, sid: &SessionId, now: TimeMs) -> Open {
+        let none = Open { at: RegionSet::NONE, since: now, outcome: RegionSet::NONE };
+        self.all.get(sid).copied().unwrap_or(none)
     }
 
     /// Those without an outcome anywhere.
