@@ -3,6 +3,7 @@
 mod beside;
 mod crash;
 mod decided;
+mod patience;
 mod races;
 mod stops;
 

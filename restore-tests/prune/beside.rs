@@ -148,6 +148,31 @@ fn a_reader_learns_where_a_prune_put_things() {
     assert!(lost.is_none_or(|at| reader.chunk(&at.place.id, &mut Coder::default()).is_err()));
 }
 
+/// A listing in several requests may miss the segment that went, and the one that took its place.
+#[test]
+fn a_reader_whose_listing_was_torn_looks_once_more() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let inside = super::stops::inside(bench);
+    let all = Index::load_afresh(&inside.repo).unwrap().all();
+    let folder = |region: &str, name: &str| bench.region(region).join(name);
+    ["a", "b"].iter().for_each(|region| std::fs::rename(folder(region, "index"), folder(region, "aside")).unwrap());
+    let torn = Index::load_afresh(&inside.repo).unwrap();
+    assert!(torn.all().is_empty() && !all.is_empty());
+    for region in ["a", "b"] {
+        let _ = std::fs::remove_dir_all(folder(region, "index"));
+        std::fs::rename(folder(region, "aside"), folder(region, "index")).unwrap();
+    }
+    let reader = Reader::new(Arc::clone(&inside.repo), Arc::new(torn));
+    for at in &all {
+        let bytes = reader.chunk(&at.place.id, &mut Coder::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(bytes.len(), at.place.len as usize);
+    }
+    // What is nowhere is nowhere, however often it is asked for.
+    let nowhere = holdfast::base::ChunkId([3; 32]);
+    assert!(reader.chunk(&nowhere, &mut Coder::default()).is_err());
+}
+
 #[test]
 fn backups_in_a_row_between_prunes_leave_no_garbage() {
     let bench = Bench::with_key(&["a", "b"]);

@@ -32,6 +32,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::policy;
 use crate::region::{Finding, RegionSet};
 use crate::repo::Repo;
+use crate::repo::changed;
 use crate::repo::epochs::Epochs;
 use crate::repo::pruning;
 use crate::store::Key;
@@ -202,6 +203,9 @@ fn still_here(repo: &Repo, members: RegionSet) -> Result<()> {
 fn epochs(repo: &Repo, dry_run: bool) -> Result<(Epochs, RegionSet)> {
     let epochs = repo.epochs_since(repo.epochs());
     let members = pruning::all_members(repo, &epochs)?;
+    if epochs.has_unknown_hand() {
+        changed::keys_stand(repo)?;
+    }
     let lags = members.iter().any(|ix| !epochs.lacking(ix).is_empty());
     if !lags || dry_run {
         return Ok((epochs, members));
@@ -278,6 +282,9 @@ impl Prune<'_> {
                     Error::new(Kind::Refused, what).advise("finish that first: run the same `holdfast region` again")
                 );
             }
+            if self.is_late() {
+                return Ok(true);
+            }
             self.report.adopted.push(unended.number);
             self.carry(&epochs, members, None)?;
             return Ok(self.wish.dry_run);
@@ -296,7 +303,7 @@ impl Prune<'_> {
             self.finish(&epochs, members, &survey)?;
             return Ok(true);
         }
-        if self.stops() {
+        if self.stops() || (survey.at_work > 0 && self.is_late()) {
             self.plan_by_region();
             return Ok(true);
         }
@@ -324,6 +331,15 @@ impl Prune<'_> {
             self.report.stopped = Some(Stopped::Time);
         }
         self.clock.is_over()
+    }
+
+    /// Whether too little of its time is left to wait for those who are at work: each of them would be ended at once.
+    fn is_late(&mut self) -> bool {
+        let late = self.clock.is_late(self.wish.wait);
+        if late {
+            self.report.stopped = Some(Stopped::Time);
+        }
+        late
     }
 
     /// Writes anew what is needed of packs of which most is not. Says whether there was anything: then it is looked again.
@@ -447,7 +463,8 @@ impl Prune<'_> {
             // Announcements go first. Of an epoch that somebody else began they were not looked at: the next round does.
             gone: if survey.is_some() { roots.gone } else { BTreeMap::new() },
             sessions: over,
-            grace: if copies || survey.is_none() { self.wish.grace } else { Duration::ZERO },
+            grace: self.wish.grace,
+            copies: copies || survey.is_none(),
             clock: &self.clock,
             cancel: self.wish.cancel,
         };
@@ -460,7 +477,8 @@ impl Prune<'_> {
     /// Merges index segments, by what was seen of those that were not touched.
     fn merge(&mut self, members: RegionSet, doomed: &HashSet<PackName>, survey: Option<&Survey>) -> Result<()> {
         let Some(survey) = survey.filter(|_| self.report.behind().is_empty()) else { return Ok(()) };
-        let unresolved = survey.sessions.unresolved();
+        let mut unresolved = survey.sessions.unresolved();
+        unresolved.extend(&survey.busy);
         let merging = merge::Merging {
             repo: self.repo,
             members,
@@ -468,6 +486,7 @@ impl Prune<'_> {
             table: &survey.table,
             doomed,
             unresolved: &unresolved,
+            grace: self.wish.grace,
             cancel: self.wish.cancel,
         };
         self.report.merged += merging.run(&mut self.report.regions)?;

@@ -4,6 +4,7 @@
 
 use super::bounds::Clock;
 use super::mark::{Marks, entry_of};
+use super::survey::numbers_hold;
 use super::table::{Row, Table};
 use crate::base::{Cancel, ChunkId, Generation, PackName, Progress};
 use crate::chunk::{Coder, Compression};
@@ -179,6 +180,8 @@ impl Means<'_> {
         let finished = writer.finish();
         let old = filled?;
         let complete = finished?;
+        // By other numbers, what is needed may have been passed over.
+        numbers_hold(self.index)?;
         repacked.bytes_new = progress.bytes_stored.get();
         let new = writer.stored();
         let moved = old.into_iter().map(|old| Moved { old, new: new.clone() }).collect();
