@@ -35,6 +35,10 @@ fuzz *args:
 simulate what="0..5000":
     HOLDFAST_SIMULATE={{quote(what)}} cargo nextest run --locked --profile simulate --no-capture simulation::as_asked
 
+# Bugs on purpose, which the simulation must notice: some minutes to build, some seconds each; or `just mutants NUMBER...`.
+mutants *args:
+    scripts/mutants {{args}}
+
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:
     scripts/race {{args}}
