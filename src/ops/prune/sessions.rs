@@ -15,6 +15,7 @@ use crate::repo::index::open_segment;
 use crate::repo::view;
 use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
 use crate::store::{Key, Prefix, Put};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -134,8 +135,8 @@ impl Sessions {
         while let Some(sid) = next.pop() {
             let at = self.at(&sid);
             let Some(before) = refreshes(repo, sid, at)? else { continue };
-            if !busy.contains_key(&before) {
-                busy.insert(before, self.announced(&before, now));
+            if let Entry::Vacant(free) = busy.entry(before) {
+                free.insert(self.announced(&before, now));
                 next.push(before);
             }
         }
