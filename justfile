@@ -32,8 +32,12 @@ check-protocol:
 fuzz *args:
     scripts/fuzz {{args}}
 # Ten thousand histories of several actors on failing regions; or `just simulate SEED`, `just simulate FROM..TO` (docs/simulation.md).
-simulate what="0..10000":
+simulate what="0..5000":
     HOLDFAST_SIMULATE={{quote(what)}} cargo nextest run --locked --profile simulate --no-capture simulation::as_asked
+
+# Bugs on purpose, which the simulation must notice: some minutes to build, some seconds each; or `just mutants NUMBER...`.
+mutants *args:
+    scripts/mutants {{args}}
 
 # The same work by Holdfast and by the peers on PATH (restic, rustic, borg): about an hour, 10 GB of memory.
 race *args:

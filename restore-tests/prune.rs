@@ -3,6 +3,7 @@
 mod beside;
 mod crash;
 mod decided;
+mod patience;
 mod races;
 mod stops;
 
@@ -254,14 +255,14 @@ fn many_small_packs_become_few() {
         sids.push(backup(&bench, &source));
     }
     let before = packs(&bench, "a").len();
-    let said = bench.ok(&[&ANEW[..8], &["90", "--dry-run"]].concat());
+    let said = bench.ok(&[&ANEW[..8], &["90", "--repack-small", "16", "--dry-run"]].concat());
     assert_eq!(packs(&bench, "a").len(), before);
-    let done = bench.ok(&[&ANEW[..8], &["90"]].concat());
+    let done = bench.ok(&[&ANEW[..8], &["90", "--repack-small", "16"]].concat());
     assert_eq!(done["repacked"]["packs"], said["repacked"]["packs"], "{done:#}");
     assert!(packs(&bench, "a").len() < before / 3, "{} of {before}: {done:#}", packs(&bench, "a").len());
     restores(&bench, &sids[17], &source, "few packs");
     clean(&bench, "few packs");
-    let again = bench.ok(&[&ANEW[..8], &["90"]].concat());
+    let again = bench.ok(&[&ANEW[..8], &["90", "--repack-small", "16"]].concat());
     assert_eq!(again["repacked"]["packs"], 0, "written anew again and again: {again:#}");
     let next = bench.ok(&["backup", "--name", "s", text(&source)]);
     assert_eq!(next["chunks_new"], 0, "{next:#}");

@@ -73,7 +73,7 @@ fn a_region_replaced_by_an_empty_folder_is_named_and_left_empty() {
     let (code, value) = bench.json(&["verify", "--level", "content"]);
     assert_eq!(code, 4, "{value:#}");
     assert!(value.to_string().contains("there is no repository here"), "{value:#}");
-    let (code, value) = bench.json(&["restore", &sid, "--target", "target"]);
+    let (code, value) = bench.json(&["restore", &sid, "--target", "target", "--no-repair"]);
     assert_eq!(code, 0, "{value:#}");
     let (code, value) = bench.json_at(&["b"], &["snapshots"]);
     assert_eq!(code, 10, "{value:#}");
@@ -198,7 +198,7 @@ fn restored_from_the_other(spoil: impl Fn(&Path)) {
         let kept = std::fs::read(&pack).unwrap();
         spoil(&pack);
         let target = bench.path(&format!("target-{region}"));
-        let (code, value) = bench.json(&["restore", &sid, "--target", text(&target)]);
+        let (code, value) = bench.json(&["restore", &sid, "--target", text(&target), "--no-repair"]);
         assert_eq!(code, 0, "{value:#}");
         assert_same(&source, &target);
         let named = format!("region {region}: packs/");

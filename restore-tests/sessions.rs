@@ -2,21 +2,23 @@
 //! fenced, and when its decision region is lost.
 
 use crate::harness::{Bench, assert_same, opened, small_tree};
-use holdfast::base::{Cancel, ConfigNo, Digest, Epoch, Generation, PackName, RegionId, SessionId};
+use holdfast::base::{Cancel, ConfigNo, Digest, Epoch, Generation, HoldId, PackName, RegionId, SessionId};
 use holdfast::crypto::Secret;
 use holdfast::error::Kind;
 use holdfast::format::config::{Features, Next};
 use holdfast::format::envelope::Kind as ObjectKind;
-use holdfast::format::objects::{EpochBegin, EpochEnd, Member, Root, Tombstone};
+use holdfast::format::objects::{EpochBegin, EpochEnd, Forgotten, Hold, Member, Root, Tombstone};
 use holdfast::format::signed;
 use holdfast::format::snapshot::Manifest;
 use holdfast::ops::forget::Target;
 use holdfast::region::RegionSet;
 use holdfast::repo::Repo;
+use holdfast::repo::holds::Holds;
 use holdfast::repo::init::wrap_randomness;
 use holdfast::repo::members;
+use holdfast::repo::pruning;
 use holdfast::repo::session::{Ended, Errand, Session, Work};
-use holdfast::repo::view::View;
+use holdfast::repo::view::{Outcomes, View};
 use holdfast::store::{Key, Prefix, Put};
 use std::collections::HashSet;
 
@@ -383,6 +385,74 @@ fn an_epoch_begun_with_keys_that_are_newer_is_not_passed_over() {
     assert!(e.kind() == Kind::Retry && e.to_string().contains("keys"), "{e}");
     let session = Session::announce(&opened(&bench), errand(), None).unwrap();
     assert_eq!((session.regions, session.epochs.newest()), (RegionSet::of([0, 1]), Epoch(2)));
+}
+
+/// The keys of the repository are others from now on.
+fn rotate(bench: &Bench) {
+    let added = bench.ok(&["key", "add", "--new-recovery-key", "--label", "spare"]);
+    bench.ok(&["key", "remove", added["slot"].as_str().unwrap()]);
+}
+
+#[test]
+fn whoever_begins_an_epoch_with_old_keys_does_not_step_over_one_of_newer_keys() {
+    let bench = Bench::new(&["a", "b", "c"]);
+    small_tree(&bench.path("source"));
+    bench.ok(&["backup", "source"]);
+    let repo = opened(&bench);
+    let (some, members) = (packs(&repo), repo.epochs().members().to_vec());
+    rotate(&bench);
+    bench.ok(&["region", "remove", "c"]);
+    let pruned = pruning::begin(&repo, repo.epochs(), &some, Vec::new()).map(drop);
+    let changed = members::begin(&repo, repo.epochs(), 0, members);
+    for (what, ended) in [("a prune", pruned), ("a change of the regions", changed)] {
+        let e = ended.expect_err(what);
+        assert!(e.kind() == Kind::Retry && e.to_string().contains("keys"), "{what}: {e}");
+    }
+    let beside = bench.objects("a").into_iter().filter(|object| object.contains("begin."));
+    assert_eq!(beside.count(), 0, "a second beginning stands beside the first");
+}
+
+#[test]
+fn holds_markers_and_outcomes_of_newer_keys_are_not_overlooked() {
+    let bench = Bench::new(&["a", "b"]);
+    small_tree(&bench.path("source"));
+    let parent = sid(&bench.ok(&["backup", "source"]));
+    let repo = opened(&bench);
+    let errand = Errand { host: "host".into(), source: "source".into(), generation: Generation(1) };
+    let session = Session::announce(&repo, errand, None).unwrap();
+    // Junk hides nothing, and keeps nobody from his work.
+    let (marker, hold) = (Key::Forgotten(parent), Key::Hold(HoldId([7; 16])));
+    let junk = repo.regions.get(0, &Key::Snapshot(parent), 1 << 20).unwrap();
+    let outcome = Key::Snapshot(SessionId([9; 16]));
+    for key in [marker, hold, outcome] {
+        repo.regions.put_all(repo.usable(), &key, &junk);
+    }
+    assert!(session.parent_stands(&repo, parent) && Holds::certain(&repo).is_ok());
+    let outcomes = Outcomes::load(&repo, repo.usable()).unwrap();
+    assert!(outcomes.ended.contains_key(&SessionId([9; 16])) && outcomes.unsure.is_empty());
+    for (region, key) in ["a", "b"].into_iter().flat_map(|region| [marker, hold, outcome].map(|key| (region, key))) {
+        std::fs::remove_file(bench.region(region).join(key.path())).unwrap();
+    }
+    rotate(&bench);
+    bench.ok(&["backup", "source"]);
+    let now = opened(&bench);
+    let fresh = now.fresh();
+    let (reason, created) = (String::from("newer"), 1);
+    let forgotten =
+        Forgotten { fresh, sid: parent, manifest: Digest::ZERO, created, reason: reason.clone(), last: None };
+    let held = Hold { fresh, hold: HoldId([7; 16]), sid: parent, created, reason, until: None };
+    let sealed = [
+        (marker, now.seal(ObjectKind::Forgotten, &marker.canonical(), &forgotten).unwrap()),
+        (hold, now.seal(ObjectKind::Hold, &hold.canonical(), &held).unwrap()),
+    ];
+    for (key, bytes) in sealed {
+        assert_eq!(now.regions.put_all(now.usable(), &key, &bytes), now.usable());
+    }
+    assert!(!session.parent_stands(&repo, parent), "a marker was overlooked");
+    let errors = [Holds::certain(&repo).err(), Outcomes::load(&repo, repo.usable()).err()];
+    for e in errors {
+        assert!(e.as_ref().is_some_and(|e| e.to_string().contains("keys")), "{e:?}");
+    }
 }
 
 #[test]

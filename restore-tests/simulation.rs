@@ -17,10 +17,10 @@ use history::{Outcome, run};
 use plan::Plan;
 
 /// Runs histories of these seeds; what fails is made as small as it goes.
-fn campaign(seeds: impl Iterator<Item = u64>) -> Vec<Outcome> {
+fn campaign(plans: impl Iterator<Item = Plan>) -> Vec<Outcome> {
     let mut done = Vec::new();
-    for seed in seeds {
-        let outcome = run(&Plan::of(seed), false);
+    for plan in plans {
+        let outcome = run(&plan, false);
         if !outcome.wrong.is_empty() {
             panic!("{}", history::explain(outcome));
         }
@@ -31,10 +31,15 @@ fn campaign(seeds: impl Iterator<Item = u64>) -> Vec<Outcome> {
 
 fn part(number: u64) {
     const HISTORIES: u64 = 50;
-    let all = campaign(number * HISTORIES..(number + 1) * HISTORIES);
+    let seeds = number * HISTORIES / 2..(number + 1) * HISTORIES / 2;
+    let all = campaign(seeds.flat_map(|seed| [Plan::of(seed), Plan::with_prunes(seed)]));
     for outcome in &all {
         let figures = &outcome.figures;
-        assert!(figures.steps >= 200 && figures.crashes > 0, "seed {} is too short: {figures:?}", outcome.plan.seed);
+        assert!(
+            figures.steps >= history::STEPS_MIN && figures.crashes > 0,
+            "seed {} is too short: {figures:?}",
+            outcome.plan
+        );
     }
 }
 
@@ -49,14 +54,14 @@ parts! {
 
 #[test]
 fn a_history_follows_from_its_seed() {
-    for seed in [3, 14, 15] {
-        let (first, second) = (run(&Plan::of(seed), true), run(&Plan::of(seed), true));
+    for plan in [Plan::of(3), Plan::of(14), Plan::with_prunes(15), Plan::with_prunes(92)] {
+        let (first, second) = (run(&plan, true), run(&plan, true));
         // But for the place at which it was mounted.
         let same = |line: &String, number: u64| line.replace(&format!("/simulated/{number}/"), "/simulated/");
         let lines = first.told.iter().map(|line| same(line, first.number));
         let differ =
             lines.zip(second.told.iter().map(|line| same(line, second.number))).find(|(one, other)| one != other);
-        assert_eq!(differ, None, "seed {seed}");
+        assert_eq!(differ, None, "seed {plan}");
         assert_eq!(first.figures.trace, second.figures.trace);
     }
 }
@@ -86,7 +91,13 @@ fn what_is_eaten_is_noticed_and_the_smallest_history_still_shows_it() {
 fn as_asked() {
     let Ok(asked) = std::env::var("HOLDFAST_SIMULATE") else { return };
     if let Some((from, to)) = asked.split_once("..") {
-        history::many(from.parse().expect("a number"), to.parse().expect("a number"));
+        let number = |text: &str| text.parse::<u64>().expect("a number");
+        // Of each seed both histories, or those with prunes alone.
+        let with = match from.strip_prefix('p') {
+            Some(from) => (number(from)..number(to)).map(Plan::with_prunes).collect(),
+            None => (number(from)..number(to)).flat_map(|n| [Plan::of(n), Plan::with_prunes(n)]).collect(),
+        };
+        history::many(with);
         return;
     }
     let plan = Plan::parse(&asked).expect("a seed, and what is left out");

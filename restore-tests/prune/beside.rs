@@ -41,6 +41,10 @@ fn a_backup_that_sleeps_at_any_step_while_its_parent_is_forgotten_and_pruned() {
         let said = std::fs::read_to_string(log(&case)).unwrap_or_default();
         let context = format!("step {at} of {count}: {}\n{said}", ended.said);
         assert_eq!(ended.code, 0, "{context}");
+        // How packs fill differs from run to run: one may have fewer steps than were counted.
+        if said.is_empty() && ended.steps.len() < at {
+            continue;
+        }
         assert!(said.contains("removed"), "{context}");
         cases += 1;
         fenced += usize::from(said.contains("had not ended, and were"));
@@ -54,7 +58,7 @@ fn a_backup_that_sleeps_at_any_step_while_its_parent_is_forgotten_and_pruned() {
         clean(&case, &context);
     }
     println!("{cases} steps of {count}, fenced at {fenced}");
-    assert!(fenced > 0, "no prune met the backup at work");
+    assert!(fenced > 0 && cases > 3, "no prune met the backup at work");
 }
 
 /// A copy of the bench with its source.
@@ -142,6 +146,31 @@ fn a_reader_learns_where_a_prune_put_things() {
         .into_iter()
         .find(|at| at.pack.name.hex() == *gone && now.locate(&at.place.id).next().is_none());
     assert!(lost.is_none_or(|at| reader.chunk(&at.place.id, &mut Coder::default()).is_err()));
+}
+
+/// A listing in several requests may miss the segment that went, and the one that took its place.
+#[test]
+fn a_reader_whose_listing_was_torn_looks_once_more() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let inside = super::stops::inside(bench);
+    let all = Index::load_afresh(&inside.repo).unwrap().all();
+    let folder = |region: &str, name: &str| bench.region(region).join(name);
+    ["a", "b"].iter().for_each(|region| std::fs::rename(folder(region, "index"), folder(region, "aside")).unwrap());
+    let torn = Index::load_afresh(&inside.repo).unwrap();
+    assert!(torn.all().is_empty() && !all.is_empty());
+    for region in ["a", "b"] {
+        let _ = std::fs::remove_dir_all(folder(region, "index"));
+        std::fs::rename(folder(region, "aside"), folder(region, "index")).unwrap();
+    }
+    let reader = Reader::new(Arc::clone(&inside.repo), Arc::new(torn));
+    for at in &all {
+        let bytes = reader.chunk(&at.place.id, &mut Coder::default()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(bytes.len(), at.place.len as usize);
+    }
+    // What is nowhere is nowhere, however often it is asked for.
+    let nowhere = holdfast::base::ChunkId([3; 32]);
+    assert!(reader.chunk(&nowhere, &mut Coder::default()).is_err());
 }
 
 #[test]

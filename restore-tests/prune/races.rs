@@ -5,10 +5,10 @@ use super::{NOW, clean, comes_back, forget, packs, planned, prune, versions};
 use crate::crash::{complete_alone, interfere};
 use crate::harness::{Bench, noise};
 use crate::inside::{Inside, plant};
-use holdfast::base::{Generation, PackName, SegmentName};
+use holdfast::base::{Generation, PackName, SegmentName, SessionId};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
-use holdfast::format::objects::Root;
+use holdfast::format::objects::{Root, Tombstone};
 use holdfast::repo::index::open_segment;
 use holdfast::repo::pruning;
 use holdfast::repo::session::{Errand, Session};
@@ -153,7 +153,8 @@ fn another_prune_that_decides_after_a_forget_is_no_alarm() {
     condemn_everything(bench);
     let steps = interfere(&bench.copy(), "count", 0, &NOW).steps;
     let mut decided_otherwise = 0;
-    for at in 1..=steps.len() {
+    // Every third: between most of them nothing is decided.
+    for at in (1..=steps.len()).step_by(3) {
         let case = bench.copy();
         let forgets = super::beside::shell(&case, &["forget", &versions.sids[1]]);
         let hook = format!("{forgets}; {}", super::beside::shell(&case, &NOW));
@@ -206,4 +207,55 @@ fn what_a_region_decided_that_is_no_member_any_more_dooms_nothing() {
     assert_eq!(next["chunks_new"], 0, "what the members have is not believed: {next:#}");
     let alone = bench.json_at(&["b", "c"], &["verify", "--level", "content"]);
     assert_eq!(alone.0, 0, "{:#}", alone.1);
+}
+
+/// A prune that nobody can carry through, as a member is lost, is decided without a look: what is held then is held still.
+#[test]
+fn what_is_held_stays_after_a_prune_that_nobody_carried_through() {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    super::stops::hold(bench, &versions.sids[0]);
+    condemn_everything(bench);
+    std::fs::rename(bench.region("b"), bench.path("aside")).unwrap();
+    bench.ok(&["region", "remove", "b", "--lost"]);
+    let before = packs(bench, "a");
+    let (code, value) = bench.json_at(&["a", "c"], &NOW);
+    assert_eq!(code, 0, "{value:#}");
+    assert!(bench.region("a").join("snapshots").join(&versions.sids[0]).exists(), "a held snapshot went: {value:#}");
+    assert_eq!(packs(bench, "a"), before);
+    let (code, value) = bench.json_at(&["a", "c"], &["verify", "--level", "content"]);
+    assert_eq!(code, 0, "{value:#}");
+}
+
+/// That a session ended without a snapshot this machine may have learned from one region, as another did not answer.
+#[test]
+fn an_end_that_is_remembered_hides_no_snapshot() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let (sid, object) = (SessionId::parse(&versions.sids[2]).unwrap(), format!("snapshots/{}", versions.sids[2]));
+    let manifest = std::fs::read(bench.region("b").join(&object)).unwrap();
+    let tombstone = {
+        let inside = inside(bench);
+        let (fresh, key) = (inside.repo.fresh(), Key::Snapshot(sid));
+        let sized = |len: usize| {
+            let reason = noise(8, len).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+            let tombstone = Tombstone { fresh, sid, created: 1, reason };
+            inside.repo.seal(ObjectKind::Tombstone, &key.canonical(), &tombstone).unwrap()
+        };
+        (0..2000).map(sized).find(|bytes| bytes.len() == manifest.len()).expect("an end of the manifest's size")
+    };
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let show = |region: &str, bytes: &[u8]| {
+        plant(&bench.region(region), &object, bytes);
+        let file = std::fs::File::options().write(true).open(bench.region(region).join(&object)).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    show("a", &tombstone);
+    show("b", &tombstone);
+    let shown = bench.ok(&["snapshots"]);
+    assert_eq!(shown["snapshots"].as_array().map(Vec::len), Some(2), "{shown:#}");
+    show("b", &manifest);
+    let said = super::plan(bench);
+    assert_eq!((said["snapshots"].as_u64(), said["plan"].as_array().map(Vec::len)), (Some(3), Some(0)), "{said:#}");
 }

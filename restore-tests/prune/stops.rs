@@ -114,12 +114,7 @@ fn a_snapshot_that_is_gone_without_a_marker_stops_it() {
 fn an_outcome_that_may_be_a_snapshot_stops_it_and_junk_does_not() {
     let versions = two_gone();
     let case = versions.bench.copy();
-    let key = format!("snapshots/{}", versions.sids[2]);
-    for region in ["a", "b"] {
-        let mut bytes = std::fs::read(case.region(region).join(&key)).unwrap();
-        bytes[200] ^= 1;
-        plant(&case.region(region), &key, &bytes);
-    }
+    spoil(&case, &versions.sids[2]);
     stops(&case, 5, "may be a snapshot");
     // Whole, and nobody's.
     let case = versions.bench.copy();
@@ -149,26 +144,90 @@ fn what_a_region_makes_up_hides_and_condemns_nothing() {
     comes_back(&versions, bench, 2, "beside forgeries");
 }
 
+/// A hold that was made at the moment when somebody else forgot the snapshot.
+pub fn hold(bench: &Bench, sid: &str) {
+    let inside = inside(bench);
+    let hold = HoldId([7; 16]);
+    let held = Hold {
+        fresh: inside.repo.fresh(),
+        hold,
+        sid: SessionId::parse(sid).unwrap(),
+        created: 1,
+        reason: "a lawyer".into(),
+        until: None,
+    };
+    let key = Key::Hold(hold);
+    inside.put(key, inside.repo.seal(ObjectKind::Hold, &key.canonical(), &held).unwrap());
+}
+
+/// Spoils what every region shows at an outcome.
+fn spoil(bench: &Bench, sid: &str) {
+    let key = format!("snapshots/{sid}");
+    for region in ["a", "b"] {
+        let mut bytes = std::fs::read(bench.region(region).join(&key)).unwrap();
+        bytes[200] ^= 1;
+        plant(&bench.region(region), &key, &bytes);
+    }
+}
+
+#[test]
+fn what_is_forgotten_everywhere_need_not_be_readable() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    spoil(bench, &versions.sids[0]);
+    let held = bench.copy();
+    hold(&held, &versions.sids[0]);
+    stops(&held, 5, "may be a snapshot");
+    prune(bench);
+    for region in ["a", "b"] {
+        assert!(!bench.region(region).join("snapshots").join(&versions.sids[0]).exists(), "{region}");
+    }
+    comes_back(&versions, bench, 2, "after a rotten one went");
+    clean(bench, "after a rotten one went");
+}
+
+#[test]
+fn a_person_gets_past_an_outcome_that_nobody_can_read() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    let torn = "ab".repeat(16);
+    plant(&bench.region("b"), &format!("snapshots/{torn}"), b"torn");
+    stops(bench, 5, &torn);
+    let done = bench.ok(&[&NOW[..], &["--lost", &torn]].concat());
+    assert!(done["regions"][0]["removed"]["packs"].as_u64() > Some(0), "{done:#}");
+    assert!(bench.region("b").join("snapshots").join(&torn).exists(), "what may be mended was removed");
+    comes_back(&versions, bench, 2, "beside a torn one");
+}
+
+/// Whole, sealed with a key that nobody has, and no configuration is newer: a region made it up.
+#[test]
+fn what_is_sealed_with_a_key_that_never_was_stops_nothing() {
+    let versions = two_gone();
+    let bench = &versions.bench;
+    let manifest = std::fs::read(bench.region("a").join("snapshots").join(&versions.sids[2])).unwrap();
+    let body = manifest.len() - 32;
+    for (n, at) in (10u8..).zip((0..body).step_by(16)) {
+        let mut bytes = manifest.clone();
+        bytes[at] ^= 1;
+        let sum = *blake3::hash(&bytes[..body]).as_bytes();
+        bytes[body..].copy_from_slice(&sum);
+        plant(&bench.region("b"), &format!("snapshots/{}", format!("{n:02x}").repeat(16)), &bytes);
+        if n == 60 {
+            break;
+        }
+    }
+    let (_, value) = bench.json(&NOW);
+    assert!(value["findings"].to_string().contains("another key"), "{value:#}");
+    assert!(value["regions"][0]["removed"]["packs"].as_u64() > Some(0), "{value:#}");
+    comes_back(&versions, bench, 2, "beside what a region made up");
+}
+
 #[test]
 fn a_held_snapshot_stays_forgotten_or_not() {
     let versions = two_gone();
     let bench = &versions.bench;
     let before = packs(bench, "a");
-    {
-        // Made at the moment when somebody else forgot it.
-        let inside = inside(bench);
-        let hold = HoldId([7; 16]);
-        let held = Hold {
-            fresh: inside.repo.fresh(),
-            hold,
-            sid: SessionId::parse(&versions.sids[0]).unwrap(),
-            created: 1,
-            reason: "a lawyer".into(),
-            until: None,
-        };
-        let key = Key::Hold(hold);
-        inside.put(key, inside.repo.seal(ObjectKind::Hold, &key.canonical(), &held).unwrap());
-    }
+    hold(bench, &versions.sids[0]);
     prune(bench);
     let manifest = bench.region("a").join("snapshots").join(&versions.sids[0]);
     assert!(manifest.exists(), "the manifest of a held snapshot went");

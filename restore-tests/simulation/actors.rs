@@ -13,7 +13,7 @@ use holdfast::format::snapshot::Mode;
 use holdfast::ops::backup::{self, BackupOptions, Limits};
 use holdfast::ops::forget::{self, Target};
 use holdfast::ops::replicate::{self, Depth, Means, Wish};
-use holdfast::ops::{hold, membership, repair, repair_index, verify};
+use holdfast::ops::{hold, membership, prune, repair, repair_index, verify};
 use holdfast::region::{Address, Regions};
 use holdfast::repo::Repo;
 use holdfast::repo::init::{self, Leftovers, NewSecret};
@@ -26,6 +26,7 @@ use holdfast::unlock::Unlock;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// What all actors share.
 pub struct Stage {
@@ -86,6 +87,7 @@ pub struct Player<'s> {
     number: usize,
     env: Env,
     rng: Rng,
+    name: String,
     source: Source,
     slot: Option<SlotId>,
     hold: Option<(HoldId, SessionId)>,
@@ -96,13 +98,15 @@ impl<'s> Player<'s> {
     /// No two lives of one actor have the same random numbers.
     pub fn new(stage: &'s Stage, number: usize, life: u64) -> Player<'s> {
         let skew = stage.plan.actors.get(number).map_or(0, |actor| actor.skew);
+        let name = if life == 1 { "before".to_owned() } else { format!("s{number}") };
         let machine = Machine::new(&stage.world, stage.plan.seed ^ (life << 40), Some(number), skew);
         Player {
             stage,
             number,
             env: Env::custom(Arc::new(machine)),
             rng: Rng::of(stage.plan.seed, 100 + number as u64),
-            source: Source::new(stage.folder.join(format!("source-{number}"))),
+            source: Source::new(stage.folder.join(format!("source-{name}"))),
+            name,
             slot: None,
             hold: None,
             cancel: Cancel::new(),
@@ -147,9 +151,14 @@ impl<'s> Player<'s> {
         Means { workers: 0, progress: None, cancel: &self.cancel }
     }
 
+    /// Another process begins.
+    pub fn revive(&self) {
+        self.stage.world.alive(self.number, self.state());
+    }
+
     /// A process that does one thing, to its end or its death.
     pub fn act(&mut self, deed: Deed) -> Result<String> {
-        self.stage.world.alive(self.number, self.state());
+        self.revive();
         self.stage.world.tell(|| format!("   -- actor {} begins {deed:?}", self.number));
         let done = self.deed(deed);
         if self.stage.world.is_dead(self.number) {
@@ -180,12 +189,13 @@ impl<'s> Player<'s> {
             Deed::RegionAdd => self.region_add(),
             Deed::RegionRemove { lost } => self.region_remove(lost),
             Deed::RegionEmptied => self.region_emptied(),
+            Deed::Prune { wait, dead, repack } => self.prune(wait, dead, repack),
         }
     }
 
     fn backup(&mut self, full: bool, changes: u64) -> Result<String> {
         let now = self.env.now().0;
-        let name = format!("s{}", self.number);
+        let name = self.name.clone();
         self.source.change(&mut self.rng, changes, now);
         self.stage.model.holds_now(&name, &self.source.tree);
         let repo = self.open()?;
@@ -204,6 +214,9 @@ impl<'s> Player<'s> {
         let report = backup::run(&repo, options, &Progress::default(), &self.cancel)?;
         if report.errors_total > 0 {
             self.stage.model.wrong(format!("a file could not be read: {:?}", report.errors));
+        }
+        if let Some(sid) = report.snapshot.filter(|_| !self.stage.world.is_dead(self.number)) {
+            self.stage.model.check_said(sid, &report.regions);
         }
         let sid = report.snapshot.map_or_else(String::new, |sid| sid.short());
         Ok(format!("{sid} in {:?}, behind {:?}, exit {:?}", report.regions, report.behind, report.exit()))
@@ -250,6 +263,41 @@ impl<'s> Player<'s> {
             text.push_str(&format!("; put back {}, left {}", mended.put_back(), mended.left()));
         }
         Ok(text)
+    }
+
+    fn prune(&mut self, wait: u64, dead: u64, repack: u8) -> Result<String> {
+        let repo = self.open()?;
+        let wish = prune::Wish {
+            dry_run: false,
+            grace: Duration::from_secs(if repack == 20 { 60 } else { 0 }),
+            wait: Duration::from_secs(wait),
+            dead_after: Duration::from_secs(dead),
+            last: &[],
+            lost: &[],
+            repack: prune::Limits {
+                above_percent: repack,
+                bytes_max: u64::MAX,
+                small_min: if repack < 50 { 3 } else { 16 },
+            },
+            bounds: prune::Bounds::default(),
+            workers: 0,
+            host: "host",
+            cancel: &self.cancel,
+        };
+        let report = prune::run(&repo, &wish)?;
+        Ok(format!(
+            "{:?}, epoch {:?}, adopted {:?}, removed {:?}, spared {}, repacked {:?}, ended {}, behind {:?}, alarms {:?}, findings {:?}",
+            report.exit(),
+            report.epoch,
+            report.adopted,
+            report.removed(),
+            report.spared,
+            report.repacked,
+            report.ended,
+            report.behind(),
+            report.alarms,
+            report.findings
+        ))
     }
 
     fn keys(&mut self) -> Result<String> {
@@ -335,7 +383,8 @@ impl<'s> Player<'s> {
         membership::settle(&repo, gone, self.means())?;
         let who = membership::find(&repo, NAMES[region])?;
         membership::may_go(&repo, &who, lost, self.means())?;
-        if !lost {
+        // Where there are prunes it is done with --trust-listings.
+        if !lost && !self.stage.plan.prunes {
             self.each_alone(&repo, region)?;
         }
         let (epoch, members) = membership::remove(&repo, &who, lost, self.means())?;

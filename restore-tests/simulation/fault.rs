@@ -57,6 +57,8 @@ pub enum Kind {
     Short,
     /// The power fails: what was stored in the last so many steps is gone, acknowledged or not.
     Power(u64),
+    /// The region is as it was so many steps ago.
+    Yesterday(u64),
     /// A pack is removed as if somebody had decided it: what no store does, and no model may overlook.
     Eaten,
 }
@@ -86,6 +88,7 @@ impl Kind {
             Kind::Stale => "stale read",
             Kind::Short => "short listing",
             Kind::Power(_) => "power failure",
+            Kind::Yesterday(_) => "rolled back",
             Kind::Eaten => "eaten",
         }
     }

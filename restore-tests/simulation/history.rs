@@ -6,13 +6,16 @@ use super::plan::{Deed, Plan};
 use super::world::{Figures, Watch, World};
 use holdfast::source::files::testing::settle_here;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Of each history in this process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 /// Longer than anybody is waited for, ms.
 const LONG_MS: i64 = 40 * 24 * 3_600_000;
+
+/// Every history has so many calls.
+pub const STEPS_MIN: u64 = 200;
 
 pub struct Outcome {
     pub plan: Plan,
@@ -80,8 +83,18 @@ fn begin(stage: &Stage, survivor: usize) {
     let faults = stage.world.hold_faults();
     stage.world.expect(survivor);
     settle_here();
-    if let Err(e) = Player::new(stage, survivor, 1).init() {
+    let mut player = Player::new(stage, survivor, 1);
+    if let Err(e) = player.init() {
         stage.model.wrong(format!("no repository: {e}"));
+    }
+    if stage.plan.prunes {
+        // Something that may go.
+        for deed in [Deed::Backup { full: false, changes: 6 }, Deed::Backup { full: false, changes: 6 }] {
+            must(stage, &mut player, deed);
+        }
+        if let Err(e) = player.act(Deed::Forget { keep: 1 }) {
+            stage.model.wrong(format!("nothing can be forgotten: {e}"));
+        }
     }
     stage.world.end(survivor);
     stage.world.let_faults(faults);
@@ -89,10 +102,16 @@ fn begin(stage: &Stage, survivor: usize) {
 
 /// Everybody is done or dead. Nothing goes wrong any more; one survivor sees to what is left.
 fn finish(stage: &Stage, survivor: usize) {
-    stage.world.calm();
-    stage.world.lock().now += LONG_MS;
     stage.world.expect(survivor);
     let mut player = Player::new(stage, survivor, 2);
+    // Where little could be done, it goes on until somebody has died.
+    while stage.world.lock().figures.steps < STEPS_MIN || stage.world.lock().figures.crashes == 0 {
+        stage.world.lock().crash_soon();
+        let _ = player.act(Deed::Backup { full: false, changes: 1 });
+    }
+    stage.world.calm();
+    stage.world.lock().now += LONG_MS;
+    player.revive();
     let wanted = stage.model.wanted();
     settle(stage, &mut player);
     if stage.plan.liar.is_some() {
@@ -101,6 +120,13 @@ fn finish(stage: &Stage, survivor: usize) {
         }
     }
     must(stage, &mut player, Deed::Replicate);
+    if stage.plan.prunes {
+        for _ in 0..2 {
+            must(stage, &mut player, Deed::Prune { wait: 0, dead: 60, repack: 100 });
+            stage.world.lock().now += LONG_MS;
+        }
+        stage.model.check_garbage();
+    }
     must(stage, &mut player, Deed::Backup { full: false, changes: 1 });
     must(stage, &mut player, Deed::Replicate);
     must(stage, &mut player, Deed::Verify { content: true, repair: false });
@@ -154,7 +180,7 @@ fn settle(stage: &Stage, player: &mut Player<'_>) {
 
 /// The smallest history that still fails, and what fails in it.
 pub fn explain(outcome: Outcome) -> String {
-    let seed = outcome.plan.seed;
+    let seed = outcome.plan.to_string();
     let first = outcome.wrong.first().cloned().unwrap_or_default();
     let smaller = shrink(outcome);
     let again = run(&smaller.plan, true);
@@ -191,16 +217,16 @@ pub fn shrink(mut outcome: Outcome) -> Outcome {
 }
 
 /// Many histories on as many threads as are asked for; figures, and every one that fails.
-pub fn many(from: u64, to: u64) {
+pub fn many(plans: Vec<Plan>) {
     let jobs: u64 = std::env::var("HOLDFAST_SIMULATE_JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
-    let next = AtomicU64::new(from);
-    let all = std::sync::Mutex::new((Figures::default(), 0u64, 0u64, Vec::new()));
+    let only_first = std::env::var_os("HOLDFAST_SIMULATE_FIRST").is_some();
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new((Figures::default(), 0u64, Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < to) {
-                    let outcome = run(&Plan::of(seed), false);
-                    let failed = (!outcome.wrong.is_empty()).then(|| (seed, outcome.wrong.clone()));
+                while let Some(plan) = plans.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = run(plan, false);
                     let mut all = all.lock().expect("figures");
                     all.0.steps += outcome.figures.steps;
                     all.0.crashes += outcome.figures.crashes;
@@ -208,19 +234,21 @@ pub fn many(from: u64, to: u64) {
                         *all.0.faults.entry(name).or_default() += n;
                     }
                     all.1 += u64::from(outcome.overlaps > 0);
-                    all.2 += 1;
-                    if let Some(failed) = failed {
-                        println!("seed {}: {:#?}", failed.0, failed.1);
-                        all.3.push(failed.0);
+                    if !outcome.wrong.is_empty() {
+                        println!("seed {plan}: {:#?}", outcome.wrong);
+                        all.2.push(plan.to_string());
+                        next.fetch_max(if only_first { plans.len() } else { 0 }, Ordering::Relaxed);
                     }
                 }
             });
         }
     });
-    let (figures, overlaps, histories, failed) = all.into_inner().expect("figures");
+    let (figures, overlaps, failed) = all.into_inner().expect("figures");
     println!(
-        "{histories} histories, {} calls, {} crashes, {overlaps} with a prune beside somebody at work",
-        figures.steps, figures.crashes
+        "{} histories, {} calls, {} crashes, {overlaps} with a prune beside somebody at work",
+        plans.len(),
+        figures.steps,
+        figures.crashes
     );
     figures.faults.iter().for_each(|(name, n)| println!("  {n:7} {name}"));
     assert!(failed.is_empty(), "failed: {failed:?}");

@@ -323,7 +323,13 @@ impl Model {
         let Ok(opened) = opened else { return };
         let name = NAMES[region];
         let before = self.known().outcomes.insert((region, sid), opened.digest);
-        if before.is_some_and(|before| before != opened.digest) {
+        // What is forgotten and removed may be ended once more: nobody goes by it.
+        let over = {
+            let known = self.known();
+            known.forgotten.contains(&sid) && !known.held.contains(&sid)
+        };
+        let lies = Some(region) == self.liar;
+        if before.is_some_and(|before| before != opened.digest) && !over && !lies {
             self.wrong(format!("outcomes: step {step}: that of {} changed in region {name}", sid.short()));
         }
         self.known().live.remove(&sid);
@@ -381,7 +387,8 @@ impl Model {
             let known = self.known();
             let home = known.decides.get(&sid).copied();
             let at = known.ids.iter().find(|(_, id)| Some(**id) == home).map(|(ix, _)| *ix);
-            at.filter(|ix| known.ended.contains(&(*ix, sid)) && Some(*ix) != self.liar)
+            let over = known.forgotten.contains(&sid) && !known.held.contains(&sid);
+            at.filter(|ix| known.ended.contains(&(*ix, sid)) && Some(*ix) != self.liar && !over)
         };
         let Some(decided) = decided.filter(|ix| self.is_member(*ix)) else { return };
         let shown = |ix: &usize| {
@@ -465,6 +472,80 @@ impl Model {
     /// Snapshots that must be in every member in the end.
     pub fn wanted(&self) -> BTreeSet<SessionId> {
         self.members().into_iter().flat_map(|region| self.visible(region)).collect()
+    }
+
+    /// Manifests that a region has, whether they are wanted or not.
+    fn manifests(&self, region: usize) -> Vec<SessionId> {
+        let known = self.known();
+        let inner = self.world.lock();
+        let there = |sid: &&SessionId| {
+            inner.regions[region].objects.contains_key(&Key::Snapshot(**sid).path())
+                && !known.ended.contains(&(region, **sid))
+        };
+        known.manifests.keys().filter(there).copied().collect()
+    }
+
+    /// A backup says where its snapshot is.
+    pub fn check_said(&self, sid: SessionId, regions: &[String]) {
+        if self.known().forgotten.contains(&sid) {
+            return;
+        }
+        for region in self.members().into_iter().filter(|ix| regions.iter().any(|name| name == NAMES[*ix])) {
+            let path = Key::Snapshot(sid).path();
+            let there = self.world.lock().regions[region].objects.contains_key(&path);
+            if !there {
+                let (sid, name) = (sid.short(), NAMES[region]);
+                self.wrong(format!("no-silent-partial: {sid} is said to be in region {name}, and is not"));
+            }
+        }
+    }
+
+    /// With everybody else dead, two prunes leave nothing that nobody needs.
+    pub fn check_garbage(&self) {
+        let members = self.members();
+        let needed: HashSet<ChunkId> = {
+            let all: BTreeSet<SessionId> = members.iter().flat_map(|region| self.manifests(*region)).collect();
+            let known = self.known();
+            let of = |sid: &SessionId| known.needs.get(sid).cloned();
+            all.iter().filter_map(of).flat_map(|needs| needs.chunks.clone()).collect()
+        };
+        for region in members {
+            let name = NAMES[region];
+            let mut useful: HashSet<String> = HashSet::new();
+            for (path, bytes) in self.told(region, "index/") {
+                let Some(named) = self.segment(region, &path, &bytes) else { continue };
+                let live = named.chunks.iter().filter(|(id, _)| needed.contains(id));
+                useful.extend(live.filter_map(|(_, pack)| Some(Key::Pack(*named.packs.get(*pack)?).path())));
+                let gone = named
+                    .packs
+                    .iter()
+                    .any(|pack| !self.world.lock().regions[region].objects.contains_key(&Key::Pack(*pack).path()));
+                if gone {
+                    self.wrong(format!("garbage: {path} in region {name} names a pack that is gone"));
+                }
+            }
+            for (path, _) in self.told(region, "packs/") {
+                if !useful.contains(&path) {
+                    self.wrong(format!("garbage: {path} in region {name} is needed by nobody"));
+                }
+            }
+            self.check_forgotten(region, &self.manifests(region));
+        }
+    }
+
+    /// What is forgotten is gone, but for what is held and the last of a source.
+    fn check_forgotten(&self, region: usize, manifests: &[SessionId]) {
+        let left: Vec<String> = {
+            let known = self.known();
+            let source = |sid: &SessionId| known.needs.get(sid).map(|needs| needs.source.clone());
+            let stays = |sid: &SessionId| !known.forgotten.contains(sid);
+            let alone = |sid: &SessionId| !manifests.iter().any(|other| other != sid && source(other) == source(sid));
+            let left = manifests.iter().filter(|sid| !stays(sid) && !known.held.contains(sid) && !alone(sid));
+            left.map(SessionId::short).collect()
+        };
+        for sid in left {
+            self.wrong(format!("garbage: the manifest of {sid} is forgotten, and still in region {}", NAMES[region]));
+        }
     }
 
     /// In the end every member alone shows and gives back everything that is wanted.

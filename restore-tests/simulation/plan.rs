@@ -1,6 +1,6 @@
 //! What is to happen in a history: it follows from the seed, and anything can be left out of it.
 
-use super::fault::{self, Fault, On};
+use super::fault::{self, Fault, Kind, On};
 use super::rng::Rng;
 
 /// What an actor does, as a process of its own.
@@ -33,6 +33,13 @@ pub enum Deed {
     },
     /// A region is emptied, and is filled again.
     RegionEmptied,
+    /// Waits so long for who is at work, and takes them for dead after so long, seconds; writes packs anew of which more
+    /// than that share is needed by nobody.
+    Prune {
+        wait: u64,
+        dead: u64,
+        repack: u8,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -45,6 +52,8 @@ pub struct Actor {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
+    /// Whether anything is ever removed.
+    pub prunes: bool,
     /// Regions at the begin; another one may be added.
     pub regions: usize,
     pub copies_min: usize,
@@ -98,23 +107,52 @@ fn moves(rng: &mut Rng) -> Deed {
     }
 }
 
+fn prunes(rng: &mut Rng) -> Deed {
+    match rng.below(10) {
+        0 => Deed::Replicate,
+        1..=3 => Deed::Forget { keep: 1 },
+        4 => Deed::Verify { content: false, repair: true },
+        _ => prune(rng),
+    }
+}
+
+fn prune(rng: &mut Rng) -> Deed {
+    let wait = *rng.pick(&[0, 0, 10, 60]);
+    Deed::Prune { wait, dead: *rng.pick(&[1, 5, 600]), repack: *rng.pick(&[0, 20, 50, 100]) }
+}
+
 impl Plan {
+    /// The same whatever is added later: what was found with a seed is found with it again.
     pub fn of(seed: u64) -> Plan {
-        let rng = &mut Rng::of(seed, 1);
+        Plan::made(seed, &mut Rng::of(seed, 1), false)
+    }
+
+    /// One in which space is given back, too.
+    pub fn with_prunes(seed: u64) -> Plan {
+        Plan::made(seed, &mut Rng::of(seed, 3), true)
+    }
+
+    fn made(seed: u64, rng: &mut Rng, with_prunes: bool) -> Plan {
         let regions = rng.weighed(&[(2, 1), (4, 2), (6, 3)]);
         let liar = (regions > 1 && rng.percent(30)).then(|| rng.within(1, regions as u64 - 1) as usize);
         // Where one lies the others stay as they are: they make up for it.
         let moving = liar.is_none() && rng.percent(30);
         let writers = rng.within(2, 3) as usize;
         let keepers = rng.within(1, 2) as usize;
+        let pruners = if with_prunes { rng.within(1, 2) as usize } else { 0 };
+        let keepers = if with_prunes { keepers - 1 } else { keepers };
         let mut actors = Vec::new();
-        for n in 0..writers + keepers {
+        for n in 0..writers + keepers + pruners {
             let deed = |rng: &mut Rng| match n {
                 n if n < writers => writes(rng),
+                n if n >= writers + keepers => prunes(rng),
                 n if moving && n == writers => moves(rng),
                 _ => keeps(rng),
             };
             let mut deeds: Vec<Deed> = (0..rng.within(3, 5)).map(|_| deed(rng)).collect();
+            if n == writers + keepers {
+                deeds[0] = prune(rng);
+            }
             if n < writers {
                 deeds[0] = Deed::Backup { full: false, changes: 3 };
             }
@@ -125,6 +163,10 @@ impl Plan {
             faults.retain(|fault| fault.region.is_none());
             faults.extend((0..rng.within(1, 5)).map(|_| fault::lie(rng, STEPS, liar)));
         }
+        if let Some(liar) = liar.filter(|_| with_prunes && rng.percent(25)) {
+            let kind = Kind::Yesterday(rng.within(100, 600));
+            faults.push(Fault { kind, from: rng.below(STEPS), on: On::Any, region: Some(liar), actor: None });
+        }
         // One early, so that there is one in each history.
         faults.push(Fault { on: On::Any, ..fault::crash(rng, 120) });
         faults.extend((0..rng.below(3)).map(|_| fault::crash(rng, STEPS)));
@@ -134,7 +176,7 @@ impl Plan {
             (0..faults.len()).collect(),
         );
         let copies_min = if regions == 1 || rng.percent(60) { 1 } else { 2 };
-        Plan { seed, regions, copies_min, actors, faults, liar, without: Vec::new(), numbers }
+        Plan { seed, prunes: with_prunes, regions, copies_min, actors, faults, liar, without: Vec::new(), numbers }
     }
 
     /// The same with one fault more.
@@ -187,10 +229,13 @@ impl Plan {
         plan
     }
 
-    /// `SEED`, or `SEED:a1,d0.2,f3`: the history of a seed without an actor, a deed of another one, a fault.
+    /// `SEED`, or `pSEED` with prunes, or `SEED:a1,d0.2,f3`: the history of a seed without an actor, a deed of another one, a fault.
     pub fn parse(text: &str) -> Option<Plan> {
         let (seed, without) = text.split_once(':').unwrap_or((text, ""));
-        let mut plan = Plan::of(seed.parse().ok()?);
+        let mut plan = match seed.strip_prefix('p') {
+            Some(seed) => Plan::with_prunes(seed.parse().ok()?),
+            None => Plan::of(seed.parse().ok()?),
+        };
         for part in without.split(',').filter(|part| !part.is_empty()) {
             let (kind, rest) = part.split_at_checked(1)?;
             let number = |text: &str| text.parse().ok();
@@ -207,7 +252,7 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.seed)?;
+        write!(f, "{}{}", if self.prunes { "p" } else { "" }, self.seed)?;
         for (n, part) in self.without.iter().enumerate() {
             let mark = if n == 0 { ':' } else { ',' };
             match part {

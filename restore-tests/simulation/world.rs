@@ -310,6 +310,13 @@ impl World {
 }
 
 impl Inner {
+    /// The next one but a few who makes a call dies.
+    pub fn crash_soon(&mut self) {
+        let from = self.figures.steps + self.rng.below(30);
+        let kind = Kind::Crash(Cut::After, true);
+        self.faults.push(Fault { kind, from, on: On::Any, region: None, actor: None });
+    }
+
     /// A region loses everything, and an empty place is there instead, or none. What is on its way to it goes nowhere.
     pub fn destroy(&mut self, region: usize, exists: bool) {
         self.regions[region].empty(exists);
@@ -447,7 +454,7 @@ impl Inner {
                 self.spoil_one(kind, region);
                 self.honest(region, call)
             }
-            (Kind::Power(steps), _) => {
+            (Kind::Power(steps) | Kind::Yesterday(steps), _) => {
                 let paths: Vec<String> = self.regions[region].objects.keys().cloned().collect();
                 let kept = paths.into_iter().filter(|path| !self.is_elsewhere(region, path)).collect();
                 self.regions[region].roll_back(step.saturating_sub(steps), &kept);

@@ -30,8 +30,13 @@ pub fn run(context: &Context, args: &Prune) -> Result<Outcome> {
         dead_after: time(&args.dead_after)?,
         last: &args.last,
         lost: &args.lost,
-        repack: Limits { above_percent: args.repack_above, bytes_max: policy::size(&args.repack_max)? },
+        repack: Limits {
+            above_percent: args.repack_above,
+            bytes_max: policy::size(&args.repack_max)?,
+            small_min: args.repack_small,
+        },
         bounds: Bounds { time: args.stop_after.as_deref().map(time).transpose()?, removals_max: args.removals_max },
+        workers: context.workers(),
         host: &host,
         cancel: &context.cancel,
     };

@@ -9,8 +9,6 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
-use crate::ops::etcd;
-use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::prune;
@@ -18,6 +16,7 @@ use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::repair::{self, Bounds, RepairReport};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
+use crate::ops::{etcd, forget};
 use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
@@ -397,7 +396,8 @@ impl Work<'_> {
     /// Gives back what no snapshot needs.
     fn prune(&self) -> Result<prune::Report> {
         let host = files::hostname();
-        let wish = prune::Wish::of(self.policy.prune().unwrap_or_default(), &host, self.around.cancel);
+        let wish =
+            prune::Wish::of(self.policy.prune().unwrap_or_default(), self.around.workers, &host, self.around.cancel);
         let (pruned, closed) = self.recorded(
             Recorded::Prune,
             Closing::default(),

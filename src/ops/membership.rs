@@ -12,6 +12,7 @@ use crate::region::{Flaw, RegionSet};
 use crate::repo::Repo;
 use crate::repo::epochs::Epochs;
 use crate::repo::members::{self, place_of};
+use crate::repo::view::{self, View};
 use std::sync::Arc;
 
 /// A member and what is seen of it.
@@ -392,7 +393,21 @@ pub fn may_go(repo: &Arc<Repo>, who: &Member, lost: bool, means: Means<'_>) -> R
         };
         return Err(only_good_copy(who, &why));
     }
+    shown_by_some(repo, at, who)?;
     Ok(Some(report))
+}
+
+/// Every snapshot must be shown by one of those that stay: where its session was ended for that region's sake, it can never
+/// be brought, and is not counted as lacking.
+fn shown_by_some(repo: &Repo, at: RegionSet, who: &Member) -> Result<()> {
+    for sid in View::load(repo)?.snapshots.keys() {
+        let shown = at.iter().try_fold(false, |shown, ix| Ok(shown || view::shows_manifest(repo, *sid, ix)?))?;
+        if !shown {
+            let why = format!("snapshot {} ended in every region that stays, and cannot be brought there", sid.short());
+            return Err(only_good_copy(who, &why));
+        }
+    }
+    Ok(())
 }
 
 /// The refusal to let go of what may be the only good copy.

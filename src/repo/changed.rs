@@ -15,7 +15,13 @@ use crate::store::{Key, Prefix};
 pub fn keys_stand(repo: &Repo) -> Result<()> {
     let next = ConfigNo(repo.config.0.saturating_add(1));
     let owner = repo.ring.owner().verify_key();
-    for (key, at) in repo.regions.listed(repo.usable(), Prefix::Config) {
+    let before = repo.usable();
+    let listed = repo.regions.listed(before, Prefix::Config);
+    if repo.usable() != before {
+        return Err(Error::new(Kind::Retry, "a region failed while it was asked whether the keys were changed")
+            .advise("run again once it answers"));
+    }
+    for (key, at) in listed {
         if !matches!(key, Key::Config(number, _) if number == next) {
             continue;
         }

@@ -188,9 +188,12 @@ impl Epochs {
     }
 
     /// Whether these bytes are a valid beginning of the epoch after the newest.
-    pub fn follows(&self, trust: Trust<'_>, key: &Key, bytes: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// They do not verify.
+    pub fn follows(&self, trust: Trust<'_>, key: &Key, bytes: &[u8]) -> std::result::Result<bool, FormatError> {
         let before = self.known.values().next_back().map(|state| &*state.begun);
-        read_begin(key, bytes, trust).is_ok_and(|begun| begun.may_follow(before))
+        read_begin(key, bytes, trust).map(|begun| begun.may_follow(before))
     }
 
     /// Whether an object with this digest stands at its key by the branch that counts.
@@ -297,10 +300,10 @@ impl Epochs {
     }
 
     /// Whether a prune that knew this snapshot decided without it: what it alone needed is gone. `known` is the epoch that
-    /// the snapshot names.
+    /// the snapshot names. An end that doomed nothing took nothing from anybody: it may have been decided without a look at
+    /// what there is, as when a member is given up.
     pub fn let_go(&self, sid: &SessionId, known: Epoch) -> bool {
-        let decided = |e: &EpochState| !e.begun.condemned.is_empty() && !e.ends.is_empty();
-        let last = self.known.iter().rfind(|(_, e)| decided(e));
+        let last = self.known.iter().rfind(|(_, e)| !e.doomed.is_empty());
         let roots = |e: &EpochState| e.ends.iter().flat_map(|done| &done.roots).any(|root| root.sid == *sid);
         last.is_some_and(|(number, e)| known < *number && !roots(e))
     }
@@ -388,8 +391,17 @@ fn read_end(key: &Key, bytes: &[u8], trust: Trust<'_>, number: Epoch) -> std::re
 }
 
 /// Whether these bytes are a valid end of the epoch with this beginning.
-pub fn ends(trust: Trust<'_>, key: &Key, bytes: &[u8], number: Epoch, begin: &Digest) -> bool {
-    read_end(key, bytes, trust, number).is_ok_and(|done| done.begin == *begin)
+///
+/// # Errors
+/// They do not verify.
+pub fn ends(
+    trust: Trust<'_>,
+    key: &Key,
+    bytes: &[u8],
+    number: Epoch,
+    begin: &Digest,
+) -> std::result::Result<bool, FormatError> {
+    read_end(key, bytes, trust, number).map(|done| done.begin == *begin)
 }
 
 fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::result::Result<Opened, FormatError> {

@@ -1,7 +1,7 @@
 //! Holds: what must be kept, forgotten or not. A hold of any region counts until a release of any region
 //! verifies, or until the end that it names.
 
-use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use super::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
 use crate::base::{HoldId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
@@ -69,7 +69,12 @@ impl Holds {
                 self.all.push(Held { hold, regions: at, active });
             }
             Err(e) if torn || matches!(e.kind(), Kind::Retry | Kind::Denied | Kind::Newer) => self.unreadable = Some(e),
-            Err(_) => {}
+            // Whole, and by nobody who is known here: whoever holds may have come with keys that are newer.
+            Err(_) => {
+                if let Err(e) = changed::keys_stand(repo) {
+                    self.unreadable = Some(e);
+                }
+            }
         }
     }
 

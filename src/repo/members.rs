@@ -6,9 +6,10 @@
 //! everything else goes on.
 
 use super::epochs::{Epochs, Lag, Unended};
-use super::{Repo, SMALL_OBJECT_BYTES_MAX};
+use super::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
 use crate::base::{Epoch, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
+use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, EpochEnd, Member, Session, Tombstone};
 use crate::format::signed::Fresh;
@@ -122,21 +123,24 @@ pub(super) enum First {
     Rival,
 }
 
-/// Creates an object of a numbered series where its creation decides: junk is passed over, a rival is not.
+/// Creates an object of a numbered series where its creation decides: junk is passed over, a rival is not. What is whole and
+/// does not verify is junk only while the keys by which it is judged are those of now.
 pub(super) fn put_first(
     repo: &Repo,
     home: usize,
     key: impl Fn(u32) -> Key,
     bytes: &Bytes,
-    rival: impl Fn(&Key, &[u8]) -> bool,
+    rival: impl Fn(&Key, &[u8]) -> std::result::Result<bool, FormatError>,
 ) -> Result<First> {
     for key in (0..SUFFIXES).map(key) {
         if repo.regions.put(home, &key, bytes)? != Put::Other {
             return Ok(First::Ours);
         }
         let there = repo.regions.get(home, &key, SMALL_OBJECT_BYTES_MAX)?;
-        if rival(&key, &there) {
-            return Ok(First::Rival);
+        match rival(&key, &there) {
+            Ok(true) => return Ok(First::Rival),
+            Ok(false) | Err(FormatError::Damaged(_)) => {}
+            Err(_) => changed::keys_stand(repo)?,
         }
         repo.regions.record(home, &key.path(), "junk in the series of epochs; passed over");
     }

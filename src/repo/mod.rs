@@ -5,7 +5,7 @@
 //! re-uses (those in published segments) or that nobody refers to.
 
 pub mod branches;
-mod changed;
+pub mod changed;
 pub mod epochs;
 mod epochs_known;
 pub mod file_at;

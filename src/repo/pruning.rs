@@ -4,9 +4,9 @@
 //! read back; then everything that must happen in between; then `end` at home, and its copies. Cut off anywhere, any
 //! prune goes on: the list stands in `begin`.
 
-use super::Repo;
 use super::epochs::{self, Epochs, Unended};
 use super::members::{CARRIED_EVERY, First, copy_epochs, place_of, put_first};
+use super::{Repo, changed};
 use crate::base::{Epoch, PackName};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
@@ -109,10 +109,13 @@ pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName],
 /// Copies every epoch to every member and reads them back there.
 ///
 /// # Errors
-/// A member failed, or does not show what was put there.
+/// A member failed, or does not show what was put there; the keys were changed.
 pub fn spread(repo: &Repo, epochs: &Epochs, members: RegionSet) -> Result<Epochs> {
     members.iter().for_each(|ix| copy_epochs(repo, epochs, ix));
     let now = repo.epochs_since(epochs);
+    if now.has_unknown_hand() {
+        changed::keys_stand(repo)?;
+    }
     if let Some(ix) = members.iter().find(|ix| !repo.usable().has(*ix) || !now.lacking(*ix).is_empty()) {
         let why = repo.regions.failure(ix);
         let why =

@@ -89,6 +89,8 @@ struct Renewed {
     index: Option<Arc<Index>>,
     /// Packs that failed, and that no prune had removed when it was asked.
     failed: HashSet<PackName>,
+    /// How often it was read again for a chunk that had no place at all.
+    placeless: usize,
 }
 
 /// Packs that were put together: the last one, and those of which that cannot be done.
@@ -124,7 +126,7 @@ impl Reader {
     /// # Errors
     /// No region has it intact.
     pub fn chunk(&self, id: &ChunkId, coder: &mut Coder) -> Result<Vec<u8>> {
-        let mut last = None;
+        let (mut last, mut nowhere) = (None, false);
         let mut index = lock(&self.renewed).index.clone().unwrap_or_else(|| Arc::clone(&self.index));
         for _ in 0..RENEWALS_MAX {
             let places: Vec<Located> = index.locate(id).collect();
@@ -133,6 +135,10 @@ impl Reader {
                     Ok(bytes) => return Ok(bytes),
                     Err(e) => last = Some(e),
                 }
+            }
+            // In the index of now it is nowhere either.
+            if std::mem::replace(&mut nowhere, places.is_empty()) && places.is_empty() {
+                break;
             }
             match self.renew(&index, &places)? {
                 Some(newer) => index = newer,
@@ -145,11 +151,20 @@ impl Reader {
         }))
     }
 
-    /// The index of now, if a prune has removed one of these packs since `used` was read.
+    /// The index of now, if a prune has removed one of these packs since `used` was read; once also where there is no place.
     fn renew(&self, used: &Arc<Index>, places: &[Located]) -> Result<Option<Arc<Index>>> {
         let mut renewed = lock(&self.renewed);
         if let Some(newer) = renewed.index.as_ref().filter(|newer| !Arc::ptr_eq(newer, used)) {
             return Ok(Some(Arc::clone(newer)));
+        }
+        // A listing in several requests may have missed the segment that went and the one that took its place.
+        if places.is_empty() {
+            if renewed.placeless >= RENEWALS_MAX {
+                return Ok(None);
+            }
+            renewed.placeless += 1;
+            renewed.index = Some(Arc::new(Index::load(&self.repo)?));
+            return Ok(renewed.index.clone());
         }
         if places.iter().all(|at| renewed.failed.contains(&at.pack.name)) {
             return Ok(None);

@@ -171,8 +171,12 @@ impl Session {
                 repo.open_object(key, &bytes).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
             }
             Err(_) if *key == snapshot => false,
-            // A marker that does not verify hides nothing.
-            Ok(bytes) => repo.open_object(key, &bytes).is_err(),
+            // A marker that does not verify hides nothing, while the keys are those of now.
+            Ok(bytes) => match repo.open_object(key, &bytes) {
+                Ok(_) => false,
+                Err(FormatError::Damaged(_)) => true,
+                Err(_) => changed::keys_stand(repo).is_ok(),
+            },
             Err(e) => e.kind() == Kind::NotFound,
         })
     }

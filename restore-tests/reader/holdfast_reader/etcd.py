@@ -1,4 +1,4 @@
-"""Makes etcd's snapshot.db of the table `rows` of a snapshot, from docs/format.md section 11 and bbolt's file format.
+"""Makes etcd's snapshot.db of the table `rows` of a snapshot, from docs/format.md section 10 and bbolt's file format.
 
 python -m holdfast_reader.etcd ROWS SNAPSHOT_DB
 """

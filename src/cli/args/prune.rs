@@ -25,14 +25,18 @@ pub struct Prune {
     /// At most so many bytes of packs are written anew in one run
     #[arg(long, value_name = "SIZE", default_value = "4GiB", help_heading = "Repacking")]
     pub repack_max: String,
+    /// Small packs are put together where there are at least so many
+    #[arg(long, value_name = "COUNT", default_value_t = crate::ops::prune::SMALL_MIN, help_heading = "Repacking")]
+    pub repack_small: usize,
     /// How long runs at work are waited for before they have to begin a new session
     #[arg(long, value_name = "DURATION", default_value = "10m", help_heading = "Patience")]
     pub wait: String,
     /// A run that stored nothing for so long is taken for dead; what it left goes
     #[arg(long, value_name = "DURATION", default_value = "30m", help_heading = "Patience")]
     pub dead_after: String,
-    /// How long readers are given to learn of a new index before further copies of what they may read go
-    #[arg(long, value_name = "DURATION", default_value = "1m", help_heading = "Patience")]
+    /// How long readers are left with the old index before further copies of what they may read go; who misses one reads the
+    /// index again
+    #[arg(long, value_name = "DURATION", default_value = "0s", help_heading = "Patience")]
     pub grace: String,
     /// Nothing new is begun after so long: what is over waits for the next run
     #[arg(long, value_name = "DURATION", help_heading = "Bounds")]

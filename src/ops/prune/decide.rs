@@ -1,12 +1,13 @@
 //! Marking again, once nobody can rest on what is condemned without knowing it: what of it is doomed.
 
+use super::Wish;
 use super::mark::{Judge, Marker, Marks};
 use super::plan::{Line, Reason};
 use super::roots::{Root, Roots};
 use super::segments;
 use super::survey::{Survey, walk};
 use super::table::{Row, Table};
-use crate::base::{Cancel, PackName, SessionId};
+use crate::base::{PackName, SessionId};
 use crate::error::Result;
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -106,7 +107,7 @@ pub(super) fn decide<'w>(
     members: RegionSet,
     roots: &Roots,
     survey: Option<&'w Survey>,
-    cancel: &Cancel,
+    wish: &Wish<'_>,
 ) -> Result<Decided<'w>> {
     let mut condemned: Vec<PackName> = epochs.undecided().into_iter().collect();
     condemned.sort_unstable();
@@ -118,7 +119,7 @@ pub(super) fn decide<'w>(
         return Ok(Decided { doomed: condemned, spared: Vec::new(), world: World::Surveyed(survey) });
     }
     let mut table = Table::list(repo, members)?;
-    let index = segments::load(repo, members, cancel)?;
+    let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
     table.add_index(repo, &index, &BTreeSet::new(), &epochs.doomed())?;
     let list: HashSet<PackName> = condemned.iter().copied().collect();
     let mut sparing = Sparing {
@@ -129,7 +130,7 @@ pub(super) fn decide<'w>(
     };
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut marks = Marks::new(index.entries_total());
-    walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut sparing, cancel), &new)?;
+    walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut sparing, wish.cancel), &new)?;
     let spared: Vec<PackName> = sparing.spared.iter().filter_map(|n| table.row(*n).map(|row| row.name)).collect();
     condemned.retain(|pack| !spared.contains(pack));
     Ok(Decided { doomed: condemned, spared, world: World::Looked(Box::new((table, index))) })

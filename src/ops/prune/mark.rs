@@ -72,10 +72,42 @@ enum Open {
     List(ChunkId, u8),
 }
 
+/// Chunks that were needed a short while ago, by their first bytes: pages of one directory, from snapshot to snapshot, name
+/// mostly the same ones, and a look into the index costs more than all else. 9 MiB.
+#[derive(Debug, Default)]
+struct Recent(Vec<(ChunkId, u32)>);
+
+/// So many slots.
+const RECENT: usize = 1 << 18;
+/// No class has this number.
+const NO_CLASS: u32 = u32::MAX;
+
+impl Recent {
+    fn slot(&mut self, id: &ChunkId) -> Option<&mut (ChunkId, u32)> {
+        if self.0.is_empty() {
+            self.0 = vec![(ChunkId::HOLE, NO_CLASS); RECENT];
+        }
+        let first = id.bytes().first_chunk().map_or(0, |first| u32::from_le_bytes(*first));
+        self.0.get_mut(first as usize % RECENT)
+    }
+
+    fn has(&mut self, id: &ChunkId, class: usize) -> bool {
+        self.slot(id).is_some_and(|(known, of)| *known == *id && *of as usize == class && *of != NO_CLASS)
+    }
+
+    fn keep(&mut self, id: &ChunkId, class: usize) {
+        let class = u32::try_from(class).unwrap_or(NO_CLASS);
+        if let Some(slot) = self.slot(id) {
+            *slot = (*id, class);
+        }
+    }
+}
+
 /// What was found to be needed so far.
 pub(super) struct Marks {
     classes: Vec<Class>,
     entries: u64,
+    recent: Recent,
     /// Pages that were read.
     pub(super) pages: u64,
     /// Different chunks, by generation.
@@ -84,7 +116,7 @@ pub(super) struct Marks {
 
 impl Marks {
     pub(super) fn new(entries: u64) -> Marks {
-        Marks { classes: Vec::new(), entries, pages: 0, chunks: 0 }
+        Marks { classes: Vec::new(), entries, recent: Recent::default(), pages: 0, chunks: 0 }
     }
 
     /// The class of roots like this one.
@@ -189,8 +221,9 @@ impl<'m> Marker<'m> {
 
     fn items(&mut self, list: &[u8]) -> std::result::Result<(), Stopped> {
         for item in items(list).map_err(lift)? {
-            if item.id != ChunkId::HOLE {
+            if item.id != ChunkId::HOLE && !self.marks.recent.has(&item.id, self.class) {
                 self.need(&item.id)?;
+                self.marks.recent.keep(&item.id, self.class);
             }
         }
         Ok(())

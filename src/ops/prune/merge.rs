@@ -5,7 +5,7 @@
 //! published everywhere, seen in each listing, and then the old ones go.
 
 use super::segments;
-use super::sweep::{RegionReport, fail};
+use super::sweep::{RegionReport, fail, is_paged};
 use super::table::Table;
 use crate::base::{Cancel, Generation, PackName, SegmentName, SessionId};
 use crate::error::{Error, Kind, Result};
@@ -17,6 +17,7 @@ use crate::repo::index::{Content, Index, SegmentSeen};
 use crate::store::{Key, Put};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 /// So many of about one size become one.
 const TIER: usize = 8;
@@ -31,6 +32,8 @@ pub(super) struct Merging<'m> {
     pub(super) table: &'m Table,
     pub(super) doomed: &'m HashSet<PackName>,
     pub(super) unresolved: &'m BTreeSet<SessionId>,
+    /// For those who list the index meanwhile.
+    pub(super) grace: Duration,
     pub(super) cancel: &'m Cancel,
 }
 
@@ -43,13 +46,19 @@ impl Merging<'_> {
     /// # Errors
     /// Interrupted, or a segment that every member lists can be read nowhere.
     pub(super) fn run(&self, reports: &mut [RegionReport]) -> Result<u64> {
-        let mut merged = 0;
+        let (mut merged, mut published) = (0, Vec::new());
         for group in self.groups() {
             self.cancel.check()?;
             let Some((name, bytes)) = self.merge(&group)? else { continue };
             if !self.publish(name, &bytes, reports)? {
                 break;
             }
+            published.push(group);
+        }
+        if !self.grace.is_zero() && !published.is_empty() && is_paged(self.repo, self.members) {
+            self.repo.env.wait(self.cancel, self.grace)?;
+        }
+        for group in published {
             let old: Vec<Key> = group.iter().map(|segment| Key::Index(segment.name)).collect();
             for ix in self.members.iter() {
                 let removed = self.repo.regions.remove(ix, &old, self.cancel)?;

@@ -24,7 +24,7 @@ mod table;
 
 pub use bounds::{Bounds, Stopped};
 pub use plan::{Line, Reason};
-pub use repack::{Limits, Repacked};
+pub use repack::{Limits, Repacked, SMALL_MIN};
 pub use sweep::{RegionReport, Sum};
 
 use crate::base::{Cancel, Epoch, PackName, SessionId, units};
@@ -32,6 +32,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::policy;
 use crate::region::{Finding, RegionSet};
 use crate::repo::Repo;
+use crate::repo::changed;
 use crate::repo::epochs::Epochs;
 use crate::repo::pruning;
 use crate::store::Key;
@@ -67,6 +68,8 @@ pub struct Wish<'w> {
     pub repack: Limits,
     /// What it may take.
     pub bounds: Bounds,
+    /// Threads; 0: none, everything inline.
+    pub workers: usize,
     /// On which host.
     pub host: &'w str,
     /// Asks it to stop.
@@ -75,17 +78,18 @@ pub struct Wish<'w> {
 
 impl<'w> Wish<'w> {
     /// What a policy says, and what is usual where it says nothing.
-    pub fn of(spec: policy::Prune, host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
+    pub fn of(spec: policy::Prune, workers: usize, host: &'w str, cancel: &'w Cancel) -> Wish<'w> {
         let time = spec.stop_after_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
         Wish {
             dry_run: false,
-            grace: Duration::from_secs(60),
+            grace: Duration::ZERO,
             wait: Duration::from_secs(10 * 60),
             dead_after: Duration::from_secs(30 * 60),
             last: &[],
             lost: &[],
-            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max },
+            repack: Limits { above_percent: spec.repack_above, bytes_max: spec.repack_max, small_min: SMALL_MIN },
             bounds: Bounds { time, removals_max: spec.removals_max.map(u64::from) },
+            workers,
             host,
             cancel,
         }
@@ -199,6 +203,9 @@ fn still_here(repo: &Repo, members: RegionSet) -> Result<()> {
 fn epochs(repo: &Repo, dry_run: bool) -> Result<(Epochs, RegionSet)> {
     let epochs = repo.epochs_since(repo.epochs());
     let members = pruning::all_members(repo, &epochs)?;
+    if epochs.has_unknown_hand() {
+        changed::keys_stand(repo)?;
+    }
     let lags = members.iter().any(|ix| !epochs.lacking(ix).is_empty());
     if !lags || dry_run {
         return Ok((epochs, members));
@@ -275,6 +282,9 @@ impl Prune<'_> {
                     Error::new(Kind::Refused, what).advise("finish that first: run the same `holdfast region` again")
                 );
             }
+            if self.is_late() {
+                return Ok(true);
+            }
             self.report.adopted.push(unended.number);
             self.carry(&epochs, members, None)?;
             return Ok(self.wish.dry_run);
@@ -293,7 +303,7 @@ impl Prune<'_> {
             self.finish(&epochs, members, &survey)?;
             return Ok(true);
         }
-        if self.stops() {
+        if self.stops() || (survey.at_work > 0 && self.is_late()) {
             self.plan_by_region();
             return Ok(true);
         }
@@ -323,6 +333,15 @@ impl Prune<'_> {
         self.clock.is_over()
     }
 
+    /// Whether too little of its time is left to wait for those who are at work: each of them would be ended at once.
+    fn is_late(&mut self) -> bool {
+        let late = self.clock.is_late(self.wish.wait);
+        if late {
+            self.report.stopped = Some(Stopped::Time);
+        }
+        late
+    }
+
     /// Writes anew what is needed of packs of which most is not. Says whether there was anything: then it is looked again.
     fn repack(&mut self, survey: &Survey) -> Result<bool> {
         self.repacked = true;
@@ -338,7 +357,16 @@ impl Prune<'_> {
             }
             let (host, cancel) = (self.wish.host, self.wish.cancel);
             let (index, table, marks) = (&survey.index, &survey.table, &survey.marks);
-            let means = repack::Means { repo: self.repo, index, table, marks, host, clock: &self.clock, cancel };
+            let means = repack::Means {
+                repo: self.repo,
+                index,
+                table,
+                marks,
+                host,
+                workers: self.wish.workers,
+                clock: &self.clock,
+                cancel,
+            };
             let done = means.run(*generation, rows)?;
             let sum = &mut self.report.repacked;
             sum.packs += done.packs;
@@ -363,7 +391,7 @@ impl Prune<'_> {
             stage = Stage::Decided;
         }
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
-        let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
+        let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         self.report.spared += decided.spared.len() as u64;
         if survey.is_none() {
             self.report.snapshots = roots.roots.len() as u64;
@@ -385,7 +413,7 @@ impl Prune<'_> {
         }
         // Another prune was quicker. What kept the pack may have been forgotten between our look and its own.
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
-        let decided = decide::decide(repo, epochs, members, &roots, survey, wish.cancel)?;
+        let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         if let Some(pack) = decided.spared.iter().find(|pack| doomed.contains(pack)) {
             let what = format!("epoch {} dooms a pack that a snapshot needs", unended.number);
             return Err(Error::new(Kind::Damage, what).at(Key::Pack(*pack)).advise("nothing was removed"));
@@ -421,7 +449,8 @@ impl Prune<'_> {
         let mut over: BTreeMap<SessionId, RegionSet> = BTreeMap::new();
         if let Some(survey) = survey {
             let known = |sid: &SessionId| recorded.contains(sid) || survey.roots.ended.contains_key(sid);
-            over.extend(survey.sessions.over(members).filter(|(sid, _)| known(sid)));
+            let over_now = survey.sessions.over(members).filter(|(sid, _)| known(sid) && !survey.busy.contains(sid));
+            over.extend(over_now);
             over.extend(roots.gone.keys().map(|sid| (*sid, survey.sessions.at(sid))));
         }
         // Who reads what stays may have an index that knows one copy only, and that one goes.
@@ -432,9 +461,11 @@ impl Prune<'_> {
             index: decided.index(),
             doomed: &doomed,
             packs,
-            gone: roots.gone,
+            // Announcements go first. Of an epoch that somebody else began they were not looked at: the next round does.
+            gone: if survey.is_some() { roots.gone } else { BTreeMap::new() },
             sessions: over,
-            grace: if copies || survey.is_none() { self.wish.grace } else { Duration::ZERO },
+            grace: self.wish.grace,
+            copies: copies || survey.is_none(),
             clock: &self.clock,
             cancel: self.wish.cancel,
         };
@@ -447,7 +478,8 @@ impl Prune<'_> {
     /// Merges index segments, by what was seen of those that were not touched.
     fn merge(&mut self, members: RegionSet, doomed: &HashSet<PackName>, survey: Option<&Survey>) -> Result<()> {
         let Some(survey) = survey.filter(|_| self.report.behind().is_empty()) else { return Ok(()) };
-        let unresolved = survey.sessions.unresolved();
+        let mut unresolved = survey.sessions.unresolved();
+        unresolved.extend(&survey.busy);
         let merging = merge::Merging {
             repo: self.repo,
             members,
@@ -455,6 +487,7 @@ impl Prune<'_> {
             table: &survey.table,
             doomed,
             unresolved: &unresolved,
+            grace: self.wish.grace,
             cancel: self.wish.cancel,
         };
         self.report.merged += merging.run(&mut self.report.regions)?;

@@ -4,6 +4,7 @@
 
 use super::bounds::Clock;
 use super::mark::{Marks, entry_of};
+use super::survey::numbers_hold;
 use super::table::{Row, Table};
 use crate::base::{Cancel, ChunkId, Generation, PackName, Progress};
 use crate::chunk::{Coder, Compression};
@@ -28,8 +29,8 @@ const PACKS_MAX: usize = 512;
 const SMALL_DATA_BYTES: u64 = 4 << 20;
 /// and one of trees below this.
 const SMALL_TREE_BYTES: u64 = 1 << 20;
-/// So many small ones become fewer.
-const SMALL_MIN: usize = 16;
+/// So many small ones become fewer, where nothing else is said.
+pub const SMALL_MIN: usize = 256;
 /// What its session says that it backs up.
 const SOURCE: &str = "(repack)";
 
@@ -40,6 +41,8 @@ pub struct Limits {
     pub above_percent: u8,
     /// At most so many bytes of them in one run.
     pub bytes_max: u64,
+    /// Small ones are put together where there are so many of them.
+    pub small_min: usize,
 }
 
 /// What was written anew.
@@ -75,7 +78,7 @@ pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -
         .filter(|(_, row)| !row.present().is_empty())
         .filter_map(|(n, row)| Some((choice(row, limits)?, n)))
         .collect();
-    many_only(table, &mut rows);
+    many_only(table, &mut rows, limits.small_min);
     rows.sort_by_key(|(choice, n)| {
         let rank = table.row(*n).map(|row| match choice {
             Choice::Waste => (false, std::cmp::Reverse(row.unused()), 0, row.name),
@@ -109,15 +112,13 @@ fn choice(row: &Row, limits: Limits) -> Option<Choice> {
 }
 
 /// A few small packs stay as they are: the next backup makes one more.
-fn many_only(table: &Table, rows: &mut Vec<(Choice, u32)>) {
+fn many_only(table: &Table, rows: &mut Vec<(Choice, u32)>, least: usize) {
     let kind = |n: u32| table.row(n).map(|row| (row.generation, row.tree));
     let mut counts: HashMap<_, usize> = HashMap::new();
     for (_, n) in rows.iter().filter(|(choice, _)| *choice == Choice::Small) {
         *counts.entry(kind(*n)).or_default() += 1;
     }
-    rows.retain(|(choice, n)| {
-        *choice == Choice::Waste || counts.get(&kind(*n)).is_some_and(|count| *count >= SMALL_MIN)
-    });
+    rows.retain(|(choice, n)| *choice == Choice::Waste || counts.get(&kind(*n)).is_some_and(|count| *count >= least));
 }
 
 /// What it works with.
@@ -127,6 +128,7 @@ pub(super) struct Means<'m> {
     pub(super) table: &'m Table,
     pub(super) marks: &'m Marks,
     pub(super) host: &'m str,
+    pub(super) workers: usize,
     pub(super) clock: &'m Clock,
     pub(super) cancel: &'m Cancel,
 }
@@ -172,12 +174,14 @@ impl Means<'_> {
         bad.extend(rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name));
         let rules = Reuse { regions: session.regions.and(repo.writable()), bad, generation, present: None };
         let known = Reusable::new(Arc::clone(self.index), rules);
-        let writer = Writer::new(repo, session, known, (Compression::Default, 1), &progress);
+        let writer = Writer::new(repo, session, known, (Compression::Default, self.workers), &progress);
         let mut repacked = Repacked::default();
         let filled = self.fill(&writer, generation, rows, &mut repacked);
         let finished = writer.finish();
         let old = filled?;
         let complete = finished?;
+        // By other numbers, what is needed may have been passed over.
+        numbers_hold(self.index)?;
         repacked.bytes_new = progress.bytes_stored.get();
         let new = writer.stored();
         let moved = old.into_iter().map(|old| Moved { old, new: new.clone() }).collect();

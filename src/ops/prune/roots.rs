@@ -94,7 +94,8 @@ fn listed(repo: &Repo, members: RegionSet) -> Result<BTreeMap<SessionId, RegionS
 /// The markers that matter: of snapshots that some member still lists.
 fn markers(repo: &Repo, members: RegionSet, outcomes: &Outcomes) -> Result<BTreeMap<SessionId, Marked>> {
     let mut marked = BTreeMap::new();
-    for (sid, at) in listed(repo, members)?.into_iter().filter(|(sid, _)| outcomes.snapshots.contains_key(sid)) {
+    let matters = |sid: &SessionId| outcomes.snapshots.contains_key(sid) || outcomes.unsure.contains_key(sid);
+    for (sid, at) in listed(repo, members)?.into_iter().filter(|(sid, _)| matters(sid)) {
         let mut one = Marked { at: RegionSet::NONE, last: false };
         for ix in at.iter() {
             if let Some(marker) = marker_in(repo, sid, ix)? {
@@ -142,6 +143,12 @@ pub(super) struct Ask<'a> {
     pub(super) lost: &'a [String],
 }
 
+impl Ask<'_> {
+    fn is_lost(&self, sid: &SessionId) -> bool {
+        self.lost.iter().any(|text| sid.hex().starts_with(text.as_str()))
+    }
+}
+
 impl Roots {
     /// Looks at what the members show.
     ///
@@ -154,6 +161,7 @@ impl Roots {
         // After the markers: who holds looks for a marker after his hold was made.
         let held = Holds::certain(repo)?.held();
         super::still_here(repo, ask.members)?;
+        let unread = unread(&outcomes, &marked, &held, ask)?;
         // One that an earlier prune decided without is not brought back by a marker that a region lost since.
         let let_go = |sid: &SessionId| {
             outcomes.snapshots.get(sid).is_some_and(|one| epochs.let_go(sid, one.manifest.fresh.epoch))
@@ -175,7 +183,7 @@ impl Roots {
             }
         }
         let seen = epochs.first_seen();
-        let mut roots = Roots { ended: outcomes.ended, alarms, ..Roots::default() };
+        let mut roots = Roots { gone: unread, ended: outcomes.ended, alarms, ..Roots::default() };
         for (sid, snapshot) in outcomes.snapshots {
             match going.contains(&sid) {
                 true => _ = roots.gone.insert(sid, snapshot.regions),
@@ -194,6 +202,35 @@ impl Roots {
         lines.sort_by_key(|line| line.sid);
         lines
     }
+}
+
+/// What cannot be read, and goes all the same: whatever it was, it is forgotten everywhere, and nobody holds it. What a person
+/// knows to be lost stays where it is, and nothing is kept for it.
+///
+/// # Errors
+/// Something else cannot be read.
+fn unread(
+    outcomes: &Outcomes,
+    marked: &BTreeMap<SessionId, Marked>,
+    held: &BTreeSet<SessionId>,
+    ask: &Ask<'_>,
+) -> Result<BTreeMap<SessionId, RegionSet>> {
+    let mut gone = BTreeMap::new();
+    for (sid, (why, at)) in &outcomes.unsure {
+        let counts = |marked: &Marked| ask.stage == Stage::Planned || marked.at.covers(ask.members);
+        match marked.get(sid).is_some_and(counts) && !held.contains(sid) {
+            true => _ = gone.insert(*sid, *at),
+            false if ask.is_lost(sid) => {}
+            false => {
+                return Err(why.clone().advise(format!(
+                    "it may be a snapshot: mend it first, with `holdfast verify --repair`; if it is lost for good, \
+                     `holdfast prune --lost {}` goes on without it",
+                    sid.hex()
+                )));
+            }
+        }
+    }
+    Ok(gone)
 }
 
 fn root(sid: SessionId, snapshot: Snapshot, seen: &BTreeMap<SessionId, TimeMs>) -> Root {
@@ -217,10 +254,9 @@ fn roots_of_the_last(outcomes: &Outcomes, going: &BTreeSet<SessionId>) -> BTreeM
 
 /// A snapshot that the last prune saw and no listing shows any more was forgotten, or was lost.
 fn none_vanished(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, ask: &Ask<'_>) -> Result<()> {
-    let is_there = |sid: &SessionId| outcomes.snapshots.contains_key(sid);
-    let is_lost = |sid: &SessionId| ask.lost.iter().any(|text| sid.hex().starts_with(text.as_str()));
+    let is_there = |sid: &SessionId| outcomes.snapshots.contains_key(sid) || outcomes.unsure.contains_key(sid);
     let missing = epochs.last_roots().into_iter().map(|root| root.sid);
-    let missing: BTreeSet<SessionId> = missing.filter(|sid| !is_there(sid) && !is_lost(sid)).collect();
+    let missing: BTreeSet<SessionId> = missing.filter(|sid| !is_there(sid) && !ask.is_lost(sid)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -166,7 +166,7 @@ fn at_once(sizes: &[(SegmentName, u64)]) -> usize {
 }
 
 /// Every copy of every segment is what its name says. Says whether none was removed meanwhile.
-fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel) -> Result<bool> {
+fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel): (usize, &Cancel)) -> Result<bool> {
     let of = |ix: usize| -> Result<bool> {
         let here = listing.iter().filter(|(_, holders)| holders.all().has(ix));
         let names: Vec<(SegmentName, u64)> = here.map(|(name, holders)| (*name, holders.size())).collect();
@@ -183,6 +183,9 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel)
         }
         Ok(whole)
     };
+    if workers == 0 {
+        return members.iter().try_fold(true, |whole, ix| Ok(of(ix)? && whole));
+    }
     std::thread::scope(|scope| {
         let threads: Vec<_> = members.iter().map(|ix| scope.spawn(move || of(ix))).collect();
         threads.into_iter().try_fold(true, |whole, thread| {
@@ -196,10 +199,10 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, cancel: &Cancel)
 ///
 /// # Errors
 /// A listing failed, a segment cannot be read, or interrupted.
-pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, cancel: &Cancel) -> Result<Arc<Index>> {
+pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)) -> Result<Arc<Index>> {
     for _ in 0..ROUNDS_MAX {
         let listing = listing(repo, members)?;
-        if !all_good(repo, &listing, members, cancel)? {
+        if !all_good(repo, &listing, members, means)? {
             continue;
         }
         let whole = members.count() == repo.regions.len();

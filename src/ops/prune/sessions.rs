@@ -8,13 +8,14 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{Session, Tombstone};
-use crate::format::signed::{Fresh, check_sum};
+use crate::format::signed::{Fresh, Opened, check_sum};
 use crate::region::RegionSet;
 use crate::repo::epochs::Epochs;
 use crate::repo::index::open_segment;
 use crate::repo::view;
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
 use crate::store::{Key, Prefix, Put};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -79,9 +80,6 @@ impl Sessions {
 
     /// Whoever named packs a short while ago is at work.
     fn segments(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
-        if self.all.values().all(|open| !open.outcome.is_empty()) {
-            return Ok(());
-        }
         let since = repo.env.now().0.saturating_sub(dead_after_ms);
         for ix in members.iter() {
             let lines = repo.regions.list(ix, Prefix::Index)?;
@@ -102,13 +100,53 @@ impl Sessions {
         Ok(())
     }
 
-    /// Those without an outcome anywhere that gave a sign of life so short a while ago; a time that is yet to come is one.
+    /// Whether it gave a sign of life so short a while ago; a time that is yet to come is one.
+    fn is_alive(&self, sid: &SessionId, now: TimeMs, dead_after_ms: i64) -> bool {
+        let sign = self.signs.get(sid).copied().unwrap_or(TimeMs(i64::MIN));
+        now.0.saturating_sub(sign.0) < dead_after_ms
+    }
+
+    /// Those without an outcome anywhere that show life.
     pub(super) fn at_work(&self, now: TimeMs, dead_after_ms: i64) -> BTreeMap<SessionId, Open> {
-        let alive = |sid: &SessionId| {
-            let sign = self.signs.get(sid).copied().unwrap_or(TimeMs(i64::MIN));
-            now.0.saturating_sub(sign.0) < dead_after_ms
-        };
-        self.all.iter().filter(|(sid, open)| open.outcome.is_empty() && alive(sid)).map(|(s, o)| (*s, *o)).collect()
+        let at_work =
+            |(sid, open): &(&SessionId, &Open)| open.outcome.is_empty() && self.is_alive(sid, now, dead_after_ms);
+        self.all.iter().filter(at_work).map(|(s, o)| (*s, *o)).collect()
+    }
+
+    /// Those that may have made what is of use to somebody who is at work: who is at work; who was ended and still shows life,
+    /// as a writer learns of it when he commits, and then goes on under a new id with all that he stored; and those from which
+    /// any of these went on. `ended`: sessions that ended without a snapshot.
+    ///
+    /// # Errors
+    /// A member does not answer.
+    pub(super) fn busy(
+        &self,
+        repo: &Repo,
+        ended: &BTreeMap<SessionId, RegionSet>,
+        (now, dead_after_ms): (TimeMs, i64),
+    ) -> Result<BTreeMap<SessionId, Open>> {
+        let mut busy = self.at_work(now, dead_after_ms);
+        for (sid, at) in ended.iter().filter(|(sid, _)| self.is_alive(sid, now, dead_after_ms)) {
+            if !is_repack(repo, *sid, *at)? {
+                busy.insert(*sid, self.announced(sid, now));
+            }
+        }
+        let mut next: Vec<SessionId> = busy.keys().copied().collect();
+        while let Some(sid) = next.pop() {
+            let at = self.at(&sid);
+            let Some(before) = refreshes(repo, sid, at)? else { continue };
+            if let Entry::Vacant(free) = busy.entry(before) {
+                free.insert(self.announced(&before, now));
+                next.push(before);
+            }
+        }
+        Ok(busy)
+    }
+
+    /// What is known of a session, of which the announcement may have been removed.
+    fn announced(&self, sid: &SessionId, now: TimeMs) -> Open {
+        let none = Open { at: RegionSet::NONE, since: now, outcome: RegionSet::NONE };
+        self.all.get(sid).copied().unwrap_or(none)
     }
 
     /// Those without an outcome anywhere.
@@ -126,6 +164,33 @@ impl Sessions {
     pub(super) fn at(&self, sid: &SessionId) -> RegionSet {
         self.all.get(sid).map_or(RegionSet::NONE, |open| open.at)
     }
+}
+
+/// Whether a session ended with a record of packs that it wrote anew: then it is at nothing any more.
+fn is_repack(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<bool> {
+    let read = first(repo, &Key::Snapshot(sid), at, |opened| Some(opened.kind == ObjectKind::Repack))?;
+    Ok(read.unwrap_or(false))
+}
+
+/// The session from which this one went on.
+fn refreshes(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Option<SessionId>> {
+    first(repo, &Key::Session(sid), at, |opened| opened.decode::<Session>("session").ok()?.refreshes)
+}
+
+/// What the first of these regions says at a key that shows something of ours there.
+fn first<T>(repo: &Repo, key: &Key, at: RegionSet, read: impl Fn(&Opened) -> Option<T>) -> Result<Option<T>> {
+    for ix in at.iter() {
+        match repo.regions.get(ix, key, SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => {
+                if let Ok(opened) = repo.open_object(key, &bytes) {
+                    return Ok(read(&opened));
+                }
+            }
+            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::Damage) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
 }
 
 /// Where the outcome of a session is decided.
@@ -148,7 +213,7 @@ pub(super) struct Patience {
 /// waited for, up to an end. Returns how many were ended.
 ///
 /// # Errors
-/// A member failed, or interrupted.
+/// A member failed, the keys were changed, or interrupted.
 pub(super) fn resolve(
     repo: &Repo,
     epochs: &Epochs,
@@ -160,24 +225,28 @@ pub(super) fn resolve(
     let mut sessions = Sessions::default();
     loop {
         sessions.look(repo, members, patience.dead_after_ms)?;
-        let mut open = Vec::new();
+        let (mut open, mut strange) = (Vec::new(), false);
         for (sid, one) in sessions.all.iter().filter(|(_, one)| !one.outcome.covers(members)) {
-            match decides(repo, *sid, one, number)? {
+            match decides(repo, *sid, one, number, &mut strange)? {
                 Decides::In(ix) if !one.outcome.has(ix) => open.push((*sid, RegionSet::of([ix]))),
                 Decides::Nowhere if !is_made(repo, *sid, one.outcome)? => open.push((*sid, members)),
                 _ => {}
             }
+        }
+        // Nobody's session is left alone: by keys that are newer it may be somebody's.
+        if strange {
+            changed::keys_stand(repo)?;
         }
         let left = patience.wait_ms.saturating_sub(repo.env.steady().saturating_sub(begun));
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         if left <= 0 || !open.iter().any(|(sid, _)| at_work.contains_key(sid)) {
             return open.iter().try_fold(0, |ended, (sid, at)| end(repo, epochs, *sid, *at).map(|()| ended + 1));
         }
-        cancel.wait(Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
+        repo.env.wait(cancel, Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
     }
 }
 
-fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch) -> Result<Decides> {
+fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch, strange: &mut bool) -> Result<Decides> {
     let key = Key::Session(sid);
     let mut decides = Decides::Not;
     for ix in open.at.iter() {
@@ -197,9 +266,9 @@ fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch) -> Result<De
             Ok(session) if session.fresh.epoch >= number => return Ok(Decides::Not),
             Ok(session) => return Ok(place_of(repo, session.decision)),
             // What is whole and does not verify is nobody's session; what is not may be anybody's.
-            Err(FormatError::WrongKey | FormatError::Newer(_)) => decides = Decides::Nowhere,
+            Err(FormatError::WrongKey | FormatError::Newer(_)) => (decides, *strange) = (Decides::Nowhere, true),
             Err(_) if check_sum(&bytes).is_err() => decides = Decides::Nowhere,
-            Err(_) => {}
+            Err(_) => *strange = true,
         }
     }
     Ok(decides)

@@ -29,11 +29,14 @@ pub(super) struct Survey {
     pub(super) index: Arc<Index>,
     pub(super) roots: Roots,
     pub(super) sessions: Sessions,
+    /// Sessions whose segments and packs are left alone.
+    pub(super) busy: BTreeSet<SessionId>,
     pub(super) marks: Marks,
     pub(super) plan: Vec<Line>,
     left: u64,
     orphans: Orphans,
-    at_work: u64,
+    /// Sessions at work.
+    pub(super) at_work: u64,
 }
 
 /// Marks everything that these roots need.
@@ -63,7 +66,15 @@ pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Res
             }
         }
     }
-    match marker.reader.index.numbers_hold() {
+    numbers_hold(&marker.reader.index)
+}
+
+/// What is known of a chunk goes by its number in the index.
+///
+/// # Errors
+/// The numbers are others since a local run turned out to be broken.
+pub(super) fn numbers_hold(index: &Index) -> Result<()> {
+    match index.numbers_hold() {
         true => Ok(()),
         false => Err(Error::new(Kind::Retry, "the local index broke while it was in use").advise("run again")),
     }
@@ -82,8 +93,9 @@ impl Survey {
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         let roots =
             Roots::look(repo, epochs, &Ask { members, stage: Stage::Planned, last: wish.last, lost: wish.lost })?;
-        let index = segments::load(repo, members, wish.cancel)?;
-        let busy: BTreeSet<SessionId> = at_work.keys().copied().collect();
+        let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
+        let makers = sessions.busy(repo, &roots.ended, (repo.env.now(), patience.dead_after_ms))?;
+        let busy: BTreeSet<SessionId> = makers.keys().copied().collect();
         table.add_index(repo, &index, &busy, &epochs.doomed())?;
         let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
         let mut marks = Marks::new(index.entries_total());
@@ -95,7 +107,7 @@ impl Survey {
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
         chosen.extend(counted.further_copies(&table).into_iter().map(|n| (n, Reason::Copy)));
         let going: HashSet<u32> = chosen.iter().map(|(n, _)| *n).collect();
-        let oldest = at_work.values().map(|open| open.since.0).min().unwrap_or(i64::MAX);
+        let oldest = makers.values().map(|open| open.since.0).min().unwrap_or(i64::MAX);
         let orphans = orphans::Means {
             repo,
             index: &index,
@@ -109,9 +121,10 @@ impl Survey {
         .judge()?;
         chosen.extend(orphans.go.iter().map(|n| (*n, Reason::Orphan)));
         let (plan, left) = plan::lines(&table, chosen);
+        numbers_hold(&index)?;
         super::still_here(repo, members)?;
         let at_work = at_work.len() as u64;
-        Ok(Survey { table, index, roots, sessions, marks, plan, left, orphans, at_work })
+        Ok(Survey { table, index, roots, sessions, busy, marks, plan, left, orphans, at_work })
     }
 
     /// What is to be condemned, in order.

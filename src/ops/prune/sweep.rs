@@ -75,6 +75,8 @@ pub(super) struct Order<'o> {
     pub(super) sessions: BTreeMap<SessionId, RegionSet>,
     /// For those who read an older index.
     pub(super) grace: Duration,
+    /// Whether second copies go: who has an older index may know that one only.
+    pub(super) copies: bool,
     pub(super) clock: &'o Clock,
     pub(super) cancel: &'o Cancel,
 }
@@ -101,8 +103,10 @@ impl Order<'_> {
                 fail(reports, ix, &e)?;
             }
         }
-        if !self.grace.is_zero() && !affected.is_empty() {
-            self.cancel.wait(self.grace)?;
+        // A listing that takes several requests may miss the new segment and the old one too.
+        let renewed = is_paged(self.repo, self.members) && affected.values().any(|one| one.new.is_some());
+        if !self.grace.is_zero() && !affected.is_empty() && (self.copies || renewed) {
+            self.repo.env.wait(self.cancel, self.grace)?;
         }
         let mut stopped = None;
         for ix in at.iter() {
@@ -236,6 +240,11 @@ impl RegionReport {
             self.why.get_or_insert_with(|| why.to_string());
         }
     }
+}
+
+/// Whether some of these regions list in several requests; of folders a listing is a moment's work.
+pub(super) fn is_paged(repo: &Repo, members: RegionSet) -> bool {
+    members.iter().any(|ix| repo.regions.region(ix).bucket)
 }
 
 /// Notes why a region was not finished; an interruption ends everything.

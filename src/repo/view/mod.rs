@@ -187,23 +187,29 @@ fn record_ends(repo: &Repo, key: &Key, at: RegionSet, sid: SessionId) {
 }
 
 /// The end of a session stands in one region. Where another shows its manifest, that one was created first where it
-/// counts, and the end was put there by somebody else.
-fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet, ahead: &mut Ahead) -> Result<Outcome> {
+/// counts, and the end was put there by somebody else. Says also whether this is what it comes to: who does not answer may
+/// show the manifest.
+fn read_outcome(repo: &Repo, sid: SessionId, at: RegionSet, ahead: &mut Ahead) -> Result<(Outcome, bool)> {
     let key = Key::Snapshot(sid);
     let read = |at| repo.regions.read(at, &key, SMALL_OBJECT_BYTES_MAX, |bytes| open_outcome(repo, &key, sid, bytes));
     let found = match ahead.open(&repo.regions, &key, |bytes| open_outcome(repo, &key, sid, bytes)) {
         Some(found) => found,
         None => read(at)?,
     };
+    let mut sure = true;
     if matches!(found, Outcome::End) && at.count() > 1 {
         for ix in at.iter() {
-            if let Ok(Outcome::Snapshot(snapshot)) = read(RegionSet::of([ix])) {
-                record_ends(repo, &key, at, sid);
-                return Ok(Outcome::Snapshot(snapshot));
+            match read(RegionSet::of([ix])) {
+                Ok(Outcome::Snapshot(snapshot)) => {
+                    record_ends(repo, &key, at, sid);
+                    return Ok((Outcome::Snapshot(snapshot), true));
+                }
+                Ok(Outcome::End) => {}
+                Err(_) => sure = false,
             }
         }
     }
-    Ok(found)
+    Ok((found, sure))
 }
 
 impl View {
@@ -318,9 +324,9 @@ impl View {
         }
         let before = repo.regions.found_times();
         match read_outcome(repo, sid, places.at, ahead) {
-            Ok(outcome) => {
+            Ok((outcome, sure)) => {
                 // What a region shows damaged is read again until it is mended.
-                if repo.regions.found_times() == before {
+                if sure && repo.regions.found_times() == before {
                     recall.keep_outcome(sid, places, &outcome);
                 }
                 self.take(sid, places, outcome);

@@ -142,6 +142,16 @@ impl Recall {
         self.line(sid, now).is_some()
     }
 
+    /// The snapshot that these places showed. An end is not believed: whoever must not miss a snapshot looks again.
+    pub(super) fn snapshot(&self, sid: SessionId, now: &Places) -> Option<Outcome> {
+        self.outcome(sid, now).filter(|outcome| matches!(outcome, Outcome::Snapshot(_)))
+    }
+
+    /// Whether there is one that is a snapshot.
+    pub(super) fn knows_snapshot(&self, sid: SessionId, now: &Places) -> bool {
+        self.line(sid, now).is_some_and(|line| line.shown.is_some())
+    }
+
     /// Whether a snapshot is known from having been made, and not yet as it is listed.
     pub(super) fn is_new(&self, sid: SessionId) -> bool {
         let made = |line: &OutcomeLine| line.places.iter().any(|place| place.modified < 0);

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::signed::check_sum;
 use crate::region::{Ahead, RegionSet, lift};
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
 use crate::store::{Key, Prefix};
 use std::collections::BTreeMap;
 
@@ -18,12 +18,15 @@ pub struct Outcomes {
     pub snapshots: BTreeMap<SessionId, Snapshot>,
     /// Sessions that ended without one, or that junk fenced, and the regions that list it.
     pub ended: BTreeMap<SessionId, RegionSet>,
+    /// What cannot be read and may be a snapshot, why, and the regions that list it.
+    pub unsure: BTreeMap<SessionId, (Error, RegionSet)>,
 }
 
 /// What one region shows.
 enum Shown {
     Is(Outcome),
-    Junk,
+    /// Whole, and not ours by the keys that are known here.
+    Junk(FormatError),
     Gone,
     Unsure(Error),
 }
@@ -32,7 +35,7 @@ impl Outcomes {
     /// Reads what these regions show. What this machine has read before and the regions list unchanged is not read again.
     ///
     /// # Errors
-    /// A region does not answer, or something cannot be read that may be a snapshot.
+    /// A region does not answer, or the keys were changed.
     pub fn load(repo: &Repo, among: RegionSet) -> Result<Outcomes> {
         let mut recall = Recall::read(repo);
         let listed = places(repo, &repo.regions.list_all(repo.usable(), Prefix::Snapshots));
@@ -41,19 +44,25 @@ impl Outcomes {
             return Err(why.unwrap_or_else(|| Error::new(Kind::Retry, "a region cannot be listed")));
         }
         let mut outcomes = Outcomes::default();
-        let new = listed.iter().filter(|(sid, places)| !recall.knows(**sid, places));
+        let new = listed.iter().filter(|(sid, places)| !recall.knows_snapshot(**sid, places));
         let wanted = new.map(|(sid, places)| (Key::Snapshot(*sid), places.at.and(among), places.size()));
         let mut ahead = Ahead::of(&repo.regions, wanted.filter(|(_, at, _)| !at.is_empty()).collect::<Vec<_>>());
+        let mut strange = false;
         for (sid, places) in listed {
             let at = places.at.and(among);
             if !at.is_empty() {
-                outcomes.add(repo, (&mut recall, &mut ahead), sid, &places, at)?;
+                strange |= outcomes.add(repo, (&mut recall, &mut ahead), sid, &places, at)?;
             }
+        }
+        // Junk is what nobody made who is known here: by keys that are newer it may be a snapshot.
+        if strange {
+            changed::keys_stand(repo)?;
         }
         recall.write(repo, |_| false);
         Ok(outcomes)
     }
 
+    /// Whether something was taken for junk.
     fn add(
         &mut self,
         repo: &Repo,
@@ -61,8 +70,9 @@ impl Outcomes {
         sid: SessionId,
         places: &Places,
         at: RegionSet,
-    ) -> Result<()> {
-        let found = match recall.outcome(sid, places) {
+    ) -> Result<bool> {
+        let mut strange = false;
+        let found = match recall.snapshot(sid, places) {
             Some(known) => Some(known),
             None => {
                 let before = repo.regions.found_times();
@@ -70,7 +80,13 @@ impl Outcomes {
                 let found = match ahead.open(&repo.regions, &key, |bytes| open_outcome(repo, &key, sid, bytes)) {
                     Some(snapshot @ Outcome::Snapshot(_)) => Some(snapshot),
                     // An end in one region, and perhaps a snapshot in another.
-                    _ => look(repo, sid, at)?,
+                    _ => match look(repo, sid, at, &mut strange)? {
+                        Ok(found) => found,
+                        Err(why) => {
+                            self.unsure.insert(sid, (why, at));
+                            None
+                        }
+                    },
                 };
                 if let Some(snapshot @ Outcome::Snapshot(_)) = &found
                     && repo.regions.found_times() == before
@@ -88,26 +104,29 @@ impl Outcomes {
             Some(Outcome::End) => _ = self.ended.insert(sid, at),
             None => {}
         }
-        Ok(())
+        Ok(strange)
     }
 }
 
 /// A manifest, if any of these regions shows one; else an end, or junk, which is as good as one. `None`: all gone
-/// meanwhile.
-fn look(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Option<Outcome>> {
+/// meanwhile; the inner error: what is there may be a manifest.
+fn look(
+    repo: &Repo,
+    sid: SessionId,
+    at: RegionSet,
+    strange: &mut bool,
+) -> Result<std::result::Result<Option<Outcome>, Error>> {
     let (mut unsure, mut end) = (None, None);
     for ix in at.iter() {
         match shown(repo, sid, ix)? {
-            Shown::Is(Outcome::Snapshot(snapshot)) => return Ok(Some(Outcome::Snapshot(snapshot))),
-            Shown::Is(Outcome::End) | Shown::Junk => end = Some(Outcome::End),
+            Shown::Is(Outcome::Snapshot(snapshot)) => return Ok(Ok(Some(Outcome::Snapshot(snapshot)))),
+            Shown::Is(Outcome::End) => end = Some(Outcome::End),
+            Shown::Junk(_) => (end, *strange) = (Some(Outcome::End), true),
             Shown::Gone => {}
             Shown::Unsure(e) => unsure = Some(e),
         }
     }
-    match unsure {
-        Some(e) => Err(e.advise("it may be a snapshot: mend it first, with `holdfast verify --repair`")),
-        None => Ok(end),
-    }
+    Ok(unsure.map_or(Ok(end), Err))
 }
 
 /// Whether this region shows a manifest.
@@ -115,7 +134,11 @@ fn look(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<Option<Outcome>> {
 /// # Errors
 /// It does not answer.
 pub fn shows_manifest(repo: &Repo, sid: SessionId, ix: usize) -> Result<bool> {
-    Ok(matches!(shown(repo, sid, ix)?, Shown::Is(Outcome::Snapshot(_)) | Shown::Unsure(_)))
+    let may_be = |shown: &Shown| match shown {
+        Shown::Is(Outcome::Snapshot(_)) | Shown::Unsure(_) | Shown::Junk(FormatError::WrongKey) => true,
+        Shown::Is(Outcome::End) | Shown::Junk(_) | Shown::Gone => false,
+    };
+    Ok(may_be(&shown(repo, sid, ix)?))
 }
 
 fn shown(repo: &Repo, sid: SessionId, ix: usize) -> Result<Shown> {
@@ -135,10 +158,9 @@ fn shown(repo: &Repo, sid: SessionId, ix: usize) -> Result<Shown> {
         Err(why) => why,
     };
     repo.regions.record(ix, &key.path(), &why);
-    // Whole, and not ours: nobody's snapshot. Sealed with a key or written by a program that is newer: perhaps.
-    let newer = matches!(why, FormatError::WrongKey | FormatError::Newer(_));
-    if !newer && check_sum(&bytes).is_ok() {
-        return Ok(Shown::Junk);
+    // Whole, and not ours: nobody's snapshot, by the keys that are known. Written by a program that is newer: perhaps.
+    if !matches!(why, FormatError::Newer(_)) && check_sum(&bytes).is_ok() {
+        return Ok(Shown::Junk(why));
     }
     Ok(Shown::Unsure(lift(why).with_kind(Kind::Damage).at(key).at(place())))
 }

@@ -1,4 +1,4 @@
-//! How a database of etcd is stored: tables of rows in the order of their keys (docs/format.md, section 11).
+//! How a database of etcd is stored: tables of rows in the order of their keys (docs/format.md, section 10).
 //!
 //! A bbolt file is pages wherever there was room, each with its own number inside; a defragmentation moves all of them.
 //! Its rows in their order stay what they are, so that is what a snapshot keeps: `rows`, every row of every bucket as it
