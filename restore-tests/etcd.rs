@@ -43,39 +43,46 @@ fn comes_up(bench: &Bench, version: &'static str, snapshot: &str, revision: i64)
     cluster
 }
 
+fn every_revision(version: &'static str) {
+    let bench = Bench::with_key(&["a", "b"]);
+    let cluster = Cluster::start(version, 3);
+    cluster.load(250, 1);
+    let begin = cluster.revision() - 40;
+    cluster.ctl(&["compact", &begin.to_string()]);
+    cluster.ctl(&["defrag"]);
+    let last = cluster.load(60, 2);
+    let (code, report) = backup(&bench, &cluster, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    let etcd = &report["etcd"];
+    assert_eq!((etcd["revision"].as_i64(), etcd["compacted"].as_i64()), (Some(last), Some(begin)), "{etcd:#}");
+    assert_eq!(etcd["agree"].as_array().unwrap().len(), 3, "all members have the same hash: {etcd:#}");
+    assert_eq!(etcd["keys"].as_i64().unwrap() as usize, cluster.dump(&[last]).lines().count());
+    let revisions = [begin, begin + 1, begin + 17, last - 33, last - 1, last];
+    for revision in revisions {
+        let restored = comes_up(&bench, version, "latest", revision);
+        assert_eq!(restored.revision(), revision);
+        assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
+        if revision == last {
+            assert!(restored.dump(&revisions) == cluster.dump(&revisions), "earlier revisions are there, too");
+            assert_eq!(restored.leases(), cluster.leases());
+        }
+    }
+    let gone = (begin - 1).to_string();
+    let (code, report) = bench.json(&["restore", "latest", "--to", "x.db", "--revision", &gone]);
+    assert_eq!(code, 1, "{report:#}");
+    assert!(report["error"]["what"].as_str().unwrap().contains("compacted away") && !bench.path("x.db").exists());
+    let future = (last + 1).to_string();
+    assert_eq!(bench.json(&["restore", "latest", "--to", "x.db", "--revision", &future]).0, 1);
+}
+
 #[test]
 fn a_real_etcd_comes_up_on_every_revision_that_a_snapshot_has() {
-    for version in VERSIONS {
-        let bench = Bench::with_key(&["a", "b"]);
-        let cluster = Cluster::start(version, 3);
-        cluster.load(250, 1);
-        let begin = cluster.revision() - 40;
-        cluster.ctl(&["compact", &begin.to_string()]);
-        cluster.ctl(&["defrag"]);
-        let last = cluster.load(60, 2);
-        let (code, report) = backup(&bench, &cluster, &[]);
-        assert_eq!(code, 0, "{report:#}");
-        let etcd = &report["etcd"];
-        assert_eq!((etcd["revision"].as_i64(), etcd["compacted"].as_i64()), (Some(last), Some(begin)), "{etcd:#}");
-        assert_eq!(etcd["agree"].as_array().unwrap().len(), 3, "all members have the same hash: {etcd:#}");
-        assert_eq!(etcd["keys"].as_i64().unwrap() as usize, cluster.dump(&[last]).lines().count());
-        let revisions = [begin, begin + 1, begin + 17, last - 33, last - 1, last];
-        for revision in revisions {
-            let restored = comes_up(&bench, version, "latest", revision);
-            assert_eq!(restored.revision(), revision);
-            assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
-            if revision == last {
-                assert!(restored.dump(&revisions) == cluster.dump(&revisions), "earlier revisions are there, too");
-                assert_eq!(restored.leases(), cluster.leases());
-            }
-        }
-        let gone = (begin - 1).to_string();
-        let (code, report) = bench.json(&["restore", "latest", "--to", "x.db", "--revision", &gone]);
-        assert_eq!(code, 1, "{report:#}");
-        assert!(report["error"]["what"].as_str().unwrap().contains("compacted away") && !bench.path("x.db").exists());
-        let future = (last + 1).to_string();
-        assert_eq!(bench.json(&["restore", "latest", "--to", "x.db", "--revision", &future]).0, 1);
-    }
+    every_revision("3.5");
+}
+
+#[test]
+fn a_real_etcd_comes_up_on_every_revision_that_a_snapshot_has_of_the_older_version() {
+    every_revision("3.4");
 }
 
 /// What etcd's own tool says of a database: a hash of every pair of every bucket, the revision, the number of keys.
@@ -91,7 +98,7 @@ fn what_comes_back_is_pair_for_pair_what_etcd_itself_saves() {
     let bench = Bench::with_key(&["a"]);
     let cluster = Cluster::start("3.5", 1);
     let last = cluster.load(300, 3);
-    cluster.ctl(&["compact", &(last - 20).to_string()]);
+    cluster.ctl(&["compact", "--physical", &(last - 20).to_string()]);
     assert_eq!(backup(&bench, &cluster, &[]).0, 0);
     let saved = cluster.path("saved.db");
     cluster.ctl(&["snapshot", "save", saved.to_str().unwrap()]);
@@ -293,75 +300,82 @@ fn unbase64(text: &str) -> Vec<u8> {
     python().args(["-c", script, text]).output().unwrap().stdout
 }
 
-#[test]
-fn deltas_come_back_at_every_revision_and_a_gap_is_refused() {
-    for version in VERSIONS {
-        let bench = Bench::with_key(&["a", "b"]);
-        let mut cluster = Cluster::start(version, 3);
-        cluster.load(60, 11);
-        // There is nothing to go on from: it is a whole one.
-        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-        assert_eq!((code, report["etcd"]["agree"].as_array().map(Vec::len)), (0, Some(3)), "{report:#}");
-        let begin = report["etcd"]["revision"].as_i64().unwrap();
-        let mut ends = vec![begin];
-        for n in 0..3 {
-            ends.push(cluster.load(40, 12 + n));
-            if n == 1 {
-                cluster.kill(2);
-            }
-            let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-            assert_eq!(code, 0, "{report:#}");
-            let etcd = &report["etcd"];
-            assert_eq!((etcd["after"].as_i64(), etcd["revision"].as_i64()), (Some(ends[n]), Some(ends[n + 1])));
+fn deltas(version: &'static str) {
+    let bench = Bench::with_key(&["a", "b"]);
+    let mut cluster = Cluster::start(version, 3);
+    cluster.load(60, 11);
+    // There is nothing to go on from: it is a whole one.
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["etcd"]["agree"].as_array().map(Vec::len)), (0, Some(3)), "{report:#}");
+    let begin = report["etcd"]["revision"].as_i64().unwrap();
+    let mut ends = vec![begin];
+    for n in 0..3 {
+        ends.push(cluster.load(40, 12 + n));
+        if n == 1 {
+            cluster.kill(2);
         }
         let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-        assert_eq!((code, report["snapshot"].is_null()), (0, true), "nothing changed: {report:#}");
-        let snapshots = bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().clone();
-        assert_eq!(snapshots.iter().filter(|s| s["mode"] == "delta").count(), 3, "{snapshots:#?}");
-        // Earlier ones may go: each delta has all that it needs.
-        let newest = bench.ok(&["snapshots", "--name", "cluster"])["snapshots"].as_array().unwrap().clone();
-        let id = |snapshot: &serde_json::Value| snapshot["id"].as_str().unwrap().to_owned();
-        let latest = bench.ok(&["ls", "latest"])["snapshot"].as_str().unwrap().to_owned();
-        newest.iter().map(id).filter(|id| *id != latest).for_each(|id| _ = bench.ok(&["forget", &id]));
-        let last = ends[3];
-        for revision in [begin, begin + 1, ends[1], ends[2] - 5, last - 1, last] {
-            let restored = comes_up(&bench, version, "latest", revision);
-            assert_eq!(restored.revision(), revision);
-            assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
-        }
-        // What is shown is the newest state.
-        let newest = cluster.ctl(&["get", "/registry", "--prefix", "--keys-only"]);
-        let shown = String::from_utf8(bench.run(&["--quiet", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
-        let wanted: Vec<&str> = newest.lines().filter(|line| line.starts_with("/registry")).collect();
-        assert_eq!(shown.lines().collect::<Vec<_>>(), wanted);
-        let last_dump = cluster.dump(&[last]);
-        for line in last_dump.lines().filter(|line| !line.contains(" - ")).step_by(29) {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let [key, value] = [1, 2].map(|n| unbase64(fields[n]));
-            if key.contains(&0) {
-                continue;
-            }
-            let name = [b"latest:", key.as_slice()].concat();
-            let output = bench.command(&["--quiet", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
-            assert!(output.stdout == value, "{name:?}");
-        }
-        bench.ok(&["verify", "--level", "content"]);
-        // Compacted away what was not taken: a whole snapshot, and it is said why.
-        let end = cluster.load(20, 30);
-        cluster.ctl(&["compact", &end.to_string()]);
-        let output = bench
-            .run(
-                &[
-                    &["backup", "--name", "cluster", "--mode", "delta", &cluster.address()],
-                    &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..],
-                ]
-                .concat(),
-            )
-            .1;
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("compacted away") && output.status.success(), "{text}");
-        assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));
+        assert_eq!(code, 0, "{report:#}");
+        let etcd = &report["etcd"];
+        assert_eq!((etcd["after"].as_i64(), etcd["revision"].as_i64()), (Some(ends[n]), Some(ends[n + 1])));
     }
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "nothing changed: {report:#}");
+    let snapshots = bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().clone();
+    assert_eq!(snapshots.iter().filter(|s| s["mode"] == "delta").count(), 3, "{snapshots:#?}");
+    // Earlier ones may go: each delta has all that it needs.
+    let newest = bench.ok(&["snapshots", "--name", "cluster"])["snapshots"].as_array().unwrap().clone();
+    let id = |snapshot: &serde_json::Value| snapshot["id"].as_str().unwrap().to_owned();
+    let latest = bench.ok(&["ls", "latest"])["snapshot"].as_str().unwrap().to_owned();
+    newest.iter().map(id).filter(|id| *id != latest).for_each(|id| _ = bench.ok(&["forget", &id]));
+    let last = ends[3];
+    for revision in [begin, begin + 1, ends[1], ends[2] - 5, last - 1, last] {
+        let restored = comes_up(&bench, version, "latest", revision);
+        assert_eq!(restored.revision(), revision);
+        assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
+    }
+    // What is shown is the newest state.
+    let newest = cluster.ctl(&["get", "/registry", "--prefix", "--keys-only"]);
+    let shown = String::from_utf8(bench.run(&["--quiet", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
+    let wanted: Vec<&str> = newest.lines().filter(|line| line.starts_with("/registry")).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), wanted);
+    let last_dump = cluster.dump(&[last]);
+    for line in last_dump.lines().filter(|line| !line.contains(" - ")).step_by(29) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [key, value] = [1, 2].map(|n| unbase64(fields[n]));
+        if key.contains(&0) {
+            continue;
+        }
+        let name = [b"latest:", key.as_slice()].concat();
+        let output = bench.command(&["--quiet", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
+        assert!(output.stdout == value, "{name:?}");
+    }
+    bench.ok(&["verify", "--level", "content"]);
+    // Compacted away what was not taken: a whole snapshot, and it is said why.
+    let end = cluster.load(20, 30);
+    cluster.ctl(&["compact", &end.to_string()]);
+    let output = bench
+        .run(
+            &[
+                &["backup", "--name", "cluster", "--mode", "delta", &cluster.address()],
+                &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..],
+            ]
+            .concat(),
+        )
+        .1;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("compacted away") && output.status.success(), "{text}");
+    assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));
+}
+
+#[test]
+fn deltas_come_back_at_every_revision() {
+    deltas("3.5");
+}
+
+#[test]
+fn deltas_come_back_at_every_revision_of_the_older_version() {
+    deltas("3.4");
 }
 
 /// The block of commands in the runbook that has this.
