@@ -280,3 +280,14 @@ fn a_backup_beside_a_forget_ends_well() {
         assert!(!sids(&bench, &context).contains(&aside), "{context}");
     }
 }
+
+#[test]
+fn an_end_of_an_epoch_at_another_suffix_is_missed_nowhere() {
+    let (bench, source) = with_source(&["a", "b"]);
+    bench.ok(&["backup", text(&source)]);
+    // As where something stood in its way when it was copied there, and is gone.
+    let end = bench.region("b").join("epochs/00000001/end");
+    std::fs::rename(&end, end.with_extension("1")).unwrap();
+    let checked = bench.ok(&["verify"]);
+    assert_eq!(checked["behind"], json!([]), "{checked:#}");
+}

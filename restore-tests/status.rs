@@ -18,7 +18,7 @@ fn ready(spec: &str) -> Bench {
 }
 
 fn configure(bench: &Bench, spec: &str) {
-    configure_daily(bench, &format!("verify: {{schedule: '@daily'}}\n  {spec}"));
+    configure_daily(bench, &format!("verify: {{schedule: '@daily', repair: false}}\n  {spec}"));
 }
 
 fn run(bench: &Bench, more: &[&str]) -> (i32, Value) {

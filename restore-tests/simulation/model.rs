@@ -197,6 +197,14 @@ impl Model {
         below.map(|(path, object)| (path.clone(), object.told.clone())).collect()
     }
 
+    /// Those of them that it shows.
+    fn shown(&self, region: usize, folder: &str) -> Vec<(String, Bytes)> {
+        let mut all = self.told(region, folder);
+        let inner = self.world.lock();
+        all.retain(|(path, _)| inner.regions[region].objects.get(path).is_some_and(|object| object.shown.is_some()));
+        all
+    }
+
     fn segment(&self, region: usize, path: &str, bytes: &Bytes) -> Option<Arc<Named>> {
         if let Some(known) = self.known().segments.get(path) {
             return Some(Arc::clone(known));
@@ -478,10 +486,9 @@ impl Model {
     fn manifests(&self, region: usize) -> Vec<SessionId> {
         let known = self.known();
         let inner = self.world.lock();
-        let there = |sid: &&SessionId| {
-            inner.regions[region].objects.contains_key(&Key::Snapshot(**sid).path())
-                && !known.ended.contains(&(region, **sid))
-        };
+        let shown = |path: &str| inner.regions[region].objects.get(path).is_some_and(|one| one.shown.is_some());
+        let there =
+            |sid: &&SessionId| shown(&Key::Snapshot(**sid).path()) && !known.ended.contains(&(region, **sid));
         known.manifests.keys().filter(there).copied().collect()
     }
 
@@ -512,7 +519,7 @@ impl Model {
         for region in members {
             let name = NAMES[region];
             let mut useful: HashSet<String> = HashSet::new();
-            for (path, bytes) in self.told(region, "index/") {
+            for (path, bytes) in self.shown(region, "index/") {
                 let Some(named) = self.segment(region, &path, &bytes) else { continue };
                 let live = named.chunks.iter().filter(|(id, _)| needed.contains(id));
                 useful.extend(live.filter_map(|(_, pack)| Some(Key::Pack(*named.packs.get(*pack)?).path())));
@@ -524,7 +531,7 @@ impl Model {
                     self.wrong(format!("garbage: {path} in region {name} names a pack that is gone"));
                 }
             }
-            for (path, _) in self.told(region, "packs/") {
+            for (path, _) in self.shown(region, "packs/") {
                 if !useful.contains(&path) {
                     self.wrong(format!("garbage: {path} in region {name} is needed by nobody"));
                 }

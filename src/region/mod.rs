@@ -539,13 +539,7 @@ pub const SUFFIXES: u32 = 16;
 /// The store failed.
 pub fn put_numbered(regions: &Regions, ix: usize, key: Key, bytes: &Bytes) -> Result<Put> {
     for suffix in 0..SUFFIXES {
-        let key = match key {
-            Key::Config(n, _) => Key::Config(n, suffix),
-            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
-            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
-            other => other,
-        };
-        let done = regions.put(ix, &key, bytes)?;
+        let done = regions.put(ix, &key.at_suffix(suffix), bytes)?;
         if done != Put::Other {
             return Ok(done);
         }

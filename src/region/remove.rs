@@ -7,7 +7,7 @@ use crate::store::Key;
 use futures_util::StreamExt;
 
 /// So many are removed at a time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 /// After so many it is looked whether the region still answers.
 const BATCH: usize = 512;
 

@@ -165,6 +165,17 @@ impl Key {
         }
     }
 
+    /// The same with another suffix; a key that is not numbered has none.
+    #[must_use]
+    pub fn at_suffix(self, suffix: u32) -> Key {
+        match self {
+            Key::Config(n, _) => Key::Config(n, suffix),
+            Key::EpochBegin(n, _) => Key::EpochBegin(n, suffix),
+            Key::EpochEnd(n, _) => Key::EpochEnd(n, suffix),
+            other => other,
+        }
+    }
+
     /// The key at a path; `None` for what is none of ours.
     pub fn parse(path: &str) -> Option<Key> {
         let key = Self::parse_loosely(path)?;

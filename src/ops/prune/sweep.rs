@@ -86,7 +86,7 @@ struct Affected {
     at: RegionSet,
     /// What takes its place; nothing, if nothing is left. It is published also where other segments say the same: who merged
     /// them may be about to remove them.
-    new: Option<(SegmentName, Bytes)>,
+    new: Option<SegmentName>,
 }
 
 impl Order<'_> {
@@ -95,14 +95,7 @@ impl Order<'_> {
     /// # Errors
     /// Interrupted, or an index segment that names doomed packs can be read nowhere. A region that fails is left as it is.
     pub(super) fn execute(&self, reports: &mut [RegionReport]) -> Result<Option<Stopped>> {
-        let affected = self.affected()?;
-        let mut at = self.members;
-        for ix in self.members.iter() {
-            if let Err(e) = self.publish(ix, &affected) {
-                at = at.without(ix);
-                fail(reports, ix, &e)?;
-            }
-        }
+        let (affected, at) = self.publish(reports)?;
         // A listing that takes several requests may miss the new segment and the old one too.
         let renewed = is_paged(self.repo, self.members) && affected.values().any(|one| one.new.is_some());
         if !self.grace.is_zero() && !affected.is_empty() && (self.copies || renewed) {
@@ -115,8 +108,9 @@ impl Order<'_> {
         Ok(stopped)
     }
 
-    /// The segments to be written anew.
-    fn affected(&self) -> Result<BTreeMap<SegmentName, Affected>> {
+    /// Puts what takes the place of segments that name what is dead, one after the other: all of them are more than memory
+    /// holds. Returns these segments, and the regions that list what was put there.
+    fn publish(&self, reports: &mut [RegionReport]) -> Result<(BTreeMap<SegmentName, Affected>, RegionSet)> {
         let mut named: BTreeMap<SegmentName, RegionSet> = BTreeMap::new();
         for (segment, line, regions) in self.index.lines() {
             if self.doomed.contains(&line.name) {
@@ -124,14 +118,40 @@ impl Order<'_> {
             }
         }
         named.retain(|_, at| !at.is_empty());
-        let mut affected = BTreeMap::new();
+        let (mut affected, mut well) = (BTreeMap::new(), self.members);
         for (name, at) in &named {
             self.cancel.check()?;
             // Gone: another prune was quicker.
             let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
-            affected.insert(*name, Affected { at: *at, new: self.without_doomed(&content)? });
+            let new = self.without_doomed(&content)?;
+            if let Some((new, bytes)) = &new {
+                for (ix, put) in self.repo.regions.put_each(at.and(well), &Key::Index(*new), bytes) {
+                    if let Err(e) = put.and_then(|put| is_ours(put, *new)) {
+                        well = well.without(ix);
+                        fail(reports, ix, &e)?;
+                    }
+                }
+            }
+            affected.insert(*name, Affected { at: *at, new: new.map(|(new, _)| new) });
         }
-        Ok(affected)
+        for ix in well.iter() {
+            if let Err(e) = self.are_listed(ix, &affected) {
+                well = well.without(ix);
+                fail(reports, ix, &e)?;
+            }
+        }
+        Ok((affected, well))
+    }
+
+    /// Whether a region lists what was put there.
+    fn are_listed(&self, ix: usize, affected: &BTreeMap<SegmentName, Affected>) -> Result<()> {
+        let new: BTreeSet<SegmentName> =
+            affected.values().filter(|one| one.at.has(ix)).filter_map(|one| one.new).collect();
+        if new.is_empty() || segments::are_listed(self.repo, ix, &new)? {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Retry, "does not list an index segment that was put there just now")
+            .at(format!("region {}", self.repo.regions.region(ix).name)))
     }
 
     /// The same segment with what is not doomed, if anything is left: the same bytes whoever makes it, so that what an earlier
@@ -158,23 +178,6 @@ impl Order<'_> {
         };
         let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
         Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
-    }
-
-    /// Puts what takes the place of a region's segments, and looks whether it is listed.
-    fn publish(&self, ix: usize, affected: &BTreeMap<SegmentName, Affected>) -> Result<()> {
-        let mut new = BTreeSet::new();
-        for (name, bytes) in affected.values().filter(|one| one.at.has(ix)).filter_map(|one| one.new.as_ref()) {
-            self.cancel.check()?;
-            if self.repo.regions.put(ix, &Key::Index(*name), bytes)? == Put::Other {
-                return Err(Error::new(Kind::Damage, "another object stands at this key").at(Key::Index(*name)));
-            }
-            new.insert(*name);
-        }
-        if new.is_empty() || segments::are_listed(self.repo, ix, &new)? {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Retry, "does not list an index segment that was put there just now")
-            .at(format!("region {}", self.repo.regions.region(ix).name)))
     }
 
     fn in_region(
@@ -220,6 +223,13 @@ impl Order<'_> {
             }
         }
         Ok(stopped)
+    }
+}
+
+fn is_ours(put: Put, name: SegmentName) -> Result<()> {
+    match put {
+        Put::Created | Put::Same => Ok(()),
+        Put::Other => Err(Error::new(Kind::Damage, "another object stands at this key").at(Key::Index(name))),
     }
 }
 

@@ -161,7 +161,9 @@ impl Repair<'_> {
     /// Interrupted. What could not be mended is in the report.
     pub fn run(&self, findings: &[Finding]) -> Result<RepairReport> {
         let mut report = RepairReport::default();
-        let all = self.targets(findings, &mut report);
+        let mut all = self.targets(findings, &mut report);
+        // What several threads found has no order of its own.
+        all.sort_by_cached_key(|target| (target.key.path(), target.ix));
         let mut work = Work {
             with: self,
             bad: HashSet::new(),

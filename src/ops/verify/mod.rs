@@ -30,7 +30,7 @@ use crate::repo::open::{self, Chain};
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
 use crate::store::{Key, Listed, Prefix};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -479,16 +479,20 @@ fn lacking_small(repo: &Repo, report: &mut VerifyReport) {
     for holders in repo.regions.list_several(repo.usable(), small).iter().map(by_key) {
         // A slot that no configuration lists opens nothing, and is brought nowhere.
         let dead = |key: &Key| matches!(key, Key::Slot(id) if !keys::is_listed(repo, *id));
+        // Where its own key was squatted, one of a numbered series stands at another suffix.
+        let mut all: BTreeMap<Key, (RegionSet, bool)> = BTreeMap::new();
         for (key, at) in holders.into_iter().filter(|(key, _)| !dead(key)) {
             let path = key.path();
             let sound = |ix: usize| {
                 sources.has(ix)
                     && !findings.iter().any(|f| f.object == path && f.region == repo.regions.region(ix).name)
             };
-            if at.iter().any(sound) {
-                let lacking = repo.usable().iter().filter(|ix| !at.has(*ix));
-                report.behind.extend(lacking.map(|ix| format!("region {} lacks {path}", repo.regions.region(ix).name)));
-            }
+            let (there, good) = all.entry(key.at_suffix(0)).or_default();
+            (*there, *good) = (there.or(at), *good || at.iter().any(sound));
+        }
+        for (key, (at, _)) in all.into_iter().filter(|(_, (_, good))| *good) {
+            let lacking = repo.usable().iter().filter(|ix| !at.has(*ix));
+            report.behind.extend(lacking.map(|ix| format!("region {} lacks {key}", repo.regions.region(ix).name)));
         }
     }
 }
