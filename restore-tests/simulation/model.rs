@@ -487,8 +487,7 @@ impl Model {
         let known = self.known();
         let inner = self.world.lock();
         let shown = |path: &str| inner.regions[region].objects.get(path).is_some_and(|one| one.shown.is_some());
-        let there =
-            |sid: &&SessionId| shown(&Key::Snapshot(**sid).path()) && !known.ended.contains(&(region, **sid));
+        let there = |sid: &&SessionId| shown(&Key::Snapshot(**sid).path()) && !known.ended.contains(&(region, **sid));
         known.manifests.keys().filter(there).copied().collect()
     }
 

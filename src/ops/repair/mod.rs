@@ -207,6 +207,9 @@ impl Repair<'_> {
     fn targets(&self, findings: &[Finding], report: &mut RepairReport) -> Vec<Target> {
         let ix_of = |name: &str| (0..self.regions.len()).find(|ix| self.regions.region(*ix).name == name);
         let (mut seen, mut targets) = (HashSet::new(), Vec::new());
+        // Several threads found them: of what is said of one object, what says most comes first, whoever was quicker.
+        let mut findings: Vec<&Finding> = findings.iter().collect();
+        findings.sort_by_key(|one| (matches!(one.flaw, Flaw::Written | Flaw::Other), &one.what));
         for finding in findings {
             if !seen.insert((&finding.region, &finding.object)) {
                 continue;
