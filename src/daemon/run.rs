@@ -333,6 +333,12 @@ impl Work<'_> {
         (self.around.say)(what);
     }
 
+    /// Names the regions that have no record of the run.
+    fn say_missed(&self, closed: Option<&Closed>) {
+        let missed = closed.into_iter().flat_map(|closed| &closed.missed);
+        missed.for_each(|(region, why)| self.say(&format!("region {region} has no record of this run: {why}")));
+    }
+
     /// Runs a part of the work and records it.
     fn recorded<T>(
         &self,
@@ -375,9 +381,7 @@ impl Work<'_> {
                 (repaired.iter().flatten().fold(closing.verify(report), Closing::repair), report.exit())
             },
         );
-        for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
-            self.say(&format!("region {region} has no record of this run: {why}"));
-        }
+        self.say_missed(closed.as_ref());
         let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
         if let Some(Err(e)) = &repaired {
@@ -398,15 +402,9 @@ impl Work<'_> {
         let host = files::hostname();
         let wish =
             prune::Wish::of(self.policy.prune().unwrap_or_default(), self.around.workers, &host, self.around.cancel);
-        let (pruned, closed) = self.recorded(
-            Recorded::Prune,
-            Closing::default(),
-            || prune::run(self.repo, &wish),
-            |report, closing| (closing.prune(report), report.exit()),
-        );
-        for (region, why) in closed.iter().flat_map(|closed| &closed.missed) {
-            self.say(&format!("region {region} has no record of this run: {why}"));
-        }
+        let end = |report: &prune::Report, closing: Closing| (closing.prune(report), report.exit());
+        let (pruned, closed) = self.recorded(Recorded::Prune, Closing::default(), || prune::run(self.repo, &wish), end);
+        self.say_missed(closed.as_ref());
         let pruned = pruned?;
         pruned.troubles().iter().for_each(|what| self.say(what));
         pruned.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));

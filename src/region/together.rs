@@ -69,8 +69,9 @@ impl Regions {
     ///
     /// # Errors
     /// One of the listings is incomplete.
-    pub fn list_at<const N: usize>(&self, ix: usize, prefixes: [Prefix; N]) -> Result<Vec<Listed>> {
-        let lists = self.handle.block_on(try_join_all(prefixes.map(|prefix| self.list_one(ix, prefix))))?;
+    pub fn list_at(&self, ix: usize, prefixes: impl IntoIterator<Item = Prefix>) -> Result<Vec<Listed>> {
+        let each = prefixes.into_iter().map(|prefix| self.list_one(ix, prefix));
+        let lists = self.handle.block_on(try_join_all(each))?;
         Ok(lists.into_iter().flatten().collect())
     }
 

@@ -230,7 +230,11 @@ fn ending(repo: &Repo, epochs: &Epochs, open: &Open, reason: &str) -> Result<Opt
     }
 }
 
-fn tombstone(repo: &Repo, epochs: &Epochs, sid: SessionId, reason: &str) -> Result<Bytes> {
+/// The end of a session without a snapshot, by somebody else than its writer.
+///
+/// # Errors
+/// No signing key, or no random bytes.
+pub fn tombstone(repo: &Repo, epochs: &Epochs, sid: SessionId, reason: &str) -> Result<Bytes> {
     let fresh = Fresh { epoch: epochs.newest(), ..repo.fresh() };
     let object = Tombstone { fresh, sid, created: repo.env.now().0, reason: reason.to_owned() };
     repo.seal(ObjectKind::Tombstone, &Key::Snapshot(sid).canonical(), &object)

@@ -90,20 +90,6 @@ impl Prefix {
         Prefix::Runs,
     ];
 
-    /// Those of small objects: all but the packs.
-    pub const SMALL: [Prefix; 10] = [
-        Prefix::Keys,
-        Prefix::Config,
-        Prefix::Epochs,
-        Prefix::Forgotten,
-        Prefix::Holds,
-        Prefix::Tags,
-        Prefix::Sessions,
-        Prefix::Index,
-        Prefix::Snapshots,
-        Prefix::Runs,
-    ];
-
     /// The folder.
     pub fn path(self) -> &'static str {
         match self {

@@ -7,13 +7,12 @@ use crate::base::{Cancel, Epoch, RegionId, SegmentName, SessionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::{Session, Tombstone};
-use crate::format::signed::{Fresh, Opened, check_sum};
+use crate::format::objects::Session;
+use crate::format::signed::{Opened, check_sum};
 use crate::region::RegionSet;
 use crate::repo::epochs::Epochs;
 use crate::repo::index::open_segment;
-use crate::repo::view;
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed, members, view};
 use crate::store::{Key, Prefix, Put};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -288,13 +287,7 @@ fn place_of(repo: &Repo, region: RegionId) -> Decides {
 /// Creates the end of a session in these regions, where nothing stands.
 fn end(repo: &Repo, epochs: &Epochs, sid: SessionId, at: RegionSet) -> Result<()> {
     let key = Key::Snapshot(sid);
-    let object = Tombstone {
-        fresh: Fresh { epoch: epochs.newest(), ..repo.fresh() },
-        sid,
-        created: repo.env.now().0,
-        reason: "a prune ended it: it had begun before, and had not ended".to_owned(),
-    };
-    let bytes = repo.seal(ObjectKind::Tombstone, &key.canonical(), &object)?;
+    let bytes = members::tombstone(repo, epochs, sid, "a prune ended it: it had begun before, and had not ended")?;
     for (ix, put) in repo.regions.put_each(at, &key, &bytes) {
         match put {
             // Something else: its writer was quicker, or another prune.

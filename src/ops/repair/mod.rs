@@ -161,9 +161,7 @@ impl Repair<'_> {
     /// Interrupted. What could not be mended is in the report.
     pub fn run(&self, findings: &[Finding]) -> Result<RepairReport> {
         let mut report = RepairReport::default();
-        let mut all = self.targets(findings, &mut report);
-        // What several threads found has no order of its own.
-        all.sort_by_cached_key(|target| (target.key.path(), target.ix));
+        let all = self.targets(findings, &mut report);
         let mut work = Work {
             with: self,
             bad: HashSet::new(),
@@ -203,10 +201,14 @@ impl Repair<'_> {
         Ok(report)
     }
 
-    /// Each damaged copy once. What lies at no key of ours is left to a person.
+    /// Each damaged copy once, in an order that does not depend on which thread found it first. What lies at no key of ours is left to a person.
     fn targets(&self, findings: &[Finding], report: &mut RepairReport) -> Vec<Target> {
         let ix_of = |name: &str| (0..self.regions.len()).find(|ix| self.regions.region(*ix).name == name);
         let (mut seen, mut targets) = (HashSet::new(), Vec::new());
+        // Of what is said of one copy, what says most comes first.
+        let mut findings: Vec<&Finding> = findings.iter().collect();
+        let vague = |one: &Finding| matches!(one.flaw, Flaw::Written | Flaw::Other);
+        findings.sort_by_key(|one| (&one.object, &one.region, vague(one), &one.what));
         for finding in findings {
             if !seen.insert((&finding.region, &finding.object)) {
                 continue;
@@ -270,11 +272,11 @@ pub fn after(
 pub fn unwatched(
     repo: &Arc<Repo>,
     report: &mut VerifyReport,
-    ledger: (&Ledger, Bounds),
+    (ledger, bounds): (&Ledger, Bounds),
     workers: usize,
     cancel: &Cancel,
 ) -> Result<RepairReport> {
-    let done = everything(repo, &report.findings, (Some(ledger.0), ledger.1), workers, cancel)?;
+    let done = everything(repo, &report.findings, (Some(ledger), bounds), workers, cancel)?;
     behind_still(repo, report)?;
     Ok(done)
 }

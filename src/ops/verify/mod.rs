@@ -375,7 +375,7 @@ fn small_objects(
     cancel: &Cancel,
     check: &mut Check<'_>,
 ) -> Result<()> {
-    let lines = regions.list_at(ix, Prefix::SMALL)?;
+    let lines = regions.list_at(ix, Prefix::ALL.into_iter().filter(|prefix| *prefix != Prefix::Packs))?;
     let mut ahead = Ahead::of(regions, lines.iter().map(|line| (line.key, RegionSet::of([ix]), line.size)));
     let mut missing = Vec::new();
     for key in std::iter::once(Key::Region).chain(lines.into_iter().map(|line| line.key)) {
@@ -513,12 +513,11 @@ pub fn behind_still(repo: &Arc<Repo>, report: &mut VerifyReport) -> Result<()> {
 /// Regions that failed after they were looked at: nobody knows any more what they lack.
 fn lost_meanwhile(repo: &Repo, report: &mut VerifyReport) {
     let usable = repo.usable();
-    let mut lines = Vec::new();
-    for (ix, here) in report.regions.iter().enumerate().filter(|(ix, here)| !usable.has(*ix) && here.failed.is_none()) {
+    let failed = report.regions.iter().enumerate().filter(|(ix, here)| !usable.has(*ix) && here.failed.is_none());
+    report.behind.extend(failed.map(|(ix, here)| {
         let why = repo.regions.failure(ix).map_or_else(|| "it failed".to_owned(), |e| e.to_string());
-        lines.push(format!("region {} may lack something: {why}", here.region));
-    }
-    report.behind.append(&mut lines);
+        format!("region {} may lack something: {why}", here.region)
+    }));
 }
 
 /// Regions that lack a snapshot or a segment that a member has. What only a region has that is none is brought to nobody.
