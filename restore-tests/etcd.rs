@@ -1,13 +1,16 @@
 //! Backups of real etcd clusters, and real etcds that come up on what comes back.
 
+mod compaction;
+mod deltas;
+mod proxy;
 mod server;
 
+use crate::command_line::fields::of_etcd;
 use crate::harness::Bench;
 use crate::reader::python;
+use proxy::{Harm, Proxy};
 use server::{Cluster, VERSIONS, said, tool};
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -30,6 +33,13 @@ fn backup(bench: &Bench, cluster: &Cluster, more: &[&str]) -> (i32, serde_json::
         .chain(more.iter().copied())
         .collect();
     bench.json(&args)
+}
+
+/// The mode of the snapshot that a backup made.
+fn mode(bench: &Bench, report: &serde_json::Value) -> String {
+    let listed = bench.ok(&["snapshots"]);
+    let made = listed["snapshots"].as_array().unwrap().iter().find(|snapshot| snapshot["id"] == report["snapshot"]);
+    made.unwrap_or_else(|| panic!("{report:#} is not listed"))["mode"].as_str().unwrap().to_owned()
 }
 
 /// Restores at a revision, starts an etcd on it and asks it for everything.
@@ -124,6 +134,20 @@ fn a_revision_that_is_moved_up_is_so_in_every_version() {
     assert_eq!(backup(&bench, &cluster, &[]).0, 0);
     bench.ok(&["restore", "latest", "--to", "plain.db"]);
     bench.ok(&["restore", "latest", "--to", "bumped.db", "--bump-revision", "1000000000"]);
+    for version in VERSIONS {
+        let programs = tool(version, "etcd").parent().unwrap().display().to_string();
+        for (bump, begins) in [(vec![], last), (vec!["--bump-revision", "5000"], last + 5000)] {
+            let words =
+                [&["restore", "latest", "--to", "checked.db", "--check", "--etcd-bin", &programs], &bump[..]].concat();
+            let report = bench.ok(&words);
+            assert_eq!(report["checked"]["revision"].as_i64(), Some(begins), "{report:#}");
+            of_etcd("restore --to", "restore", &report);
+            assert!(report["checked"]["version"].as_str().unwrap().starts_with(version));
+            fs::remove_file(bench.path("checked.db")).unwrap();
+        }
+    }
+    let (code, report) = bench.json(&["restore", "latest", "--to", "no.db", "--check", "--etcd-bin", "/nowhere"]);
+    assert!(code == 2 && report["error"]["what"] == "there is no etcdutl", "{report:#}");
     // etcd's own tool, from 3.5.16 on, as the example.
     let bump = ["--bump-revision", "1000000000", "--mark-compacted"];
     let theirs = Cluster::restored("3.5", &bench.path("plain.db"), &bump);
@@ -152,6 +176,7 @@ fn keys_are_read_without_any_cluster() {
     cluster.ctl(&["del", "/registry/configmaps/kube-system/gone"]);
     let (code, second) = backup(&bench, &cluster, &[]);
     assert_eq!(code, 0, "{second:#}");
+    of_etcd("backup", "backup", &second);
     assert!(second["bytes_new"].as_u64() < Some(second["bytes"].as_u64().unwrap() / 2), "{second:#}");
     cluster.kill(0);
     let text = |args: &[&str]| {
@@ -169,6 +194,13 @@ fn keys_are_read_without_any_cluster() {
         "/registry/configmaps/kube-system/coredns\n/registry/configmaps/kube-system/fresh\n"
     );
     assert!(text(&["--quiet", "ls", "latest"]).contains("rows"));
+    // Each state of a key once, with the snapshots that have it, by the rules for paths.
+    let found = text(&["--quiet", "find", "registry/configmaps/**/{coredns,gone}", "--smaller", "9B"]);
+    let keys: Vec<_> = found.lines().map(|line| line.split_once(':').unwrap()).collect();
+    let (old, new) = (&first[..8], &second["snapshot"].as_str().unwrap()[..8]);
+    let config = |name: &str| format!("/registry/configmaps/kube-system/{name}");
+    assert_eq!(keys, [(old, &*config("coredns")), (new, &*config("coredns")), (old, &*config("gone"))]);
+    assert_eq!(text(&["--quiet", "find", "--newest", "gone"]), "");
     let changes = text(&["--quiet", "diff", &first, "latest"]);
     let wanted = "M /registry/configmaps/kube-system/coredns\n+ /registry/configmaps/kube-system/fresh\n\
                   - /registry/configmaps/kube-system/gone\n";
@@ -209,6 +241,94 @@ fn a_cluster_that_is_not_what_it_was_is_refused_and_nothing_is_visible() {
     assert_eq!(code, 11, "{report:#}");
     assert!(report["error"]["what"].as_str().unwrap().contains("another cluster than before"), "{report:#}");
     assert_eq!(backup(&bench, &strange, &["--new-cluster"]).0, 0);
+}
+
+#[test]
+fn single_keys_are_put_back_into_a_living_cluster() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    let lease = cluster.ctl(&["lease", "grant", "600"]).split_whitespace().nth(1).unwrap().to_owned();
+    for (key, value) in [("/app/a", "one"), ("/app/b", "two"), ("/app/c", "three"), ("/other", "x")] {
+        cluster.ctl(&["put", key, value]);
+    }
+    cluster.ctl(&["put", "/app/lock", "held", "--lease", &lease]);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    cluster.ctl(&["del", "/app/a"]);
+    cluster.ctl(&["put", "/app/b", "newer"]);
+    cluster.ctl(&["del", "/app/lock"]);
+    cluster.ctl(&["del", "/other"]);
+    let before = cluster.revision();
+    let (means, address) = (with_certificates(&cluster), cluster.address());
+    let run = |more: &[&str]| {
+        let words: Vec<&str> = ["restore", "latest:/app/", "--into", &address].into_iter().collect();
+        bench.json(
+            &words.into_iter().chain(means.iter().map(String::as_str)).chain(more.iter().copied()).collect::<Vec<_>>(),
+        )
+    };
+    let fates = |report: &serde_json::Value| {
+        ["put", "overwritten", "same", "differs", "leased"].map(|fate| report[fate].as_u64().unwrap())
+    };
+    let (code, report) = run(&["--dry-run", "--overwrite"]);
+    assert_eq!((code, fates(&report), cluster.revision()), (3, [1, 1, 1, 0, 1], before), "{report:#}");
+    let (code, report) = run(&[]);
+    assert_eq!((code, fates(&report), cluster.revision()), (3, [1, 0, 1, 1, 1], before + 1), "{report:#}");
+    of_etcd("restore --into", "restore", &report);
+    let values =
+        |cluster: &Cluster| cluster.ctl(&["get", "/", "--prefix"]).lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(values(&cluster), ["/app/a", "one", "/app/b", "newer", "/app/c", "three"]);
+    let (code, report) = run(&["--overwrite"]);
+    assert_eq!((code, fates(&report)), (3, [0, 1, 2, 0, 1]), "{report:#}");
+    assert_eq!(values(&cluster), ["/app/a", "one", "/app/b", "two", "/app/c", "three"]);
+    let (code, report) = bench.json(&[
+        "restore",
+        "latest:/app/c",
+        "--into",
+        &address,
+        "--etcd-ca",
+        &means[1],
+        "--etcd-cert",
+        &means[3],
+        "--etcd-key",
+        &means[5],
+    ]);
+    assert_eq!((code, fates(&report)), (0, [0, 0, 1, 0, 0]), "{report:#}");
+}
+
+#[test]
+fn a_stream_that_breaks_off_or_is_falsified_is_no_snapshot() {
+    let bench = Bench::with_key(&["a"]);
+    let source = Cluster::start("3.5", 1);
+    let last = source.load(60, 60);
+    source.ctl(&["snapshot", "save", "all.db"]);
+    let bytes = fs::metadata(source.path("all.db")).unwrap().len() as usize;
+    // Without TLS, which would find out by itself.
+    let cluster = Cluster::restored("3.5", &source.path("all.db"), &[]);
+    let proxy = Proxy::before(cluster.ports()[0]);
+    let address = format!("etcd+http://127.0.0.1:{}", proxy.port);
+    let run = || bench.json(&["backup", "--name", "cluster", &address]);
+    let place = |n: usize| 1 + n * 0x9e37_79b1 % (bytes - 1);
+    for n in 0..50 {
+        proxy.harm(Harm::Cut(place(n)));
+        let (code, report) = run();
+        assert_eq!((code, report["error"]["kind"].as_str()), (1, Some("retry")), "cut at {}: {report:#}", place(n));
+    }
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len(), 0, "nothing is visible");
+    let mut refused = 0;
+    for n in 0..20 {
+        proxy.harm(Harm::Flip(place(50 + n), n as u32 % 8));
+        match run() {
+            (0, report) => assert_eq!(report["etcd"]["revision"].as_i64(), Some(last), "{report:#}"),
+            (code, _) => refused += i32::from(code == 1),
+        }
+    }
+    // Some bits say nothing of the content: in a number of a frame that nobody looks at.
+    let stored = bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len() as i32;
+    assert!(refused >= 17 && refused + stored == 20, "{refused} refused, {stored} stored");
+    proxy.harm(Harm::None);
+    let (code, report) = run();
+    assert_eq!((code, report["etcd"]["revision"].as_i64()), (0, Some(last)), "{report:#}");
+    let restored = comes_up(&bench, "3.5", "latest", last);
+    assert!(restored.dump(&[last]) == source.dump(&[last]));
 }
 
 #[test]
@@ -270,13 +390,13 @@ fn a_user_is_asked_for_where_auth_is_enabled() {
 fn a_policy_protects_a_cluster() {
     let bench = Bench::with_key(&["a"]);
     let cluster = Cluster::start("3.5", 1);
-    let last = cluster.load(40, 10);
+    let mut last = cluster.load(40, 10);
     let path = |name: &str| cluster.path(name).display().to_string();
     let port = cluster.ports()[0];
     let text = format!(
         "apiVersion: holdfast.io/v1alpha1\nkind: Repository\nmetadata: {{name: main}}\nspec:\n  regions: [{{name: a, url: {}}}]\n---\n\
          apiVersion: holdfast.io/v1alpha1\nkind: BackupPolicy\nmetadata: {{name: daily}}\nspec:\n  retention: {{last: 1}}\n  sources:\n  \
-         - etcd: {{endpoints: ['127.0.0.1:{port}'], caFile: {}, certFile: {}, keyFile: {}}}\n",
+         - etcd: {{endpoints: ['127.0.0.1:{port}'], caFile: {}, certFile: {}, keyFile: {}, deltas: true}}\n",
         bench.region("a").display(),
         path("ca.crt"),
         path("client.crt"),
@@ -284,98 +404,20 @@ fn a_policy_protects_a_cluster() {
     );
     fs::write(bench.path("holdfast.yaml"), text).unwrap();
     let words = ["--config", "holdfast.yaml", "run", "daily"];
-    for _ in 0..2 {
+    // A whole one, as there is nothing to go on from; then what changed, and that nothing did.
+    for (mode, more) in [("incremental", 15), ("delta", 0), ("delta", 0)] {
         let (code, report) = bench.json_at(&[], &words);
         assert_eq!(code, 0, "{report:#}");
+        let listed = bench.ok(&["snapshots"]);
+        let snapshots = listed["snapshots"].as_array().unwrap();
+        assert_eq!(snapshots.len(), 1, "the policy's retention holds for it: {listed:#}");
+        assert_eq!(snapshots[0]["mode"], mode);
+        let (now, file) = (cluster.revision(), format!("{more}-{last}.db"));
+        bench.ok(&["restore", "latest", "--to", &file]);
+        assert_eq!(status(&bench.path(&file)).1, now);
+        fs::remove_file(bench.path(&file)).unwrap();
+        last = if more > 0 { cluster.load(more, 31) } else { now };
     }
-    let listed = bench.ok(&["snapshots"]);
-    let snapshots = listed["snapshots"].as_array().unwrap();
-    assert_eq!(snapshots.len(), 1, "the policy's retention holds for it: {listed:#}");
-    bench.ok(&["restore", "latest", "--to", "back.db"]);
-    assert_eq!(status(&bench.path("back.db")).1, last);
-}
-
-fn unbase64(text: &str) -> Vec<u8> {
-    let script = "import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.argv[1]))";
-    python().args(["-c", script, text]).output().unwrap().stdout
-}
-
-fn deltas(version: &'static str) {
-    let bench = Bench::with_key(&["a", "b"]);
-    let mut cluster = Cluster::start(version, 3);
-    cluster.load(60, 11);
-    // There is nothing to go on from: it is a whole one.
-    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-    assert_eq!((code, report["etcd"]["agree"].as_array().map(Vec::len)), (0, Some(3)), "{report:#}");
-    let begin = report["etcd"]["revision"].as_i64().unwrap();
-    let mut ends = vec![begin];
-    for n in 0..3 {
-        ends.push(cluster.load(40, 12 + n));
-        if n == 1 {
-            cluster.kill(2);
-        }
-        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-        assert_eq!(code, 0, "{report:#}");
-        let etcd = &report["etcd"];
-        assert_eq!((etcd["after"].as_i64(), etcd["revision"].as_i64()), (Some(ends[n]), Some(ends[n + 1])));
-    }
-    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
-    assert_eq!((code, report["snapshot"].is_null()), (0, true), "nothing changed: {report:#}");
-    let snapshots = bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().clone();
-    assert_eq!(snapshots.iter().filter(|s| s["mode"] == "delta").count(), 3, "{snapshots:#?}");
-    // Earlier ones may go: each delta has all that it needs.
-    let newest = bench.ok(&["snapshots", "--name", "cluster"])["snapshots"].as_array().unwrap().clone();
-    let id = |snapshot: &serde_json::Value| snapshot["id"].as_str().unwrap().to_owned();
-    let latest = bench.ok(&["ls", "latest"])["snapshot"].as_str().unwrap().to_owned();
-    newest.iter().map(id).filter(|id| *id != latest).for_each(|id| _ = bench.ok(&["forget", &id]));
-    let last = ends[3];
-    for revision in [begin, begin + 1, ends[1], ends[2] - 5, last - 1, last] {
-        let restored = comes_up(&bench, version, "latest", revision);
-        assert_eq!(restored.revision(), revision);
-        assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
-    }
-    // What is shown is the newest state.
-    let newest = cluster.ctl(&["get", "/registry", "--prefix", "--keys-only"]);
-    let shown = String::from_utf8(bench.run(&["--quiet", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
-    let wanted: Vec<&str> = newest.lines().filter(|line| line.starts_with("/registry")).collect();
-    assert_eq!(shown.lines().collect::<Vec<_>>(), wanted);
-    let last_dump = cluster.dump(&[last]);
-    for line in last_dump.lines().filter(|line| !line.contains(" - ")).step_by(29) {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [key, value] = [1, 2].map(|n| unbase64(fields[n]));
-        if key.contains(&0) {
-            continue;
-        }
-        let name = [b"latest:", key.as_slice()].concat();
-        let output = bench.command(&["--quiet", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
-        assert!(output.stdout == value, "{name:?}");
-    }
-    bench.ok(&["verify", "--level", "content"]);
-    // Compacted away what was not taken: a whole snapshot, and it is said why.
-    let end = cluster.load(20, 30);
-    cluster.ctl(&["compact", &end.to_string()]);
-    let output = bench
-        .run(
-            &[
-                &["backup", "--name", "cluster", "--mode", "delta", &cluster.address()],
-                &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..],
-            ]
-            .concat(),
-        )
-        .1;
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("compacted away") && output.status.success(), "{text}");
-    assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));
-}
-
-#[test]
-fn deltas_come_back_at_every_revision() {
-    deltas("3.5");
-}
-
-#[test]
-fn deltas_come_back_at_every_revision_of_the_older_version() {
-    deltas("3.4");
 }
 
 /// The block of commands in the runbook that has this.

@@ -148,6 +148,19 @@ impl Cluster {
         self.nodes[n].child = Some(command.spawn().expect("setpriv runs"));
     }
 
+    /// A cluster of one member begins anew from a snapshot that was saved earlier, under the name that it had.
+    pub fn put_back(&mut self, snapshot: &str) {
+        self.kill(0);
+        let (name, peer) = (self.nodes[0].name.clone(), self.url(self.nodes[0].peer));
+        std::fs::remove_dir_all(self.path(&name)).unwrap();
+        let mut command = Command::new(tool(self.version, "etcdutl"));
+        command.args(["snapshot", "restore", snapshot, "--data-dir", &name, "--name", &name]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("{name}={peer}")]);
+        said(command.current_dir(self.dir.path()));
+        self.run(0);
+        self.wait();
+    }
+
     pub fn kill(&mut self, n: usize) {
         if let Some(mut child) = self.nodes[n].child.take() {
             let _ = child.kill();

@@ -2,7 +2,6 @@
 
 use super::args::{Backup, ModeArg};
 use super::common::Context;
-use super::etcd;
 use super::found;
 use super::output::{Outcome, path_text, plain};
 use super::paths;
@@ -27,9 +26,6 @@ use std::sync::Arc;
 const SHOWN_MAX: usize = 20;
 
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
-    if let Some(address) = etcd::address(args)? {
-        return etcd::backup(context, args, address);
-    }
     if args.mode == ModeArg::Delta {
         return Err(Error::new(Kind::Config, "only clusters of etcd have deltas").advise("use --mode incremental"));
     }

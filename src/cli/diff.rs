@@ -1,10 +1,10 @@
 //! `holdfast diff`.
 
 use super::args::Diff;
-use super::browse::{find, reader};
 use super::common::Context;
 use super::etcd;
 use super::found;
+use super::named::{find, reader};
 use super::output::{Outcome, path_text, plain, remark};
 use crate::base::units;
 use crate::error::{Error, Exit, Kind, Result};

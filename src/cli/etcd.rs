@@ -2,19 +2,22 @@
 
 use super::args::{Backup, EtcdSource, Ls, Restore};
 use super::backup::{json_of, options, text_of};
-use super::browse::{Named, find, reader};
 use super::common::Context;
 use super::found;
+use super::named::{Named, find, reader};
 use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
 use super::recorded::Recorded;
-use crate::base::{Pace, Progress, units};
+use crate::base::{Pace, Progress, TimeMs, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Manifest, Mode};
-use crate::ops::etcd::{self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, KeyChange, Keys};
+use crate::ops::etcd::{
+    self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, Fate, KeyChange, Keys, PutBack,
+    PutReport, Unchanged,
+};
 use crate::ops::record::Closing;
-use crate::policy::Rate;
+use crate::policy::{self, Rate};
 use crate::repo::Repo;
 use crate::repo::reader::Reader;
 use crate::repo::view::View;
@@ -45,6 +48,10 @@ fn means(source: &EtcdSource) -> Result<Means> {
         (Some(name), Some(file)) => Some((name.clone(), Password::read(file)?)),
         _ => None,
     };
+    if source.etcd_cert.is_some() != source.etcd_key.is_some() {
+        return Err(Error::new(Kind::Config, "a certificate without its key, or the other way round")
+            .advise("give both --etcd-cert and --etcd-key"));
+    }
     let identity = source.etcd_cert.clone().zip(source.etcd_key.clone());
     Ok(Means { plain: false, ca: source.etcd_ca.clone(), identity, user })
 }
@@ -58,7 +65,7 @@ pub fn backup(context: &Context, args: &Backup, address: Address) -> Result<Outc
     let mut options = options(context, args)?;
     options.name.get_or_insert_with(|| format!("etcd:{}", address.endpoints.join(",")));
     let scratch = std::env::temp_dir();
-    let etcd = EtcdOptions { address, means: means(&args.etcd)?, new_cluster: args.etcd.new_cluster, scratch };
+    let etcd = EtcdOptions { address, means: means(&args.etcd)?, new_cluster: args.new_cluster, scratch };
     let repo = context.open()?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("backing up", &progress, context.global.quiet);
@@ -70,7 +77,7 @@ pub fn backup(context: &Context, args: &Backup, address: Address) -> Result<Outc
         context,
         true,
         |_| match options.mode {
-            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, means),
+            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, Unchanged::Left, means),
             _ => etcd::backup(&repo, &options, &etcd, means)
                 .map(|(stored, found)| Delta::Whole(Box::new(stored), Box::new(found), String::new())),
         },
@@ -165,10 +172,13 @@ pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>, to: &Path) -
     let rate = args.limit_download.as_ref().map(Rate::bytes);
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let reader = reader(repo)?;
+    let time = args.etcd.time.as_ref().map(|text| policy::since(text, context.env.now())).transpose()?;
     let request = EtcdRestore {
         to: to.to_owned(),
         revision: args.etcd.revision,
+        time,
         bump: args.etcd.bump_revision,
+        check: args.etcd.check.then(|| args.etcd.etcd_bin.clone()),
         scratch: std::env::temp_dir(),
         workers: context.workers(),
     };
@@ -181,20 +191,86 @@ pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>, to: &Path) -
         context,
         true,
         |_| etcd::restore(&reader, &snapshot.manifest, &request, (&progress, &context.cancel)),
-        |_, closing| (closing, exit),
+        |done, closing| (closing, exit.worse(lost(done))),
     )?;
-    let elapsed_ms = shown.elapsed_ms();
+    let (elapsed_ms, exit) = (shown.elapsed_ms(), exit.worse(lost(&done)));
     drop(shown);
     let rebuilt = &done.rebuilt;
     let mut value = json!({
         "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": snapshot.manifest.sid.hex(),
         "target": path_text(to.as_os_str().as_bytes()), "seconds": elapsed_ms as f64 / 1000.0, "bytes": done.bytes,
         "revision": rebuilt.revision, "begins": rebuilt.begins, "revisions": rebuilt.revisions,
-        "leases_lost": rebuilt.leases_lost,
+        "leases_lost": rebuilt.leases_lost, "alarms_dropped": rebuilt.alarms_dropped, "known_at": done.known_at.map(TimeMs::rfc3339),
+        "checked": done.trial.as_ref().map(|t| json!({"version": t.version, "revision": t.revision, "keys": t.keys, "hash": t.hash})),
     });
     let mut text = restored_text(&done, to, elapsed_ms);
     found::add(repo, &mut value, &mut text);
     Ok(Outcome::new(exit, text, value))
+}
+
+/// `holdfast restore SNAPSHOT:PREFIX --into ADDRESS`.
+pub fn put_back(context: &Context, args: &Restore, repo: &Arc<Repo>, address: &str) -> Result<Outcome> {
+    let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
+    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
+    let manifest = &snapshot.manifest;
+    if !has(manifest, path) {
+        let what = "--into takes keys of a snapshot of etcd";
+        return Err(Error::new(Kind::Config, what).advise("name a prefix: SNAPSHOT:/registry/configmaps/"));
+    }
+    let reader = reader(repo)?;
+    let request = PutBack {
+        address: Address::parse(address)?,
+        means: means(&args.etcd.source)?,
+        prefix: path.to_vec(),
+        overwrite: args.etcd.overwrite,
+        dry_run: args.dry_run,
+    };
+    let opening = Closing { source: Some(manifest.source.name.clone()), ..Closing::default() };
+    let opening = Closing { snapshots: vec![manifest.sid], ..opening };
+    let recorded = Recorded { kind: RunKind::Restore, repo: Some(repo), id: repo.id, opening };
+    let end = |done: &PutReport| if done.is_whole() { exit } else { exit.worse(Exit::Partial) };
+    let (done, closed) = recorded.run(
+        context,
+        !args.dry_run,
+        |_| etcd::put_back(&Keys::open(&reader, manifest, &context.cancel)?, &request, &context.cancel),
+        |done, closing| (closing, end(done)),
+    )?;
+    let mut value = json!({
+        "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": manifest.sid.hex(),
+        "target": request.address.to_string(), "prefix": path_text(path), "dry_run": args.dry_run,
+        "keys": done.keys.iter().map(|(key, fate)| json!({"key": path_text(key), "fate": fate.name()})).collect::<Vec<_>>(),
+    });
+    Fate::ALL.iter().zip(done.counts).for_each(|(fate, count)| value[fate.name()] = json!(count));
+    let mut text = put_text(&done, args.dry_run);
+    found::add(repo, &mut value, &mut text);
+    Ok(Outcome::new(end(&done), text, value))
+}
+
+fn put_text(done: &PutReport, dry_run: bool) -> String {
+    let mut text = String::new();
+    for (key, fate) in &done.keys {
+        let why = match fate {
+            Fate::Put => "+",
+            Fate::Overwritten => "M",
+            Fate::Same => "=",
+            Fate::Differs => "LEFT (has another value; --overwrite changes it)",
+            Fate::Changed => "LEFT (somebody changes it)",
+            Fate::Leased => "LEFT (had a lease)",
+        };
+        text.push_str(&format!("{why} {}\n", path_text(key)));
+    }
+    let counts: Vec<String> = Fate::ALL
+        .iter()
+        .zip(done.counts)
+        .map(|(fate, count)| format!("{} {}", units::count(count), fate.name()))
+        .collect();
+    let note = if dry_run { "nothing was written, this would be: " } else { "keys: " };
+    text + note + &counts.join(", ") + "\n"
+}
+
+/// Keys that do not expire any more are not what they were.
+fn lost(done: &EtcdRestored) -> Exit {
+    if done.rebuilt.leases_lost > 0 { Exit::Partial } else { Exit::Done }
 }
 
 fn restored_text(done: &EtcdRestored, to: &Path, elapsed_ms: u64) -> String {
@@ -205,10 +281,25 @@ fn restored_text(done: &EtcdRestored, to: &Path, elapsed_ms: u64) -> String {
         units::duration_ms(elapsed_ms),
         rebuilt.revision
     );
+    if let Some(time) = done.known_at {
+        text.push_str(&format!(", as it was known at {}", time.rfc3339()));
+    }
     if rebuilt.begins > rebuilt.revision {
         text.push_str(&format!("; it will begin at {}, and all before counts as compacted\n", rebuilt.begins));
     } else {
         text.push_str("\nNOTE: clients that remember later revisions will meet them again: see --bump-revision\n");
+    }
+    if rebuilt.alarms_dropped > 0 {
+        text.push_str("NOTE: alarms of the old members (NOSPACE, CORRUPT) were left out\n");
+    }
+    if let Some(trial) = &done.trial {
+        let hash =
+            trial.hash.map_or_else(String::new, |hash| format!("; they hash to {hash:08x}, as those of the file"));
+        let (version, keys) = (plain(&trial.version), units::count(trial.keys));
+        text.push_str(&format!(
+            "etcd {version} came up on it, at revision {}, with its {keys} keys{hash}\n",
+            trial.revision
+        ));
     }
     if rebuilt.leases_lost > 0 {
         text.push_str(&format!(
@@ -237,6 +328,27 @@ fn line_json(line: &Line) -> Value {
     })
 }
 
+/// A line of `holdfast find`: a state of a key, and the snapshots that have it, the newest first.
+pub fn found_line(line: &Line, source: &str, having: &[&Manifest], (json, long): (bool, bool)) -> String {
+    if json {
+        let mut value = line_json(line);
+        value["source"] = json!(source);
+        value["snapshots"] = having.iter().map(|m| m.sid.hex()).collect();
+        return value.to_string();
+    }
+    let name = format!("{}:{}", having.first().map_or_else(String::new, |m| m.sid.short()), path_text(&line.key));
+    let text = if long { long_line(line, &name) } else { name };
+    match having {
+        [] | [_] => text,
+        [.., oldest] => format!("{text}  ({} snapshots, from {})", having.len(), oldest.sid.short()),
+    }
+}
+
+fn long_line(line: &Line, name: &str) -> String {
+    let Line { bytes, revision, created, version, lease, .. } = line;
+    format!("{bytes:>10} {:>12} {created:>12} {version:>6} {lease:>16x} {name}", revision.main)
+}
+
 fn closed(_: std::io::Error) -> Error {
     Error::new(Kind::Cancelled, "the output was closed")
 }
@@ -263,11 +375,7 @@ pub fn ls(context: &Context, args: &Ls, (reader, manifest): (&Reader, &Manifest)
         let name = path_text(&line.key);
         match (json, args.long) {
             (true, _) => writeln!(out, "{}", line_json(line)),
-            (_, true) => writeln!(
-                out,
-                "{:>10} {:>12} {:>12} {:>6} {:>16x} {name}",
-                line.bytes, line.revision.main, line.created, line.version, line.lease
-            ),
+            (_, true) => writeln!(out, "{}", long_line(line, &name)),
             _ => writeln!(out, "{name}"),
         }
         .map_err(closed)?;

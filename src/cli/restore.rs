@@ -2,10 +2,10 @@
 
 use super::args::Restore;
 use super::backup::{misses_json, misses_text};
-use super::browse::{Named, find, reader};
 use super::common::Context;
 use super::etcd;
 use super::found;
+use super::named::{Named, find, reader};
 use super::output::{Outcome, path_text};
 use super::progress::Shown;
 use super::recorded::Recorded;
@@ -63,6 +63,9 @@ fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
+    if let Some(address) = &args.etcd.into {
+        return etcd::put_back(context, args, &repo, address);
+    }
     if let Some(to) = &args.etcd.to {
         return etcd::restore(context, args, &repo, to);
     }

@@ -19,6 +19,8 @@ pub struct Etcd {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// A user, and the file with its password.
     pub user: Option<(String, PathBuf)>,
+    /// Whether incremental backups take only what changed.
+    pub deltas: bool,
 }
 
 impl Etcd {
@@ -33,6 +35,7 @@ impl Etcd {
             key_file: self.identity.as_ref().map(|(_, key)| text(key)),
             user: self.user.as_ref().map(|(name, _)| name.clone()),
             password_file: self.user.as_ref().map(|(_, file)| text(file)),
+            deltas: Some(self.deltas),
         }
     }
 }
@@ -68,9 +71,18 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Opt
     if spec.cert_file.is_some() != spec.key_file.is_some() {
         sheet.refuse(&at, "a certificate without its key, or the other way round", "give both certFile and keyFile");
     }
+    if spec.plain == Some(true) && (ca.is_some() || certificate.is_some()) {
+        sheet.refuse(&at, "certificates without TLS", "leave plain out, or caFile, certFile and keyFile");
+    }
     if spec.user.is_some() != spec.password_file.is_some() {
         sheet.refuse(&at, "a user without a password, or the other way round", "give both user and passwordFile");
     }
-    let (endpoints, plain) = (spec.endpoints.clone(), spec.plain.unwrap_or(false));
-    Some(Etcd { endpoints, plain, ca, identity: certificate.zip(key), user: spec.user.clone().zip(password) })
+    Some(Etcd {
+        endpoints: spec.endpoints.clone(),
+        plain: spec.plain.unwrap_or(false),
+        ca,
+        identity: certificate.zip(key),
+        user: spec.user.clone().zip(password),
+        deltas: spec.deltas.unwrap_or(false),
+    })
 }

@@ -185,6 +185,9 @@ pub struct EtcdSpec {
     /// File with the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
+    /// Incremental backups take only what changed since the last snapshot; full ones take the whole. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deltas: Option<bool>,
 }
 
 /// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.

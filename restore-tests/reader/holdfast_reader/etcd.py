@@ -76,9 +76,11 @@ class Database:
         made, held, size = [], [], 16
         for element in elements:
             more = 16 + len(element[1]) + len(element[2])
-            if held and size + more > self.page_size:
+            if size + more > self.page_size and len(held) >= (1 if flags & LEAF else 3):
+                # A branch has two children at least: its last one goes on into the next.
+                moved = [] if flags & LEAF else [held.pop()]
                 made.append((self.page(flags, held), held[0][1], b""))
-                held, size = [], 16
+                held, size = moved, 16 + sum(16 + len(part[1]) for part in moved)
             held.append(element)
             size += more
         if held or not made:

@@ -100,6 +100,9 @@ pub struct Backup {
     pub limit_read: Option<Rate>,
     #[command(flatten)]
     pub etcd: EtcdSource,
+    /// Take another cluster than before, or one that went back to an older state: after a restore
+    #[arg(long, help_heading = "etcd")]
+    pub new_cluster: bool,
 }
 
 pub(super) fn compression() -> impl TypedValueParser<Value = Compression> {

@@ -10,10 +10,10 @@ pub struct EtcdSource {
     #[arg(long, value_name = "FILE", help_heading = "etcd", env = "ETCDCTL_CACERT")]
     pub etcd_ca: Option<PathBuf>,
     /// Certificate to show to etcd
-    #[arg(long, value_name = "FILE", help_heading = "etcd", env = "ETCDCTL_CERT", requires = "etcd_key")]
+    #[arg(long, value_name = "FILE", help_heading = "etcd", env = "ETCDCTL_CERT")]
     pub etcd_cert: Option<PathBuf>,
     /// Its key
-    #[arg(long, value_name = "FILE", help_heading = "etcd", env = "ETCDCTL_KEY", requires = "etcd_cert")]
+    #[arg(long, value_name = "FILE", help_heading = "etcd", env = "ETCDCTL_KEY")]
     pub etcd_key: Option<PathBuf>,
     /// User, where etcd asks for one
     #[arg(long, value_name = "NAME", help_heading = "etcd", requires = "etcd_password_file")]
@@ -21,20 +21,34 @@ pub struct EtcdSource {
     /// File with the user's password
     #[arg(long, value_name = "FILE", help_heading = "etcd", requires = "etcd_user")]
     pub etcd_password_file: Option<PathBuf>,
-    /// Take another cluster than before, or one that went back to an older state: after a restore
-    #[arg(long, help_heading = "etcd")]
-    pub new_cluster: bool,
 }
 
 /// A database out of a snapshot of etcd.
 #[derive(Debug, ClapArgs)]
 pub struct EtcdTarget {
+    /// Put the keys of SNAPSHOT:PREFIX into this living cluster, where they are not there: etcd://HOST:2379,HOST:2379
+    #[arg(long, value_name = "ADDRESS", help_heading = "etcd", conflicts_with_all = ["target", "tar", "to", "delete", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
+    pub into: Option<String>,
+    /// Give keys that are there with another value the snapshot's
+    #[arg(long, help_heading = "etcd", requires = "into")]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub source: EtcdSource,
     /// Write the database of a snapshot of etcd into this new file, as `etcdutl snapshot restore` takes it
     #[arg(long, value_name = "FILE", help_heading = "etcd", conflicts_with_all = ["target", "tar", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
     pub to: Option<PathBuf>,
     /// At this revision, instead of the newest one
     #[arg(long, value_name = "N", help_heading = "etcd", requires = "to", value_parser = clap::value_parser!(i64).range(1..))]
     pub revision: Option<i64>,
+    /// As it was at this time, as far as the snapshot's changes tell it: 2027-03-01T12:00:00Z, or 90s for so long ago
+    #[arg(long, value_name = "WHEN", help_heading = "etcd", requires = "to", conflicts_with = "revision")]
+    pub time: Option<String>,
+    /// Start a real etcd on a copy of the file, for a moment, and compare what it says of its keys
+    #[arg(long, help_heading = "etcd", requires = "to")]
+    pub check: bool,
+    /// Folder with etcd's programs [default: PATH]
+    #[arg(long, value_name = "DIR", help_heading = "etcd", requires = "check")]
+    pub etcd_bin: Option<PathBuf>,
     /// Move the revision up by so much, and count what is below as compacted, so that no client takes a revision that it
     /// remembers for one of the restored cluster: 1000000000
     #[arg(long, value_name = "N", help_heading = "etcd", requires = "to", value_parser = clap::value_parser!(i64).range(1..))]

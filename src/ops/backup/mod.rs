@@ -27,6 +27,7 @@ use crate::repo::index::Index;
 use crate::repo::view::View;
 use crate::source::files::{Walk, WalkOptions};
 use begun::begin;
+pub use plan::are_intact;
 use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 //! members are asked what their keys hash to at the file's revision. If that member disagrees that sent it, there is no
 //! snapshot; if another one does, there is, and it is said aloud: the cluster itself is not at one.
 
-use super::{CLUSTER, KEYS, KIND, REVISION, ROWS, label, number};
+use super::{ANEW, CLUSTER, KEYS, KIND, REVISION, ROWS, label, last_of, number};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Label, Manifest, Miss};
@@ -13,13 +13,13 @@ use crate::policy;
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::etcd::bolt::Bolt;
-use crate::source::etcd::cluster::{Address, Before, Cluster, Compared, Snapshot};
+use crate::source::etcd::cluster::{self, Address, Before, Cluster, Compared, Snapshot};
 use crate::source::etcd::grpc::{Means, Password};
 use crate::source::etcd::keys::write_rows;
-use crate::source::etcd::kv::alarm_name;
+use crate::source::etcd::kv::{CORRUPT, alarm_name};
 use crate::source::etcd::survey::{Facts, Survey, survey};
 use crate::source::stream::Stream;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Seek;
 use std::path::PathBuf;
@@ -84,45 +84,39 @@ pub fn backup(
     repo.may_write()?;
     let before = before(repo, options, etcd.new_cluster)?;
     let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
-    let snapshot = cluster.snapshot(before, &etcd.scratch, cancel)?;
-    let bolt = Bolt::open(copy(&snapshot.file)?)?;
-    let survey = survey(&bolt, &etcd.scratch, cancel)?;
-    if survey.facts.revision < before.revision {
-        let what = format!(
-            "the snapshot is older than the last one: revision {}, it has {}",
-            survey.facts.revision, before.revision
-        );
-        return Err(Error::new(Kind::Refused, what).at(snapshot.endpoint));
-    }
-    let mut report = EtcdReport {
-        facts: survey.facts.clone(),
-        endpoint: snapshot.endpoint.clone(),
-        version: snapshot.version.clone(),
-        cluster: cluster.id(),
-        ..EtcdReport::default()
+    let mut without = BTreeSet::new();
+    let (snapshot, bolt, survey, mut report, mut misses) = loop {
+        let snapshot = cluster.snapshot(before, &without, &etcd.scratch, cancel)?;
+        let bolt = Bolt::open(copy(&snapshot.file)?)?;
+        let survey = survey(&bolt, &etcd.scratch, cancel)?;
+        let least = before.revision.max(snapshot.newest);
+        if survey.facts.revision < least {
+            let what =
+                format!("the snapshot is older than what is known: revision {}, not {least}", survey.facts.revision);
+            return Err(Error::new(Kind::Refused, what).at(snapshot.endpoint));
+        }
+        let mut report = EtcdReport {
+            facts: survey.facts.clone(),
+            endpoint: snapshot.endpoint.clone(),
+            version: snapshot.version.clone(),
+            cluster: cluster.id(),
+            ..EtcdReport::default()
+        };
+        let misses = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
+        // Whoever is alone against several has what the others have not, and not the other way round.
+        if misses.others <= report.agree.len() {
+            break (snapshot, bolt, survey, report, misses.all);
+        }
+        without.insert(snapshot.endpoint);
     };
-    let mut misses = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
+    report.remarks.extend(without.iter().map(|endpoint| {
+        format!("ALARM: {endpoint} has other keys than the majority of the members, and was not taken")
+    }));
+    misses.extend(without.iter().map(|endpoint| miss(format!("member {endpoint} has other keys than the majority"))));
     remark(&cluster, &mut report, &mut misses, cancel)?;
     let given = given(etcd, &snapshot, (bolt, survey), &report, misses)?;
     let stored = backup::streams(repo, options, given, (progress, cancel))?;
     Ok((stored, report))
-}
-
-/// Backs up a source of a policy, of either kind; what should be known is said.
-///
-/// # Errors
-/// As for the kind.
-pub fn or_files(
-    repo: &Arc<Repo>,
-    source: &policy::Source,
-    options: BackupOptions,
-    say: &dyn Fn(&str),
-    means: (&Progress, &Cancel),
-) -> Result<BackupReport> {
-    let Some(cluster) = &source.etcd else { return backup::run(repo, options, means.0, means.1) };
-    let (report, found) = self::backup(repo, &options, &EtcdOptions::of(cluster)?, means)?;
-    found.remarks.iter().for_each(|what| say(&format!("source {}: {what}", source.name)));
-    Ok(report)
 }
 
 /// What the last snapshot of the source says.
@@ -131,8 +125,7 @@ fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Resul
         return Ok(Before::default());
     }
     let view = View::recall(repo)?;
-    let Some(last) = view.latest_of(&options.source_name()?) else { return Ok(Before::default()) };
-    Ok(known(&last.manifest))
+    Ok(last_of(&view, &options.source_name()?).map_or_else(Before::default, |last| known(&last.manifest)))
 }
 
 /// What a snapshot says of its cluster.
@@ -149,6 +142,13 @@ fn miss(message: String) -> Miss {
     Miss { path: ROWS.to_vec().into(), kind: KIND.into(), message }
 }
 
+/// What a comparison found amiss.
+struct Compare {
+    all: Vec<Miss>,
+    /// Members that have other keys.
+    others: usize,
+}
+
 /// Asks all members what their keys hash to.
 fn compare(
     cluster: &Cluster,
@@ -156,39 +156,52 @@ fn compare(
     survey: &Survey,
     report: &mut EtcdReport,
     cancel: &Cancel,
-) -> Result<Vec<Miss>> {
-    let (mut own, mut misses) = (BTreeMap::new(), Vec::new());
+) -> Result<Compare> {
+    let (mut own, mut misses, mut others, mut dumb) = (BTreeMap::new(), Vec::new(), 0, true);
     for (endpoint, compared) in cluster.hashes(survey.facts.revision, cancel)? {
         let (hash, compacted) = match compared {
-            Compared::Hash(hash, compacted) => (hash, compacted),
+            // A member that was never compacted says so by -1.
+            Compared::Hash(hash, compacted) => (hash, compacted.max(0)),
             Compared::Not(why) => {
+                dumb &= !why.contains("compacted");
                 report.remarks.push(format!("{endpoint} was not compared: {why}"));
                 continue;
             }
         };
+        dumb = false;
+        if survey.facts.keys == 0 {
+            report.remarks.push(format!("{endpoint} was not compared: there is no key"));
+            continue;
+        }
         if compacted < survey.facts.notes.compacted {
-            report.remarks.push(format!("{endpoint} was not compared: it has still to compact its keys"));
+            let why = "it answers with what its last compaction saw, or has still to compact";
+            report.remarks.push(format!("{endpoint} was not compared: {why}"));
             continue;
         }
         let known = own.get(&compacted).copied();
-        let ours = known.map_or_else(|| survey.hash(bolt, compacted, cancel), Ok)?;
+        let ours = known.map_or_else(|| survey.hashes(bolt, compacted, cancel), Ok)?;
         own.insert(compacted, ours);
-        if hash == ours {
-            report.hash.get_or_insert((ours, compacted));
+        let [first, _] = ours;
+        if ours.contains(&hash) {
+            report.hash.get_or_insert((hash, compacted));
             report.agree.push(endpoint);
         } else if endpoint == report.endpoint {
-            let what = format!("the keys of the snapshot hash to {ours:08x}, those of the member to {hash:08x}");
+            let what = format!("the keys of the snapshot hash to {first:08x}, those of the member to {hash:08x}");
             return Err(Error::new(Kind::Source, what)
                 .at(endpoint)
                 .advise("the member's file may be damaged: see its log"));
         } else {
             let revision = survey.facts.revision;
+            others += 1;
             misses.push(miss(format!(
-                "member {endpoint} has other keys at revision {revision}: {hash:08x}, not {ours:08x}"
+                "member {endpoint} has other keys at revision {revision}: {hash:08x}, not {first:08x}"
             )));
         }
     }
-    Ok(misses)
+    if dumb {
+        misses.push(miss("no member could say what its keys hash to".into()));
+    }
+    Ok(Compare { all: misses, others })
 }
 
 fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, cancel: &Cancel) -> Result<()> {
@@ -198,10 +211,13 @@ fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, ca
         .remarks
         .extend(cluster.unnamed.iter().map(|name| format!("member {name} was not asked: it is not named, or away")));
     for alarm in cluster.alarms(cancel)? {
+        if alarm.starts_with(CORRUPT) || alarm.starts_with(cluster::UNKNOWN_ALARMS) {
+            misses.push(miss(alarm.clone()));
+        }
         report.remarks.push(format!("ALARM: {alarm}"));
     }
     let facts = &report.facts;
-    if let Some((member, kind)) = facts.notes.alarms.iter().find(|(_, kind)| alarm_name(*kind) == "CORRUPT") {
+    if let Some((member, kind)) = facts.notes.alarms.iter().find(|(_, kind)| alarm_name(*kind) == CORRUPT) {
         misses.push(miss(format!("the cluster has raised {} for member {member:x}", alarm_name(*kind))));
     }
     if facts.secrets > facts.secrets_sealed {
@@ -234,14 +250,15 @@ fn given(
         (StreamName::parse(ROWS)?, rows, Cut::Small),
     ];
     let paths = vec![etcd.address.to_string().into_bytes()];
-    Ok(Given { kind: KIND, paths, parts, labels: labels(report, snapshot), misses, kept: None })
+    Ok(Given { kind: KIND, paths, parts, labels: labels(etcd, report, snapshot), misses, kept: None })
 }
 
-fn labels(report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
+fn labels(etcd: &EtcdOptions, report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
     let (facts, notes) = (&report.facts, &report.facts.notes);
     let alarms: Vec<String> = notes.alarms.iter().map(|(m, kind)| format!("{}:{m:x}", alarm_name(*kind))).collect();
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let all = [
+        (ANEW, etcd.new_cluster.then(|| "true".into())),
         ("etcd.alarms", some(alarms.join(" "))),
         ("etcd.auth", Some(notes.auth.to_string())),
         ("etcd.bytes", Some(facts.bytes.to_string())),

@@ -15,7 +15,7 @@ use crate::source::etcd::table::{Row, Table};
 use std::collections::BTreeMap;
 
 /// A file of a snapshot, read at any place.
-struct Part<'r>(FileAt<'r>);
+pub(super) struct Part<'r>(FileAt<'r>);
 
 impl Pages for Part<'_> {
     fn size(&self) -> u64 {
@@ -35,8 +35,11 @@ fn line(row: Row) -> Result<Line> {
     Line::decode(row).map_err(|_| damage("a row of the table of keys is not sound"))
 }
 
+/// What changed since the whole snapshot: a key with its value, or that it is gone.
+type Changed = BTreeMap<Vec<u8>, Option<(Line, Vec<u8>)>>;
+
 /// What a snapshot's changes come to.
-fn changed(mut deltas: Deltas<'_>) -> Result<BTreeMap<Vec<u8>, Option<(Line, Vec<u8>)>>> {
+fn changed(mut deltas: Deltas<'_>) -> Result<Changed> {
     let mut changed = BTreeMap::new();
     while let Some(change) = deltas.next()? {
         let kv = KeyValue::decode(&change.message).map_err(|_| damage("a change is not sound"))?;
@@ -57,11 +60,11 @@ fn changed(mut deltas: Deltas<'_>) -> Result<BTreeMap<Vec<u8>, Option<(Line, Vec
 pub struct Keys<'r> {
     keys: Table<Part<'r>>,
     rows: Table<Part<'r>>,
-    /// What changed since: a key with its value, or that it is gone.
-    changed: BTreeMap<Vec<u8>, Option<(Line, Vec<u8>)>>,
+    changed: Changed,
 }
 
-fn part<'r>(reader: &'r Reader, manifest: &Manifest, name: &[u8]) -> Result<Part<'r>> {
+/// A file of a snapshot.
+pub(super) fn part<'r>(reader: &'r Reader, manifest: &Manifest, name: &[u8]) -> Result<Part<'r>> {
     let entry = browse::find(reader, manifest, name)?;
     FileAt::open(reader, &entry).map(Part)
 }
@@ -155,16 +158,14 @@ pub enum Kind {
     Changed,
 }
 
+/// Told of each key that differs, as it was and as it is.
+pub type Show<'s> = &'s mut dyn FnMut(Kind, Option<&Line>, Option<&Line>) -> Result<()>;
+
 /// Shows how the keys of two snapshots differ.
 ///
 /// # Errors
 /// No region has a part of a table intact, or what `show` said.
-pub fn diff(
-    (old, new): (&Keys<'_>, &Keys<'_>),
-    prefix: &[u8],
-    cancel: &Cancel,
-    show: &mut dyn FnMut(Kind, Option<&Line>, Option<&Line>) -> Result<()>,
-) -> Result<()> {
+pub fn diff((old, new): (&Keys<'_>, &Keys<'_>), prefix: &[u8], cancel: &Cancel, show: Show<'_>) -> Result<()> {
     let within = |line: Option<Result<Line>>| line.transpose().map(|line| line.filter(|l| l.key.starts_with(prefix)));
     let (mut olds, mut news) = (old.from(prefix), new.from(prefix));
     let (mut a, mut b) = (within(olds.next())?, within(news.next())?);

@@ -4,8 +4,8 @@
 //! wanted. It is made off-line; no server runs meanwhile, so no lease can expire on the way.
 
 use super::ROWS;
-use super::deltas::Deltas;
-use crate::base::{Cancel, Progress};
+use super::deltas::{Deltas, Known};
+use crate::base::{Cancel, Progress, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::ops::{browse, tar};
@@ -13,6 +13,7 @@ use crate::repo::reader::Reader;
 use crate::source::etcd::rebuild::{Rebuilt, Wanted, rebuild};
 use crate::source::etcd::scratch;
 use crate::source::etcd::table::Table;
+use crate::source::etcd::trial::{Trial, trial};
 use std::fs::{File, OpenOptions};
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,8 +31,12 @@ pub struct EtcdRestore {
     pub to: PathBuf,
     /// The newest revision to keep.
     pub revision: Option<i64>,
+    /// Instead of a revision: what was known at this time.
+    pub time: Option<TimeMs>,
     /// Move the revision up by so much.
     pub bump: Option<i64>,
+    /// Whether to try it with a real etcd, and in which folder its programs are, if not on PATH.
+    pub check: Option<Option<PathBuf>>,
     /// Where scratch files go.
     pub scratch: PathBuf,
     /// Threads that read.
@@ -45,6 +50,10 @@ pub struct EtcdRestored {
     pub bytes: u64,
     /// What is in it.
     pub rebuilt: Rebuilt,
+    /// When that was read of the cluster, if a time was asked for.
+    pub known_at: Option<TimeMs>,
+    /// What a real etcd said, if one was tried.
+    pub trial: Option<Trial>,
 }
 
 fn failed(e: &std::io::Error) -> Error {
@@ -80,7 +89,11 @@ pub fn restore(
         // What went wrong is told already.
         let _ = std::fs::remove_file(to);
     }
-    made
+    let mut made = made?;
+    // A file that etcd does not come up on stays, to be looked at.
+    let tried = request.check.as_ref().map(|folder| trial(to, folder.as_deref(), &request.scratch, cancel));
+    made.trial = tried.transpose().map_err(|e| e.at(to.display()))?;
+    Ok(made)
 }
 
 /// The file is durable, and so is its name.
@@ -103,9 +116,10 @@ fn fill(
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, own(&rows)?);
     tar::content(reader, &entry, request.workers, &mut writer, (progress, cancel))?;
     drop(writer.into_inner().map_err(|e| failed(e.error()))?);
-    let leases = Deltas::open(reader, manifest, cancel)?.leases()?;
+    let Known { leases, until } = Deltas::open(reader, manifest, cancel)?.known(request.time)?;
+    let known_at = until.map(|(_, time)| time);
     let mut deltas = Deltas::open(reader, manifest, cancel)?;
-    let wanted = Wanted { revision: request.revision, bump: request.bump, leases };
+    let wanted = Wanted { revision: request.revision.or(until.map(|(to, _)| to)), bump: request.bump, leases };
     let rebuilt = rebuild(&Table::open(rows)?, &wanted, &mut || deltas.next(), own(out)?, cancel)?;
-    Ok(EtcdRestored { bytes: out.metadata().map(|m| m.len()).map_err(|e| failed(&e))?, rebuilt })
+    Ok(EtcdRestored { bytes: out.metadata().map(|m| m.len()).map_err(|e| failed(&e))?, rebuilt, known_at, trial: None })
 }

@@ -1,8 +1,18 @@
 //! The calls of etcd that a backup makes, and their answers.
 
 use super::grpc::{Channel, Failed, UNAVAILABLE};
-use super::kv::alarm;
+use super::kv::{KeyValue, alarm};
 use super::proto::{Fields, Malformed, Message};
+use std::time::Duration;
+
+/// A version is never longer; it is stored with every snapshot.
+const VERSION_CHARS_MAX: usize = 64;
+
+/// In a transaction: what is compared is the revision that changed a key last.
+const COMPARE_MODIFIED: u64 = 2;
+
+/// A member reads its whole file to say what its keys hash to.
+const HASH_WITHIN: Duration = Duration::from_secs(600);
 
 /// Who answers, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +97,7 @@ pub async fn status(channel: &Channel) -> Result<Status, Failed> {
     for field in Fields::of(&answer) {
         match field.map_err(unreadable)? {
             (1, value) => status.header = Header::decode(value.bytes()).map_err(unreadable)?,
-            (2, value) => status.version = value.text(),
+            (2, value) => status.version = value.text().chars().take(VERSION_CHARS_MAX).collect(),
             (3, value) => status.bytes = value.number(),
             (4, value) => status.leader = value.number(),
             (8, value) => status.errors.push(value.text()),
@@ -128,7 +138,8 @@ pub async fn alarms(channel: &Channel) -> Result<Vec<(u64, u64)>, Failed> {
 /// # Errors
 /// The member does not answer, or no majority does.
 pub async fn members(channel: &Channel) -> Result<Vec<Member>, Failed> {
-    let answer = channel.ask("Cluster/MemberList", &[]).await?;
+    // As the majority knows them: a member that was removed may still list itself.
+    let answer = channel.ask("Cluster/MemberList", &Message::new().number(1, 1).finish()).await?;
     let one = |message: &[u8]| {
         Fields::of(message).try_fold(Member::default(), |mut member, field| {
             match field? {
@@ -154,7 +165,7 @@ pub async fn members(channel: &Channel) -> Result<Vec<Member>, Failed> {
 /// The member does not answer, does not have the revision yet, or has it no more.
 pub async fn hash(channel: &Channel, revision: i64) -> Result<Hash, Failed> {
     let request = Message::new().number(1, revision.cast_unsigned()).finish();
-    let answer = channel.ask("Maintenance/HashKV", &request).await?;
+    let answer = channel.ask_within(HASH_WITHIN, "Maintenance/HashKV", &request).await?;
     let mut hash = Hash::default();
     for field in Fields::of(&answer) {
         match field.map_err(unreadable)? {
@@ -165,6 +176,75 @@ pub async fn hash(channel: &Channel, revision: i64) -> Result<Hash, Failed> {
         }
     }
     Ok(hash)
+}
+
+/// Whether a member was not compacted beyond a revision yet.
+///
+/// # Errors
+/// It does not answer.
+pub async fn has(channel: &Channel, revision: i64) -> Result<bool, Failed> {
+    // One key that is hardly there; of this member's own knowledge.
+    let request = Message::new().bytes(1, &[0]).number(4, revision.cast_unsigned()).number(7, 1).finish();
+    match channel.ask("KV/Range", &request).await {
+        Ok(_) => Ok(true),
+        Err(failed) if failed.message.contains("compacted") => Ok(false),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// The newest revision there is, which the majority stands for; the member has it when it answers.
+///
+/// # Errors
+/// The member does not answer, or no majority does.
+pub async fn newest(channel: &Channel) -> Result<i64, Failed> {
+    let answer = channel.ask("KV/Range", &Message::new().bytes(1, &[0]).finish()).await?;
+    let header = Fields::of(&answer).find_map(|field| field.ok().filter(|(n, _)| *n == 1).map(|(_, value)| value));
+    let header = Header::decode(header.ok_or_else(|| unreadable(Malformed))?.bytes()).map_err(unreadable)?;
+    Ok(header.revision)
+}
+
+/// How many keys there are.
+///
+/// # Errors
+/// The member does not answer, or no majority does.
+pub async fn count(channel: &Channel) -> Result<u64, Failed> {
+    let request = Message::new().bytes(1, &[0]).bytes(2, &[0]).number(9, 1).finish();
+    let answer = channel.ask("KV/Range", &request).await?;
+    let count = Fields::of(&answer).filter_map(Result::ok).find(|(number, _)| *number == 4);
+    Ok(count.map_or(0, |(_, value)| value.number()))
+}
+
+/// The value of a key and the revision that changed it last, if it is there.
+///
+/// # Errors
+/// The member does not answer, or no majority does.
+pub async fn get(channel: &Channel, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>, Failed> {
+    let answer = channel.ask("KV/Range", &Message::new().bytes(1, key).finish()).await?;
+    for field in Fields::of(&answer) {
+        if let (2, value) = field.map_err(unreadable)? {
+            let kv = KeyValue::decode(value.bytes()).map_err(unreadable)?;
+            return Ok(Some((kv.value.to_vec(), kv.modified)));
+        }
+    }
+    Ok(None)
+}
+
+/// Puts a key, if it was changed last by this revision, or is not there where that is 0; says whether it did.
+///
+/// # Errors
+/// The member does not answer, no majority does, or it does not take the value.
+pub async fn put(channel: &Channel, key: &[u8], value: &[u8], modified: i64) -> Result<bool, Failed> {
+    let compare = Message::new().number(2, COMPARE_MODIFIED).bytes(3, key).number(6, modified.cast_unsigned()).finish();
+    let put = Message::new().bytes(1, key).bytes(2, value).finish();
+    let request = Message::new().bytes(1, &compare).bytes(2, &Message::new().bytes(2, &put).finish()).finish();
+    let answer = channel.ask("KV/Txn", &request).await?;
+    let mut done = false;
+    for field in Fields::of(&answer) {
+        if let (2, value) = field.map_err(unreadable)? {
+            done = value.number() != 0;
+        }
+    }
+    Ok(done)
 }
 
 /// The seconds that a lease was granted for; none, or below, if it ended.

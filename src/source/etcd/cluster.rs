@@ -5,30 +5,31 @@
 //! snapshot is not asked; the leader is asked where nobody else is left.
 
 use super::calls::{self, Header, Part, Status};
-use super::grpc::{Channel, Failed, Means, PATIENCE, tls};
-use super::kv::alarm_name;
+use super::grpc::{Channel, Failed, Means, OUT_OF_RANGE, PATIENCE, SILENCE, tls};
+use super::kv::{CORRUPT, alarm_name};
 use super::scratch;
+use super::taken::Taken;
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
 use futures_util::future::join_all;
-use sha2::{Digest, Sha256};
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// A snapshot ends with so many bytes of hash, behind pages of at least 512 bytes.
-const HASH_BYTES: usize = 32;
-const SECTOR_BYTES: u64 = 512;
-/// How long a stream may be silent.
-const SILENCE: Duration = Duration::from_secs(60);
+/// So many bytes must come in the time in which it may be silent.
+const BYTES_PER_SILENCE: u64 = 1 << 20;
 /// Between two looks whether the run was interrupted.
 const LOOK: Duration = Duration::from_millis(200);
 /// Where no port is named.
 const PORT: &str = "2379";
+
+/// What is said instead of alarms if nobody can be asked.
+pub const UNKNOWN_ALARMS: &str = "alarms are not known";
 
 /// Members by their addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,10 @@ pub struct Cluster {
     away: Vec<Error>,
     /// Members that the cluster has and nobody named.
     pub unnamed: Vec<String>,
+    /// Members whose data an alarm calls corrupt.
+    corrupt: Vec<u64>,
+    /// The member that answered last for the majority.
+    chosen: Cell<Option<u64>>,
 }
 
 /// A snapshot in a scratch file.
@@ -119,6 +124,8 @@ pub struct Snapshot {
     pub file: File,
     /// Its bytes.
     pub bytes: u64,
+    /// It has this revision at least.
+    pub newest: i64,
     /// Who sent it.
     pub header: Header,
     /// Its address.
@@ -142,6 +149,10 @@ impl Cluster {
     /// # Errors
     /// Nobody answers, they belong to different clusters or another than before, or the majority is lost.
     pub fn connect(address: &Address, means: &Means, before: Before, cancel: &Cancel) -> Result<Cluster> {
+        if address.plain && means.user.is_some() && !address.endpoints.iter().all(|endpoint| is_here(endpoint)) {
+            let what = "a password is not sent without TLS";
+            return Err(Error::new(Kind::Config, what).at(address).advise("use etcd://, with --etcd-ca"));
+        }
         let tls = tls(&Means { plain: address.plain, ..means.clone() })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::new(Kind::Bug, format!("no runtime: {}", e.kind())))?;
@@ -153,7 +164,8 @@ impl Cluster {
                 Err(failed) => away.push(failed.at(endpoint)),
             }
         }
-        let mut cluster = Cluster { runtime, members, away, unnamed: Vec::new() };
+        let (corrupt, chosen) = (Vec::new(), Cell::new(None));
+        let mut cluster = Cluster { runtime, members, away, unnamed: Vec::new(), corrupt, chosen };
         cluster.judge(before)?;
         cluster.ask_members(cancel)?;
         Ok(cluster)
@@ -190,6 +202,9 @@ impl Cluster {
     /// Leaves out who is not in the cluster any more, and notes whom nobody named.
     fn ask_members(&mut self, cancel: &Cancel) -> Result<()> {
         let Some(asked) = self.members.iter().find(|m| m.status.leader != 0) else { return Ok(()) };
+        if let Ok(alarms) = run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
+            self.corrupt = alarms.iter().filter(|(_, kind)| alarm_name(*kind) == CORRUPT).map(|(id, _)| *id).collect();
+        }
         let Ok(listed) = run(&self.runtime, cancel, calls::members(&asked.channel))? else { return Ok(()) };
         if listed.is_empty() {
             return Ok(());
@@ -214,13 +229,56 @@ impl Cluster {
 
     /// A member that can be asked for what a majority knows.
     pub(super) fn channel(&self) -> Result<&Channel> {
-        let fit = self.members.iter().find(|m| m.status.leader != 0 && !m.status.learner);
-        fit.map(|m| &m.channel).ok_or_else(|| Error::new(Kind::Retry, "no member that answers has a leader"))
+        let fit = |m: &&Connected| m.status.leader != 0 && !m.status.learner;
+        let chosen = self.members.iter().find(|m| self.chosen.get() == Some(m.status.header.member));
+        let fit = chosen.or_else(|| self.members.iter().find(fit)).map(|m| &m.channel);
+        fit.ok_or_else(|| Error::new(Kind::Retry, "no member that answers has a leader"))
     }
 
-    /// The newest revision that a member knew when it was connected to.
-    pub fn revision(&self) -> i64 {
-        self.members.iter().map(|m| m.status.header.revision).max().unwrap_or_default()
+    /// The newest revision there is, by the word of a majority, through a member that has it. A member that is cut off
+    /// from the others, or far behind, does not answer; who does is asked from now on.
+    ///
+    /// # Errors
+    /// No member answers for a majority.
+    pub fn newest(&self, cancel: &Cancel) -> Result<i64> {
+        let mut lost = Vec::new();
+        for member in self.members.iter().filter(|m| m.status.leader != 0 && !m.status.learner) {
+            match run(&self.runtime, cancel, calls::newest(&member.channel))? {
+                Ok(revision) => {
+                    self.chosen.set(Some(member.status.header.member));
+                    return Ok(revision);
+                }
+                Err(failed) => lost.push(failed.at(member.endpoint())),
+            }
+        }
+        Err(Error::all(lost).unwrap_or_else(|| Error::new(Kind::Retry, "no member that answers has a leader")))
+    }
+
+    /// Whether the member that is asked was not compacted beyond a revision yet.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn has(&self, revision: i64, cancel: &Cancel) -> Result<bool> {
+        let channel = self.channel()?;
+        run(&self.runtime, cancel, calls::has(channel, revision))?.map_err(|e| e.at(channel.authority()))
+    }
+
+    /// The value of a key and the revision that changed it last, if it is there.
+    ///
+    /// # Errors
+    /// No member answers, or no majority does.
+    pub fn get(&self, key: &[u8], cancel: &Cancel) -> Result<Option<(Vec<u8>, i64)>> {
+        let channel = self.channel()?;
+        run(&self.runtime, cancel, calls::get(channel, key))?.map_err(|e| e.at(channel.authority()))
+    }
+
+    /// Puts a key, if this revision changed it last, or it is not there where that is 0; says whether it did.
+    ///
+    /// # Errors
+    /// No member answers, no majority does, or the value is not taken.
+    pub fn put(&self, key: &[u8], value: &[u8], modified: i64, cancel: &Cancel) -> Result<bool> {
+        let channel = self.channel()?;
+        run(&self.runtime, cancel, calls::put(channel, key, value, modified))?.map_err(|e| e.at(channel.authority()))
     }
 
     /// Who did not answer, and why.
@@ -239,24 +297,40 @@ impl Cluster {
             Ok(raised) => {
                 raised.iter().map(|(member, kind)| format!("{} of member {member:x}", alarm_name(*kind))).collect()
             }
-            Err(failed) => vec![format!("alarms are not known: {}", failed.message)],
+            Err(failed) => vec![format!("{UNKNOWN_ALARMS}: {}", failed.message)],
         })
     }
 
     /// Who may be asked, the best first.
-    fn order(&self, revision: i64) -> Vec<&Connected> {
-        let fit = |m: &&Connected| !m.status.learner && m.status.leader != 0 && m.status.header.revision >= revision;
+    fn order(&self, revision: i64, without: &BTreeSet<String>) -> Vec<&Connected> {
+        let fit = |m: &&Connected| {
+            !m.status.learner
+                && m.status.leader != 0
+                && m.status.header.revision >= revision
+                && !without.contains(m.endpoint())
+        };
         let mut order: Vec<&Connected> = self.members.iter().filter(fit).collect();
-        order.sort_by_key(|m| (m.leads(), std::cmp::Reverse(m.status.header.revision)));
+        let corrupt = |m: &Connected| self.corrupt.contains(&m.status.header.member);
+        order.sort_by_key(|m| (corrupt(m), m.leads(), std::cmp::Reverse(m.status.header.revision)));
         order
     }
 
-    /// Streams the snapshot of one member into a scratch file; if a member goes away meanwhile, the next one's.
+    /// Streams the snapshot of one member into a scratch file; if a member goes away meanwhile, the next one's. Some may
+    /// be left out.
     ///
     /// # Errors
     /// No member is fit, or a stream is not what it should be.
-    pub fn snapshot(&self, before: Before, dir: &Path, cancel: &Cancel) -> Result<Snapshot> {
-        let order = self.order(before.revision);
+    pub fn snapshot(
+        &self,
+        before: Before,
+        without: &BTreeSet<String>,
+        dir: &Path,
+        cancel: &Cancel,
+    ) -> Result<Snapshot> {
+        let order = self.order(before.revision, without);
+        if order.is_empty() && !without.is_empty() {
+            return Err(Error::new(Kind::Source, "no member is left that agrees with the majority"));
+        }
         if order.is_empty() {
             let newest = self.members.iter().map(|m| m.status.header.revision).max().unwrap_or_default();
             let learns = self.members.iter().all(|m| m.status.learner);
@@ -296,6 +370,13 @@ impl Cluster {
     }
 }
 
+/// Whether an endpoint is of this host.
+fn is_here(endpoint: &str) -> bool {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 /// Runs to the end, or until somebody interrupts.
 pub(super) fn run<T>(runtime: &Runtime, cancel: &Cancel, work: impl Future<Output = T>) -> Result<T> {
     runtime.block_on(async {
@@ -327,7 +408,8 @@ async fn greet(
     tokio::time::timeout(PATIENCE, greeted).await.map_err(|_| late())?
 }
 
-/// A member's hash, once it has the revision: a follower may be a moment behind.
+/// A member's hash, once it has the revision: a follower may be a moment behind. A member that was compacted beyond it
+/// meanwhile may answer with the hash that the compaction saw, of a later revision, and does not say so.
 async fn hash(channel: &Channel, revision: i64) -> std::result::Result<calls::Hash, Failed> {
     let begin = tokio::time::Instant::now();
     loop {
@@ -335,16 +417,24 @@ async fn hash(channel: &Channel, revision: i64) -> std::result::Result<calls::Ha
             Err(failed) if failed.message.contains("future revision") && begin.elapsed() < PATIENCE => {
                 tokio::time::sleep(LOOK).await;
             }
-            answer => return answer,
+            Ok(hash) => {
+                let late =
+                    || Failed { code: OUT_OF_RANGE, message: "it was compacted beyond the revision meanwhile".into() };
+                return calls::has(channel, revision).await?.then_some(hash).ok_or_else(late);
+            }
+            Err(failed) => return Err(failed),
         }
     }
 }
 
 async fn stream(member: &Connected, cluster: u64, dir: &Path) -> Result<Snapshot> {
     let endpoint = member.endpoint();
+    // It answers once it has everything that the majority had when it was asked.
+    let newest = calls::newest(&member.channel).await.map_err(|e| e.at(endpoint))?;
     let mut taken = Taken::new(scratch::file(dir)?);
     let mut answers = member.channel.stream("Maintenance/Snapshot", &[]).await.map_err(|e| e.at(endpoint))?;
     let mut header = member.status.header;
+    let (mut window, mut before) = (tokio::time::Instant::now(), 0);
     loop {
         let next = tokio::time::timeout(SILENCE, answers.next()).await;
         let next = next.map_err(|_| Error::new(Kind::Retry, "the stream of the snapshot is silent").at(endpoint))?;
@@ -357,71 +447,15 @@ async fn stream(member: &Connected, cluster: u64, dir: &Path) -> Result<Snapshot
             header = part.header;
         }
         taken.take(&part).map_err(|e| e.at(endpoint))?;
+        if window.elapsed() > SILENCE {
+            if taken.bytes < before + BYTES_PER_SILENCE {
+                return Err(Error::new(Kind::Retry, "the stream of the snapshot hardly moves").at(endpoint));
+            }
+            (window, before) = (tokio::time::Instant::now(), taken.bytes);
+        }
     }
     let (file, bytes) = taken.finish().map_err(|e| e.at(endpoint))?;
-    Ok(Snapshot { file, bytes, header, endpoint: endpoint.to_owned(), version: member.status.version.clone() })
-}
-
-/// A stream on its way into a file: all but the last 32 bytes, which are the hash of the others.
-struct Taken {
-    out: BufWriter<File>,
-    hash: Sha256,
-    held: Vec<u8>,
-    bytes: u64,
-    /// What the member said would still come.
-    remaining: Option<u64>,
-}
-
-impl Taken {
-    fn new(file: File) -> Taken {
-        let out = BufWriter::with_capacity(1 << 20, file);
-        Taken { out, hash: Sha256::new(), held: Vec::new(), bytes: 0, remaining: None }
-    }
-
-    fn take(&mut self, part: &Part<'_>) -> Result<()> {
-        let torn = || Error::new(Kind::Source, "the stream of the snapshot has a gap");
-        // The hash in the end is not counted in what remains.
-        if let Some(remaining) = self.remaining.filter(|remaining| *remaining > 0) {
-            let left = remaining.checked_sub(part.blob.len() as u64).ok_or_else(torn)?;
-            if left != part.remaining {
-                return Err(torn());
-            }
-        }
-        self.remaining = Some(part.remaining);
-        self.held.extend_from_slice(part.blob);
-        let ready = self.held.len().saturating_sub(HASH_BYTES);
-        let sure = self.held.get(..ready).unwrap_or_default();
-        self.hash.update(sure);
-        self.out.write_all(sure).map_err(|e| {
-            let kind = if e.kind() == std::io::ErrorKind::StorageFull { Kind::Full } else { Kind::Source };
-            Error::new(kind, format!("cannot write the scratch file: {}", e.kind()))
-                .advise("set TMPDIR to a directory with room for the database")
-        })?;
-        self.bytes += ready as u64;
-        self.held.drain(..ready);
-        Ok(())
-    }
-
-    fn finish(self) -> Result<(File, u64)> {
-        let short = |what| Error::new(Kind::Retry, what);
-        if self.remaining != Some(0) || self.held.len() != HASH_BYTES || self.bytes == 0 {
-            return Err(short("the stream of the snapshot ended early"));
-        }
-        if !self.bytes.is_multiple_of(SECTOR_BYTES) {
-            return Err(short("the stream of the snapshot has no whole number of pages"));
-        }
-        if self.hash.finalize()[..] != self.held[..] {
-            return Err(Error::new(
-                Kind::Source,
-                "the snapshot does not have the hash that came with it: it was changed on its way",
-            ));
-        }
-        let file = self.out.into_inner();
-        Ok((
-            file.map_err(|e| Error::new(Kind::Source, format!("cannot write the scratch file: {}", e.error().kind())))?,
-            self.bytes,
-        ))
-    }
+    Ok(Snapshot { file, bytes, newest, header, endpoint: endpoint.to_owned(), version: member.status.version.clone() })
 }
 
 #[cfg(test)]
@@ -440,41 +474,13 @@ mod tests {
         }
     }
 
-    fn blobs(total: usize, size: usize) -> Vec<Vec<u8>> {
-        let body: Vec<u8> = (0..total).map(|n| n as u8).collect();
-        let hash = Sha256::digest(&body).to_vec();
-        body.chunks(size).map(<[u8]>::to_vec).chain([hash]).collect()
-    }
-
-    fn taken(blobs: &[Vec<u8>]) -> Result<u64> {
-        let total: usize = blobs.iter().map(Vec::len).sum();
-        let (mut taken, mut left) = (Taken::new(tempfile::tempfile().unwrap()), (total.saturating_sub(32)) as u64);
-        for blob in blobs {
-            left = left.saturating_sub(blob.len() as u64);
-            taken.take(&Part { header: Header::default(), remaining: left, blob })?;
-        }
-        taken.finish().map(|(_, bytes)| bytes)
-    }
-
     #[test]
-    fn only_a_whole_stream_with_its_hash_is_a_snapshot() {
-        for size in [1, 31, 32, 33, 512, 4096, 8192] {
-            assert_eq!(taken(&blobs(8192, size)).unwrap(), 8192);
-        }
-        assert!(taken(&blobs(8191, 512)).is_err());
-        assert!(taken(&[]).is_err() && taken(&[vec![0; 32]]).is_err());
-        let whole = blobs(8192, 512);
-        for cut in 0..whole.len() {
-            assert!(taken(&whole[..cut]).is_err());
-        }
-        for at in 0..whole.len() {
-            let mut changed = whole.clone();
-            changed[at][7] ^= 0x10;
-            let error = taken(&changed).unwrap_err();
-            assert!(error.what().contains("changed on its way"), "{error}");
-        }
-        let mut gap = Taken::new(tempfile::tempfile().unwrap());
-        gap.take(&Part { header: Header::default(), remaining: 1000, blob: &[0; 10] }).unwrap();
-        assert!(gap.take(&Part { header: Header::default(), remaining: 980, blob: &[0; 10] }).is_err());
+    fn a_password_does_not_leave_the_host_without_tls() {
+        assert!(is_here("127.0.0.1:1") && is_here("[::1]:2379") && is_here("localhost:2379"));
+        assert!(!is_here("10.0.0.1:2379") && !is_here("localhost.example:2379"));
+        let user = Some(("root".into(), super::super::grpc::Password("secret".into())));
+        let address = Address::parse("etcd+http://192.0.2.1").unwrap();
+        let error = Cluster::connect(&address, &Means { user, ..Means::default() }, Before::default(), &Cancel::new());
+        assert_eq!(error.err().map(|e| e.kind()), Some(Kind::Config));
     }
 }

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// A batch of changes is never larger than some requests: more than this and the member is not believed.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// What a change takes beside its key and its value.
+const EVENT_BYTES: usize = 64;
+
 /// Changes that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -28,7 +31,7 @@ pub struct Changes {
     pub changes: Vec<Change>,
     /// Leases of their keys: id, and the seconds they were granted for. What ended meanwhile is not known any more.
     pub leases: BTreeMap<i64, i64>,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, and a little for each.
     pub bytes: usize,
 }
 
@@ -105,7 +108,7 @@ impl Batch {
         if kv.lease != 0 && !deleted {
             self.leases.push(kv.lease);
         }
-        self.bytes += kv.key.len() + kv.value.len();
+        self.bytes += EVENT_BYTES + kv.key.len() + kv.value.len();
         // Of a key that is deleted the file has the name alone.
         let stored = if deleted { KeyValue { key: kv.key, ..KeyValue::default() } } else { kv };
         let revision = Revision { main: kv.modified, sub: 0 };
@@ -114,11 +117,28 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Takes a further part; returns the whole with the last one. What is not whole waits, however long: half a revision
+    /// would be taken for one.
+    fn join(&mut self, part: Batch) -> Result<Option<Batch>> {
+        let more = part.fragment;
+        self.bytes += part.bytes;
+        self.changes.extend(part.changes);
+        self.leases.extend(part.leases);
+        if self.bytes > BATCH_BYTES_MAX {
+            return Err(Error::new(Kind::Source, "one answer to the watch is too large"));
+        }
+        Ok((!more).then(|| std::mem::take(self)))
+    }
+}
+
 /// Follows a cluster.
 pub struct Follower<'c> {
     cluster: &'c Cluster,
     answers: Answers,
     last: i64,
+    /// Parts of an answer that is not whole yet.
+    held: Batch,
 }
 
 impl<'c> Follower<'c> {
@@ -139,7 +159,7 @@ impl<'c> Follower<'c> {
         let channel = cluster.channel()?;
         let answers = run(&cluster.runtime, cancel, channel.both_ways("Watch/Watch", &request))?;
         let answers = answers.map_err(|e| e.at(channel.authority()))?;
-        Ok(Follower { cluster, answers, last: after })
+        Ok(Follower { cluster, answers, last: after, held: Batch::default() })
     }
 
     /// Gathers changes, whole revisions at a time.
@@ -149,7 +169,7 @@ impl<'c> Follower<'c> {
     pub fn gather(&mut self, until: Until, cancel: &Cancel) -> Result<Followed> {
         let endpoint = self.cluster.channel()?.authority().to_owned();
         let mut changes = Changes { after: self.last, to: self.last, ..Changes::default() };
-        let (begin, mut held, mut leases) = (Instant::now(), Batch::default(), Vec::new());
+        let (begin, mut leases) = (Instant::now(), Vec::new());
         while until.revision.is_none_or(|revision| changes.to < revision) && changes.bytes < until.bytes {
             let Some(left) = until.time.checked_sub(begin.elapsed()).filter(|left| !left.is_zero()) else { break };
             let next = run(&self.cluster.runtime, cancel, async {
@@ -168,15 +188,7 @@ impl<'c> Follower<'c> {
             if batch.header.cluster != 0 && batch.header.cluster != self.cluster.id() {
                 return Err(Error::new(Kind::Refused, "the watch is of another cluster").at(&endpoint));
             }
-            let more = batch.fragment;
-            held.bytes += batch.bytes;
-            held.changes.extend(batch.changes);
-            held.leases.extend(batch.leases);
-            if held.bytes > BATCH_BYTES_MAX {
-                return Err(Error::new(Kind::Source, "one answer to the watch is too large").at(&endpoint));
-            }
-            if !more {
-                let whole = std::mem::take(&mut held);
+            if let Some(whole) = self.held.join(batch).map_err(|e| e.at(&endpoint))? {
                 changes.bytes += whole.bytes;
                 leases.extend(whole.leases);
                 append(&mut changes, whole.changes).map_err(|e| e.at(&endpoint))?;
@@ -241,6 +253,25 @@ mod tests {
             let error = append(&mut changes.clone(), vec![change(bad)]).unwrap_err();
             assert!(error.what().contains("gap"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn parts_of_an_answer_wait_for_the_last_one() {
+        let part = |fragment, mains: &[i64]| Batch {
+            fragment,
+            changes: mains.iter().map(|m| change(*m)).collect(),
+            bytes: 1,
+            ..Batch::default()
+        };
+        let mut held = Batch::default();
+        assert!(held.join(part(true, &[6, 6])).unwrap().is_none());
+        assert!(held.join(part(true, &[6])).unwrap().is_none());
+        let whole = held.join(part(false, &[6, 7])).unwrap().unwrap();
+        let mut changes = Changes { after: 5, to: 5, ..Changes::default() };
+        append(&mut changes, whole.changes).unwrap();
+        assert_eq!((changes.to, changes.changes.len(), changes.changes[3].revision.sub, whole.bytes), (7, 5, 3, 3));
+        assert!(held.changes.is_empty());
+        assert!(held.join(Batch { bytes: BATCH_BYTES_MAX + 1, ..Batch::default() }).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 /// A message is never longer: etcd's own limit of a request is 1.5 MiB, of a part of a snapshot 32 KiB; answers to
@@ -23,6 +23,12 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const PASSWORD_BYTES_MAX: u64 = 4096;
 /// Bytes on their way at once.
 const WINDOW_BYTES: u32 = 4 << 20;
+/// The answer to a short question is never longer.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// What a member says of a failure is believed up to this length.
+const REASON_CHARS_MAX: usize = 400;
+/// How long a stream may be silent, from its very beginning.
+pub const SILENCE: Duration = Duration::from_secs(60);
 /// How long a member may take to take a connection, and to answer a short question.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -123,6 +129,9 @@ pub struct Failed {
 /// The connection broke, or never was.
 pub const UNAVAILABLE: u32 = 14;
 
+/// What was asked for is not there any more, or not yet.
+pub const OUT_OF_RANGE: u32 = 11;
+
 impl Failed {
     fn broken(what: &impl std::fmt::Display) -> Failed {
         Failed { code: UNAVAILABLE, message: explained(&what.to_string()) }
@@ -134,7 +143,7 @@ impl Failed {
         let says = |part: &str| self.message.contains(part);
         match self.code {
             7 | 16 => about(Kind::Denied, "a user with the role root is needed where auth is enabled"),
-            _ if says("user name is empty") || says("authentication failed") => about(
+            _ if says("user name is empty") || says("authentication failed") || says("permission denied") => about(
                 Kind::Denied,
                 "auth is enabled: give --etcd-user and --etcd-password-file, of a user with the role root",
             ),
@@ -194,12 +203,22 @@ impl Channel {
         Ok(Channel { send, authority: endpoint.to_owned(), secure, token: None })
     }
 
+    /// Connects to a member of this host by its socket.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub async fn local(socket: &Path) -> std::result::Result<Channel, Failed> {
+        let stream = UnixStream::connect(socket).await.map_err(|e| Failed::broken(&e))?;
+        let send = Self::handshake(stream).await?;
+        Ok(Channel { send, authority: "localhost".into(), secure: false, token: None })
+    }
+
     async fn handshake<S>(stream: S) -> std::result::Result<SendRequest<Bytes>, Failed>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+        builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES).enable_push(false);
         let (send, connection) = builder.handshake(stream).await.map_err(|e| Failed::broken(&e))?;
         // It ends with the last call, or when the other side closes; who calls hears of it.
         tokio::spawn(async move { _ = connection.await });
@@ -231,7 +250,9 @@ impl Channel {
             request = request.header("token", token);
         }
         let request = request.body(()).map_err(|e| Failed::broken(&e))?;
-        let mut send = self.send.clone().ready().await.map_err(|e| Failed::broken(&e))?;
+        let ready = tokio::time::timeout(PATIENCE, self.send.clone().ready()).await;
+        let ready = ready.map_err(|_| Failed::broken(&"it takes no further call"))?;
+        let mut send = ready.map_err(|e| Failed::broken(&e))?;
         let (response, stream) = send.send_request(request, last).map_err(|e| Failed::broken(&e))?;
         Ok((stream, response))
     }
@@ -261,14 +282,23 @@ impl Channel {
     /// # Errors
     /// The connection broke, the member refuses, or takes too long.
     pub async fn ask(&self, call: &str, message: &[u8]) -> std::result::Result<Bytes, Failed> {
+        self.ask_within(PATIENCE, call, message).await
+    }
+
+    /// The same, of a question that takes so long at most.
+    ///
+    /// # Errors
+    /// As [`Channel::ask`].
+    pub async fn ask_within(&self, time: Duration, call: &str, message: &[u8]) -> std::result::Result<Bytes, Failed> {
         let asked = async {
             let mut answers = self.stream(call, message).await?;
+            answers.most = ANSWER_BYTES_MAX;
             let answer = answers.next().await?.ok_or_else(|| Failed::broken(&"it sent no answer"))?;
             // The trailers may still say that it failed.
             answers.next().await?;
             Ok(answer)
         };
-        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| Failed::broken(&"it takes too long"))?
+        tokio::time::timeout(time, asked).await.map_err(|_| Failed::broken(&"it takes too long"))?
     }
 }
 
@@ -286,6 +316,8 @@ pub struct Answers {
     /// Open as long as this side may say more.
     _send: Option<SendStream<Bytes>>,
     held: BytesMut,
+    /// Bytes of a message that are believed.
+    most: usize,
     ended: bool,
 }
 
@@ -294,13 +326,15 @@ impl Answers {
         response: h2::client::ResponseFuture,
         send: Option<SendStream<Bytes>>,
     ) -> std::result::Result<Answers, Failed> {
-        let (head, body) = response.await.map_err(|e| Failed::broken(&e))?.into_parts();
+        let response = tokio::time::timeout(SILENCE, response).await;
+        let response = response.map_err(|_| Failed::broken(&"it takes the call, and says nothing"))?;
+        let (head, body) = response.map_err(|e| Failed::broken(&e))?.into_parts();
         // A call that fails at once has its end in the head.
         end(&head.headers)?;
         if !head.status.is_success() {
             return Err(Failed::broken(&format!("it answers with HTTP status {}", head.status)));
         }
-        Ok(Answers { body, _send: send, held: BytesMut::new(), ended: false })
+        Ok(Answers { body, _send: send, held: BytesMut::new(), most: MESSAGE_BYTES_MAX, ended: false })
     }
 
     /// The next message; `None` at a good end.
@@ -312,7 +346,7 @@ impl Answers {
             if let Some((head, _)) = self.held.split_first_chunk::<5>() {
                 let [compressed, len @ ..] = *head;
                 let len = u32::from_be_bytes(len) as usize;
-                if compressed != 0 || len > MESSAGE_BYTES_MAX {
+                if compressed != 0 || len > self.most {
                     return Err(Failed::broken(&"it sent a frame that is none"));
                 }
                 if self.held.len() >= 5 + len {
@@ -351,7 +385,7 @@ fn end(headers: &HeaderMap) -> std::result::Result<bool, Failed> {
         Some("0") => Ok(true),
         Some(code) => Err(Failed {
             code: code.parse().unwrap_or(2),
-            message: unescaped(&text("grpc-message").unwrap_or_default()),
+            message: unescaped(&text("grpc-message").unwrap_or_default()).chars().take(REASON_CHARS_MAX).collect(),
         }),
     }
 }
@@ -389,6 +423,7 @@ mod tests {
         let failed = |code, message: &str| Failed { code, message: message.into() }.at("h:1").kind();
         assert_eq!(failed(3, "etcdserver: user name is empty"), Kind::Denied);
         assert_eq!(failed(7, "etcdserver: permission denied"), Kind::Denied);
+        assert_eq!(failed(2, "auth: permission denied"), Kind::Denied);
         assert_eq!(failed(14, "etcdserver: no leader"), Kind::Retry);
         assert_eq!(failed(11, "etcdserver: mvcc: required revision has been compacted"), Kind::Source);
     }

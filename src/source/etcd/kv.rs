@@ -6,6 +6,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The bucket of all revisions of all keys.
 pub const KEYS: &[u8] = b"key";
+/// The bucket of alarms.
+pub const ALARMS: &[u8] = b"alarm";
 /// The bucket of leases.
 pub const LEASES: &[u8] = b"lease";
 /// The bucket of what a member notes about itself.
@@ -161,7 +163,7 @@ impl Notes {
             }
         }
         let mut alarms = Vec::new();
-        if let Some(tree) = bolt.bucket(b"alarm")? {
+        if let Some(tree) = bolt.bucket(ALARMS)? {
             let mut cursor = bolt.cursor(&tree);
             while let Some(element) = cursor.next()? {
                 alarms.push(alarm(element.key).map_err(|e| strange(&e.to_string()))?);
@@ -192,11 +194,14 @@ pub(super) fn alarm(message: &[u8]) -> std::result::Result<(u64, u64), Malformed
     })
 }
 
+/// The alarm of a member whose data are not what the others have.
+pub const CORRUPT: &str = "CORRUPT";
+
 /// What an alarm is called.
 pub fn alarm_name(kind: u64) -> &'static str {
     match kind {
         1 => "NOSPACE",
-        2 => "CORRUPT",
+        2 => CORRUPT,
         _ => "unknown",
     }
 }

@@ -18,3 +18,5 @@ pub mod segment;
 mod sort;
 pub mod survey;
 pub mod table;
+mod taken;
+pub mod trial;

@@ -2,6 +2,9 @@
 //!
 //! What is read comes from a server or a file and is believed in nothing: every length is checked.
 
+/// Texts are believed up to this length: names, versions, reasons, tokens.
+const TEXT_BYTES_MAX: usize = 8 << 10;
+
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("bytes that are no message")]
@@ -38,9 +41,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// As a text.
+    /// As a text, or its beginning.
     pub fn text(self) -> String {
-        String::from_utf8_lossy(self.bytes()).into_owned()
+        let bytes = self.bytes();
+        String::from_utf8_lossy(bytes.get(..TEXT_BYTES_MAX).unwrap_or(bytes)).into_owned()
     }
 }
 

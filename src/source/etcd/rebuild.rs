@@ -6,13 +6,13 @@
 
 use super::bolt::{Builder, PAGE_SIZES, Pages};
 use super::keys::{row_key, split_key};
-use super::kv::{KEYS, KeyValue, LEASES, META, Revision, strange};
+use super::kv::{ALARMS, KEYS, KeyValue, LEASES, META, Revision, strange};
 use super::proto::Message;
 use super::table::{Row, Rows, Table};
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::iter::Peekable;
@@ -56,6 +56,8 @@ pub struct Rebuilt {
     pub revisions: u64,
     /// Leases that keys name and of which nothing else is known.
     pub leases_lost: u64,
+    /// Alarms that were left out.
+    pub alarms_dropped: u64,
 }
 
 /// Where changes come from, in the order of their revisions.
@@ -103,7 +105,23 @@ struct Rebuild<'b, P: Pages> {
     wanted: &'b Wanted,
     cancel: &'b Cancel,
     done: Rebuilt,
-    leases: HashSet<i64>,
+    /// Leases that the database has or that changes brought.
+    known: HashSet<i64>,
+    /// Keys whose newest value names another one.
+    orphans: HashMap<Vec<u8>, i64>,
+    /// Leases that changes brought and a key names.
+    named: HashSet<i64>,
+}
+
+/// The leases of a snapshot, and those that changes brought.
+fn leases<P: Pages>(table: &Table<P>, wanted: &Wanted) -> Result<HashSet<i64>> {
+    let mut known: HashSet<i64> = wanted.leases.keys().copied().collect();
+    for row in table.from(&row_key(LEASES, b"")) {
+        let row = row?;
+        let Some((LEASES, key)) = split_key(&row.key) else { break };
+        known.extend(key.first_chunk().map(|id| i64::from_be_bytes(*id)));
+    }
+    Ok(known)
 }
 
 /// Up to which revision the rows of a snapshot are compacted.
@@ -135,7 +153,9 @@ pub fn rebuild<P: Pages>(
     }
     let (input, page_size) = Input::open(table)?;
     let out = Builder::new(out, page_size)?;
-    let mut work = Rebuild { input, out, wanted, cancel, done: Rebuilt::default(), leases: HashSet::new() };
+    let (known, orphans) = (leases(table, wanted)?, HashMap::new());
+    let mut work =
+        Rebuild { input, out, wanted, cancel, done: Rebuilt::default(), known, orphans, named: HashSet::new() };
     work.done.revision = compacted.max(1);
     let mut needed = vec![META, LEASES, KEYS];
     while let Some(name) = work.input.bucket()? {
@@ -160,6 +180,8 @@ impl<P: Pages> Rebuild<'_, P> {
             KEYS => self.keys(changes),
             LEASES => self.leases(),
             META => self.meta(),
+            // An alarm is one of members that are not there any more, and would keep the new ones from writing, or reading.
+            ALARMS => self.drop(name),
             _ => self.merge(name, BTreeMap::new()),
         }
     }
@@ -175,6 +197,13 @@ impl<P: Pages> Rebuild<'_, P> {
             self.out.put(&key, &value)?;
         }
         new.iter().try_for_each(|(key, value)| self.out.put(key, value))
+    }
+
+    fn drop(&mut self, name: &[u8]) -> Result<()> {
+        while self.input.next_of(name)?.is_some() {
+            self.done.alarms_dropped += 1;
+        }
+        Ok(())
     }
 
     fn keys(&mut self, changes: Changes<'_>) -> Result<()> {
@@ -224,8 +253,13 @@ impl<P: Pages> Rebuild<'_, P> {
         }
         self.done.revisions += 1;
         let kv = KeyValue::decode(message).map_err(|e| strange(&e.to_string()))?;
-        if kv.lease != 0 {
-            self.leases.insert(kv.lease);
+        if kv.lease != 0 && !deleted && !self.known.contains(&kv.lease) {
+            self.orphans.insert(kv.key.to_vec(), kv.lease);
+        } else if !self.orphans.is_empty() {
+            self.orphans.remove(kv.key);
+        }
+        if self.wanted.leases.contains_key(&kv.lease) {
+            self.named.insert(kv.lease);
         }
         self.out.put(&revision.encode(deleted), message)
     }
@@ -233,16 +267,14 @@ impl<P: Pages> Rebuild<'_, P> {
     fn leases(&mut self) -> Result<()> {
         let mut all = BTreeMap::new();
         while let Some((key, value)) = self.input.next_of(LEASES)? {
-            key.first_chunk().iter().for_each(|id| _ = self.leases.remove(&i64::from_be_bytes(**id)));
             all.insert(key, value);
         }
-        for (lease, seconds) in &self.wanted.leases {
-            if self.leases.remove(lease) {
-                let message = Message::new().number(1, lease.cast_unsigned()).number(2, seconds.cast_unsigned());
-                all.insert(lease.to_be_bytes().to_vec(), message.finish());
-            }
+        for (lease, seconds) in self.wanted.leases.iter().filter(|(lease, _)| self.named.contains(lease)) {
+            let message = Message::new().number(1, lease.cast_unsigned()).number(2, seconds.cast_unsigned());
+            all.entry(lease.to_be_bytes().to_vec()).or_insert_with(|| message.finish());
         }
-        self.done.leases_lost = self.leases.len() as u64;
+        let lost: HashSet<i64> = self.orphans.values().copied().collect();
+        self.done.leases_lost = lost.len() as u64;
         all.iter().try_for_each(|(key, value)| self.out.put(key, value))
     }
 
@@ -269,4 +301,105 @@ fn seal(mut file: File) -> Result<()> {
     }
     file.seek(SeekFrom::End(0)).map_err(failed)?;
     file.write_all(&hash.finalize()).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bolt::Bolt;
+    use super::super::kv::{Notes, keys};
+    use super::super::table::TableWriter;
+    use super::*;
+
+    const COMPACTED: i64 = 4;
+
+    /// A row of the bucket of keys; a value that is empty means that the key is deleted.
+    fn row(main: i64, key: &[u8], value: &[u8], lease: i64) -> (Vec<u8>, Vec<u8>) {
+        let kv = KeyValue { key, value, created: main, modified: main, version: 1, lease };
+        let kv = if value.is_empty() { KeyValue { key, ..KeyValue::default() } } else { kv };
+        (row_key(KEYS, &Revision { main, sub: 0 }.encode(value.is_empty())), kv.encode())
+    }
+
+    /// Revisions 4 to 8, compacted up to 4; the lease 7 is there, 8 and 9 ended.
+    fn table() -> Table<Vec<u8>> {
+        let mut rows = vec![
+            (Vec::new(), 4096u64.to_le_bytes().to_vec()),
+            (row_key(KEYS, b""), Vec::new()),
+            row(4, b"/a", b"one", 7),
+            row(5, b"/b", b"two", 8),
+            row(6, b"/c", b"three", 9),
+            row(7, b"/b", b"", 0),
+            row(8, b"/d", b"four", 0),
+            (row_key(ALARMS, b""), Vec::new()),
+            (row_key(ALARMS, b"\x08\x05\x10\x01"), Vec::new()),
+            (row_key(LEASES, b""), Vec::new()),
+            (row_key(LEASES, &7i64.to_be_bytes()), Message::new().number(1, 7).number(2, 60).finish()),
+            (row_key(META, b""), Vec::new()),
+            (row_key(META, FINISHED), Revision { main: COMPACTED, sub: 0 }.encode(false)),
+        ];
+        rows.sort();
+        let mut writer = TableWriter::new(Vec::new());
+        rows.iter().for_each(|(key, value)| writer.push(key, value).unwrap());
+        Table::open(writer.finish().unwrap()).unwrap()
+    }
+
+    fn made(wanted: &Wanted, changes: &[Change]) -> Result<(Rebuilt, Bolt<File>)> {
+        let (file, mut left) = (tempfile::tempfile().unwrap(), changes.iter().cloned());
+        let out = file.try_clone().unwrap();
+        let done = rebuild(&table(), wanted, &mut || Ok(left.next()), out, &Cancel::new())?;
+        Ok((done, Bolt::open(file).unwrap()))
+    }
+
+    fn change(main: i64, key: &[u8], lease: i64) -> Change {
+        let kv = KeyValue { key, value: b"v", created: main, modified: main, version: 1, lease };
+        Change { revision: Revision { main, sub: 0 }, deleted: false, message: kv.encode() }
+    }
+
+    fn at(revision: i64) -> Wanted {
+        Wanted { revision: Some(revision), ..Wanted::default() }
+    }
+
+    fn count(bolt: &Bolt<File>) -> usize {
+        let (mut cursor, mut count) = (bolt.cursor(&keys(bolt).unwrap()), 0);
+        while cursor.next().unwrap().is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn it_ends_with_the_revision_that_is_wanted() {
+        for (revision, rows) in [(4, 1), (5, 2), (8, 5)] {
+            let (done, bolt) = made(&at(revision), &[]).unwrap();
+            assert_eq!((done.revision, done.begins, count(&bolt)), (revision, revision, rows));
+        }
+        assert_eq!(made(&at(3), &[]).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(made(&at(9), &[]).unwrap_err().kind(), Kind::NotFound);
+        let (done, bolt) = made(&at(9), &[change(9, b"/e", 0), change(10, b"/f", 0)]).unwrap();
+        assert_eq!((done.revision, count(&bolt)), (9, 6));
+        for gap in
+            [vec![change(10, b"/e", 0)], vec![change(8, b"/e", 0)], vec![change(9, b"/e", 0), change(11, b"/f", 0)]]
+        {
+            assert_eq!(made(&Wanted::default(), &gap).unwrap_err().kind(), Kind::Damage);
+        }
+        let (done, bolt) = made(&Wanted::default(), &[]).unwrap();
+        assert_eq!((done.alarms_dropped, Notes::read(&bolt).unwrap().alarms.len()), (1, 0));
+        let (done, bolt) = made(&Wanted { bump: Some(1000), ..Wanted::default() }, &[]).unwrap();
+        assert_eq!((done.revision, done.begins, Notes::read(&bolt).unwrap().compacted), (8, 1008, 1008));
+        assert!(made(&Wanted { bump: Some(i64::MAX), ..Wanted::default() }, &[]).is_err());
+    }
+
+    #[test]
+    fn leases_are_lost_only_by_keys_that_are_there_and_name_them() {
+        // At 5 the key of lease 8 is there; at 6 that of lease 9, too; at 7 the former is deleted.
+        for (revision, lost) in [(4, 0), (5, 1), (6, 2), (7, 1), (8, 1)] {
+            assert_eq!(made(&at(revision), &[]).unwrap().0.leases_lost, lost, "{revision}");
+        }
+        let leases = BTreeMap::from([(7, 5), (11, 30), (12, 40)]);
+        let all = [change(9, b"/c", 11), change(10, b"/g", 7), change(11, b"/h", 12)];
+        let (done, bolt) = made(&Wanted { leases, ..at(10) }, &all).unwrap();
+        assert_eq!((done.leases_lost, Notes::read(&bolt).unwrap().leases), (0, 2), "lease 12 came later");
+        let tree = bolt.bucket(LEASES).unwrap().unwrap();
+        let known = bolt.get(&tree, &7i64.to_be_bytes()).unwrap().unwrap();
+        assert_eq!(known, Message::new().number(1, 7).number(2, 60).finish(), "as the snapshot has it");
+    }
 }

@@ -62,10 +62,13 @@ pub fn encode(head: &Head, changes: &Changes) -> Result<Vec<u8>> {
     for change in &changes.changes {
         table.push(&change.revision.encode(change.deleted), &change.message)?;
     }
-    for (lease, seconds) in &changes.leases {
+    // As bytes they are in another order than as numbers: ids may be negative.
+    let leases: BTreeMap<[u8; 8], i64> =
+        changes.leases.iter().map(|(id, seconds)| (id.to_be_bytes(), *seconds)).collect();
+    for (lease, seconds) in leases {
         let mut value = Vec::new();
         put_varint(&mut value, seconds.cast_unsigned());
-        table.push(&[&[LEASE][..], &lease.to_be_bytes()].concat(), &value)?;
+        table.push(&[&[LEASE][..], &lease].concat(), &value)?;
     }
     table.finish()
 }

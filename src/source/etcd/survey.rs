@@ -163,28 +163,108 @@ fn table(mut sorted: Sorted, scratch: &Path, live: &mut [u64], facts: &mut Facts
 }
 
 impl Survey {
-    /// The hash that a member answers for the file's newest revision, if it is compacted up to this one.
+    /// The hashes that a sound member may answer for the file's newest revision, if it is compacted up to this one. A
+    /// compaction removes what is not the newest state of a key that is there; since 3.5.16 it keeps the deletions of its very revision. What counts where no key is there at all differs from version to version: then there is
+    /// nothing to compare.
     ///
     /// # Errors
     /// The file is not sound, or the run was interrupted.
-    pub fn hash<P: Pages>(&self, bolt: &Bolt<P>, compacted: i64, cancel: &Cancel) -> Result<u32> {
+    pub fn hashes<P: Pages>(&self, bolt: &Bolt<P>, compacted: i64, cancel: &Cancel) -> Result<[u32; 2]> {
         let tree = keys(bolt)?;
-        let (mut cursor, mut crc, mut number) = (bolt.cursor(&tree), Crc::default(), 0u64);
-        crc.write(KEYS);
+        let (mut cursor, mut sums, mut number) = (bolt.cursor(&tree), [Crc::default(); 2], 0u64);
+        sums.iter_mut().for_each(|sum| sum.write(KEYS));
         while let Some(element) = cursor.next()? {
             if number.is_multiple_of(LOOK) {
                 cancel.check()?;
             }
             let live = self.live.get((number / 64) as usize).is_some_and(|bits| bits >> (number % 64) & 1 == 1);
             number += 1;
-            // What a compaction would have removed does not count; where nothing is kept, all does.
-            let (revision, _) = Revision::decode(element.key)?;
-            if revision.main <= compacted && !live && self.facts.keys > 0 {
-                continue;
+            let (revision, deleted) = Revision::decode(element.key)?;
+            let (later, last) = (revision.main > compacted, deleted && revision.main == self.facts.revision);
+            let counts = [later || live, later || live || last];
+            for (sum, _) in sums.iter_mut().zip(counts).filter(|(_, counts)| *counts) {
+                sum.write(element.key);
+                sum.write(element.value);
             }
-            crc.write(element.key);
-            crc.write(element.value);
         }
-        Ok(crc.sum())
+        Ok(sums.map(Crc::sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bolt::Builder;
+    use super::*;
+
+    /// Revisions of keys: a value that is empty means that the key is deleted.
+    fn file(rows: &[(i64, &[u8], &[u8])]) -> Bolt<File> {
+        let out = tempfile::tempfile().unwrap();
+        let mut builder = Builder::new(out, 4096).unwrap();
+        builder.bucket(KEYS).unwrap();
+        for (main, key, value) in rows {
+            let (key, message) = row(*main, key, value);
+            builder.put(&key, &message).unwrap();
+        }
+        Bolt::open(builder.finish().unwrap()).unwrap()
+    }
+
+    fn row(main: i64, key: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let kv = KeyValue { key, value, created: main, modified: main, version: 1, lease: 0 };
+        let kv = if value.is_empty() { KeyValue { key, ..KeyValue::default() } } else { kv };
+        (Revision { main, sub: 0 }.encode(value.is_empty()), kv.encode())
+    }
+
+    fn looked(bolt: &Bolt<File>) -> Survey {
+        survey(bolt, &std::env::temp_dir(), &Cancel::new()).unwrap()
+    }
+
+    fn sum(rows: &[(i64, &[u8], &[u8])]) -> u32 {
+        let mut crc = Crc::default();
+        crc.write(KEYS);
+        for (main, key, value) in rows {
+            let (key, message) = row(*main, key, value);
+            crc.write(&key);
+            crc.write(&message);
+        }
+        crc.sum()
+    }
+
+    type Rows<'r> = &'r [(i64, &'r [u8], &'r [u8])];
+
+    #[test]
+    fn a_file_says_what_it_holds() {
+        let all: Rows = &[
+            (2, b"/a", b"1"),
+            (3, b"/registry/secrets/x", b"k8s:enc:aescbc"),
+            (4, b"/a", b"2"),
+            (5, b"/registry/secrets/y", b"plain"),
+            (6, b"/b", b""),
+        ];
+        let facts = looked(&file(all)).facts;
+        assert_eq!((facts.revision, facts.keys, facts.revisions), (6, 3, 5));
+        assert_eq!((facts.secrets, facts.secrets_sealed), (2, 1));
+        let none = looked(&file(&[])).facts;
+        assert_eq!((none.revision, none.keys, none.revisions), (1, 0, 0), "a new cluster is at revision 1");
+    }
+
+    #[test]
+    fn what_a_compaction_removes_or_keeps_does_not_change_the_hash() {
+        let cancel = Cancel::new();
+        let all: Rows = &[
+            (2, b"/a", b"1"),
+            (3, b"/b", b"1"),
+            (4, b"/a", b"2"),
+            (5, b"/b", b""),
+            (6, b"/c", b"1"),
+            (7, b"/d", b"1"),
+            (8, b"/d", b""),
+        ];
+        let bolt = file(all);
+        let hashes = |compacted| looked(&bolt).hashes(&bolt, compacted, &cancel).unwrap();
+        assert_eq!(hashes(-1), [sum(all); 2]);
+        // Of what is compacted the newest states of keys that are there count; what comes later counts, whatever it is.
+        assert_eq!(hashes(6), [sum(&[all[2], all[4], all[5], all[6]]); 2]);
+        // At the newest revision: its deletions count with newer versions.
+        assert_eq!(hashes(8), [sum(&[all[2], all[4]]), sum(&[all[2], all[4], all[6]])]);
     }
 }

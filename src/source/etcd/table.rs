@@ -104,6 +104,10 @@ impl<W: Write> TableWriter<W> {
         if !block.is_empty() {
             put(&mut self.directory, &self.first);
             put_varint(&mut self.directory, block.len() as u64);
+            // What no reader would take is not written.
+            if block.len() as u64 > BLOCK_BYTES_BELIEVED || self.directory.len() as u64 > DIRECTORY_BYTES_MAX {
+                return Err(Error::new(Kind::Source, "the database is too large for a table, or has a row that is"));
+            }
         }
         self.write(&block)?;
         block.clear();

@@ -4,14 +4,12 @@
 //! it names the page of the root bucket, whose leaves name the buckets. A page of a tree is a branch (keys and pages) or
 //! a leaf (keys and values), and may go on over the pages behind it. All numbers are little-endian.
 
-mod cursor;
 mod page;
 mod read;
 mod write;
 
-pub use cursor::Cursor;
 pub use page::{Element, Page};
-pub use read::{Bolt, Pages, Tree, Used};
+pub use read::{Bolt, Cursor, Pages, Tree, Used};
 pub use write::Builder;
 
 /// Bytes of the head of a page.

@@ -175,3 +175,32 @@ fn a_file_is_read_as_bytes_are() {
     let tree = bolt.bucket(b"key").unwrap().unwrap();
     assert_eq!(bolt.get(&tree, &7u32.to_be_bytes()).unwrap(), Some(vec![7; 7]));
 }
+
+/// How few children a branch has, below this page.
+fn fewest(bolt: &Bolt<Vec<u8>>, id: u64) -> usize {
+    let page = bolt.page(id).unwrap().0;
+    if page.is_leaf() {
+        return usize::MAX;
+    }
+    let below = (0..page.count()).map(|at| fewest(bolt, page.child(at).unwrap()));
+    below.min().unwrap_or(0).min(page.count())
+}
+
+#[test]
+fn a_branch_has_two_children_at_least() {
+    // Leaves of one pair each, and so few to a branch that every number of them comes; the last with keys of many sizes.
+    for (key_bytes, counts) in [(1900, 1..60), (300, 1..90), (8, 120..400)] {
+        for count in counts {
+            let key = |n: u32| [&n.to_be_bytes()[..], &vec![b'k'; key_bytes]].concat();
+            let pairs = (0..count).map(|n| (key(n), vec![0; 3000])).collect();
+            let bytes = write(&Buckets::from([(b"key".to_vec(), pairs)]));
+            let bolt = Bolt::open(bytes).unwrap();
+            let Tree::Root(root) = bolt.bucket(b"key").unwrap().unwrap() else { panic!("no tree") };
+            assert!(fewest(&bolt, root) >= 2, "{count} leaves, keys of {key_bytes}");
+            assert_eq!(
+                bolt.get(&bolt.bucket(b"key").unwrap().unwrap(), &key(count - 1)).unwrap().map(|v| v.len()),
+                Some(3000)
+            );
+        }
+    }
+}

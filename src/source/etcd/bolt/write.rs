@@ -8,6 +8,8 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 
 /// Bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
+/// A branch has so many children at least.
+const BRANCH_MIN: usize = 2;
 /// Pages before the first of a tree: two meta pages and an empty list of free pages.
 const FIRST_PAGE: u64 = 3;
 
@@ -29,6 +31,13 @@ struct Open {
 impl Open {
     fn bytes(&self) -> usize {
         PAGE_HEAD + self.elements.len() + self.data.len()
+    }
+
+    /// Takes the last element of a branch away.
+    fn pop(&mut self) -> Option<([u8; ELEMENT], Vec<u8>)> {
+        let key = self.data.split_off(self.starts.pop()?);
+        let element = self.elements.split_off(self.elements.len().checked_sub(ELEMENT)?);
+        Some((element.try_into().ok()?, key))
     }
 
     fn push(&mut self, element: [u8; ELEMENT], key: &[u8], value: &[u8]) {
@@ -107,13 +116,19 @@ impl Builder {
         self.push(0, element, key, value)
     }
 
-    /// Adds an element to the page of a level; a full page is written before and named by the level above.
+    /// Adds an element to the page of a level; a full page is written before and named by the level above. The last
+    /// element of a branch that is written goes on into the next one: a branch of one child makes bbolt panic once that child shrinks.
     fn push(&mut self, level: usize, element: [u8; ELEMENT], key: &[u8], value: &[u8]) -> Result<()> {
         let more = ELEMENT + key.len() + value.len();
-        let open = &self.levels[level];
+        let open = &mut self.levels[level];
         let full = open.bytes() + more > self.page_size || open.starts.len() == usize::from(u16::MAX - 1);
-        if full && !open.starts.is_empty() {
+        let least = if level == 0 { 1 } else { BRANCH_MIN + 1 };
+        if full && open.starts.len() >= least {
+            let moved = if level == 0 { None } else { open.pop() };
             self.close_page(level)?;
+            if let Some((element, key)) = moved {
+                self.levels[level].push(element, &key, &[]);
+            }
         }
         self.levels[level].push(element, key, value);
         Ok(())
