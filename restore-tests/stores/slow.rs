@@ -46,6 +46,33 @@ fn a_region_that_is_slow_is_left_behind_and_brought_up_later() {
 }
 
 #[test]
+fn a_region_that_was_left_behind_is_brought_up_once_another_one_dies() {
+    let server = servers::seaweed(&["second", "third"]);
+    let (dying, slow) = (Proxy::before(server.port), Proxy::before(server.port));
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(vec![
+        ("a", folder.path().join("a").display().to_string()),
+        ("b", url(dying.port, "second")),
+        ("c", url(slow.port, "third")),
+    ]);
+    world.ok(&ALL, &["init", "--no-recovery-key"]);
+    fill(&world.source, 2, 20, 2_000_000);
+    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
+    // Everything else is there by then.
+    dying.kill_after("PUT", "snapshots/", 0);
+    let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);
+    assert_eq!((code, value["behind"].as_array().map(Vec::len)), (4, Some(1)), "{value:#}");
+    assert_eq!(
+        (&value["behind"][0]["region"], &value["regions"]),
+        (&"b".into(), &serde_json::json!(["a", "c"])),
+        "{value:#}"
+    );
+    slow.delay(Duration::ZERO, Duration::ZERO);
+    world.restores(&["c"], "from-c");
+    world.ok(&["c"], &["verify", "--level", "content"]);
+}
+
+#[test]
 fn a_region_that_hangs_or_dies_while_it_is_read_holds_nobody_up() {
     let server = servers::seaweed(&["first", "second"]);
     let (first, second) = (Proxy::before(server.port), Proxy::before(server.port));

@@ -31,6 +31,12 @@ impl CaughtUp {
             lacking: RegionSet::of(lacking.map(|(ix, _)| ix)),
         }
     }
+
+    /// What was copied later counts too; what is lacking is as it was found last.
+    pub(super) fn add(&mut self, later: CaughtUp) {
+        let (objects, bytes) = (self.objects + later.objects, self.bytes.saturating_add(later.bytes));
+        *self = CaughtUp { objects, bytes, snapshots: self.snapshots + later.snapshots, lacking: later.lacking };
+    }
 }
 
 fn wish(workers: usize, cancel: &Cancel) -> Wish<'_> {
@@ -45,7 +51,16 @@ pub fn run(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<CaughtUp
     replicate::pass(repo, wish(workers, cancel)).map(|pass| CaughtUp::of(&pass))
 }
 
-/// The same, with the snapshots that there are now: what was listed for the one is not listed again for the other.
+/// The same for regions that were left behind in the middle of a run: each pack is looked for.
+///
+/// # Errors
+/// As [`run`].
+pub fn packs(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<CaughtUp> {
+    let wish = Wish { depth: Depth::Packs, ..wish(workers, cancel) };
+    replicate::pass(repo, wish).map(|pass| CaughtUp::of(&pass))
+}
+
+/// As [`run`], with the snapshots that there are now: what was listed for the one is not listed again for the other.
 ///
 /// # Errors
 /// As [`run`], and what [`View::recall`] refuses.

@@ -115,6 +115,19 @@ impl Regions {
         self.all[ix].dropped.send_replace(true);
     }
 
+    /// Waits again for those that were left behind, with full patience, and says which they are. What was under way to them
+    /// when they were given up is not taken for done.
+    pub fn take_back(&self) -> RegionSet {
+        let _alone = lock(&self.haste.giving_up);
+        self.haste.end();
+        let left = RegionSet::of((0..self.all.len()).filter(|ix| *self.all[*ix].dropped.borrow()));
+        for ix in left.iter() {
+            lock(&self.all[ix].failed).take();
+            self.all[ix].dropped.send_replace(false);
+        }
+        left
+    }
+
     /// The result of a call, or an error once its region is not waited for any more.
     pub(super) async fn unless_dropped<T>(&self, ix: usize, call: impl Future<Output = Result<T>>) -> Result<T> {
         let mut dropped = self.all[ix].dropped.subscribe();

@@ -223,6 +223,20 @@ mod tests {
     }
 
     #[test]
+    fn those_left_behind_are_taken_back_and_no_others() {
+        let (_kept, regions) = three();
+        let _hurry = regions.hurry(1);
+        regions.fail(1, crate::error::Error::new(crate::error::Kind::Retry, "its disk is away"));
+        regions.drop_behind(0);
+        assert_eq!(regions.healthy(), RegionSet::of([2]));
+        assert_eq!(regions.take_back(), RegionSet::of([0]));
+        assert_eq!(regions.healthy(), RegionSet::of([0, 2]));
+        // And waited for from now on.
+        regions.drop_behind(0);
+        assert_eq!((regions.healthy(), regions.take_back()), (RegionSet::of([0, 2]), RegionSet::NONE));
+    }
+
+    #[test]
     fn the_only_region_that_may_decide_is_waited_for() {
         let (_kept, regions) = three();
         (1..3).for_each(|ix| regions.set_weak(ix, true));

@@ -9,7 +9,7 @@ use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
-use crate::ops::catch_up::CaughtUp;
+use crate::ops::catch_up::{self, CaughtUp};
 use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -68,7 +68,7 @@ impl Run<'_> {
 
     /// Runs until a snapshot is made: a session that was fenced is followed by another, which finds what was
     /// stored through the index.
-    pub(super) fn store(&self, walk: Walk, caught_up: CaughtUp) -> Result<BackupReport> {
+    pub(super) fn store(&self, walk: Walk, mut caught_up: CaughtUp) -> Result<BackupReport> {
         let (mut walk, mut refreshes, mut stored) = (Some(walk), None, Vec::new());
         for _ in 0..SESSIONS_MAX {
             let errand = Errand {
@@ -84,7 +84,8 @@ impl Run<'_> {
             let (built, work, new) = self.write(&session, walk)?;
             stored.extend(new);
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
-                Ended::Committed(done) => {
+                Ended::Committed(mut done) => {
+                    self.take_back(&mut done, &mut caught_up);
                     View::remember(self.repo, &done);
                     return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
                 }
@@ -92,6 +93,23 @@ impl Run<'_> {
             }
         }
         Err(Error::new(Kind::Retry, "the session was fenced again and again").advise("run again: stored work is kept"))
+    }
+
+    /// Where a region failed after another one had been left behind for being slow, there may be fewer copies than are asked
+    /// for: the slow one is brought up then, however long it takes. What keeps it from that leaves it behind, as before.
+    fn take_back(&self, done: &mut Committed, caught_up: &mut CaughtUp) {
+        if done.regions.count() >= self.repo.copies_min {
+            return;
+        }
+        let slow = self.repo.regions.take_back();
+        if slow.is_empty() {
+            return;
+        }
+        if let Ok(brought) = catch_up::packs(self.repo, self.options.workers, self.cancel) {
+            let up = slow.and(self.repo.writable()).iter().filter(|ix| !brought.lacking.has(*ix));
+            done.regions = done.regions.or(RegionSet::of(up));
+            caught_up.add(brought);
+        }
     }
 
     /// Stores the source; the session is given up if that does not succeed.
