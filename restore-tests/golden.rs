@@ -166,8 +166,14 @@ fn the_second_reader_reads_what_version_1_wrote() {
         "codecs",
         &["chunk raw", "chunk zstd", "chunk bf16", "chunk f16", "chunk f32", "bundle raw", "bundle zstd"],
     );
-    counted("objects", &["region", "slot", "config", "data pack", "tree pack", "index segment", "manifest", "session", "forgotten"]);
-    counted("objects", &["epoch begin", "epoch end", "tombstone", "repack record", "hold", "hold release", "run", "change of tags"]);
+    counted(
+        "objects",
+        &["region", "slot", "config", "data pack", "tree pack", "index segment", "manifest", "session", "forgotten"],
+    );
+    counted(
+        "objects",
+        &["epoch begin", "epoch end", "tombstone", "repack record", "hold", "hold release", "run", "change of tags"],
+    );
     let newest = std::fs::read_to_string(golden.from.join("newest")).unwrap();
     let newest = blake3::hash(newest.as_bytes()).to_hex();
     let first = golden.expected.keys().next().unwrap().as_str();

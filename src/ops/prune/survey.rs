@@ -5,6 +5,7 @@
 
 use super::mark::{Marker, Marks, Stopped};
 use super::orphans::{self, Orphans};
+use super::pages::Pages;
 use super::plan::{self, Counting, Line, Reason};
 use super::roots::{Ask, Root, Roots, Stage};
 use super::segments;
@@ -39,8 +40,19 @@ pub(super) struct Survey {
     pub(super) at_work: u64,
 }
 
-/// Marks everything that these roots need.
-pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Result<()> {
+/// Marks everything that these roots need. Pages are read by so many workers beside.
+pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root], workers: usize) -> Result<()> {
+    std::thread::scope(|scope| {
+        marker.pages = Pages::beside(scope, marker.reader, workers);
+        let walked = walk_each(repo, marker, roots);
+        // Ends those who read.
+        marker.pages = Pages::here(marker.reader);
+        walked
+    })?;
+    numbers_hold(&marker.reader.index)
+}
+
+fn walk_each(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Result<()> {
     for root in roots {
         let mut root = (*root).clone();
         while !root.regions.is_empty() {
@@ -66,7 +78,7 @@ pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Res
             }
         }
     }
-    numbers_hold(&marker.reader.index)
+    Ok(())
 }
 
 /// What is known of a chunk goes by its number in the index.
@@ -101,7 +113,7 @@ impl Survey {
         let mut marks = Marks::new(index.entries_total());
         let mut counting = Counting::new(&table, members);
         let all: Vec<&Root> = roots.roots.iter().collect();
-        walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut counting, wish.cancel), &all)?;
+        walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut counting, wish.cancel), &all, wish.workers)?;
         let counted = counting.done();
         counted.enter(&mut table);
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
