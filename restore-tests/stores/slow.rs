@@ -73,6 +73,27 @@ fn a_region_that_was_left_behind_is_brought_up_once_another_one_dies() {
 }
 
 #[test]
+fn a_region_that_was_left_behind_is_complete_only_where_the_snapshot_stands() {
+    let server = servers::seaweed(&["first", "second", "third"]);
+    let [first, dying, slow] = [(); 3].map(|()| Proxy::before(server.port));
+    let world = World::new(vec![
+        ("a", url(first.port, "first")),
+        ("b", url(dying.port, "second")),
+        ("c", url(slow.port, "third")),
+    ]);
+    world.ok(&ALL, &["init", "--no-recovery-key"]);
+    fill(&world.source, 2, 20, 2_000_000);
+    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
+    dying.kill_after("PUT", "snapshots/", 0);
+    // The last one that has it is gone when it is looked what the slow one lacks.
+    first.kill_after("GET", "snapshots", 1);
+    let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);
+    assert_eq!((code, &value["regions"]), (1, &serde_json::json!(["a"])), "{value:#}");
+    let behind: Vec<&str> = value["behind"].as_array().unwrap().iter().map(|b| b["region"].as_str().unwrap()).collect();
+    assert_eq!(behind, ["b", "c"], "{value:#}");
+}
+
+#[test]
 fn a_region_that_hangs_or_dies_while_it_is_read_holds_nobody_up() {
     let server = servers::seaweed(&["first", "second"]);
     let (first, second) = (Proxy::before(server.port), Proxy::before(server.port));

@@ -32,10 +32,15 @@ impl CaughtUp {
         }
     }
 
-    /// What was copied later counts too; what is lacking is as it was found last.
+    /// What was copied later counts too. What lacked something before is not known to have it now.
     pub(super) fn add(&mut self, later: CaughtUp) {
         let (objects, bytes) = (self.objects + later.objects, self.bytes.saturating_add(later.bytes));
-        *self = CaughtUp { objects, bytes, snapshots: self.snapshots + later.snapshots, lacking: later.lacking };
+        *self = CaughtUp {
+            objects,
+            bytes,
+            snapshots: self.snapshots + later.snapshots,
+            lacking: self.lacking.or(later.lacking),
+        };
     }
 }
 

@@ -7,6 +7,7 @@ use super::work::{self, Means};
 use super::{BackupOptions, BackupReport};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
+use crate::format::signed;
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
 use crate::ops::catch_up::{self, CaughtUp};
@@ -106,9 +107,27 @@ impl Run<'_> {
             return;
         }
         if let Ok(brought) = catch_up::packs(self.repo, self.options.workers, self.cancel) {
-            let up = slow.and(self.repo.writable()).iter().filter(|ix| !brought.lacking.has(*ix));
-            done.regions = done.regions.or(RegionSet::of(up));
             caught_up.add(brought);
+        }
+        // A region gets a snapshot last of all: where it stands, it is complete.
+        for ix in slow.iter() {
+            match self.shows(done, ix) {
+                Ok(()) => done.regions = done.regions.with(ix),
+                Err(e) => self.repo.regions.fail(ix, e),
+            }
+        }
+    }
+
+    /// Whether a region has this snapshot.
+    fn shows(&self, done: &Committed, ix: usize) -> Result<()> {
+        let (regions, key) = (&self.repo.regions, Key::Snapshot(done.sid));
+        if !self.repo.writable().has(ix) {
+            return Err(Error::new(Kind::Retry, "fell behind, and failed when it was brought up"));
+        }
+        let bytes = regions.get(ix, &key, done.size)?;
+        match signed::check_sum(&bytes) {
+            Ok((_, digest)) if digest == done.digest => Ok(()),
+            _ => Err(Error::new(Kind::Retry, "fell behind, and could not be brought up")),
         }
     }
 

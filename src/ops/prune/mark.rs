@@ -161,8 +161,8 @@ pub(super) fn entry_of(places: &[Located], generation: Generation) -> Option<u64
 
 /// A page that was asked for, and not taken yet.
 struct Ahead {
+    open: Open,
     entry: u64,
-    walked: fn(&mut Class) -> &mut Bits,
     page: Asked,
 }
 
@@ -200,6 +200,7 @@ impl<'m> Marker<'m> {
     fn walk(&mut self, root: &Root) -> std::result::Result<(), Stopped> {
         self.open.clear();
         self.ahead.clear();
+        self.pages.next_walk();
         self.found(Found::of(&root.entry)?)?;
         loop {
             self.cancel.check()?;
@@ -208,8 +209,10 @@ impl<'m> Marker<'m> {
             let found = self.pages.take(next.page)?;
             self.marks.pages += 1;
             self.found(found)?;
-            if let Some(class) = self.marks.classes.get_mut(self.class) {
-                (next.walked)(class).set(next.entry);
+            match (self.marks.classes.get_mut(self.class), next.open) {
+                (Some(class), Open::Dir(_)) => class.dirs.set(next.entry),
+                (Some(class), Open::List(..)) => class.lists.set(next.entry),
+                (None, _) => {}
             }
         }
     }
@@ -219,12 +222,12 @@ impl<'m> Marker<'m> {
         while self.ahead.len() < self.pages.ahead {
             let Some(open) = self.open.pop() else { break };
             let entry = self.need(open.page())?;
-            let (known, walked): (fn(&Class) -> &Bits, fn(&mut Class) -> &mut Bits) = match open {
-                Open::Dir(_) => (|class| &class.dirs, |class| &mut class.dirs),
-                Open::List(..) => (|class| &class.lists, |class| &mut class.lists),
+            let known: fn(&Class) -> &Bits = match open {
+                Open::Dir(_) => |class| &class.dirs,
+                Open::List(..) => |class| &class.lists,
             };
-            if !self.marks.known(self.class, known, entry) {
-                self.ahead.push_back(Ahead { entry, walked, page: self.pages.ask(open) });
+            if !self.marks.known(self.class, known, entry) && !self.ahead.iter().any(|ahead| ahead.open == open) {
+                self.ahead.push_back(Ahead { open, entry, page: self.pages.ask(open) });
             }
         }
         Ok(())

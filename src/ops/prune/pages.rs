@@ -9,13 +9,17 @@ use crate::format::tree::{Entry, ListPage, Page, items};
 use crate::region::lift;
 use crate::repo::reader::Reader;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Scope;
 
 /// So many pages are asked for ahead, for each that reads.
-const AHEAD: usize = 16;
+const AHEAD: usize = 8;
+/// No more than so many read: what waits is taken by one alone.
+const WORKERS_MAX: usize = 8;
 
 /// Something that is still to be walked.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Open {
     Dir(ChunkId),
     /// With its level.
@@ -112,8 +116,8 @@ fn read(reader: &Reader, open: Open, coder: &mut Coder) -> Result<Found> {
     Ok(found)
 }
 
-/// A page that somebody reads, and where to say what it names.
-type Job = (Open, Sender<Result<Found>>);
+/// A page that somebody reads, for which walk, and where to say what it names.
+type Job = (Open, u64, Sender<Result<Found>>);
 
 /// A page that was asked for.
 pub(super) enum Asked {
@@ -126,6 +130,8 @@ pub(super) struct Pages<'m> {
     reader: &'m Reader,
     coder: Coder,
     jobs: Option<Sender<Job>>,
+    /// The walk that goes on: what was asked for another one is not read any more.
+    walk: Arc<AtomicU64>,
     /// How many may be asked for before the first is taken.
     pub(super) ahead: usize,
 }
@@ -133,7 +139,7 @@ pub(super) struct Pages<'m> {
 impl<'m> Pages<'m> {
     /// Every page is read when it is taken.
     pub(super) fn here(reader: &'m Reader) -> Pages<'m> {
-        Pages { reader, coder: Coder::default(), jobs: None, ahead: 1 }
+        Pages { reader, coder: Coder::default(), jobs: None, walk: Arc::default(), ahead: 1 }
     }
 
     /// Pages are read by so many beside, until this is dropped.
@@ -145,26 +151,40 @@ impl<'m> Pages<'m> {
             return Pages::here(reader);
         }
         let (jobs, queue) = unbounded::<Job>();
+        let (workers, pages) = (workers.min(WORKERS_MAX), Pages::here(reader));
         for _ in 0..workers {
-            let queue = queue.clone();
+            let (queue, now) = (queue.clone(), Arc::clone(&pages.walk));
             scope.spawn(move || {
                 let mut coder = Coder::default();
-                for (open, answer) in queue {
-                    // Nobody waits for it where the walk was ended.
-                    let _ = answer.send(read(reader, open, &mut coder));
+                for (open, walk, answer) in queue {
+                    if now.load(Ordering::Acquire) == walk {
+                        // Nobody waits for it where the walk was ended meanwhile.
+                        let _ = answer.send(read(reader, open, &mut coder));
+                    }
                 }
             });
         }
-        Pages { jobs: Some(jobs), ahead: workers.saturating_mul(AHEAD), ..Pages::here(reader) }
+        Pages { jobs: Some(jobs), ahead: workers.saturating_mul(AHEAD), ..pages }
+    }
+
+    /// What was asked for and not taken is of no use any more.
+    pub(super) fn next_walk(&self) {
+        self.walk.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn ask(&self, open: Open) -> Asked {
         let Some(jobs) = &self.jobs else { return Asked::Here(open) };
         let (answer, asked) = bounded(1);
-        match jobs.send((open, answer)) {
+        match jobs.send((open, self.walk.load(Ordering::Acquire), answer)) {
             Ok(()) => Asked::Beside(asked),
             Err(_) => Asked::Here(open),
         }
+    }
+
+    /// Ends those who read: what was asked for is not read any more.
+    pub(super) fn end(&mut self) {
+        self.next_walk();
+        (self.jobs, self.ahead) = (None, 1);
     }
 
     pub(super) fn take(&mut self, asked: Asked) -> Result<Found> {

@@ -43,13 +43,27 @@ pub(super) struct Survey {
 /// Marks everything that these roots need. Pages are read by so many workers beside.
 pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root], workers: usize) -> Result<()> {
     std::thread::scope(|scope| {
-        marker.pages = Pages::beside(scope, marker.reader, workers);
-        let walked = walk_each(repo, marker, roots);
-        // Ends those who read.
-        marker.pages = Pages::here(marker.reader);
-        walked
+        let pages = Pages::beside(scope, marker.reader, workers);
+        let walking = Walking::of(marker, pages);
+        walk_each(repo, &mut *walking.0, roots)
     })?;
     numbers_hold(&marker.reader.index)
+}
+
+/// Ends those who read pages, whatever ends the walk: they would be waited for.
+struct Walking<'a, 'm>(&'a mut Marker<'m>);
+
+impl<'a, 'm> Walking<'a, 'm> {
+    fn of(marker: &'a mut Marker<'m>, pages: Pages<'m>) -> Self {
+        marker.pages = pages;
+        Walking(marker)
+    }
+}
+
+impl Drop for Walking<'_, '_> {
+    fn drop(&mut self) {
+        self.0.pages.end();
+    }
 }
 
 fn walk_each(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Result<()> {
