@@ -119,7 +119,12 @@ fn finish(stage: &Stage, survivor: usize) {
             must(stage, &mut player, Deed::Verify { content, repair: true });
         }
     }
-    must(stage, &mut player, Deed::Replicate);
+    // What an undecided epoch condemns waits for the decision.
+    if !stage.model.is_undecided() {
+        must(stage, &mut player, Deed::Replicate);
+    } else if let Err(e) = player.act(Deed::Replicate) {
+        stage.model.wrong(format!("in the end nothing can be replicated: {e}"));
+    }
     if stage.plan.prunes {
         for _ in 0..2 {
             must(stage, &mut player, Deed::Prune { wait: 0, dead: 60, repack: 100 });

@@ -257,6 +257,12 @@ impl Model {
         !known.out.contains(&region) && id.is_some_and(|id| members.is_none_or(|members| members.contains(id)))
     }
 
+    /// Whether an epoch is begun and not decided: what it condemns is brought to nobody.
+    pub fn is_undecided(&self) -> bool {
+        let known = self.known();
+        known.begun.keys().any(|number| !known.decided.contains(number))
+    }
+
     pub fn members(&self) -> Vec<usize> {
         (0..NAMES.len().min(self.world.lock().regions.len())).filter(|ix| self.is_member(*ix)).collect()
     }

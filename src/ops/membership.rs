@@ -243,6 +243,10 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     let own = repo.regions.region(ix);
     let unread = || Error::new(Kind::Retry, "its mark cannot be read").at(format!("region {}", own.name));
     let id = own.id.ok_or_else(|| repo.regions.failure(ix).unwrap_or_else(unread))?;
+    let lost = |member: &&Member| Some(member.id) == replaces;
+    if let Some(lost) = repo.epochs_since(repo.epochs()).members().iter().find(lost) {
+        spare_all(repo, lost)?;
+    }
     let epochs = settle(repo, replaces, means)?;
     if epochs.members().iter().any(|member| member.id == id) {
         let report = replicate::run(repo, wish(None, means))?;
