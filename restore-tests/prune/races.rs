@@ -152,6 +152,33 @@ fn a_session_whose_snapshot_is_shown_is_not_ended_where_it_was_lost() {
     clean(bench, "after its decision region lost it");
 }
 
+/// A region was emptied under a run, which still named what it had stored there: no region has it, and nobody needs it.
+#[test]
+fn what_an_index_names_and_nobody_has_or_needs_is_named_no_longer() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    let garbage = planned(&super::plan(bench), "dead");
+    assert!(!garbage.is_empty());
+    for region in ["a", "b"] {
+        for name in &garbage {
+            std::fs::remove_file(bench.region(region).join("packs").join(&name[..2]).join(name)).unwrap();
+        }
+    }
+    let (code, value) = bench.json(&["replicate"]);
+    assert_eq!((code, &value["nowhere_total"]), (5, &garbage.len().into()), "{value:#}");
+    // A segment that is young may be somebody's who stores just now what it names.
+    let before = segments(bench, "a");
+    bench.ok(&["prune", "--wait", "0s", "--repack-above", "100", "--repack-small", "1000"]);
+    assert_eq!(segments(bench, "a"), before);
+    prune(bench);
+    assert_eq!(bench.ok(&["replicate"])["nowhere_total"], 0);
+    for n in [1, 2] {
+        comes_back(&versions, bench, n, "after what was lost is forgotten");
+    }
+    clean(bench, "after what was lost is forgotten");
+}
+
 /// Begins an epoch that condemns everything, and dies.
 pub fn condemn_everything(bench: &Bench) {
     let all = packs(bench, "a").into_iter().map(|name| PackName::parse(&name).unwrap()).collect::<Vec<_>>();

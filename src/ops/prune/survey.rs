@@ -105,6 +105,8 @@ impl Survey {
         let counted = counting.done();
         counted.enter(&mut table);
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
+        let vanished = orphans::vanished((repo, members), &index, &table, patience.dead_after_ms)?;
+        chosen.extend(vanished.into_iter().map(|n| (n, Reason::Dead)));
         chosen.extend(counted.further_copies(&table).into_iter().map(|n| (n, Reason::Copy)));
         let going: HashSet<u32> = chosen.iter().map(|(n, _)| *n).collect();
         let oldest = makers.values().map(|open| open.since.0).min().unwrap_or(i64::MAX);
