@@ -13,7 +13,9 @@ static SHARED: LazyLock<Mutex<HashMap<[u8; 32], [u8; 32]>>> = LazyLock::new(Mute
 /// A name for these parts, of which all but the last have one length.
 fn name<const N: usize>(parts: [&[u8]; N]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    parts.iter().for_each(|part| drop(hasher.update(part)));
+    for part in parts {
+        hasher.update(part);
+    }
     *hasher.finalize().as_bytes()
 }
 

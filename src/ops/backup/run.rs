@@ -126,7 +126,9 @@ impl Run<'_> {
         match (built, finished) {
             (Ok(built), Ok(complete)) => {
                 let parent = whole.filter(|_| self.parent_rule().is_some());
-                Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored()))
+                let stored = writer.stored();
+                let work = Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() };
+                Ok((built, work, stored))
             }
             (Err(e), _) | (_, Err(e)) => {
                 session.give_up(repo, e.what())?;
