@@ -54,9 +54,10 @@ struct Known {
     /// Whatever each source held: a call that is made late may show what it was.
     sources: BTreeMap<String, Vec<Tree>>,
     wrong: Vec<String>,
-    live: BTreeSet<SessionId>,
-    /// Whether a prune began an epoch while somebody was at work.
-    pub overlaps: u64,
+    /// Sessions without an outcome, and the process that announced each.
+    live: BTreeMap<SessionId, (usize, u64)>,
+    /// How often a prune began an epoch with a list while somebody else was at work in a session.
+    overlaps: u64,
 }
 
 pub struct Model {
@@ -318,9 +319,10 @@ impl Model {
                     opened.decode::<Session>("session").map_err(|e| e.to_string())
                 });
                 if let Ok(session) = opened {
+                    let who = self.world.who();
                     let mut known = self.known();
                     known.decides.insert(sid, session.decision);
-                    known.live.insert(sid);
+                    known.live.extend(who.map(|who| (sid, who)));
                 }
             }
             Key::Forgotten(sid) => drop(self.known().forgotten.insert(sid)),
@@ -425,12 +427,15 @@ impl Model {
             opened.decode::<EpochBegin>("epoch").map_err(|e| e.to_string())
         });
         let Ok(begin) = opened else { return };
+        let beginner = self.world.who().map(|(actor, _)| actor);
         let mut known = self.known();
+        let others = known.live.values().filter(|(actor, _)| Some(*actor) != beginner);
+        let overlaps = others.copied().any(|who| self.world.is_at_work(who));
         let is_new = !known.begun.contains_key(&number);
         known.begun.insert(number, begin.members.iter().map(|member| member.id).collect());
         let before = number.0.checked_sub(1).map(Epoch).filter(|before| before.0 > 0);
         let undecided = before.is_some_and(|before| !known.decided.contains(&before));
-        known.overlaps += u64::from(is_new && !begin.condemned.is_empty() && !known.live.is_empty());
+        known.overlaps += u64::from(is_new && !begin.condemned.is_empty() && overlaps);
         drop(known);
         if is_new {
             self.members().into_iter().for_each(|ix| self.check_region(step, ix, "the members changed"));
