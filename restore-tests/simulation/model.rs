@@ -142,11 +142,15 @@ impl Model {
             self.members().into_iter().filter(|ix| *ix != region).flat_map(|ix| self.visible(ix)).collect();
         let members = self.members();
         let is_other = members.iter().any(|ix| *ix != region);
-        // With two away at once nobody can change the regions any more (docs/limits.md).
-        let all_shown = {
-            let known = self.known();
-            known.begun.last_key_value().is_none_or(|(_, all)| all.len() == members.len())
-        };
+        // With two away at once nobody can change the regions any more (docs/limits.md). That one is given up must be known
+        // elsewhere too.
+        let newest = self.known().begun.last_key_value().map(|(number, all)| (*number, all.len()));
+        let all_shown = newest.is_none_or(|(number, all)| {
+            let path = Key::EpochBegin(number, 0).path();
+            let inner = self.world.lock();
+            let mut others = members.iter().filter(|ix| **ix != region);
+            all == members.len() && others.any(|ix| inner.regions[*ix].objects.contains_key(&path))
+        });
         is_other && all_shown && self.visible(region).iter().all(|sid| others.contains(sid))
     }
 

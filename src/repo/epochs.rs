@@ -420,9 +420,13 @@ fn valid<'k, T>(
     for key in keys {
         let bytes = match fetched.take(ix, key) {
             Ok(bytes) => bytes,
-            Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
+            Err(e) if e.kind() == Kind::Damage => {
                 fetched.regions().record(ix, &key.path(), &e);
                 continue;
+            }
+            // Nobody removes an epoch: who goes on as if there were none may rest on what is condemned.
+            Err(e) if e.kind() == Kind::NotFound => {
+                return Err(Error::new(Kind::Retry, "is listed, and not there").at(key));
             }
             Err(e) => return Err(e),
         };
