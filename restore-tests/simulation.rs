@@ -30,7 +30,8 @@ fn campaign(plans: impl Iterator<Item = Plan>) -> Vec<Outcome> {
 }
 
 /// Their seeds.
-const FOUND: [&str; 11] = ["899", "968", "p21", "p86", "p137", "p175", "p511", "p1165", "o63", "o165", "p1650"];
+const FOUND: [&str; 13] =
+    ["899", "968", "p21", "p86", "p137", "p175", "p511", "p579", "p1165", "p1650", "o63", "o165", "o6371"];
 
 fn part(number: u64) {
     const HISTORIES: u64 = 50;
@@ -97,19 +98,26 @@ fn what_is_eaten_is_noticed_and_the_smallest_history_still_shows_it() {
     }
 }
 
-/// `HOLDFAST_SIMULATE=SEED` shows one history, `FROM..TO` runs many.
+fn range(asked: &str) -> Vec<Plan> {
+    let one = |seed| vec![Plan::parse(seed).expect("a seed, and what is left out")];
+    let Some((from, to)) = asked.split_once("..") else { return one(asked) };
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    // All in their order, or those of one kind.
+    match from.split_at(1) {
+        ("p", from) => (number(from)..number(to)).map(Plan::with_prunes).collect(),
+        ("o", from) => (number(from)..number(to)).map(Plan::with_overlap).collect(),
+        _ => (number(from)..number(to)).map(Plan::nth).collect(),
+    }
+}
+
+/// `HOLDFAST_SIMULATE=SEED` shows one history; `FROM..TO`, `found`, or several of these run many.
 #[test]
 fn as_asked() {
     let Ok(asked) = std::env::var("HOLDFAST_SIMULATE") else { return };
-    if let Some((from, to)) = asked.split_once("..") {
-        let number = |text: &str| text.parse::<u64>().expect("a number");
-        // All in their order, or those of one kind.
-        let with = match from.split_at(1) {
-            ("p", from) => (number(from)..number(to)).map(Plan::with_prunes).collect(),
-            ("o", from) => (number(from)..number(to)).map(Plan::with_overlap).collect(),
-            _ => (number(from)..number(to)).map(Plan::nth).collect(),
-        };
-        history::many(with);
+    let asked = asked.replace("found", &FOUND.join(" "));
+    let words: Vec<&str> = asked.split_whitespace().collect();
+    if words.len() != 1 || asked.contains("..") {
+        history::many(words.into_iter().flat_map(range).collect());
         return;
     }
     let plan = Plan::parse(&asked).expect("a seed, and what is left out");

@@ -77,6 +77,26 @@ fn who_sleeps_through_two_prunes_and_then_commits_is_fenced_and_goes_on() {
     assert!(view.ended.contains(&stays.sid) && view.ended.contains(&goes.sid));
 }
 
+/// It did not reach the first region when it was announced: that one's outcome says nothing to its writer.
+#[test]
+fn a_session_is_ended_where_it_decides() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let (home, aside) = (bench.region("a"), bench.path("aside"));
+    std::fs::rename(&home, &aside).unwrap();
+    let sid = {
+        let inside = inside(bench);
+        let errand = Errand { host: "h".into(), source: "sleeper".into(), generation: Generation(1) };
+        Session::announce(&inside.repo, errand, None).unwrap().sid
+    };
+    std::fs::rename(&aside, &home).unwrap();
+    forget(bench, &versions.sids[0]);
+    let done = prune(bench);
+    assert_eq!(done["sessions_ended"], 1, "{done:#}");
+    let shown = ["a", "b"].map(|region| bench.region(region).join("snapshots").join(sid.hex()).exists());
+    assert_eq!(shown, [false, true]);
+}
+
 #[test]
 fn a_commit_between_the_marking_and_the_decision_keeps_its_packs() {
     let versions = versions(&["a", "b"]);

@@ -556,10 +556,17 @@ impl Model {
 
     /// What is forgotten is gone, but for what is held and the last of a source.
     fn check_forgotten(&self, region: usize, manifests: &[SessionId]) {
+        // A marker that only a region had which is lost is lost with it, and the snapshot is there again.
+        let members = self.members();
+        let is_marked = |sid: &SessionId| {
+            let (inner, path) = (self.world.lock(), Key::Forgotten(*sid).path());
+            members.iter().any(|ix| inner.regions[*ix].objects.contains_key(&path))
+        };
+        let marked: BTreeSet<SessionId> = manifests.iter().filter(|sid| is_marked(sid)).copied().collect();
         let left: Vec<String> = {
             let known = self.known();
             let source = |sid: &SessionId| known.needs.get(sid).map(|needs| needs.source.clone());
-            let stays = |sid: &SessionId| !known.forgotten.contains(sid);
+            let stays = |sid: &SessionId| !marked.contains(sid);
             let alone = |sid: &SessionId| !manifests.iter().any(|other| other != sid && source(other) == source(sid));
             let left = manifests.iter().filter(|sid| !stays(sid) && !known.held.contains(sid) && !alone(sid));
             left.map(SessionId::short).collect()
