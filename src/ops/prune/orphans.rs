@@ -3,7 +3,7 @@
 
 use super::mark::{Marks, entry_of};
 use super::table::Table;
-use crate::base::{Cancel, ChunkId, PackName};
+use crate::base::{Cancel, ChunkId, PackName, SegmentName};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{OBJECT_BYTES_MAX, RecordKind};
 use crate::format::{FormatError, pack};
@@ -140,7 +140,7 @@ pub(super) fn vanished(
             }
         }
     }
-    let is_old = |name| listed.contains(name) && !young.contains(name);
+    let is_old = |name: &SegmentName| listed.contains(name) && !young.contains(name);
     let stay: HashSet<PackName> =
         index.lines().filter(|(segment, ..)| !is_old(segment)).map(|(_, line, _)| line.name).collect();
     let goes = |n: &u32| table.row(*n).is_some_and(|row| !stay.contains(&row.name));
