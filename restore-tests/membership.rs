@@ -294,9 +294,9 @@ fn a_region_whose_snapshot_ended_everywhere_else_is_not_removed_by_trust_in_list
     assert_eq!(code, 4, "{made:#}");
     let sid = made["snapshot"].as_str().unwrap();
     {
-        let repo = inside(&bench).repo;
-        let id = SessionId::parse(sid).unwrap();
-        let end = members::tombstone(&repo, repo.epochs(), id, "filled again").unwrap();
+        let inside = inside(&bench);
+        let (repo, id) = (&inside.repo, SessionId::parse(sid).unwrap());
+        let end = members::tombstone(repo, repo.epochs(), id, "filled again").unwrap();
         ["a", "b"].iter().for_each(|region| plant(&bench.region(region), &format!("snapshots/{sid}"), &end));
     }
     let args = ["region", "remove", "c", "--trust-listings"];
