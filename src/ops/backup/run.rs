@@ -82,8 +82,10 @@ impl Run<'_> {
                 Some(first) => first,
                 None => begin(self.paths, self.options)?,
             };
-            let (built, work, new) = self.write(&session, walk)?;
+            let (built, mut work, new) = self.write(&session, walk)?;
             stored.extend(new);
+            // What an earlier session of this run stored is needed by no other snapshot either.
+            work.stored = !stored.is_empty();
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(mut done) => {
                     self.take_back(&mut done, &mut caught_up);
@@ -163,7 +165,9 @@ impl Run<'_> {
         match (built, finished) {
             (Ok(built), Ok(complete)) => {
                 let parent = whole.filter(|_| self.parent_rule().is_some());
-                Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored()))
+                let stored = writer.stored();
+                let work = Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() };
+                Ok((built, work, stored))
             }
             (Err(e), _) | (_, Err(e)) => {
                 session.give_up(repo, e.what())?;

@@ -114,7 +114,9 @@ fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> 
     let finished = writer.finish();
     match (built, finished) {
         (Ok(built), Ok(complete)) => {
-            Ok((built, Work { complete, packs: writer.packs(), parent: None }, writer.stored()))
+            let stored = writer.stored();
+            let work = Work { complete, packs: writer.packs(), parent: None, stored: !stored.is_empty() };
+            Ok((built, work, stored))
         }
         (Err(e), _) | (_, Err(e)) => {
             session.give_up(repo, e.what())?;
