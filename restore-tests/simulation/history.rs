@@ -123,8 +123,9 @@ fn finish(stage: &Stage, survivor: usize) {
             must(stage, &mut player, Deed::Verify { content, repair: true });
         }
     }
-    // What an undecided epoch condemns waits for the decision.
-    if !stage.model.is_undecided() {
+    // What an undecided epoch condemns waits for the decision; what only an index names, and nobody needs, for the prune. Once
+    // both are over, all must be brought, below.
+    if !stage.plan.prunes {
         must(stage, &mut player, Deed::Replicate);
     } else if let Err(e) = player.act(Deed::Replicate) {
         stage.model.wrong(format!("in the end nothing can be replicated: {e}"));

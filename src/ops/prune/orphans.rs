@@ -114,7 +114,7 @@ impl Means<'_> {
 }
 
 /// Packs that no snapshot needs and no region lists: what names them can go. Who has made one just now, and was not seen as a
-/// session, names it in a segment that is young: not older than `since`, which lies so long before the sessions were listed.
+/// session, names it in a segment that is young: one stored since then.
 ///
 /// # Errors
 /// A listing failed.

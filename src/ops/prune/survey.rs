@@ -114,7 +114,6 @@ impl Survey {
     pub(super) fn make(repo: &Arc<Repo>, epochs: &Epochs, members: RegionSet, wish: &Wish<'_>) -> Result<Survey> {
         let mut table = Table::list(repo, members)?;
         let patience = wish.patience();
-        let since = repo.env.now().0.saturating_sub(patience.dead_after_ms);
         let mut sessions = Sessions::default();
         sessions.look(repo, members, patience.dead_after_ms)?;
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
@@ -132,6 +131,7 @@ impl Survey {
         let counted = counting.done();
         counted.enter(&mut table);
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
+        let since = repo.env.now().0.saturating_sub(patience.dead_after_ms);
         let vanished = orphans::vanished((repo, members), &index, &table, since)?;
         chosen.extend(vanished.into_iter().map(|n| (n, Reason::Dead)));
         chosen.extend(counted.further_copies(&table).into_iter().map(|n| (n, Reason::Copy)));
