@@ -45,6 +45,15 @@ fn a_region_that_is_slow_is_left_behind_and_brought_up_later() {
     world.ok(&["b"], &["verify", "--level", "content"]);
 }
 
+/// A repository, and what is to be stored in it: of its regions one is slow enough to be left behind, and another dies when its
+/// snapshot is to be created, after everything else.
+fn slow_and_dying(world: &World, slow: &Proxy, dying: &Proxy) {
+    world.ok(&ALL, &["init", "--no-recovery-key"]);
+    fill(&world.source, 2, 20, 2_000_000);
+    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
+    dying.kill_after("PUT", "snapshots/", 0);
+}
+
 #[test]
 fn a_region_that_was_left_behind_is_brought_up_once_another_one_dies() {
     let server = servers::seaweed(&["second", "third"]);
@@ -55,11 +64,7 @@ fn a_region_that_was_left_behind_is_brought_up_once_another_one_dies() {
         ("b", url(dying.port, "second")),
         ("c", url(slow.port, "third")),
     ]);
-    world.ok(&ALL, &["init", "--no-recovery-key"]);
-    fill(&world.source, 2, 20, 2_000_000);
-    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
-    // Everything else is there by then.
-    dying.kill_after("PUT", "snapshots/", 0);
+    slow_and_dying(&world, &slow, &dying);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);
     assert_eq!((code, value["behind"].as_array().map(Vec::len)), (4, Some(1)), "{value:#}");
     assert_eq!(
@@ -81,10 +86,7 @@ fn a_region_that_was_left_behind_is_complete_only_where_the_snapshot_stands() {
         ("b", url(dying.port, "second")),
         ("c", url(slow.port, "third")),
     ]);
-    world.ok(&ALL, &["init", "--no-recovery-key"]);
-    fill(&world.source, 2, 20, 2_000_000);
-    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
-    dying.kill_after("PUT", "snapshots/", 0);
+    slow_and_dying(&world, &slow, &dying);
     // The last one that has it is gone when it is looked what the slow one lacks.
     first.kill_after("GET", "snapshots", 1);
     let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);

@@ -119,10 +119,10 @@ const FLOAT_HEAD_BYTES: usize = 5;
 
 /// One worker's contexts and scratch buffers.
 pub struct Coder {
-    zstd: Packer,
-    dense: Packer,
-    huffman: Packer,
-    sample: Packer,
+    zstd: Compressor,
+    dense: Compressor,
+    huffman: Compressor,
+    sample: Compressor,
     decoder: Option<DCtx<'static>>,
     upper: Vec<u8>,
     lower: Vec<u8>,
@@ -138,14 +138,14 @@ impl Default for Coder {
 }
 
 /// A compressor that is made when it is first used: who only reads needs none.
-struct Packer {
+struct Compressor {
     level: i32,
     context: Option<CCtx<'static>>,
 }
 
-impl Packer {
-    fn new(level: i32) -> Packer {
-        Packer { level, context: None }
+impl Compressor {
+    fn new(level: i32) -> Compressor {
+        Compressor { level, context: None }
     }
 
     fn context(&mut self) -> &mut CCtx<'static> {
@@ -168,10 +168,10 @@ impl Coder {
     /// One that works so hard.
     pub fn new(compression: Compression) -> Coder {
         Coder {
-            zstd: Packer::new(compression.level()),
-            dense: Packer::new(compression.dense_level()),
-            huffman: Packer::new(HUFFMAN_LEVEL),
-            sample: Packer::new(SAMPLE_LEVEL),
+            zstd: Compressor::new(compression.level()),
+            dense: Compressor::new(compression.dense_level()),
+            huffman: Compressor::new(HUFFMAN_LEVEL),
+            sample: Compressor::new(SAMPLE_LEVEL),
             decoder: None,
             upper: Vec::new(),
             lower: Vec::new(),
@@ -358,12 +358,12 @@ impl Parts<'_> {
 }
 
 /// Appends a frame; false if zstd failed.
-fn compress(packer: &mut Packer, plain: &[u8], out: &mut Vec<u8>) -> bool {
+fn compress(compressor: &mut Compressor, plain: &[u8], out: &mut Vec<u8>) -> bool {
     out.reserve(compress_bound(plain.len()));
     let end = out.len() as u64;
     let mut tail = std::io::Cursor::new(out);
     tail.set_position(end);
-    packer.context().compress2(&mut tail, plain).is_ok()
+    compressor.context().compress2(&mut tail, plain).is_ok()
 }
 
 /// Appends what one frame holds, at most `plain_len` bytes.

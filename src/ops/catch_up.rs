@@ -32,15 +32,11 @@ impl CaughtUp {
         }
     }
 
-    /// What was copied later counts too. What lacked something before is not known to have it now.
-    pub(super) fn add(&mut self, later: CaughtUp) {
-        let (objects, bytes) = (self.objects + later.objects, self.bytes.saturating_add(later.bytes));
-        *self = CaughtUp {
-            objects,
-            bytes,
-            snapshots: self.snapshots + later.snapshots,
-            lacking: self.lacking.or(later.lacking),
-        };
+    /// What was copied later counts too; what still lacks something is for the caller to say.
+    pub(super) fn count(&mut self, later: CaughtUp) {
+        self.objects += later.objects;
+        self.bytes = self.bytes.saturating_add(later.bytes);
+        self.snapshots += later.snapshots;
     }
 }
 

@@ -82,10 +82,7 @@ impl Run<'_> {
                 Some(first) => first,
                 None => begin(self.paths, self.options)?,
             };
-            let (built, mut work, new) = self.write(&session, walk)?;
-            stored.extend(new);
-            // What an earlier session of this run stored is needed by no other snapshot either.
-            work.stored = !stored.is_empty();
+            let (built, work) = self.write(&session, walk, &mut stored)?;
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(mut done) => {
                     self.take_back(&mut done, &mut caught_up);
@@ -109,7 +106,9 @@ impl Run<'_> {
             return;
         }
         if let Ok(brought) = catch_up::packs(self.repo, self.options.workers, self.cancel) {
-            caught_up.add(brought);
+            caught_up.count(brought);
+            // What lacked something before is not known to have it now.
+            caught_up.lacking = caught_up.lacking.or(brought.lacking);
         }
         // A region gets a snapshot last of all: where it stands, it is complete.
         for ix in slow.iter() {
@@ -133,8 +132,9 @@ impl Run<'_> {
         }
     }
 
-    /// Stores the source; the session is given up if that does not succeed.
-    fn write(&self, session: &Session, walk: Walk) -> Result<(Built, Work, Vec<PackName>)> {
+    /// Stores the source; the session is given up if that does not succeed. Adds what it stored to what earlier sessions of
+    /// this run have.
+    fn write(&self, session: &Session, walk: Walk, stored: &mut Vec<PackName>) -> Result<(Built, Work)> {
         let repo = self.repo;
         let whole = self.parent.as_ref().map(|p| p.manifest.sid).filter(|sid| session.parent_stands(repo, *sid));
         let index = Arc::new(Index::load(repo)?);
@@ -165,9 +165,9 @@ impl Run<'_> {
         match (built, finished) {
             (Ok(built), Ok(complete)) => {
                 let parent = whole.filter(|_| self.parent_rule().is_some());
-                let stored = writer.stored();
-                let work = Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() };
-                Ok((built, work, stored))
+                stored.extend(writer.stored());
+                // What an earlier session of this run stored is needed by no other snapshot either.
+                Ok((built, Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() }))
             }
             (Err(e), _) | (_, Err(e)) => {
                 session.give_up(repo, e.what())?;

@@ -84,8 +84,7 @@ pub fn stream(
     let errand = Errand { host: options.host.clone(), source: run.source.name.clone(), generation };
     let session = Session::announce(repo, errand, None)?;
     let (built, work, packs) = write(&run, &session, name, input)?;
-    let records = catch_up::records(repo, options.workers, cancel)?;
-    (caught_up.objects, caught_up.bytes) = (caught_up.objects + records.objects, caught_up.bytes + records.bytes);
+    caught_up.count(catch_up::records(repo, options.workers, cancel)?);
     match session.commit(repo, &work, |session| run.manifest(session, &built))? {
         Ended::Committed(done) => {
             View::remember(repo, &done);
