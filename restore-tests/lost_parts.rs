@@ -241,7 +241,7 @@ fn no_session_is_ended_while_a_region_cannot_be_listed() {
         let repo = &inside.repo;
         // From here on the outcomes of b cannot be listed.
         symlink("loop", bench.region("b").join("snapshots/loop")).unwrap();
-        let e = members::close_sessions(repo, repo.epochs(), 0).unwrap_err();
+        let e = members::close_sessions(repo, repo.epochs(), (0, repo.regions.region(0).id)).unwrap_err();
         assert!(e.to_string().contains("nothing was ended"), "{e}");
     }
     // The same where a region goes in which it was decided: b, which has it, answers, and cannot be listed.

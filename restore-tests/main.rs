@@ -17,6 +17,7 @@ mod everyday;
 mod forged;
 mod forks;
 mod full_disk;
+mod golden;
 mod harness;
 mod hooks;
 mod hostile;

@@ -4,9 +4,9 @@
 use crate::crash::{complete_alone, fill, sweep, text};
 use crate::harness::start;
 use crate::harness::{Bench, files, noise, opened};
-use crate::inside::Inside;
+use crate::inside::{Inside, plant};
 use crate::replicate::{equal, flip};
-use holdfast::base::Cancel;
+use holdfast::base::{Cancel, SessionId};
 use holdfast::format::objects::Member;
 use holdfast::ops::membership;
 use holdfast::ops::replicate::Means;
@@ -282,6 +282,28 @@ fn a_region_with_the_only_good_copy_is_not_removed() {
     let pack = files(&whole.region("c").join("packs")).remove(0);
     flip(&pack);
     assert_eq!(names(&whole.ok(&["region", "remove", "c"])), ["a", "b"]);
+}
+
+/// A session was ended in the regions that stay, for their sake, as they had been filled again. It made its snapshot all the same,
+/// where it decides: to a listing its end looks like it.
+#[test]
+fn a_region_whose_snapshot_ended_everywhere_else_is_not_removed_by_trust_in_listings() {
+    let (bench, source) = with_snapshot(&["a", "b", "c"]);
+    fill(&source.join("new"), 100, 2, 50_000);
+    let (code, made) = bench.json_at(&["c"], &["--copies-min", "1", "backup", text(&source)]);
+    assert_eq!(code, 4, "{made:#}");
+    let sid = made["snapshot"].as_str().unwrap();
+    {
+        let inside = inside(&bench);
+        let (repo, id) = (&inside.repo, SessionId::parse(sid).unwrap());
+        let end = members::tombstone(repo, repo.epochs(), id, "filled again").unwrap();
+        ["a", "b"].iter().for_each(|region| plant(&bench.region(region), &format!("snapshots/{sid}"), &end));
+    }
+    let args = ["region", "remove", "c", "--trust-listings"];
+    refused(&bench, 11, "ended in every region that stays", &args);
+    assert_eq!(names(&bench.json(&["region", "list"]).1), ["a", "b", "c"]);
+    bench.json(&["forget", sid]);
+    assert_eq!(names(&bench.ok(&args)), ["a", "b"], "nobody wants it any more");
 }
 
 /// Another whole object stands at a key of one member: listings and checksums say nothing of it.

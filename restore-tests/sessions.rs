@@ -154,7 +154,7 @@ impl Fenced {
     }
 
     fn commit(&self, parent: Option<SessionId>) -> Ended {
-        let work = Work { complete: RegionSet::of(0..3), packs: self.packs.clone(), parent };
+        let work = Work { complete: RegionSet::of(0..3), packs: self.packs.clone(), parent, stored: true };
         let make = |session: &Session| Ok(Manifest { sid: session.sid, ..self.manifest.clone() });
         self.session.clone().commit(&self.repo, &work, make).unwrap()
     }
@@ -314,8 +314,41 @@ fn junk_in_another_region_does_not_keep_a_session_from_being_ended_where_somethi
     let fenced = Fenced::ready();
     let key = Key::Snapshot(fenced.session.sid);
     fenced.repo.regions.put(1, &key, &bytes::Bytes::from_static(b"junk")).unwrap();
-    members::close_sessions(&fenced.repo, fenced.repo.epochs(), 2).unwrap();
-    assert_eq!(outcome_in(&fenced, 2), Some(ObjectKind::Tombstone));
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), (2, id_of(&fenced, 2))).unwrap();
+    assert_eq!(outcome_in(&fenced, 0), Some(ObjectKind::Tombstone), "it ends where it decides");
+}
+
+fn id_of(fenced: &Fenced, region: usize) -> Option<RegionId> {
+    fenced.repo.regions.region(region).id
+}
+
+/// An end in a region that a session has nothing to do with would stand beside its snapshot for ever.
+#[test]
+fn a_session_that_does_not_use_a_region_is_not_ended_for_what_was_lost_there() {
+    let fenced = Fenced::ready();
+    let other = Some(RegionId([7; 16]));
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), (2, other)).unwrap();
+    assert_eq!([0, 1, 2].map(|region| outcome_in(&fenced, region)), [None; 3]);
+    // Where it would decide in the region itself it ends there.
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), (0, id_of(&fenced, 0))).unwrap();
+    assert_eq!([0, 1, 2].map(|region| outcome_in(&fenced, region)), [Some(ObjectKind::Tombstone), None, None]);
+}
+
+/// A region was emptied, and somebody made another one of it, while a run was at work: what it stored there is gone.
+#[test]
+fn a_region_that_lost_the_announcement_gets_no_snapshot() {
+    for emptied in ["a", "b"] {
+        let fenced = Fenced::ready();
+        std::fs::remove_dir_all(fenced._bench.region(emptied).join("sessions")).unwrap();
+        let Ended::Committed(done) = fenced.commit(None) else { panic!("fenced") };
+        let left = if emptied == "a" { [1, 2] } else { [0, 2] };
+        assert_eq!(done.regions, RegionSet::of(left), "{emptied}");
+        let gone = usize::from(emptied == "b");
+        let why = fenced.repo.regions.failure(gone).unwrap().to_string();
+        assert!(why.contains("emptied, or replaced, meanwhile"), "{why}");
+        let key = Key::Snapshot(done.sid);
+        assert!(!fenced._bench.region(emptied).join(key.path()).exists(), "{emptied}");
+    }
 }
 
 #[test]
@@ -324,7 +357,7 @@ fn what_another_region_shows_as_made_is_not_ended() {
     let Ended::Committed(done) = fenced.commit(None) else { panic!("fenced") };
     assert_eq!(done.sid, fenced.session.sid);
     std::fs::remove_file(fenced._bench.region("c").join(Key::Snapshot(done.sid).path())).unwrap();
-    members::close_sessions(&fenced.repo, fenced.repo.epochs(), 2).unwrap();
+    members::close_sessions(&fenced.repo, fenced.repo.epochs(), (2, id_of(&fenced, 2))).unwrap();
     assert_eq!((outcome_in(&fenced, 1), outcome_in(&fenced, 2)), (Some(ObjectKind::Manifest), None));
 }
 

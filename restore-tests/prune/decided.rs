@@ -62,7 +62,7 @@ fn who_sleeps_through_two_prunes_and_then_commits_is_fenced_and_goes_on() {
     assert_eq!(done["sessions_ended"], 2, "{done:#}");
     prune(bench);
     let commit = |session: Session, packs: HashSet<PackName>| {
-        let work = Work { complete: RegionSet::of(0..2), packs, parent: None };
+        let work = Work { complete: RegionSet::of(0..2), packs, parent: None, stored: true };
         session.commit(repo, &work, |session| Ok(Manifest { sid: session.sid, ..manifest.clone() }))
     };
     // What it rests on is gone: it must not commit, and its caller reads the source again.
@@ -75,6 +75,26 @@ fn who_sleeps_through_two_prunes_and_then_commits_is_fenced_and_goes_on() {
     assert_ne!(done.sid, stays.sid);
     let view = View::load(repo).unwrap();
     assert!(view.ended.contains(&stays.sid) && view.ended.contains(&goes.sid));
+}
+
+/// It did not reach the first region when it was announced: that one's outcome says nothing to its writer.
+#[test]
+fn a_session_is_ended_where_it_decides() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    let (home, aside) = (bench.region("a"), bench.path("aside"));
+    std::fs::rename(&home, &aside).unwrap();
+    let sid = {
+        let inside = inside(bench);
+        let errand = Errand { host: "h".into(), source: "sleeper".into(), generation: Generation(1) };
+        Session::announce(&inside.repo, errand, None).unwrap().sid
+    };
+    std::fs::rename(&aside, &home).unwrap();
+    forget(bench, &versions.sids[0]);
+    let done = prune(bench);
+    assert_eq!(done["sessions_ended"], 1, "{done:#}");
+    let shown = ["a", "b"].map(|region| bench.region(region).join("snapshots").join(sid.hex()).exists());
+    assert_eq!(shown, [false, true]);
 }
 
 #[test]
@@ -94,8 +114,12 @@ fn a_commit_between_the_marking_and_the_decision_keeps_its_packs() {
         let errand = Errand { host: "h".into(), source: "late".into(), generation: Generation(1) };
         let session = Session::announce(repo, errand, None).unwrap();
         assert!(pruning::begin(repo, repo.epochs(), &names(garbage.clone()), Vec::new()).unwrap());
-        let work =
-            Work { complete: RegionSet::of(0..2), packs: names(garbage.clone()).into_iter().collect(), parent: None };
+        let work = Work {
+            complete: RegionSet::of(0..2),
+            packs: names(garbage.clone()).into_iter().collect(),
+            parent: None,
+            stored: true,
+        };
         let mut source = manifest.source.clone();
         source.name = "late".into();
         let make = |session: &Session| Ok(Manifest { sid: session.sid, source: source.clone(), ..manifest.clone() });

@@ -136,6 +136,49 @@ fn a_session_whose_snapshot_is_shown_is_not_ended_elsewhere() {
     clean(bench, "after a prune that knew no decision region");
 }
 
+/// The region that decides has lost it: that it was made is said by the one that shows it.
+#[test]
+fn a_session_whose_snapshot_is_shown_is_not_ended_where_it_was_lost() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    let outcome = format!("snapshots/{}", versions.sids[2]);
+    std::fs::remove_file(bench.region("a").join(&outcome)).unwrap();
+    prune(bench);
+    assert!(!bench.region("a").join(&outcome).exists(), "an end was put where the snapshot was");
+    bench.ok(&["replicate"]);
+    comes_back(&versions, bench, 2, "after its decision region lost it");
+    prune(bench);
+    clean(bench, "after its decision region lost it");
+}
+
+/// A region was emptied under a run, which still named what it had stored there: no region has it, and nobody needs it.
+#[test]
+fn what_an_index_names_and_nobody_has_or_needs_is_named_no_longer() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    let garbage = planned(&super::plan(bench), "dead");
+    assert!(!garbage.is_empty());
+    for region in ["a", "b"] {
+        for name in &garbage {
+            std::fs::remove_file(bench.region(region).join("packs").join(&name[..2]).join(name)).unwrap();
+        }
+    }
+    let (code, value) = bench.json(&["replicate"]);
+    assert_eq!((code, &value["nowhere_total"]), (1, &garbage.len().into()), "{value:#}");
+    // A segment that is young may be somebody's who stores just now what it names.
+    let before = segments(bench, "a");
+    bench.ok(&["prune", "--wait", "0s", "--repack-above", "100", "--repack-small", "1000"]);
+    assert_eq!(segments(bench, "a"), before);
+    prune(bench);
+    assert_eq!(bench.ok(&["replicate"])["nowhere_total"], 0);
+    for n in [1, 2] {
+        comes_back(&versions, bench, n, "after what was lost is forgotten");
+    }
+    clean(bench, "after what was lost is forgotten");
+}
+
 /// Begins an epoch that condemns everything, and dies.
 pub fn condemn_everything(bench: &Bench) {
     let all = packs(bench, "a").into_iter().map(|name| PackName::parse(&name).unwrap()).collect::<Vec<_>>();
@@ -207,6 +250,36 @@ fn what_a_region_decided_that_is_no_member_any_more_dooms_nothing() {
     assert_eq!(next["chunks_new"], 0, "what the members have is not believed: {next:#}");
     let alone = bench.json_at(&["b", "c"], &["verify", "--level", "content"]);
     assert_eq!(alone.0, 0, "{:#}", alone.1);
+}
+
+/// The same, where the member comes back with nothing: to fill it again the epoch must be decided, and to decide it as a prune
+/// does every member must answer.
+#[test]
+fn a_region_that_was_emptied_under_a_prune_is_filled_again() {
+    for emptied in ["a", "b"] {
+        let versions = versions(&["a", "b", "c"]);
+        let bench = &versions.bench;
+        forget(bench, &versions.sids[0]);
+        condemn_everything(bench);
+        {
+            let inside = inside(bench);
+            let repo = &inside.repo;
+            pruning::spread(repo, &repo.epochs_since(repo.epochs()), repo.usable()).unwrap();
+        }
+        std::fs::remove_dir_all(bench.region(emptied)).unwrap();
+        std::fs::create_dir(bench.region(emptied)).unwrap();
+        let (code, value) = bench.json(&NOW);
+        assert!(code == 1 && value["error"].to_string().contains("cannot be used now"), "{value:#}");
+        let value = bench.ok(&["region", "repair", emptied, "--emptied"]);
+        assert_eq!(value["epoch"], 3, "{value:#}");
+        let before = packs(bench, "c");
+        let done = prune(bench);
+        assert!(done["carried"].as_array().unwrap().is_empty() && packs(bench, "c").len() < before.len(), "{done:#}");
+        for n in [1, 2] {
+            comes_back(&versions, bench, n, emptied);
+        }
+        clean(bench, emptied);
+    }
 }
 
 /// A prune that nobody can carry through, as a member is lost, is decided without a look: what is held then is held still.

@@ -113,13 +113,23 @@ fn finish(stage: &Stage, survivor: usize) {
     stage.world.lock().now += LONG_MS;
     player.revive();
     let wanted = stage.model.wanted();
-    settle(stage, &mut player);
+    // A change of the regions waits for the end of a prune that was begun.
+    if !settle(stage, &mut player) && stage.model.is_undecided() {
+        must(stage, &mut player, Deed::Prune { wait: 0, dead: 60, repack: 100 });
+        settle(stage, &mut player);
+    }
     if stage.plan.liar.is_some() {
         for content in [false, true] {
             must(stage, &mut player, Deed::Verify { content, repair: true });
         }
     }
-    must(stage, &mut player, Deed::Replicate);
+    // What an undecided epoch condemns waits for the decision; what only an index names, and nobody needs, for the prune. Once
+    // both are over, all must be brought, below.
+    if !stage.plan.prunes {
+        must(stage, &mut player, Deed::Replicate);
+    } else if let Err(e) = player.act(Deed::Replicate) {
+        stage.model.wrong(format!("in the end nothing can be replicated: {e}"));
+    }
     if stage.plan.prunes {
         for _ in 0..2 {
             must(stage, &mut player, Deed::Prune { wait: 0, dead: 60, repack: 100 });
@@ -153,8 +163,9 @@ fn must(stage: &Stage, player: &mut Player<'_>, deed: Deed) {
     }
 }
 
-/// What was begun with the regions is done, and those that lost something are filled.
-fn settle(stage: &Stage, player: &mut Player<'_>) {
+/// What was begun with the regions is done, and those that lost something are filled. Says whether nothing is left.
+fn settle(stage: &Stage, player: &mut Player<'_>) -> bool {
+    let mut all = true;
     if let Err(e) = player.settle() {
         stage.world.tell(|| format!("not settled: {e}"));
     }
@@ -170,12 +181,17 @@ fn settle(stage: &Stage, player: &mut Player<'_>) {
                     .find(|ix| repo.regions.region(*ix).name == name)
                     .is_some_and(|ix| !repo.writable().has(ix))
             }
-            Err(e) => return stage.model.wrong(format!("in the end nobody can open the repository: {e}")),
+            Err(e) => {
+                stage.model.wrong(format!("in the end nobody can open the repository: {e}"));
+                return false;
+            }
         };
         if needs && let Err(e) = player.region_repair(region) {
             stage.world.tell(|| format!("region {region} stays as it is: {e}"));
+            all = false;
         }
     }
+    all
 }
 
 /// The smallest history that still fails, and what fails in it.

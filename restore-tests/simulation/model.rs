@@ -54,9 +54,10 @@ struct Known {
     /// Whatever each source held: a call that is made late may show what it was.
     sources: BTreeMap<String, Vec<Tree>>,
     wrong: Vec<String>,
-    live: BTreeSet<SessionId>,
-    /// Whether a prune began an epoch while somebody was at work.
-    pub overlaps: u64,
+    /// Sessions without an outcome, and the process that announced each.
+    live: BTreeMap<SessionId, (usize, u64)>,
+    /// How often a prune began an epoch with a list while somebody else was at work in a session.
+    overlaps: u64,
 }
 
 pub struct Model {
@@ -141,11 +142,15 @@ impl Model {
             self.members().into_iter().filter(|ix| *ix != region).flat_map(|ix| self.visible(ix)).collect();
         let members = self.members();
         let is_other = members.iter().any(|ix| *ix != region);
-        // With two away at once nobody can change the regions any more (docs/limits.md).
-        let all_shown = {
-            let known = self.known();
-            known.begun.last_key_value().is_none_or(|(_, all)| all.len() == members.len())
-        };
+        // With two away at once nobody can change the regions any more (docs/limits.md). That one is given up must be known
+        // elsewhere too.
+        let newest = self.known().begun.last_key_value().map(|(number, all)| (*number, all.len()));
+        let all_shown = newest.is_none_or(|(number, all)| {
+            let path = Key::EpochBegin(number, 0).path();
+            let inner = self.world.lock();
+            let mut others = members.iter().filter(|ix| **ix != region);
+            all == members.len() && others.any(|ix| inner.regions[*ix].objects.contains_key(&path))
+        });
         is_other && all_shown && self.visible(region).iter().all(|sid| others.contains(sid))
     }
 
@@ -257,6 +262,12 @@ impl Model {
         !known.out.contains(&region) && id.is_some_and(|id| members.is_none_or(|members| members.contains(id)))
     }
 
+    /// Whether an epoch is begun and not decided: what it condemns is brought to nobody.
+    pub fn is_undecided(&self) -> bool {
+        let known = self.known();
+        known.begun.keys().any(|number| !known.decided.contains(number))
+    }
+
     pub fn members(&self) -> Vec<usize> {
         (0..NAMES.len().min(self.world.lock().regions.len())).filter(|ix| self.is_member(*ix)).collect()
     }
@@ -312,9 +323,10 @@ impl Model {
                     opened.decode::<Session>("session").map_err(|e| e.to_string())
                 });
                 if let Ok(session) = opened {
+                    let who = self.world.who();
                     let mut known = self.known();
                     known.decides.insert(sid, session.decision);
-                    known.live.insert(sid);
+                    known.live.extend(who.map(|who| (sid, who)));
                 }
             }
             Key::Forgotten(sid) => drop(self.known().forgotten.insert(sid)),
@@ -419,12 +431,15 @@ impl Model {
             opened.decode::<EpochBegin>("epoch").map_err(|e| e.to_string())
         });
         let Ok(begin) = opened else { return };
+        let beginner = self.world.who().map(|(actor, _)| actor);
         let mut known = self.known();
+        let others = known.live.values().filter(|(actor, _)| Some(*actor) != beginner);
+        let overlaps = others.copied().any(|who| self.world.is_at_work(who));
         let is_new = !known.begun.contains_key(&number);
         known.begun.insert(number, begin.members.iter().map(|member| member.id).collect());
         let before = number.0.checked_sub(1).map(Epoch).filter(|before| before.0 > 0);
         let undecided = before.is_some_and(|before| !known.decided.contains(&before));
-        known.overlaps += u64::from(is_new && !begin.condemned.is_empty() && !known.live.is_empty());
+        known.overlaps += u64::from(is_new && !begin.condemned.is_empty() && overlaps);
         drop(known);
         if is_new {
             self.members().into_iter().for_each(|ix| self.check_region(step, ix, "the members changed"));
@@ -541,10 +556,17 @@ impl Model {
 
     /// What is forgotten is gone, but for what is held and the last of a source.
     fn check_forgotten(&self, region: usize, manifests: &[SessionId]) {
+        // A marker that only a region had which is lost is lost with it, and the snapshot is there again.
+        let members = self.members();
+        let is_marked = |sid: &SessionId| {
+            let (inner, path) = (self.world.lock(), Key::Forgotten(*sid).path());
+            members.iter().any(|ix| inner.regions[*ix].objects.contains_key(&path))
+        };
+        let marked: BTreeSet<SessionId> = manifests.iter().filter(|sid| is_marked(sid)).copied().collect();
         let left: Vec<String> = {
             let known = self.known();
             let source = |sid: &SessionId| known.needs.get(sid).map(|needs| needs.source.clone());
-            let stays = |sid: &SessionId| !known.forgotten.contains(sid);
+            let stays = |sid: &SessionId| !marked.contains(sid);
             let alone = |sid: &SessionId| !manifests.iter().any(|other| other != sid && source(other) == source(sid));
             let left = manifests.iter().filter(|sid| !stays(sid) && !known.held.contains(sid) && !alone(sid));
             left.map(SessionId::short).collect()

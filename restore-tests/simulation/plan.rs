@@ -54,6 +54,8 @@ pub struct Plan {
     pub seed: u64,
     /// Whether anything is ever removed.
     pub prunes: bool,
+    /// Whether a prune waits with its epoch until somebody else is at work.
+    pub meets: bool,
     /// Regions at the begin; another one may be added.
     pub regions: usize,
     pub copies_min: usize,
@@ -132,6 +134,21 @@ impl Plan {
         Plan::made(seed, &mut Rng::of(seed, 3), true)
     }
 
+    /// One in which a prune begins beside somebody who is at work.
+    pub fn with_overlap(seed: u64) -> Plan {
+        Plan { meets: true, ..Plan::made(seed, &mut Rng::of(seed, 4), true) }
+    }
+
+    /// The histories in their order: of 25 five have no prunes, and in eighteen a prune waits for somebody at work.
+    pub fn nth(n: u64) -> Plan {
+        let (round, at) = (n / 25, n % 25);
+        match at {
+            0..5 => Plan::of(round * 5 + at),
+            5..7 => Plan::with_prunes(round * 2 + at - 5),
+            _ => Plan::with_overlap(round * 18 + at - 7),
+        }
+    }
+
     fn made(seed: u64, rng: &mut Rng, with_prunes: bool) -> Plan {
         let regions = rng.weighed(&[(2, 1), (4, 2), (6, 3)]);
         let liar = (regions > 1 && rng.percent(30)).then(|| rng.within(1, regions as u64 - 1) as usize);
@@ -176,7 +193,8 @@ impl Plan {
             (0..faults.len()).collect(),
         );
         let copies_min = if regions == 1 || rng.percent(60) { 1 } else { 2 };
-        Plan { seed, prunes: with_prunes, regions, copies_min, actors, faults, liar, without: Vec::new(), numbers }
+        let (prunes, meets) = (with_prunes, false);
+        Plan { seed, prunes, meets, regions, copies_min, actors, faults, liar, without: Vec::new(), numbers }
     }
 
     /// The same with one fault more.
@@ -229,12 +247,13 @@ impl Plan {
         plan
     }
 
-    /// `SEED`, or `pSEED` with prunes, or `SEED:a1,d0.2,f3`: the history of a seed without an actor, a deed of another one, a fault.
+    /// `SEED`, `pSEED` with prunes, `oSEED` with prunes beside somebody at work; `SEED:a1,d0.2,f3`: the history of a seed without an actor, a deed of another one, a fault.
     pub fn parse(text: &str) -> Option<Plan> {
         let (seed, without) = text.split_once(':').unwrap_or((text, ""));
-        let mut plan = match seed.strip_prefix('p') {
-            Some(seed) => Plan::with_prunes(seed.parse().ok()?),
-            None => Plan::of(seed.parse().ok()?),
+        let mut plan = match seed.split_at_checked(1)? {
+            ("p", seed) => Plan::with_prunes(seed.parse().ok()?),
+            ("o", seed) => Plan::with_overlap(seed.parse().ok()?),
+            _ => Plan::of(seed.parse().ok()?),
         };
         for part in without.split(',').filter(|part| !part.is_empty()) {
             let (kind, rest) = part.split_at_checked(1)?;
@@ -252,7 +271,12 @@ impl Plan {
 
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", if self.prunes { "p" } else { "" }, self.seed)?;
+        let kind = match (self.prunes, self.meets) {
+            (false, _) => "",
+            (true, false) => "p",
+            (true, true) => "o",
+        };
+        write!(f, "{kind}{}", self.seed)?;
         for (n, part) in self.without.iter().enumerate() {
             let mark = if n == 0 { ':' } else { ',' };
             match part {

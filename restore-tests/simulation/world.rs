@@ -20,6 +20,8 @@ use std::time::Duration;
 const BEGIN_MS: i64 = 1_796_083_200_000;
 /// A call that hangs is given up after this, ms.
 const HANG_MS: i64 = 16 * 60_000;
+/// So many calls of others are waited for before an epoch begins beside nobody.
+const MEETS_STEPS: u64 = 800;
 
 /// A call of a store.
 #[derive(Debug, Clone)]
@@ -99,6 +101,12 @@ struct Turn {
     dead: bool,
     /// Its folder of local state, if it outlives a death.
     state: Option<PathBuf>,
+    /// How many processes it has had.
+    life: u64,
+    /// Whether its process has announced a session, and shown no outcome of one since.
+    session: bool,
+    /// It begins no epoch before somebody else has a session, or this step.
+    meets: Option<u64>,
 }
 
 /// What is made later.
@@ -127,6 +135,7 @@ pub struct Inner {
     late: Vec<Late>,
     faults: Vec<Fault>,
     liar: Option<usize>,
+    meets: bool,
     pub figures: Figures,
     events: Vec<Event>,
     /// What was called, for people.
@@ -166,6 +175,7 @@ impl World {
             late: Vec::new(),
             faults: plan.faults.clone(),
             liar: plan.liar,
+            meets: plan.meets,
             figures: Figures::default(),
             events: Vec::new(),
             told: told.then(Vec::new),
@@ -194,10 +204,15 @@ impl World {
             return;
         }
         let waiting: Vec<usize> = (0..inner.turns.len()).filter(|n| inner.turns[*n].waits).collect();
-        let awake: Vec<usize> =
-            waiting.iter().copied().filter(|n| inner.turns[*n].asleep <= inner.figures.steps).collect();
+        let awake: Vec<usize> = waiting.iter().copied().filter(|n| inner.is_awake(*n)).collect();
         let first = waiting.iter().copied().min_by_key(|n| inner.turns[*n].asleep);
-        let chosen = if awake.is_empty() { first } else { Some(*inner.rng.pick(&awake)) };
+        let meets = awake.iter().copied().find(|n| inner.turns[*n].meets.is_some());
+        let chosen = match meets {
+            // Half of them at once, before the other's session is over.
+            Some(n) if inner.rng.percent(50) => Some(n),
+            _ if awake.is_empty() => first,
+            _ => Some(*inner.rng.pick(&awake)),
+        };
         if let Some(n) = chosen {
             inner.running = Some(n);
             self.bells[n].notify_one();
@@ -215,6 +230,7 @@ impl World {
             inner = self.bells[actor].wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.turns[actor].waits = false;
+        inner.turns[actor].meets = None;
         inner
     }
 
@@ -261,8 +277,22 @@ impl World {
     /// A process of this actor begins; if it dies, this folder may outlive it.
     pub fn alive(&self, actor: usize, state: PathBuf) {
         let mut inner = self.lock();
-        inner.turns[actor].dead = false;
-        inner.turns[actor].state = Some(state);
+        let turn = &mut inner.turns[actor];
+        (turn.dead, turn.state, turn.session) = (false, Some(state), false);
+        turn.life += 1;
+    }
+
+    /// Who makes the call that is made now, in which of its processes.
+    pub fn who(&self) -> Option<(usize, u64)> {
+        let inner = self.lock();
+        inner.running.map(|actor| (actor, inner.turns[actor].life))
+    }
+
+    /// Whether a process is still at work.
+    pub fn is_at_work(&self, (actor, life): (usize, u64)) -> bool {
+        let inner = self.lock();
+        let turn = &inner.turns[actor];
+        !turn.dead && !turn.over && turn.life == life
     }
 
     pub fn is_dead(&self, actor: usize) -> bool {
@@ -300,8 +330,13 @@ impl World {
         if self.lock().turns[actor].dead {
             return Err(StoreErrorKind::Failed);
         }
-        let mut inner = self.turn(self.lock(), actor);
+        let mut inner = self.lock();
+        if inner.meets && On::Create("epochs/").meets(&call) && call.path().ends_with("/begin") {
+            inner.turns[actor].meets = Some(inner.figures.steps + MEETS_STEPS);
+        }
+        let mut inner = self.turn(inner, actor);
         let answer = inner.step(actor, region, &call);
+        inner.watch_session(actor, &call);
         inner.note(actor, region, &call, &answer);
         drop(inner);
         self.watched();
@@ -321,6 +356,21 @@ impl Inner {
     pub fn destroy(&mut self, region: usize, exists: bool) {
         self.regions[region].empty(exists);
         self.late.retain(|late| late.region != region);
+    }
+
+    /// Whether it may be somebody's turn.
+    fn is_awake(&self, actor: usize) -> bool {
+        let (turn, step) = (&self.turns[actor], self.figures.steps);
+        let at_work = |(n, other): (usize, &Turn)| n != actor && other.session && !other.dead && !other.over;
+        turn.asleep <= step
+            && turn.meets.is_none_or(|until| until <= step || self.turns.iter().enumerate().any(at_work))
+    }
+
+    fn watch_session(&mut self, actor: usize, call: &Call) {
+        if let Call::Create(path, _) = call {
+            let turn = &mut self.turns[actor];
+            turn.session = (turn.session || path.starts_with("sessions/")) && !path.starts_with("snapshots/");
+        }
     }
 
     fn step(&mut self, actor: usize, region: usize, call: &Call) -> Answer<Reply> {

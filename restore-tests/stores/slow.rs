@@ -45,6 +45,56 @@ fn a_region_that_is_slow_is_left_behind_and_brought_up_later() {
     world.ok(&["b"], &["verify", "--level", "content"]);
 }
 
+/// A repository, and what is to be stored in it: of its regions one is slow enough to be left behind, and another dies when its
+/// snapshot is to be created, after everything else.
+fn slow_and_dying(world: &World, slow: &Proxy, dying: &Proxy) {
+    world.ok(&ALL, &["init", "--no-recovery-key"]);
+    fill(&world.source, 2, 20, 2_000_000);
+    slow.delay(Duration::from_millis(350), Duration::from_millis(350));
+    dying.kill_after("PUT", "snapshots/", 0);
+}
+
+#[test]
+fn a_region_that_was_left_behind_is_brought_up_once_another_one_dies() {
+    let server = servers::seaweed(&["second", "third"]);
+    let (dying, slow) = (Proxy::before(server.port), Proxy::before(server.port));
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(vec![
+        ("a", folder.path().join("a").display().to_string()),
+        ("b", url(dying.port, "second")),
+        ("c", url(slow.port, "third")),
+    ]);
+    slow_and_dying(&world, &slow, &dying);
+    let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);
+    assert_eq!((code, value["behind"].as_array().map(Vec::len)), (4, Some(1)), "{value:#}");
+    assert_eq!(
+        (&value["behind"][0]["region"], &value["regions"]),
+        (&"b".into(), &serde_json::json!(["a", "c"])),
+        "{value:#}"
+    );
+    slow.delay(Duration::ZERO, Duration::ZERO);
+    world.restores(&["c"], "from-c");
+    world.ok(&["c"], &["verify", "--level", "content"]);
+}
+
+#[test]
+fn a_region_that_was_left_behind_is_complete_only_where_the_snapshot_stands() {
+    let server = servers::seaweed(&["first", "second", "third"]);
+    let [first, dying, slow] = [(); 3].map(|()| Proxy::before(server.port));
+    let world = World::new(vec![
+        ("a", url(first.port, "first")),
+        ("b", url(dying.port, "second")),
+        ("c", url(slow.port, "third")),
+    ]);
+    slow_and_dying(&world, &slow, &dying);
+    // The last one that has it is gone when it is looked what the slow one lacks.
+    first.kill_after("GET", "snapshots", 1);
+    let (code, value) = world.run(&ALL, &["--copies-min", "2", "backup", text(&world.source)]);
+    assert_eq!((code, &value["regions"]), (1, &serde_json::json!(["a"])), "{value:#}");
+    let behind: Vec<&str> = value["behind"].as_array().unwrap().iter().map(|b| b["region"].as_str().unwrap()).collect();
+    assert_eq!(behind, ["b", "c"], "{value:#}");
+}
+
 #[test]
 fn a_region_that_hangs_or_dies_while_it_is_read_holds_nobody_up() {
     let server = servers::seaweed(&["first", "second"]);

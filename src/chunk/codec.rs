@@ -119,11 +119,11 @@ const FLOAT_HEAD_BYTES: usize = 5;
 
 /// One worker's contexts and scratch buffers.
 pub struct Coder {
-    zstd: CCtx<'static>,
-    dense: CCtx<'static>,
-    huffman: CCtx<'static>,
-    sample: CCtx<'static>,
-    decoder: DCtx<'static>,
+    zstd: Compressor,
+    dense: Compressor,
+    huffman: Compressor,
+    sample: Compressor,
+    decoder: Option<DCtx<'static>>,
     upper: Vec<u8>,
     lower: Vec<u8>,
     check: Vec<u8>,
@@ -137,27 +137,42 @@ impl Default for Coder {
     }
 }
 
-fn context(level: i32) -> CCtx<'static> {
-    let mut context = CCtx::create();
-    // Parameters that every zstd of this version knows cannot be refused.
-    let _ = context.set_parameter(CParameter::CompressionLevel(level));
-    let _ = context.set_parameter(CParameter::ContentSizeFlag(true));
-    let _ = context.set_parameter(CParameter::ChecksumFlag(false));
-    context
+/// A compressor that is made when it is first used: who only reads needs none.
+struct Compressor {
+    level: i32,
+    context: Option<CCtx<'static>>,
+}
+
+impl Compressor {
+    fn new(level: i32) -> Compressor {
+        Compressor { level, context: None }
+    }
+
+    fn context(&mut self) -> &mut CCtx<'static> {
+        self.context.get_or_insert_with(|| {
+            let mut context = CCtx::create();
+            // Parameters that every zstd of this version knows cannot be refused.
+            let _ = context.set_parameter(CParameter::CompressionLevel(self.level));
+            let _ = context.set_parameter(CParameter::ContentSizeFlag(true));
+            let _ = context.set_parameter(CParameter::ChecksumFlag(false));
+            if self.level == HUFFMAN_LEVEL {
+                let _ = context.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable));
+                let _ = context.set_parameter(CParameter::MinMatch(7));
+            }
+            context
+        })
+    }
 }
 
 impl Coder {
     /// One that works so hard.
     pub fn new(compression: Compression) -> Coder {
-        let mut huffman = context(HUFFMAN_LEVEL);
-        let _ = huffman.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable));
-        let _ = huffman.set_parameter(CParameter::MinMatch(7));
         Coder {
-            zstd: context(compression.level()),
-            dense: context(compression.dense_level()),
-            huffman,
-            sample: context(SAMPLE_LEVEL),
-            decoder: DCtx::create(),
+            zstd: Compressor::new(compression.level()),
+            dense: Compressor::new(compression.dense_level()),
+            huffman: Compressor::new(HUFFMAN_LEVEL),
+            sample: Compressor::new(SAMPLE_LEVEL),
+            decoder: None,
             upper: Vec::new(),
             lower: Vec::new(),
             check: Vec::new(),
@@ -343,16 +358,21 @@ impl Parts<'_> {
 }
 
 /// Appends a frame; false if zstd failed.
-fn compress(context: &mut CCtx<'_>, plain: &[u8], out: &mut Vec<u8>) -> bool {
+fn compress(compressor: &mut Compressor, plain: &[u8], out: &mut Vec<u8>) -> bool {
     out.reserve(compress_bound(plain.len()));
     let end = out.len() as u64;
     let mut tail = std::io::Cursor::new(out);
     tail.set_position(end);
-    context.compress2(&mut tail, plain).is_ok()
+    compressor.context().compress2(&mut tail, plain).is_ok()
 }
 
 /// Appends what one frame holds, at most `plain_len` bytes.
-fn decompress(context: &mut DCtx<'_>, frame: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
+fn decompress(
+    context: &mut Option<DCtx<'_>>,
+    frame: &[u8],
+    plain_len: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), ChunkError> {
     // Two frames one after another decode to both: the format has one.
     if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
         return Err(ChunkError);
@@ -364,7 +384,7 @@ fn decompress(context: &mut DCtx<'_>, frame: &[u8], plain_len: usize, out: &mut 
     let end = out.len() as u64;
     let mut tail = std::io::Cursor::new(out);
     tail.set_position(end);
-    context.decompress(&mut tail, frame).map(drop).map_err(|_| ChunkError)
+    context.get_or_insert_with(DCtx::create).decompress(&mut tail, frame).map(drop).map_err(|_| ChunkError)
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ pub struct Restore {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
     /// Directory to restore into; made if it is missing
-    #[arg(long, short, value_name = "DIR", required_unless_present_any = ["tar", "to", "into"])]
+    #[arg(long, short, value_name = "DIR", required_unless_present_any = ["tar", "to", "etcd_data_dir", "into"])]
     pub target: Option<PathBuf>,
     /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "no_repair", "limit_download"])]

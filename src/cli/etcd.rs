@@ -1,6 +1,6 @@
 //! What `backup`, `restore`, `ls`, `cat` and `diff` do with etcd.
 
-use super::args::{Backup, EtcdSource, Ls, Restore};
+use super::args::{Backup, EtcdSource, EtcdTarget, Ls, Restore};
 use super::backup::{json_of, options, text_of};
 use super::common::Context;
 use super::found;
@@ -13,7 +13,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Manifest, Mode};
 use crate::ops::etcd::{
-    self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, Fate, KeyChange, Keys, PutBack,
+    self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, Fate, Goal, KeyChange, Keys, PutBack,
     PutReport, Unchanged,
 };
 use crate::ops::record::Closing;
@@ -24,11 +24,15 @@ use crate::repo::view::View;
 use crate::source::etcd::cluster::Address;
 use crate::source::etcd::grpc::{Means, Password};
 use crate::source::etcd::keys::Line;
+use crate::source::etcd::tools::Membership;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How far the revision of a data folder is moved up: more than a week of 1,500 writes a second.
+const BUMP: i64 = 1_000_000_000;
 
 /// The cluster that is to be backed up, if it is one.
 pub fn address(args: &Backup) -> Result<Option<Address>> {
@@ -53,7 +57,7 @@ fn means(source: &EtcdSource) -> Result<Means> {
             .advise("give both --etcd-cert and --etcd-key"));
     }
     let identity = source.etcd_cert.clone().zip(source.etcd_key.clone());
-    Ok(Means { plain: false, ca: source.etcd_ca.clone(), identity, user })
+    Ok(Means { ca: source.etcd_ca.clone(), identity, user, ..Means::default() })
 }
 
 /// `holdfast backup etcd://…`.
@@ -162,23 +166,42 @@ fn etcd_text(report: &EtcdReport) -> String {
     text
 }
 
-/// `holdfast restore --to FILE`.
-pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>, to: &Path) -> Result<Outcome> {
+/// Where the database goes that a restore is to write, if it is to.
+fn goal(args: &EtcdTarget) -> Result<Option<(Goal, PathBuf)>> {
+    if let (Some(dir), Some(name), Some(cluster)) = (&args.etcd_data_dir, &args.etcd_name, &args.etcd_cluster) {
+        let member = Membership::of(name, cluster, args.etcd_token.clone())?;
+        return Ok(Some((Goal::DataDir(dir.clone(), member), dir.clone())));
+    }
+    Ok(args.to.clone().map(|to| (Goal::File(to.clone()), to)))
+}
+
+/// A data folder is for a cluster that clients come back to, so its revisions are new ones.
+fn bump(args: &EtcdTarget) -> Option<i64> {
+    args.bump_revision.or_else(|| (args.etcd_data_dir.is_some() && !args.no_bump).then_some(BUMP))
+}
+
+/// `holdfast restore --to FILE`, or `--etcd-data-dir DIR`; nothing if it is none of them.
+pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Option<Outcome>> {
+    goal(&args.etcd)?.map(|goal| database(context, args, repo, goal)).transpose()
+}
+
+fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Goal, PathBuf)) -> Result<Outcome> {
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     if !path.is_empty() {
-        return Err(Error::new(Kind::Config, "--to takes the whole database: name the snapshot without a path"));
+        return Err(Error::new(Kind::Config, "the whole database is restored: name the snapshot without a path"));
     }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let reader = reader(repo)?;
     let time = args.etcd.time.as_ref().map(|text| policy::since(text, context.env.now())).transpose()?;
     let request = EtcdRestore {
-        to: to.to_owned(),
+        to: goal,
         revision: args.etcd.revision,
         time,
-        bump: args.etcd.bump_revision,
-        check: args.etcd.check.then(|| args.etcd.etcd_bin.clone()),
+        bump: bump(&args.etcd),
+        check: args.etcd.check,
+        programs: args.etcd.etcd_bin.clone(),
         scratch: std::env::temp_dir(),
         workers: context.workers(),
     };
@@ -203,7 +226,7 @@ pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>, to: &Path) -
         "leases_lost": rebuilt.leases_lost, "alarms_dropped": rebuilt.alarms_dropped, "known_at": done.known_at.map(TimeMs::rfc3339),
         "checked": done.trial.as_ref().map(|t| json!({"version": t.version, "revision": t.revision, "keys": t.keys, "hash": t.hash})),
     });
-    let mut text = restored_text(&done, to, elapsed_ms);
+    let mut text = restored_text(&done, &to, elapsed_ms);
     found::add(repo, &mut value, &mut text);
     Ok(Outcome::new(exit, text, value))
 }

@@ -66,8 +66,8 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     if let Some(address) = &args.etcd.into {
         return etcd::put_back(context, args, &repo, address);
     }
-    if let Some(to) = &args.etcd.to {
-        return etcd::restore(context, args, &repo, to);
+    if let Some(outcome) = etcd::restore(context, args, &repo)? {
+        return Ok(outcome);
     }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));

@@ -24,7 +24,9 @@ pub fn encapsulate(public: &[u8], randomness: &Secret<64>) -> Result<(Vec<u8>, S
 /// # Errors
 /// Not a ciphertext.
 pub fn decapsulate(seed: &Secret<32>, ciphertext: &[u8]) -> Result<Secret<32>, CryptoError> {
-    let ciphertext = ciphertext.try_into().map_err(|_| CryptoError::Secret("not an X-Wing ciphertext"))?;
-    let shared = DecapsulationKey::from(*seed.bytes()).decapsulate(ciphertext);
-    Ok(Secret::from_bytes(shared.into()))
+    let known = ciphertext.try_into().map_err(|_| CryptoError::Secret("not an X-Wing ciphertext"))?;
+    let open = || DecapsulationKey::from(*seed.bytes()).decapsulate(known).into();
+    #[cfg(feature = "testing")]
+    let open = || super::remembered::shared([seed.bytes(), ciphertext], open);
+    Ok(Secret::from_bytes(open()))
 }

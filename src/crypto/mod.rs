@@ -4,6 +4,8 @@ mod aead;
 mod bulk;
 mod kem;
 mod passphrase;
+#[cfg(feature = "testing")]
+mod remembered;
 mod sign;
 mod slot;
 

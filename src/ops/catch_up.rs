@@ -31,6 +31,13 @@ impl CaughtUp {
             lacking: RegionSet::of(lacking.map(|(ix, _)| ix)),
         }
     }
+
+    /// What was copied later counts too; what still lacks something is for the caller to say.
+    pub(super) fn count(&mut self, later: CaughtUp) {
+        self.objects += later.objects;
+        self.bytes = self.bytes.saturating_add(later.bytes);
+        self.snapshots += later.snapshots;
+    }
 }
 
 fn wish(workers: usize, cancel: &Cancel) -> Wish<'_> {
@@ -45,7 +52,16 @@ pub fn run(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<CaughtUp
     replicate::pass(repo, wish(workers, cancel)).map(|pass| CaughtUp::of(&pass))
 }
 
-/// The same, with the snapshots that there are now: what was listed for the one is not listed again for the other.
+/// The same for regions that were left behind in the middle of a run: each pack is looked for.
+///
+/// # Errors
+/// As [`run`].
+pub fn packs(repo: &Arc<Repo>, workers: usize, cancel: &Cancel) -> Result<CaughtUp> {
+    let wish = Wish { depth: Depth::Packs, ..wish(workers, cancel) };
+    replicate::pass(repo, wish).map(|pass| CaughtUp::of(&pass))
+}
+
+/// As [`run`], with the snapshots that there are now: what was listed for the one is not listed again for the other.
 ///
 /// # Errors
 /// As [`run`], and what [`View::recall`] refuses.

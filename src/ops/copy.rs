@@ -191,7 +191,8 @@ impl<'c> Copier<'c> {
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let (root, complete) = (root?, finished?);
-        Ok((root, Work { complete, packs: writer.packs(), parent: None }))
+        let stored = !writer.stored().is_empty();
+        Ok((root, Work { complete, packs: writer.packs(), parent: None, stored }))
     }
 
     /// Copies a tree; its new root.

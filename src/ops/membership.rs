@@ -243,6 +243,10 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     let own = repo.regions.region(ix);
     let unread = || Error::new(Kind::Retry, "its mark cannot be read").at(format!("region {}", own.name));
     let id = own.id.ok_or_else(|| repo.regions.failure(ix).unwrap_or_else(unread))?;
+    let lost = |member: &&Member| Some(member.id) == replaces;
+    if let Some(lost) = repo.epochs_since(repo.epochs()).members().iter().find(lost) {
+        spare_all(repo, lost)?;
+    }
     let epochs = settle(repo, replaces, means)?;
     if epochs.members().iter().any(|member| member.id == id) {
         let report = replicate::run(repo, wish(None, means))?;
@@ -261,12 +265,14 @@ pub fn admit(repo: &Arc<Repo>, ix: usize, replaces: Option<RegionId>, means: Mea
     // Before anything is copied: somebody must be there who may take the change.
     home(repo, &epochs, replaces)?;
     members::copy_epochs(repo, &epochs, ix);
-    let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
+    let mut filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;
+    if replaces.is_some() {
+        members::close_sessions(repo, &epochs, (ix, replaces))?;
+        // Those that made their snapshots meanwhile took it for one that has what the old one had.
+        filled = filled.then(replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?);
+    }
     still_answers(repo, ix)?;
     has_room(repo, ix, &filled)?;
-    if replaces.is_some() {
-        members::close_sessions(repo, &epochs, ix)?;
-    }
     let epoch = change(repo, &epochs, replaces, next.clone(), means)?;
     // What was made meanwhile. That the place had nothing was found when the repository was opened, and is over.
     let mut report = replicate::run(repo, wish(None, means))?;
@@ -445,7 +451,7 @@ pub fn bring_forward(repo: &Arc<Repo>, ix: usize, means: Means<'_>) -> Result<Ch
     all_answer(repo, &others)?;
     // Before the epochs, which open it to writers: what is cut off here is done again.
     if !repo.writable().has(ix) {
-        members::close_sessions(repo, &before, ix)?;
+        members::close_sessions(repo, &before, (ix, own))?;
     }
     members::copy_epochs(repo, &before, ix);
     let filled = replicate::run(repo, wish(Some(RegionSet::of([ix])), means))?;

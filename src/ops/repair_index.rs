@@ -100,9 +100,7 @@ pub fn run(repo: &Arc<Repo>, workers: usize, host: &str, progress: &Progress, ca
     session.give_up(repo, "it rebuilt indexes")?;
     read.and(written)?;
     let more = catch_up::run(repo, workers, cancel)?;
-    done.caught_up.objects += more.objects;
-    done.caught_up.bytes += more.bytes;
-    done.caught_up.snapshots += more.snapshots;
+    done.caught_up.count(more);
     done.caught_up.lacking = more.lacking;
     Ok(done)
 }

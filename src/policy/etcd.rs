@@ -13,6 +13,8 @@ pub struct Etcd {
     pub endpoints: Vec<String>,
     /// Without TLS.
     pub plain: bool,
+    /// TLS 1.2 will do.
+    pub older_tls: bool,
     /// Certificates of authorities.
     pub ca: Option<PathBuf>,
     /// The certificate to show, and its key.
@@ -30,6 +32,7 @@ impl Etcd {
         EtcdSpec {
             endpoints: self.endpoints.clone(),
             plain: Some(self.plain),
+            tls: (!self.plain).then(|| if self.older_tls { "1.2" } else { "1.3" }.to_owned()),
             ca_file: self.ca.as_ref().map(text),
             cert_file: self.identity.as_ref().map(|(certificate, _)| text(certificate)),
             key_file: self.identity.as_ref().map(|(_, key)| text(key)),
@@ -74,12 +77,22 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Opt
     if spec.plain == Some(true) && (ca.is_some() || certificate.is_some()) {
         sheet.refuse(&at, "certificates without TLS", "leave plain out, or caFile, certFile and keyFile");
     }
+    if let Some(tls) = spec.tls.as_deref() {
+        if !matches!(tls, "1.2" | "1.3") {
+            let what = format!("{} is no version of TLS that can be asked for", quoted(tls));
+            sheet.refuse(&format!("{at}.tls"), what, "write \"1.3\" or \"1.2\", with the quotes");
+        }
+        if spec.plain == Some(true) {
+            sheet.refuse(&format!("{at}.tls"), "a version of TLS, and no TLS", "leave plain or tls out");
+        }
+    }
     if spec.user.is_some() != spec.password_file.is_some() {
         sheet.refuse(&at, "a user without a password, or the other way round", "give both user and passwordFile");
     }
     Some(Etcd {
         endpoints: spec.endpoints.clone(),
         plain: spec.plain.unwrap_or(false),
+        older_tls: spec.tls.as_deref() == Some("1.2"),
         ca,
         identity: certificate.zip(key),
         user: spec.user.clone().zip(password),

@@ -170,6 +170,10 @@ pub struct EtcdSpec {
     /// Speak without TLS. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain: Option<bool>,
+    /// Lowest version of TLS that is spoken: 1.3 or 1.2. Default: 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["1.2", "1.3"]))]
+    pub tls: Option<String>,
     /// File with certificates of the authorities that the members are believed by. Default: the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,

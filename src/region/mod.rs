@@ -134,9 +134,15 @@ impl Regions {
         RegionSet::of((0..self.all.len()).filter(|ix| lock(&self.all[*ix].failed).is_none()))
     }
 
-    /// Marks a region as unusable for the rest of the run; the first reason is kept.
+    /// Marks a region as unusable for the rest of the run; the first reason is kept, but of one that was only slow.
     pub fn fail(&self, ix: usize, error: Error) {
-        lock(&self.all[ix].failed).get_or_insert(error);
+        let region = &self.all[ix];
+        let mut failed = lock(&region.failed);
+        if *region.dropped.borrow() && error.kind() == Kind::Damage {
+            *failed = Some(error);
+        } else {
+            failed.get_or_insert(error);
+        }
     }
 
     /// Says why a region is read but not written, or that it may be written.

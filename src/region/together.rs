@@ -111,8 +111,23 @@ impl Regions {
         }
         let waited = self.haste.held(ix).as_secs_f64();
         let what = format!("fell behind: the run waited {waited:.1} s for it alone, and goes on without it");
-        self.fail(ix, Error::new(Kind::Retry, what).at(self.label(ix)));
-        self.all[ix].dropped.send_replace(true);
+        let mut failed = lock(&self.all[ix].failed);
+        if failed.is_none() {
+            *failed = Some(Error::new(Kind::Retry, what).at(self.label(ix)));
+            self.all[ix].dropped.send_replace(true);
+        }
+    }
+
+    /// Waits again for those that were left behind, with full patience, and says which they are. What was under way to them
+    /// when they were given up is not taken for done. Those that failed otherwise stay as they are.
+    pub fn take_back(&self) -> RegionSet {
+        let _alone = lock(&self.haste.giving_up);
+        self.haste.end();
+        let left = RegionSet::of((0..self.all.len()).filter(|ix| *self.all[*ix].dropped.borrow()));
+        let slow = |ix: &usize| lock(&self.all[*ix].failed).take_if(|e| e.kind() == Kind::Retry).is_some();
+        let back = RegionSet::of(left.iter().filter(slow));
+        back.iter().for_each(|ix| _ = self.all[ix].dropped.send_replace(false));
+        back
     }
 
     /// The result of a call, or an error once its region is not waited for any more.

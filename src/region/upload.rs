@@ -223,6 +223,45 @@ mod tests {
     }
 
     #[test]
+    fn those_left_behind_are_taken_back_and_no_others() {
+        let (_kept, regions) = three();
+        let _hurry = regions.hurry(1);
+        regions.fail(1, crate::error::Error::new(crate::error::Kind::Retry, "its disk is away"));
+        regions.drop_behind(0);
+        assert_eq!(regions.healthy(), RegionSet::of([2]));
+        assert_eq!(regions.take_back(), RegionSet::of([0]));
+        assert_eq!(regions.healthy(), RegionSet::of([0, 2]));
+        // One of which worse is known is not.
+        regions.drop_behind(2);
+        regions.take_back();
+        let again = regions.hurry(1);
+        regions.drop_behind(0);
+        regions.fail(0, crate::error::Error::new(crate::error::Kind::Damage, "another object stands there"));
+        assert_eq!((regions.take_back(), regions.healthy()), (RegionSet::NONE, RegionSet::of([2])));
+        drop(again);
+    }
+
+    #[test]
+    fn who_failed_before_is_not_taken_for_slow() {
+        let (_kept, regions) = three();
+        let _hurry = regions.hurry(1);
+        regions.fail(0, crate::error::Error::new(crate::error::Kind::Retry, "its disk is away"));
+        regions.drop_behind(0);
+        assert!(regions.failure(0).is_some_and(|e| e.to_string().contains("disk")));
+        assert_eq!((regions.take_back(), regions.healthy()), (RegionSet::NONE, RegionSet::of([1, 2])));
+    }
+
+    #[test]
+    fn who_was_taken_back_is_waited_for() {
+        let (_kept, regions) = three();
+        let _hurry = regions.hurry(1);
+        regions.drop_behind(0);
+        assert_eq!(regions.take_back(), RegionSet::of([0]));
+        regions.drop_behind(0);
+        assert_eq!((regions.healthy(), regions.take_back()), (RegionSet::of([0, 1, 2]), RegionSet::NONE));
+    }
+
+    #[test]
     fn the_only_region_that_may_decide_is_waited_for() {
         let (_kept, regions) = three();
         (1..3).for_each(|ix| regions.set_weak(ix, true));

@@ -82,6 +82,9 @@ pub struct Epochs {
     listed: BTreeMap<usize, Vec<Key>>,
     /// Regions whose word counts: members, and those that were until a change that is not decided.
     sources: RegionSet,
+    /// Regions that list an epoch which is not there. Nobody removes an epoch: who goes on as if there were none may rest on
+    /// what is condemned.
+    unshown: RegionSet,
 }
 
 impl Epochs {
@@ -96,14 +99,14 @@ impl Epochs {
                 regions.fail(*ix, e);
             }
         }
-        let unknown_hand = fetched.unknown_hand;
+        let (unknown_hand, unshown) = (fetched.unknown_hand, fetched.unshown);
         fetched.keep();
         let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
         let sources = sources(regions, &branches, &branch.links);
-        let mut epochs = Epochs { listed, unknown_hand, sources, forked: branch.forked, ..Epochs::default() };
+        let mut epochs = Epochs { listed, unknown_hand, sources, unshown, forked: branch.forked, ..Epochs::default() };
         for link in &branch.links {
             let ends = branches.ends(link.number, &link.begun.digest, sources);
             epochs.known.insert(link.number, EpochState::new(&link.begun, ends));
@@ -119,7 +122,13 @@ impl Epochs {
     pub fn again(&self, regions: &Regions, trust: Trust<'_>, among: RegionSet, cache: Option<&Cache>) -> Epochs {
         let lists = regions.list_all(among, Prefix::Epochs);
         let same = keys_of(&lists).iter().all(|(ix, keys)| self.listed.get(ix) == Some(keys));
-        if same { self.clone() } else { Self::load(regions, trust, &lists, cache) }
+        if same {
+            return self.clone();
+        }
+        let now = Self::load(regions, trust, &lists, cache);
+        // What began meanwhile may be in it.
+        now.unshown.iter().for_each(|ix| regions.fail(ix, unshown()));
+        now
     }
 
     /// Valid objects that a region lacks and another has: where to find each, by region and key. Only of a region
@@ -242,6 +251,9 @@ impl Epochs {
             let advice = "the members went on with another one: it is still read, and nothing that it says counts; \
                           take it out of the configuration";
             return Some(Error::new(Kind::Refused, what).advise(advice));
+        }
+        if self.unshown.has(ix) {
+            return Some(unshown());
         }
         if own == Epoch(0) {
             let what = "shows no valid epoch, so nothing new goes there";
@@ -409,6 +421,11 @@ fn open_as(key: &Key, bytes: &[u8], trust: Trust<'_>, kind: ObjectKind) -> std::
     if opened.kind == kind { Ok(opened) } else { Err(FormatError::Malformed("epoch", "kind")) }
 }
 
+fn unshown() -> Error {
+    Error::new(Kind::Damage, "lists an epoch that is not there, so nothing new goes there")
+        .advise("it is still read; see `holdfast region repair`")
+}
+
 /// Those of `keys` (in order of suffix) that pass; the others are recorded as junk.
 fn valid<'k, T>(
     fetched: &mut Fetched<'_>,
@@ -416,12 +433,17 @@ fn valid<'k, T>(
     keys: impl Iterator<Item = &'k Key>,
     check: impl Fn(&Key, &[u8]) -> std::result::Result<T, FormatError>,
 ) -> Result<Vec<(Key, T)>> {
-    let mut found = Vec::new();
+    let (mut found, mut missing) = (Vec::new(), false);
     for key in keys {
         let bytes = match fetched.take(ix, key) {
             Ok(bytes) => bytes,
-            Err(e) if matches!(e.kind(), Kind::Damage | Kind::NotFound) => {
+            Err(e) if e.kind() == Kind::Damage => {
                 fetched.regions().record(ix, &key.path(), &e);
+                continue;
+            }
+            Err(e) if e.kind() == Kind::NotFound => {
+                fetched.regions().record(ix, &key.path(), "is listed, and not there");
+                missing = true;
                 continue;
             }
             Err(e) => return Err(e),
@@ -436,6 +458,9 @@ fn valid<'k, T>(
                 fetched.regions().record(ix, &key.path(), &why);
             }
         }
+    }
+    if missing && found.is_empty() {
+        fetched.unshown = fetched.unshown.with(ix);
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ use super::index::cache::Cache;
 use crate::base::RegionId;
 use crate::error::Result;
 use crate::format::cbor;
-use crate::region::{Lists, Regions};
+use crate::region::{Lists, RegionSet, Regions};
 use crate::store::{Key, Listed};
 use bytes::Bytes;
 use minicbor::bytes::ByteVec;
@@ -84,6 +84,8 @@ pub(super) struct Fetched<'f> {
     verified: HashMap<(usize, Key), Bytes>,
     /// Whether something was whole, and not by a hand that is known.
     pub(super) unknown_hand: bool,
+    /// Regions that list an epoch, and do not have it under any name.
+    pub(super) unshown: RegionSet,
 }
 
 impl<'f> Fetched<'f> {
@@ -110,7 +112,16 @@ impl<'f> Fetched<'f> {
         }
         let came = regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
         read.extend(wanted.into_iter().zip(came));
-        Fetched { regions, lists, cache, read, known, verified: HashMap::new(), unknown_hand: false }
+        Fetched {
+            regions,
+            lists,
+            cache,
+            read,
+            known,
+            verified: HashMap::new(),
+            unknown_hand: false,
+            unshown: RegionSet::NONE,
+        }
     }
 
     /// The regions.

@@ -277,15 +277,29 @@ pub fn resolve(repo: &Repo, epochs: &Epochs) -> Result<u64> {
     Ok(ended)
 }
 
-/// Ends, in a region that lost something, every session that may still make a snapshot: what such a session has re-used or
-/// stored there may be gone. A writer that is at work goes on under a new id.
+/// Ends every session that may still make a snapshot and named a region that has lost something: what such a session has
+/// re-used or stored there may be gone. It ends where it decides, so that it has either made its snapshot, which is then
+/// brought like any other, or never will; else in that region. A writer that is at work goes on under a new id.
 ///
 /// # Errors
 /// No signing key, no random bytes, or a region did not answer.
-pub fn close_sessions(repo: &Repo, epochs: &Epochs, ix: usize) -> Result<()> {
+pub fn close_sessions(repo: &Repo, epochs: &Epochs, (ix, lost): (usize, Option<RegionId>)) -> Result<()> {
     for open in open_sessions(repo)?.iter().filter(|open| !open.outcome.has(ix)) {
+        let read = repo.read_object(open.at, &Key::Session(open.sid));
+        let session = match read.and_then(|opened| opened.decode::<Session>("session").map_err(region::lift)) {
+            Err(e) if e.kind() == Kind::Retry => return Err(e),
+            read => read.ok(),
+        };
+        if session.as_ref().is_some_and(|session| !session.regions.iter().any(|id| Some(*id) == lost)) {
+            continue;
+        }
+        let decides = |at: &usize| session.as_ref().map(|s| s.decision) == repo.regions.region(*at).id;
+        let to = repo.usable().iter().filter(|at| *at != ix).find(decides).unwrap_or(ix);
+        if open.outcome.has(to) {
+            continue;
+        }
         if let Some(bytes) = ending(repo, epochs, open, "a region that it may have used was brought forward")? {
-            put_tombstone(repo, RegionSet::of([ix]), open.sid, &bytes);
+            put_tombstone(repo, RegionSet::of([to]), open.sid, &bytes);
         }
     }
     Ok(())

@@ -57,6 +57,8 @@ pub struct Work {
     pub packs: HashSet<PackName>,
     /// The parent, if files of it were taken over without looking their chunks up.
     pub parent: Option<SessionId>,
+    /// Whether it stored anything itself: then its regions may have lost what no other snapshot needs.
+    pub stored: bool,
 }
 
 /// How a commit ended.
@@ -200,6 +202,9 @@ impl Session {
     /// No complete region can take it.
     pub fn commit(mut self, repo: &Repo, work: &Work, make: impl Fn(&Session) -> Result<Manifest>) -> Result<Ended> {
         for _ in 0..ATTEMPTS_MAX {
+            if work.stored {
+                self.leave_out_emptied(repo, work.complete);
+            }
             if work.complete.and(repo.writable()).has(self.decision) {
                 let manifest = make(&self)?;
                 let key = Key::Snapshot(self.sid);
@@ -220,6 +225,23 @@ impl Session {
             }
         }
         Err(no_region(repo))
+    }
+
+    /// Regions that show neither the announcement of this session nor an end of it were emptied, or replaced, while it was at
+    /// work: what it stored there before is gone, and another mark may stand there.
+    fn leave_out_emptied(&self, repo: &Repo, complete: RegionSet) {
+        let key = Key::Session(self.sid);
+        let asked: Vec<(usize, Key)> = complete.and(repo.writable()).iter().map(|ix| (ix, key)).collect();
+        let read = repo.regions.get_several(&asked, super::SMALL_OBJECT_BYTES_MAX);
+        for ((ix, _), read) in asked.into_iter().zip(read) {
+            let is_gone = |read: Result<Bytes>| read.is_err_and(|e| e.kind() == Kind::NotFound);
+            let outcome = || repo.regions.get(ix, &Key::Snapshot(self.sid), super::SMALL_OBJECT_BYTES_MAX);
+            if is_gone(read) && is_gone(outcome()) {
+                let what = "lost what this run had stored there: it was emptied, or replaced, meanwhile";
+                let advice = "see `holdfast region repair`";
+                repo.regions.fail(ix, Error::new(Kind::Damage, what).advise(advice));
+            }
+        }
     }
 
     /// What is the outcome of the session now: this manifest, or something else.

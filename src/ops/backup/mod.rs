@@ -257,8 +257,7 @@ fn with_records(run: &Run<'_>, walk: Walk, caught_up: CaughtUp) -> Result<Backup
         })
     };
     let (mut report, records) = (report?, records?);
-    report.caught_up.objects += records.objects;
-    report.caught_up.bytes += records.bytes;
+    report.caught_up.count(records);
     Ok(report)
 }
 

@@ -7,9 +7,10 @@ use super::work::{self, Means};
 use super::{BackupOptions, BackupReport};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
+use crate::format::signed;
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
-use crate::ops::catch_up::CaughtUp;
+use crate::ops::catch_up::{self, CaughtUp};
 use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -68,7 +69,7 @@ impl Run<'_> {
 
     /// Runs until a snapshot is made: a session that was fenced is followed by another, which finds what was
     /// stored through the index.
-    pub(super) fn store(&self, walk: Walk, caught_up: CaughtUp) -> Result<BackupReport> {
+    pub(super) fn store(&self, walk: Walk, mut caught_up: CaughtUp) -> Result<BackupReport> {
         let (mut walk, mut refreshes, mut stored) = (Some(walk), None, Vec::new());
         for _ in 0..SESSIONS_MAX {
             let errand = Errand {
@@ -81,10 +82,10 @@ impl Run<'_> {
                 Some(first) => first,
                 None => begin(self.paths, self.options)?,
             };
-            let (built, work, new) = self.write(&session, walk)?;
-            stored.extend(new);
+            let (built, work) = self.write(&session, walk, &mut stored)?;
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
-                Ended::Committed(done) => {
+                Ended::Committed(mut done) => {
+                    self.take_back(&mut done, &mut caught_up);
                     View::remember(self.repo, &done);
                     return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
                 }
@@ -94,8 +95,46 @@ impl Run<'_> {
         Err(Error::new(Kind::Retry, "the session was fenced again and again").advise("run again: stored work is kept"))
     }
 
-    /// Stores the source; the session is given up if that does not succeed.
-    fn write(&self, session: &Session, walk: Walk) -> Result<(Built, Work, Vec<PackName>)> {
+    /// Where a region failed after another one had been left behind for being slow, there may be fewer copies than are asked
+    /// for: the slow one is brought up then, however long it takes. What keeps it from that leaves it behind, as before.
+    fn take_back(&self, done: &mut Committed, caught_up: &mut CaughtUp) {
+        if done.regions.count() >= self.repo.copies_min {
+            return;
+        }
+        let slow = self.repo.regions.take_back();
+        if slow.is_empty() {
+            return;
+        }
+        if let Ok(brought) = catch_up::packs(self.repo, self.options.workers, self.cancel) {
+            caught_up.count(brought);
+            // What lacked something before is not known to have it now.
+            caught_up.lacking = caught_up.lacking.or(brought.lacking);
+        }
+        // A region gets a snapshot last of all: where it stands, it is complete.
+        for ix in slow.iter() {
+            match self.shows(done, ix) {
+                Ok(()) => done.regions = done.regions.with(ix),
+                Err(e) => self.repo.regions.fail(ix, e),
+            }
+        }
+    }
+
+    /// Whether a region has this snapshot.
+    fn shows(&self, done: &Committed, ix: usize) -> Result<()> {
+        let (regions, key) = (&self.repo.regions, Key::Snapshot(done.sid));
+        if !self.repo.writable().has(ix) {
+            return Err(Error::new(Kind::Retry, "fell behind, and failed when it was brought up"));
+        }
+        let bytes = regions.get(ix, &key, done.size)?;
+        match signed::check_sum(&bytes) {
+            Ok((_, digest)) if digest == done.digest => Ok(()),
+            _ => Err(Error::new(Kind::Retry, "fell behind, and could not be brought up")),
+        }
+    }
+
+    /// Stores the source; the session is given up if that does not succeed. Adds what it stored to what earlier sessions of
+    /// this run have.
+    fn write(&self, session: &Session, walk: Walk, stored: &mut Vec<PackName>) -> Result<(Built, Work)> {
         let repo = self.repo;
         let whole = self.parent.as_ref().map(|p| p.manifest.sid).filter(|sid| session.parent_stands(repo, *sid));
         let index = Arc::new(Index::load(repo)?);
@@ -126,7 +165,9 @@ impl Run<'_> {
         match (built, finished) {
             (Ok(built), Ok(complete)) => {
                 let parent = whole.filter(|_| self.parent_rule().is_some());
-                Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored()))
+                stored.extend(writer.stored());
+                // What an earlier session of this run stored is needed by no other snapshot either.
+                Ok((built, Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() }))
             }
             (Err(e), _) | (_, Err(e)) => {
                 session.give_up(repo, e.what())?;

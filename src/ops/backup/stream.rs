@@ -131,8 +131,7 @@ pub fn streams(
     let errand = Errand { host: options.host.clone(), source: run.source.name.clone(), generation };
     let session = Session::announce(repo, errand, None)?;
     let (built, work, packs) = write(&run, &session, given)?;
-    let records = catch_up::records(repo, options.workers, cancel)?;
-    (caught_up.objects, caught_up.bytes) = (caught_up.objects + records.objects, caught_up.bytes + records.bytes);
+    caught_up.count(catch_up::records(repo, options.workers, cancel)?);
     match session.commit(repo, &work, |session| run.manifest(session, &built))? {
         Ended::Committed(done) => {
             View::remember(repo, &done);
@@ -166,7 +165,11 @@ fn write(run: &Run<'_>, session: &Session, given: Given) -> Result<(Built, Work,
     // Whatever happened: what was stored is named, so that the next run finds it.
     let finished = writer.finish();
     match (built, finished) {
-        (Ok(built), Ok(complete)) => Ok((built, Work { complete, packs: writer.packs(), parent }, writer.stored())),
+        (Ok(built), Ok(complete)) => {
+            let stored = writer.stored();
+            let work = Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() };
+            Ok((built, work, stored))
+        }
         (Err(e), _) | (_, Err(e)) => {
             session.give_up(repo, e.what())?;
             Err(e)

@@ -45,9 +45,10 @@ impl EtcdOptions {
     pub fn of(cluster: &policy::Etcd) -> Result<EtcdOptions> {
         let scheme = if cluster.plain { "etcd+http" } else { "etcd" };
         let address = Address::parse(&format!("{scheme}://{}", cluster.endpoints.join(",")))?;
+        let address = Address { older_tls: cluster.older_tls, ..address };
         let user = cluster.user.as_ref().map(|(name, file)| Ok((name.clone(), Password::read(file)?))).transpose()?;
         let (ca, identity) = (cluster.ca.clone(), cluster.identity.clone());
-        let means = Means { plain: cluster.plain, ca, identity, user };
+        let means = Means { ca, identity, user, ..Means::default() };
         Ok(EtcdOptions { address, means, new_cluster: false, scratch: std::env::temp_dir() })
     }
 }

@@ -18,7 +18,7 @@ pub use delta::{Delta, DeltaReport, Unchanged, delta};
 pub use find::{KeysFound, find};
 pub use keys::{Keys, Kind as KeyChange, diff};
 pub use put_back::{Fate, PutBack, PutReport, put_back};
-pub use restore::{EtcdRestore, EtcdRestored, restore};
+pub use restore::{EtcdRestore, EtcdRestored, Goal, restore};
 
 pub use source::or_files;
 

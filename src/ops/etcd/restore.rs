@@ -10,9 +10,11 @@ use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::ops::{browse, tar};
 use crate::repo::reader::Reader;
+use crate::source::etcd::data_dir::DataDir;
 use crate::source::etcd::rebuild::{Rebuilt, Wanted, rebuild};
 use crate::source::etcd::scratch;
 use crate::source::etcd::table::Table;
+use crate::source::etcd::tools::Membership;
 use crate::source::etcd::trial::{Trial, trial};
 use std::fs::{File, OpenOptions};
 use std::io::BufWriter;
@@ -24,19 +26,30 @@ const MODE: u32 = 0o600;
 /// Bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// What comes of a restore.
+#[derive(Debug, Clone)]
+pub enum Goal {
+    /// A new file, as etcd's tools take it.
+    File(PathBuf),
+    /// The data folder of a member, new or empty, made by etcd's own tool.
+    DataDir(PathBuf, Membership),
+}
+
 /// What to make of a snapshot.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct EtcdRestore {
-    /// The new file.
-    pub to: PathBuf,
+    /// The new file, or the data folder of a member.
+    pub to: Goal,
     /// The newest revision to keep.
     pub revision: Option<i64>,
     /// Instead of a revision: what was known at this time.
     pub time: Option<TimeMs>,
     /// Move the revision up by so much.
     pub bump: Option<i64>,
-    /// Whether to try it with a real etcd, and in which folder its programs are, if not on PATH.
-    pub check: Option<Option<PathBuf>>,
+    /// Whether to try it with a real etcd.
+    pub check: bool,
+    /// The folder of etcd's programs, if they are not on PATH.
+    pub programs: Option<PathBuf>,
     /// Where scratch files go.
     pub scratch: PathBuf,
     /// Threads that read.
@@ -61,10 +74,11 @@ fn failed(e: &std::io::Error) -> Error {
     Error::new(kind, format!("cannot write the database: {}", e.kind()))
 }
 
-/// Restores the database of a snapshot into a new file. A file that did not get everything does not stay.
+/// Restores the database of a snapshot into a new file, or into the data folder of a member. What did not get everything does not
+/// stay.
 ///
 /// # Errors
-/// The file exists or cannot be written, the revision is not in the snapshot, or no region has it intact.
+/// The file or folder has something in it or cannot be written, etcd's tool is missing, the revision is not in the snapshot, or no region has it intact.
 pub fn restore(
     reader: &Reader,
     manifest: &Manifest,
@@ -75,7 +89,28 @@ pub fn restore(
         let what = format!("the snapshot is of {}, not of etcd", manifest.source.kind);
         return Err(Error::new(Kind::Config, what).advise("--target DIR restores it"));
     }
-    let to = &request.to;
+    let (claimed, to) = match &request.to {
+        Goal::File(to) => (None, to.clone()),
+        Goal::DataDir(dir, member) => {
+            let claimed = DataDir::claim(dir)?;
+            let to = claimed.database();
+            (Some((claimed, member)), to)
+        }
+    };
+    let made = database(reader, manifest, request, &to, (progress, cancel))?;
+    if let Some((claimed, member)) = claimed {
+        claimed.fill(member, request.programs.as_deref())?;
+    }
+    Ok(made)
+}
+
+fn database(
+    reader: &Reader,
+    manifest: &Manifest,
+    request: &EtcdRestore,
+    to: &Path,
+    (progress, cancel): (&Progress, &Cancel),
+) -> Result<EtcdRestored> {
     let file =
         OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(to).map_err(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists => {
@@ -91,7 +126,7 @@ pub fn restore(
     }
     let mut made = made?;
     // A file that etcd does not come up on stays, to be looked at.
-    let tried = request.check.as_ref().map(|folder| trial(to, folder.as_deref(), &request.scratch, cancel));
+    let tried = request.check.then(|| trial(to, request.programs.as_deref(), &request.scratch, cancel));
     made.trial = tried.transpose().map_err(|e| e.at(to.display()))?;
     Ok(made)
 }

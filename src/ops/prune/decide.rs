@@ -130,7 +130,7 @@ pub(super) fn decide<'w>(
     };
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
     let mut marks = Marks::new(index.entries_total());
-    walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut sparing, wish.cancel), &new)?;
+    walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut sparing, wish.cancel), &new, wish.workers)?;
     let spared: Vec<PackName> = sparing.spared.iter().filter_map(|n| table.row(*n).map(|row| row.name)).collect();
     condemned.retain(|pack| !spared.contains(pack));
     Ok(Decided { doomed: condemned, spared, world: World::Looked(Box::new((table, index))) })

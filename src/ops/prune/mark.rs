@@ -4,16 +4,15 @@
 //! be in some regions is not looked up again for a root that is shown in no others. That a chunk was needed and that a
 //! page was walked are different things: a file may have the bytes of a page.
 
+use super::pages::{Asked, Found, Open, Pages};
 use super::roots::Root;
 use super::table::Table;
 use crate::base::{Cancel, ChunkId, Generation};
-use crate::chunk::Coder;
 use crate::error::{Error, Kind};
-use crate::format::leaf::Leaf;
-use crate::format::tree::{Entry, ListPage, Page, items};
-use crate::region::{RegionSet, lift};
+use crate::region::RegionSet;
 use crate::repo::index::Located;
 use crate::repo::reader::Reader;
+use std::collections::VecDeque;
 
 /// A set of small numbers.
 #[derive(Debug, Default)]
@@ -66,39 +65,34 @@ impl From<Error> for Stopped {
     }
 }
 
-/// Something that is still to be walked.
-enum Open {
-    Dir(ChunkId),
-    List(ChunkId, u8),
-}
-
 /// Chunks that were needed a short while ago, by their first bytes: pages of one directory, from snapshot to snapshot, name
 /// mostly the same ones, and a look into the index costs more than all else. 9 MiB.
 #[derive(Debug, Default)]
-struct Recent(Vec<(ChunkId, u32)>);
+struct Recent(Vec<[(ChunkId, u32); 2]>);
 
-/// So many slots.
-const RECENT: usize = 1 << 18;
+/// So many slots, of two each, the newer one first.
+const RECENT: usize = 1 << 17;
 /// No class has this number.
 const NO_CLASS: u32 = u32::MAX;
 
 impl Recent {
-    fn slot(&mut self, id: &ChunkId) -> Option<&mut (ChunkId, u32)> {
+    fn slot(&mut self, id: &ChunkId) -> Option<&mut [(ChunkId, u32); 2]> {
         if self.0.is_empty() {
-            self.0 = vec![(ChunkId::HOLE, NO_CLASS); RECENT];
+            self.0 = vec![[(ChunkId::HOLE, NO_CLASS); 2]; RECENT];
         }
         let first = id.bytes().first_chunk().map_or(0, |first| u32::from_le_bytes(*first));
         self.0.get_mut(first as usize % RECENT)
     }
 
     fn has(&mut self, id: &ChunkId, class: usize) -> bool {
-        self.slot(id).is_some_and(|(known, of)| *known == *id && *of as usize == class && *of != NO_CLASS)
+        let is_it = |(known, of): &(ChunkId, u32)| *of as usize == class && *of != NO_CLASS && known == id;
+        self.slot(id).is_some_and(|slot| slot.iter().any(is_it))
     }
 
     fn keep(&mut self, id: &ChunkId, class: usize) {
         let class = u32::try_from(class).unwrap_or(NO_CLASS);
-        if let Some(slot) = self.slot(id) {
-            *slot = (*id, class);
+        if let Some([newer, older]) = self.slot(id) {
+            *older = std::mem::replace(newer, (*id, class));
         }
     }
 }
@@ -165,6 +159,13 @@ pub(super) fn entry_of(places: &[Located], generation: Generation) -> Option<u64
     places.iter().find(|at| at.generation == generation).map(|at| at.entry)
 }
 
+/// A page that was asked for, and not taken yet.
+struct Ahead {
+    open: Open,
+    entry: u64,
+    page: Asked,
+}
+
 /// Walks roots.
 pub(super) struct Marker<'m> {
     pub(super) reader: &'m Reader,
@@ -172,9 +173,10 @@ pub(super) struct Marker<'m> {
     pub(super) marks: &'m mut Marks,
     pub(super) judge: &'m mut dyn Judge,
     pub(super) cancel: &'m Cancel,
-    coder: Coder,
+    pub(super) pages: Pages<'m>,
     class: usize,
     open: Vec<Open>,
+    ahead: VecDeque<Ahead>,
 }
 
 impl<'m> Marker<'m> {
@@ -185,7 +187,8 @@ impl<'m> Marker<'m> {
         judge: &'m mut dyn Judge,
         cancel: &'m Cancel,
     ) -> Marker<'m> {
-        Marker { reader, table, marks, judge, cancel, coder: Coder::default(), class: 0, open: Vec::new() }
+        let (pages, ahead) = (Pages::here(reader), VecDeque::new());
+        Marker { reader, table, marks, judge, cancel, pages, class: 0, open: Vec::new(), ahead }
     }
 
     /// Marks everything that a root needs.
@@ -196,36 +199,48 @@ impl<'m> Marker<'m> {
 
     fn walk(&mut self, root: &Root) -> std::result::Result<(), Stopped> {
         self.open.clear();
-        self.entry(&root.entry)?;
-        while let Some(open) = self.open.pop() {
+        self.ahead.clear();
+        self.pages.next_walk();
+        self.found(Found::of(&root.entry)?)?;
+        loop {
             self.cancel.check()?;
-            match open {
-                Open::Dir(page) => self.dir(&page)?,
-                Open::List(page, level) => self.list(&page, level)?,
+            self.ask()?;
+            let Some(next) = self.ahead.pop_front() else { return Ok(()) };
+            let found = self.pages.take(next.page)?;
+            self.marks.pages += 1;
+            self.found(found)?;
+            match (self.marks.classes.get_mut(self.class), next.open) {
+                (Some(class), Open::Dir(_)) => class.dirs.set(next.entry),
+                (Some(class), Open::List(..)) => class.lists.set(next.entry),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Asks for pages that were not walked yet.
+    fn ask(&mut self) -> std::result::Result<(), Stopped> {
+        while self.ahead.len() < self.pages.ahead {
+            let Some(open) = self.open.pop() else { break };
+            let entry = self.need(open.page())?;
+            let known: fn(&Class) -> &Bits = match open {
+                Open::Dir(_) => |class| &class.dirs,
+                Open::List(..) => |class| &class.lists,
+            };
+            if !self.marks.known(self.class, known, entry) && !self.ahead.iter().any(|ahead| ahead.open == open) {
+                self.ahead.push_back(Ahead { open, entry, page: self.pages.ask(open) });
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) -> std::result::Result<(), Stopped> {
-        if let Some(attributes) = &entry.xattrs_ref {
-            self.need(attributes)?;
-        }
-        if let Some(chunks) = &entry.chunks {
-            self.items(chunks)?;
-        }
-        self.open.extend(entry.tree.map(Open::Dir));
-        self.open.extend(entry.list.map(|list| Open::List(list.page, list.level)));
-        Ok(())
-    }
-
-    fn items(&mut self, list: &[u8]) -> std::result::Result<(), Stopped> {
-        for item in items(list).map_err(lift)? {
-            if item.id != ChunkId::HOLE && !self.marks.recent.has(&item.id, self.class) {
-                self.need(&item.id)?;
-                self.marks.recent.keep(&item.id, self.class);
+    fn found(&mut self, found: Found) -> std::result::Result<(), Stopped> {
+        for id in &found.chunks {
+            if !self.marks.recent.has(id, self.class) {
+                self.need(id)?;
+                self.marks.recent.keep(id, self.class);
             }
         }
+        self.open.extend(found.open);
         Ok(())
     }
 
@@ -255,64 +270,5 @@ impl<'m> Marker<'m> {
             class.live.set(entry);
         }
         Ok(entry)
-    }
-
-    fn dir(&mut self, page: &ChunkId) -> std::result::Result<(), Stopped> {
-        let entry = self.need(page)?;
-        if self.marks.known(self.class, |class| &class.dirs, entry) {
-            return Ok(());
-        }
-        let bytes = self.reader.chunk(page, &mut self.coder)?;
-        self.marks.pages += 1;
-        match Leaf::new(*page, bytes).map_err(lift)? {
-            Ok(leaf) => self.leaf(&leaf)?,
-            Err(bytes) => {
-                let page = Page::decode(&bytes).map_err(lift)?;
-                for entry in page.entries.iter().flatten() {
-                    self.entry(entry)?;
-                }
-                self.open.extend(page.children.iter().flatten().map(|child| Open::Dir(child.page)));
-            }
-        }
-        if let Some(class) = self.marks.classes.get_mut(self.class) {
-            class.dirs.set(entry);
-        }
-        Ok(())
-    }
-
-    fn leaf(&mut self, leaf: &Leaf) -> std::result::Result<(), Stopped> {
-        let mut scan = leaf.scan().map_err(lift)?;
-        while let Some(raw) = leaf.next(&mut scan).map_err(lift)? {
-            if !raw.plain {
-                self.entry(&leaf.entry(&raw).map_err(lift)?)?;
-                continue;
-            }
-            if let Some(chunks) = &raw.chunks {
-                self.items(leaf.part(chunks))?;
-            }
-            self.open.extend(raw.tree.map(Open::Dir));
-        }
-        Ok(())
-    }
-
-    fn list(&mut self, page: &ChunkId, level: u8) -> std::result::Result<(), Stopped> {
-        let entry = self.need(page)?;
-        if self.marks.known(self.class, |class| &class.lists, entry) {
-            return Ok(());
-        }
-        let bytes = self.reader.chunk(page, &mut self.coder)?;
-        self.marks.pages += 1;
-        let found = ListPage::decode(&bytes).map_err(lift)?;
-        if found.level != level {
-            return Err(Error::new(Kind::Damage, "list page of a wrong level").into());
-        }
-        match level.checked_sub(1) {
-            None => self.items(&found.items)?,
-            Some(below) => self.open.extend(items(&found.items).map_err(lift)?.map(|item| Open::List(item.id, below))),
-        }
-        if let Some(class) = self.marks.classes.get_mut(self.class) {
-            class.lists.set(entry);
-        }
-        Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod decide;
 mod mark;
 mod merge;
 mod orphans;
+mod pages;
 mod plan;
 mod repack;
 mod roots;

@@ -1,9 +1,9 @@
 //! Packs that no index names: they say themselves what is in them, and go only if everything in them that a snapshot
-//! needs is whole elsewhere.
+//! needs is whole elsewhere. And those that only an index names.
 
 use super::mark::{Marks, entry_of};
 use super::table::Table;
-use crate::base::{Cancel, ChunkId, PackName};
+use crate::base::{Cancel, ChunkId, PackName, SegmentName};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{OBJECT_BYTES_MAX, RecordKind};
 use crate::format::{FormatError, pack};
@@ -11,7 +11,7 @@ use crate::region::RegionSet;
 use crate::repo::Repo;
 use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located};
-use crate::store::Key;
+use crate::store::{Key, Prefix};
 use std::collections::HashSet;
 
 /// What became of them.
@@ -111,4 +111,37 @@ impl Means<'_> {
             !live || self.table.copies(&places, generation).iter().any(stays)
         })
     }
+}
+
+/// Packs that no snapshot needs and no region lists: what names them can go. Who has made one just now, and was not seen as a
+/// session, names it in a segment that is young: one stored since then.
+///
+/// # Errors
+/// A listing failed.
+pub(super) fn vanished(
+    (repo, members): (&Repo, RegionSet),
+    index: &Index,
+    table: &Table,
+    since: i64,
+) -> Result<Vec<u32>> {
+    let vanished: Vec<u32> = (0u32..).zip(&table.rows).filter(|(_, row)| row.is_vanished()).map(|(n, _)| n).collect();
+    if vanished.is_empty() {
+        return Ok(vanished);
+    }
+    let (mut listed, mut young) = (HashSet::new(), HashSet::new());
+    for ix in members.iter() {
+        let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+        for line in repo.regions.list(ix, Prefix::Index)? {
+            let Key::Index(name) = line.key else { continue };
+            listed.insert(name);
+            if line.modified.saturating_sub(ahead) >= since {
+                young.insert(name);
+            }
+        }
+    }
+    let is_old = |name: &SegmentName| listed.contains(name) && !young.contains(name);
+    let stay: HashSet<PackName> =
+        index.lines().filter(|(segment, ..)| !is_old(segment)).map(|(_, line, _)| line.name).collect();
+    let goes = |n: &u32| table.row(*n).is_some_and(|row| !stay.contains(&row.name));
+    Ok(vanished.into_iter().filter(goes).collect())
 }

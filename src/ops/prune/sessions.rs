@@ -227,7 +227,9 @@ pub(super) fn resolve(
         let (mut open, mut strange) = (Vec::new(), false);
         for (sid, one) in sessions.all.iter().filter(|(_, one)| !one.outcome.covers(members)) {
             match decides(repo, *sid, one, number, &mut strange)? {
-                Decides::In(ix) if !one.outcome.has(ix) => open.push((*sid, RegionSet::of([ix]))),
+                Decides::In(ix) if !one.outcome.has(ix) && !is_made(repo, *sid, one.outcome)? => {
+                    open.push((*sid, RegionSet::of([ix])));
+                }
                 Decides::Nowhere if !is_made(repo, *sid, one.outcome)? => open.push((*sid, members)),
                 _ => {}
             }
@@ -273,8 +275,9 @@ fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch, strange: &mu
     Ok(decides)
 }
 
-/// Whether one of these regions shows what a session made. Where it decides is not known: junk in one region, or an end that
-/// was put there for that region's sake, keeps nobody from creating the outcome in another.
+/// Whether one of these regions shows what a session made: then it was made first where that is decided, whatever that region
+/// has lost since. Where it decides is not known, junk in one region, or an end that was put there for that region's sake,
+/// keeps nobody from creating the outcome in another.
 fn is_made(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<bool> {
     at.iter().try_fold(false, |made, ix| Ok(made || view::shows_manifest(repo, sid, ix)?))
 }

@@ -5,6 +5,7 @@
 
 use super::mark::{Marker, Marks, Stopped};
 use super::orphans::{self, Orphans};
+use super::pages::Pages;
 use super::plan::{self, Counting, Line, Reason};
 use super::roots::{Ask, Root, Roots, Stage};
 use super::segments;
@@ -39,8 +40,33 @@ pub(super) struct Survey {
     pub(super) at_work: u64,
 }
 
-/// Marks everything that these roots need.
-pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Result<()> {
+/// Marks everything that these roots need. Pages are read by so many workers beside.
+pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root], workers: usize) -> Result<()> {
+    std::thread::scope(|scope| {
+        let pages = Pages::beside(scope, marker.reader, workers);
+        let walking = Walking::of(marker, pages);
+        walk_each(repo, &mut *walking.0, roots)
+    })?;
+    numbers_hold(&marker.reader.index)
+}
+
+/// Ends those who read pages, whatever ends the walk: they would be waited for.
+struct Walking<'a, 'm>(&'a mut Marker<'m>);
+
+impl<'a, 'm> Walking<'a, 'm> {
+    fn of(marker: &'a mut Marker<'m>, pages: Pages<'m>) -> Self {
+        marker.pages = pages;
+        Walking(marker)
+    }
+}
+
+impl Drop for Walking<'_, '_> {
+    fn drop(&mut self) {
+        self.0.pages.end();
+    }
+}
+
+fn walk_each(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Result<()> {
     for root in roots {
         let mut root = (*root).clone();
         while !root.regions.is_empty() {
@@ -66,7 +92,7 @@ pub(super) fn walk(repo: &Repo, marker: &mut Marker<'_>, roots: &[&Root]) -> Res
             }
         }
     }
-    numbers_hold(&marker.reader.index)
+    Ok(())
 }
 
 /// What is known of a chunk goes by its number in the index.
@@ -101,10 +127,13 @@ impl Survey {
         let mut marks = Marks::new(index.entries_total());
         let mut counting = Counting::new(&table, members);
         let all: Vec<&Root> = roots.roots.iter().collect();
-        walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut counting, wish.cancel), &all)?;
+        walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut counting, wish.cancel), &all, wish.workers)?;
         let counted = counting.done();
         counted.enter(&mut table);
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
+        let since = repo.env.now().0.saturating_sub(patience.dead_after_ms);
+        let vanished = orphans::vanished((repo, members), &index, &table, since)?;
+        chosen.extend(vanished.into_iter().map(|n| (n, Reason::Dead)));
         chosen.extend(counted.further_copies(&table).into_iter().map(|n| (n, Reason::Copy)));
         let going: HashSet<u32> = chosen.iter().map(|(n, _)| *n).collect();
         let oldest = makers.values().map(|open| open.since.0).min().unwrap_or(i64::MAX);

@@ -66,6 +66,12 @@ impl Row {
         !self.busy && !self.doomed && !self.is_orphan() && !self.listed.is_empty()
     }
 
+    /// Whether only an index knows it, and no snapshot needs it: it was lost with its region, or is just being made by a
+    /// session that was not seen.
+    pub(super) fn is_vanished(&self) -> bool {
+        !self.busy && !self.doomed && !self.is_orphan() && self.listed.is_empty() && self.live == 0
+    }
+
     /// Whether only a listing knows it.
     pub(super) fn is_orphan(&self) -> bool {
         self.indexed.is_empty()

@@ -295,16 +295,10 @@ fn everything(
     if !met.is_empty() {
         report.add(mend(repo, &met, ledger, workers, cancel)?);
         let again = catch_up::run(repo, workers, cancel)?;
-        (report.caught_up.objects, report.caught_up.bytes, report.caught_up.snapshots, report.caught_up.lacking) = (
-            report.caught_up.objects + again.objects,
-            report.caught_up.bytes + again.bytes,
-            report.caught_up.snapshots + again.snapshots,
-            again.lacking,
-        );
+        report.caught_up.count(again);
+        report.caught_up.lacking = again.lacking;
     }
-    let records = catch_up::records(repo, workers, cancel)?;
-    report.caught_up.objects += records.objects;
-    report.caught_up.bytes += records.bytes;
+    report.caught_up.count(catch_up::records(repo, workers, cancel)?);
     // Bringing up goes by the epochs as they were when the repository was opened.
     repo.epochs_afresh();
     Ok(report)

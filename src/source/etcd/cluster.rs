@@ -38,7 +38,12 @@ pub struct Address {
     pub endpoints: Vec<String>,
     /// Without TLS.
     pub plain: bool,
+    /// TLS 1.2 will do.
+    pub older_tls: bool,
 }
+
+/// What allows TLS 1.2, as in a region's URL.
+const OLDER_TLS: &str = "?tls=1.2";
 
 impl Address {
     /// Whether this names a cluster at all.
@@ -46,7 +51,7 @@ impl Address {
         text.starts_with("etcd://") || text.starts_with("etcd+http://")
     }
 
-    /// `etcd://HOST[:PORT],…`, or `etcd+http://…` without TLS.
+    /// `etcd://HOST[:PORT],…`, or `etcd+http://…` without TLS. With `?tls=1.2` behind it members are taken that know no TLS 1.3.
     ///
     /// # Errors
     /// It is none.
@@ -57,6 +62,10 @@ impl Address {
             (_, Some(hosts)) => (true, hosts),
             _ => return Err(bad("no address of etcd")),
         };
+        let (hosts, older_tls) = hosts.strip_suffix(OLDER_TLS).map_or((hosts, false), |hosts| (hosts, true));
+        if plain && older_tls {
+            return Err(bad("a version of TLS, and no TLS"));
+        }
         let mut endpoints = Vec::new();
         for host in hosts.trim_end_matches('/').split(',') {
             let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -68,14 +77,15 @@ impl Address {
         }
         endpoints.sort();
         endpoints.dedup();
-        Ok(Address { endpoints, plain })
+        Ok(Address { endpoints, plain, older_tls })
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.plain { "etcd+http" } else { "etcd" };
-        write!(f, "{scheme}://{}", self.endpoints.join(","))
+        let tls = if self.older_tls { OLDER_TLS } else { "" };
+        write!(f, "{scheme}://{}{tls}", self.endpoints.join(","))
     }
 }
 
@@ -153,7 +163,7 @@ impl Cluster {
             let what = "a password is not sent without TLS";
             return Err(Error::new(Kind::Config, what).at(address).advise("use etcd://, with --etcd-ca"));
         }
-        let tls = tls(&Means { plain: address.plain, ..means.clone() })?;
+        let tls = tls(&Means { plain: address.plain, older_tls: address.older_tls, ..means.clone() })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::new(Kind::Bug, format!("no runtime: {}", e.kind())))?;
         let all = join_all(address.endpoints.iter().map(|endpoint| greet(endpoint, &tls, means)));

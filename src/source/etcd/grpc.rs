@@ -37,6 +37,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Means {
     /// Without TLS.
     pub plain: bool,
+    /// TLS 1.2 will do.
+    pub older_tls: bool,
     /// Certificates of the authorities that are believed; the system's if there is none.
     pub ca: Option<PathBuf>,
     /// This client's certificate and key.
@@ -98,7 +100,7 @@ pub fn tls(means: &Means) -> Result<Option<Arc<rustls::ClientConfig>>> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(if means.older_tls { rustls::ALL_VERSIONS } else { &[&rustls::version::TLS13] })
         .map_err(|e| config(e.to_string()))?
         .with_root_certificates(roots);
     let mut tls = match &means.identity {
@@ -160,6 +162,8 @@ fn explained(text: &str) -> String {
     let certificate = ["Certificate", "UnknownCA", "DecryptError"].iter().any(|word| text.contains(word));
     let more = if text.contains("fatal alert") && certificate {
         ": the member does not take the client's certificate (--etcd-cert, --etcd-key)"
+    } else if text.contains("ProtocolVersion") || text.contains("PeerIncompatible") {
+        ": if the member knows no TLS 1.3, allow 1.2 (?tls=1.2 behind the address, tls: \"1.2\" in a policy)"
     } else if text.contains("UnknownIssuer") {
         ": the member's certificate is of another authority than --etcd-ca"
     } else if text.contains("invalid peer certificate: Expired") || text.contains("certificate expired") {

@@ -7,28 +7,24 @@ use super::bolt::Bolt;
 use super::calls;
 use super::grpc::{Channel, Failed};
 use super::survey::survey;
+use super::tools::{self, Membership, failed, missing, told};
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
-use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// How long an etcd may take to come up: it reads the whole database.
 const UP_WITHIN: Duration = Duration::from_secs(300);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// Of what a program printed so many characters are shown.
-const SHOWN_CHARS: usize = 600;
 /// Folders that are tried.
 const TRIES: u32 = 64;
 /// Its sockets, named as etcd wants addresses.
 const CLIENT: &str = "client:1";
 const PEER: &str = "unix://peer:1";
-const VARIABLES: &str = "ETCD";
 
 /// What an etcd said that came up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +56,6 @@ impl Drop for Place {
     }
 }
 
-fn failed(what: impl Into<String>) -> Error {
-    Error::new(Kind::Source, what)
-}
-
 fn place(scratch: &Path) -> Result<Place> {
     for n in 0..TRIES {
         let dir = scratch.join(format!("holdfast-etcd-{}-{n}", std::process::id()));
@@ -76,60 +68,21 @@ fn place(scratch: &Path) -> Result<Place> {
     Err(failed("cannot make a folder: all names are taken").at(scratch.display()))
 }
 
-/// The end of what was printed into a file.
-fn told(path: &Path) -> String {
-    let text = std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let skipped = text.chars().count().saturating_sub(SHOWN_CHARS);
-    text.chars().skip(skipped).filter(|c| !c.is_control() || *c == '\n').collect()
-}
-
 impl Place {
-    /// A program of etcd's, which knows nothing of how this one was called.
-    fn command(&self, folder: Option<&Path>, program: &str, output: &str) -> Result<Command> {
-        let path = folder.map_or_else(|| PathBuf::from(program), |folder| folder.join(program));
-        let file =
-            |name: &str| File::create(self.dir.join(name)).map_err(|e| failed(format!("cannot write: {}", e.kind())));
-        let log = file(output)?;
-        let errors = log.try_clone().map_err(|e| failed(format!("cannot write: {}", e.kind())))?;
-        let mut command = Command::new(path);
-        let theirs = |key: &OsStr| {
-            key.to_string_lossy().starts_with(VARIABLES) || key.to_string_lossy().starts_with("HOLDFAST_")
-        };
-        std::env::vars_os().map(|(key, _)| key).filter(|key| theirs(key)).for_each(|key| _ = command.env_remove(key));
-        command.env("ETCDCTL_API", "3").current_dir(&self.dir).process_group(0);
-        command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        Ok(command)
-    }
-
     /// Makes a data folder of the file, by the tool that there is.
     fn unpack(&self, file: &Path, folder: Option<&Path>) -> Result<()> {
-        let file = std::path::absolute(file).map_err(|e| failed(format!("cannot find the file: {}", e.kind())))?;
-        let run = |program: &str| -> Result<Option<std::process::ExitStatus>> {
-            let mut command = self.command(folder, program, "unpack.log")?;
-            command.args(["snapshot", "restore"]).arg(&file).args(["--data-dir", "data", "--name", "trial"]);
-            command.args(["--initial-cluster", &format!("trial={PEER}"), "--initial-advertise-peer-urls", PEER]);
-            match command.status() {
-                Ok(status) => Ok(Some(status)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(failed(format!("{program} cannot be started: {}", e.kind()))),
-            }
+        let member = Membership {
+            name: "trial".into(),
+            cluster: format!("trial={PEER}"),
+            peers: PEER.into(),
+            token: None,
         };
-        let status = match run("etcdutl")? {
-            Some(status) => Some(status),
-            None => run("etcdctl")?,
-        };
-        let status = status.ok_or_else(|| missing("etcdutl"))?;
-        let log = || told(&self.dir.join("unpack.log"));
-        if status.success() {
-            Ok(())
-        } else {
-            Err(failed(format!("etcd's own tool does not take the file: {}", log())))
-        }
+        tools::unpack(file, &member, folder, (&self.dir, "data"))
     }
 
     fn start(&mut self, folder: Option<&Path>) -> Result<()> {
         let client = format!("unix://{CLIENT}");
-        let mut command = self.command(folder, "etcd", "etcd.log")?;
+        let mut command = tools::command(&self.dir, folder, "etcd", "etcd.log")?;
         command.args(["--name", "trial", "--data-dir", "data", "--listen-client-urls", &client]);
         command.args(["--advertise-client-urls", &client, "--listen-peer-urls", PEER]);
         command.args(["--initial-advertise-peer-urls", PEER, "--initial-cluster", &format!("trial={PEER}")]);
@@ -150,11 +103,6 @@ impl Place {
             None => Ok(()),
         }
     }
-}
-
-fn missing(program: &str) -> Error {
-    Error::new(Kind::Config, format!("there is no {program}"))
-        .advise("put etcd's programs on PATH, or name their folder: --etcd-bin DIR")
 }
 
 /// What an etcd says: how it is, how many keys it has, and what they hash to.
@@ -227,14 +175,5 @@ mod tests {
         assert_eq!(one.unpack(Path::new("none"), Some(scratch.path())).unwrap_err().kind(), Kind::Config);
         drop((one, other));
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_a_program_printed_is_shown_by_its_end() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("log"), format!("begin{}\u{7}end", "x".repeat(2000))).unwrap();
-        let shown = told(&dir.path().join("log"));
-        assert!(shown.ends_with("xend") && shown.len() < 700, "{shown}");
-        assert_eq!(told(&dir.path().join("none")), "");
     }
 }
