@@ -37,7 +37,7 @@ fn a_key_file_is_on_the_disk_before_anybody_relies_on_it() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (path, trace) = (key_path(&dir), dir.path().join("trace"));
-    let tool = ["strace", "-f", "-y", "-e", "trace=openat,write,fsync", "-o", trace.to_str().unwrap()];
+    let tool = ["strace", "-f", "-y", "-e", "trace=open,openat,write,fsync", "-o", trace.to_str().unwrap()];
     let out = again(&tool, "key_files::a_key_file_is_on_the_disk_before_anybody_relies_on_it", &path);
     assert!(String::from_utf8_lossy(&out.stdout).contains("made"), "{out:?}");
 

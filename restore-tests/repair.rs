@@ -1,6 +1,8 @@
 //! Repair that is cut short, and regions that do not take it.
 
-use crate::crash::{KILLED, complete_alone, fill, instants, interfere, regions_agree, restores, spread, text};
+use crate::crash::{
+    KILLED, STUMBLES, complete_alone, fill, instants, interfere, regions_agree, restores, says, spread, text,
+};
 use crate::harness::{Bench, files};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -88,14 +90,14 @@ fn a_region_that_takes_nothing_is_left_as_it_is() {
     let was = spoilt();
     let counted = interfere(&was.bench.copy(), "count", 0, &REPAIR).steps.len();
     let mut left = 0;
-    for (what, words) in [("once:5", "input/output error"), ("from:28", "no space")] {
+    for (what, words) in STUMBLES {
         for at in spread(counted, 1) {
             let case = was.bench.copy();
             let ended = interfere(&case, what, at, &REPAIR);
             let context = format!("{what} {at} of {counted}: {}", ended.said);
             assert!(matches!(ended.code, 4 | 5), "{context}");
             nothing_is_lost(&case, &was, &context);
-            left += usize::from(ended.said.to_lowercase().contains(words));
+            left += usize::from(says(&ended.said, words));
             let (_, value) = case.json(&REPAIR);
             assert_eq!(value["repair"]["left"], 0, "{context}: {value:#}");
             complete_alone(&case, &context);

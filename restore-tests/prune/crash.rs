@@ -1,7 +1,7 @@
 //! A prune that is cut off at any instant, and whatever fails under it.
 
 use super::{ANEW, NOW, Versions, clean, comes_back, forget, packs, prune, versions};
-use crate::crash::{complete_alone, restores, sids, sweep};
+use crate::crash::{KILLED, complete_alone, interfere, restores, sids, sweep};
 use crate::harness::Bench;
 
 fn prepared() -> Versions {
@@ -79,6 +79,34 @@ fn any_instant_crash_of_a_merge() {
         restores(case, &last, &source, context);
         clean(case, context);
     });
+}
+
+/// Between publishing the one and removing the many, in the regions one after the other: the next merge removes what is left.
+#[test]
+fn a_merge_that_is_cut_short_anywhere_in_its_removals_is_finished() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let source = bench.path("source");
+    for version in 0..10 {
+        super::write(&source.join(format!("part-{version}")), version);
+        super::backup(&bench, &source);
+    }
+    let segments = |case: &Bench, region| {
+        case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
+    };
+    let mut left = std::collections::BTreeSet::new();
+    let counted = interfere(&bench.copy(), "count", 0, &NOW).steps;
+    for n in 1..=counted.iter().filter(|step| *step == "unlink").count() {
+        let case = bench.copy();
+        assert_eq!(interfere(&case, "kill:unlink", n, &NOW).code, KILLED);
+        let (a, b) = (segments(&case, "a"), segments(&case, "b"));
+        if a > 10 || a == 1 && b == 1 || !left.insert((a, b)) {
+            continue;
+        }
+        prune(&case);
+        assert_eq!((segments(&case, "a"), segments(&case, "b")), (1, 1), "{a} and {b} were left");
+        clean(&case, &format!("{a} and {b} were left"));
+    }
+    assert!(left.len() > 8, "{left:?}");
 }
 
 /// Packs are written anew, and the old ones go, in the same run.

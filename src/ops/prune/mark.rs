@@ -16,18 +16,18 @@ use std::collections::VecDeque;
 
 /// A set of small numbers.
 #[derive(Debug, Default)]
-struct Bits(Vec<u64>);
+pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
-    fn new(count: u64) -> Bits {
+    pub(super) fn new(count: u64) -> Bits {
         Bits(vec![0; count.div_ceil(64) as usize])
     }
 
-    fn has(&self, n: u64) -> bool {
+    pub(super) fn has(&self, n: u64) -> bool {
         self.0.get((n / 64) as usize).is_some_and(|word| word >> (n % 64) & 1 == 1)
     }
 
-    fn set(&mut self, n: u64) {
+    pub(super) fn set(&mut self, n: u64) {
         if let Some(word) = self.0.get_mut((n / 64) as usize) {
             *word |= 1 << (n % 64);
         }

@@ -46,8 +46,10 @@ impl Merging<'_> {
     /// # Errors
     /// Interrupted, or a segment that every member lists can be read nowhere.
     pub(super) fn run(&self, reports: &mut [RegionReport]) -> Result<u64> {
-        let (mut merged, mut published) = (0, Vec::new());
-        for group in self.groups() {
+        let whole = self.whole();
+        let gone = self.remove_superseded(&whole, reports)?;
+        let (mut merged, mut published) = (gone.len() as u64, Vec::new());
+        for group in self.groups(&whole, &gone) {
             self.cancel.check()?;
             let Some((name, bytes)) = self.merge(&group)? else { continue };
             if !self.publish(name, &bytes, reports)? {
@@ -74,7 +76,8 @@ impl Merging<'_> {
         Ok(merged)
     }
 
-    fn groups(&self) -> Vec<Vec<SegmentSeen>> {
+    /// Segments all of whose packs every member has, and keeps.
+    fn whole(&self) -> HashMap<SegmentName, bool> {
         let mut whole: HashMap<SegmentName, bool> = HashMap::new();
         for seen in self.index.packs_seen() {
             let row = self.table.find(&seen.line.name).and_then(|n| self.table.row(n));
@@ -83,11 +86,15 @@ impl Merging<'_> {
             let all = whole.entry(seen.segment).or_insert(true);
             *all = *all && fits;
         }
+        whole
+    }
+
+    fn groups(&self, whole: &HashMap<SegmentName, bool>, gone: &HashSet<SegmentName>) -> Vec<Vec<SegmentSeen>> {
         let mut tiers = Tiers::new();
         for segment in self.index.segments_seen() {
             let small = segment.entries as usize <= SEGMENT_ENTRIES_MAX / 2;
             let everywhere = segment.regions.covers(self.members) && whole.get(&segment.name) == Some(&true);
-            if small && everywhere && !self.unresolved.contains(&segment.sid) {
+            if small && everywhere && !gone.contains(&segment.name) && !self.unresolved.contains(&segment.sid) {
                 let tier = segment.entries.max(1).ilog2() / TIER.ilog2();
                 tiers.entry((segment.generation, tier)).or_default().push(segment);
             }
@@ -95,7 +102,7 @@ impl Merging<'_> {
         tiers.into_values().flat_map(groups_of).take(GROUPS_MAX).collect()
     }
 
-    fn merge(&self, group: &[SegmentSeen]) -> Result<Option<(SegmentName, Bytes)>> {
+    pub(super) fn merge(&self, group: &[SegmentSeen]) -> Result<Option<(SegmentName, Bytes)>> {
         let (mut packs, mut numbers): (Vec<PackLine>, HashMap<PackName, u32>) = Default::default();
         let mut places: Vec<Place> = Vec::new();
         let mut first: Option<Content> = None;

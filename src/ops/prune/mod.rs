@@ -19,6 +19,7 @@ mod repack;
 mod roots;
 mod segments;
 mod sessions;
+mod superseded;
 mod survey;
 mod sweep;
 mod table;

@@ -12,7 +12,7 @@ use crate::repo::Repo;
 use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located};
 use crate::store::{Key, Prefix};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// What became of them.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ impl Means<'_> {
     }
 }
 
-/// Packs that no snapshot needs and no region lists: what names them can go. Who has made one just now, and was not seen as a
+/// Packs that no region lists: what names them can go where no snapshot needs it, or each of its chunks is elsewhere too. Who has made one just now, and was not seen as a
 /// session, names it in a segment that is young: one stored since then.
 ///
 /// # Errors
@@ -123,8 +123,9 @@ pub(super) fn vanished(
     index: &Index,
     table: &Table,
     since: i64,
-) -> Result<Vec<u32>> {
-    let vanished: Vec<u32> = (0u32..).zip(&table.rows).filter(|(_, row)| row.is_vanished()).map(|(n, _)| n).collect();
+) -> Result<BTreeSet<u32>> {
+    let vanished: BTreeSet<u32> =
+        (0u32..).zip(&table.rows).filter(|(_, row)| row.is_vanished()).map(|(n, _)| n).collect();
     if vanished.is_empty() {
         return Ok(vanished);
     }

@@ -8,6 +8,7 @@ use crate::format::objects::LIST_PACKS_MAX;
 use crate::region::RegionSet;
 use crate::repo::index::Located;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 /// Places of chunks that lie in several packs are remembered up to this many, 8 bytes each: what is more waits for the
 /// next prune.
@@ -137,14 +138,16 @@ impl Counted {
     }
 
     /// Packs all of whose needed chunks lie in another one that stays, which every member has: first those with the most
-    /// that nobody needs, so that what was written anew stays.
-    pub(super) fn further_copies(&self, table: &Table) -> Vec<u32> {
+    /// that nobody needs, so that what was written anew stays. Those that vanished are among them.
+    pub(super) fn further_copies(&self, table: &Table, vanished: &BTreeSet<u32>) -> Vec<u32> {
         let mut of_pack: Vec<(u32, u32)> = Vec::with_capacity(self.copies.len());
         for group in 0..self.begins.len() as u32 {
             of_pack.extend(self.group(group).iter().map(|(row, _)| (*row, group)));
         }
         of_pack.sort_unstable();
-        let fits = |n: &u32| table.row(*n).is_some_and(|row| row.live > 0 && !row.sole && row.may_go());
+        let fits = |n: &u32| {
+            table.row(*n).is_some_and(|row| row.live > 0 && !row.sole && (row.may_go() || vanished.contains(n)))
+        };
         let mut candidates: Vec<u32> = of_pack.iter().map(|(row, _)| *row).collect();
         candidates.dedup();
         candidates.retain(fits);

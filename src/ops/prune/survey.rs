@@ -133,8 +133,9 @@ impl Survey {
         let mut chosen: Vec<(u32, Reason)> = plan::dead(&table).map(|n| (n, Reason::Dead)).collect();
         let since = repo.env.now().0.saturating_sub(patience.dead_after_ms);
         let vanished = orphans::vanished((repo, members), &index, &table, since)?;
-        chosen.extend(vanished.into_iter().map(|n| (n, Reason::Dead)));
-        chosen.extend(counted.further_copies(&table).into_iter().map(|n| (n, Reason::Copy)));
+        let dead = |n: &u32| table.row(*n).is_some_and(|row| row.live == 0);
+        chosen.extend(vanished.iter().copied().filter(dead).map(|n| (n, Reason::Dead)));
+        chosen.extend(counted.further_copies(&table, &vanished).into_iter().map(|n| (n, Reason::Copy)));
         let going: HashSet<u32> = chosen.iter().map(|(n, _)| *n).collect();
         let oldest = makers.values().map(|open| open.since.0).min().unwrap_or(i64::MAX);
         let orphans = orphans::Means {

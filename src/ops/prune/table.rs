@@ -66,10 +66,9 @@ impl Row {
         !self.busy && !self.doomed && !self.is_orphan() && !self.listed.is_empty()
     }
 
-    /// Whether only an index knows it, and no snapshot needs it: it was lost with its region, or is just being made by a
-    /// session that was not seen.
+    /// Whether only an index knows it: it was lost with its region, or is just being made by a session that was not seen.
     pub(super) fn is_vanished(&self) -> bool {
-        !self.busy && !self.doomed && !self.is_orphan() && self.listed.is_empty() && self.live == 0
+        !self.busy && !self.doomed && !self.is_orphan() && self.listed.is_empty()
     }
 
     /// Whether only a listing knows it.
@@ -211,6 +210,11 @@ impl Table {
     /// The row of the pack in which a chunk lies.
     pub(super) fn row_of(&self, at: &Located) -> Option<u32> {
         self.by_number.get(at.pack_no as usize).copied().filter(|n| *n != u32::MAX)
+    }
+
+    /// How many rows there are.
+    pub(super) fn count(&self) -> u64 {
+        self.rows.len() as u64
     }
 
     pub(super) fn row(&self, n: u32) -> Option<&Row> {
