@@ -76,6 +76,9 @@ fn config(what: impl Into<String>) -> Error {
     Error::new(Kind::Config, what)
 }
 
+/// What is spoken where nothing else is allowed.
+const NEWEST_TLS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
 /// What TLS is made of.
 ///
 /// # Errors
@@ -100,7 +103,7 @@ pub fn tls(means: &Means) -> Result<Option<Arc<rustls::ClientConfig>>> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(if means.older_tls { rustls::ALL_VERSIONS } else { &[&rustls::version::TLS13] })
+        .with_protocol_versions(if means.older_tls { rustls::ALL_VERSIONS } else { NEWEST_TLS })
         .map_err(|e| config(e.to_string()))?
         .with_root_certificates(roots);
     let mut tls = match &means.identity {
