@@ -32,7 +32,7 @@ check-protocol:
 fuzz *args:
     scripts/fuzz {{args}}
 # Ten thousand histories of several actors on failing regions; or `just simulate SEED`, `just simulate FROM..TO` (docs/simulation.md).
-simulate what="0..5000":
+simulate what="0..10000":
     HOLDFAST_SIMULATE={{quote(what)}} cargo nextest run --locked --profile simulate --no-capture simulation::as_asked
 
 # Bugs on purpose, which the simulation must notice: some minutes to build, some seconds each; or `just mutants NUMBER...`.

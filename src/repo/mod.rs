@@ -27,7 +27,7 @@ mod tree_packs;
 pub mod view;
 pub mod writer;
 
-use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SlotId, WriterId};
+use crate::base::{ConfigNo, Digest, Domain, Env, Epoch, KeyEpoch, RepoId, SegmentName, SlotId, WriterId};
 use crate::chunk::{IdKey, gear_seed};
 use crate::crypto::{Secret, SigningKey, kd, mac};
 use crate::error::{Error, Kind, Result};
@@ -43,6 +43,7 @@ use bytes::Bytes;
 use epochs::Epochs;
 use index::cache::Cache;
 use minicbor::Encode;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -212,14 +213,16 @@ impl Repo {
     }
 
     /// The same where whoever makes an object of this content makes the same bytes, and so, under a name that is their hash,
-    /// the same object. The salt is a keyed hash of all that goes in: it repeats only where everything does.
+    /// the same object. The salt is a keyed hash of all that goes in, and of the names of the objects that it was made from, in
+    /// their order: so what is made of an object, and of what was made of it, is never that object again, whatever it says.
     ///
     /// # Errors
     /// No signing key, or larger than any reader takes.
-    pub fn seal_same<T: Encode<()>>(&self, kind: ObjectKind, key: &str, value: &T) -> Result<Bytes> {
-        let salt_key = kd::<32>("salt", &[self.secret(kind.class())?.bytes()]);
-        let mut content = key.as_bytes().to_vec();
-        content.extend_from_slice(self.signer()?.0.bytes());
+    pub fn seal_same<T: Encode<()>>(&self, kind: ObjectKind, from: &BTreeSet<SegmentName>, value: &T) -> Result<Bytes> {
+        let (key, salt_key) = ("", kd::<32>("salt", &[self.secret(kind.class())?.bytes()]));
+        let mut content = self.signer()?.0.bytes().to_vec();
+        from.iter().for_each(|name| content.extend_from_slice(&name.0));
+        content.extend_from_slice(&(from.len() as u64).to_le_bytes());
         content.extend_from_slice(&cbor::encode(value));
         self.seal_with(kind, key, value, mac(salt_key.bytes(), &content))
     }

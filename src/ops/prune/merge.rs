@@ -102,7 +102,7 @@ impl Merging<'_> {
         tiers.into_values().flat_map(groups_of).take(GROUPS_MAX).collect()
     }
 
-    pub(super) fn merge(&self, group: &[SegmentSeen]) -> Result<Option<(SegmentName, Bytes)>> {
+    fn merge(&self, group: &[SegmentSeen]) -> Result<Option<(SegmentName, Bytes)>> {
         let (mut packs, mut numbers): (Vec<PackLine>, HashMap<PackName, u32>) = Default::default();
         let mut places: Vec<Place> = Vec::new();
         let mut first: Option<Content> = None;
@@ -131,7 +131,8 @@ impl Merging<'_> {
         }
         let (packs, entries) = (encode_packs(&packs).into(), encode_places(&mut places).into());
         let segment = Segment { packs, entries, ..first.segment };
-        let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
+        let from = group.iter().map(|segment| segment.name).collect();
+        let bytes = self.repo.seal_same(ObjectKind::Index, &from, &segment)?;
         Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
     }
 

@@ -480,6 +480,10 @@ impl Prune<'_> {
     /// Merges index segments, by what was seen of those that were not touched.
     fn merge(&mut self, members: RegionSet, doomed: &HashSet<PackName>, survey: Option<&Survey>) -> Result<()> {
         let Some(survey) = survey.filter(|_| self.report.behind().is_empty()) else { return Ok(()) };
+        // Another one may rewrite what was seen here as whole.
+        if self.is_overtaken() {
+            return Ok(());
+        }
         let mut unresolved = survey.sessions.unresolved();
         unresolved.extend(&survey.busy);
         let merging = merge::Merging {

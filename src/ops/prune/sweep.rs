@@ -123,7 +123,7 @@ impl Order<'_> {
             self.cancel.check()?;
             // Gone: another prune was quicker.
             let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
-            let new = self.without_doomed(&content)?;
+            let new = self.without_doomed(*name, &content)?;
             if let Some((new, bytes)) = &new {
                 for (ix, put) in self.repo.regions.put_each(at.and(well), &Key::Index(*new), bytes) {
                     if let Err(e) = put.and_then(|put| is_ours(put, *new)) {
@@ -156,7 +156,7 @@ impl Order<'_> {
 
     /// The same segment with what is not doomed, if anything is left: the same bytes whoever makes it, so that what an earlier
     /// prune put there, or another one that is at work, is not put there twice.
-    fn without_doomed(&self, content: &Content) -> Result<Option<(SegmentName, Bytes)>> {
+    fn without_doomed(&self, name: SegmentName, content: &Content) -> Result<Option<(SegmentName, Bytes)>> {
         let (mut packs, mut numbers): (Vec<PackLine>, HashMap<u32, u32>) = Default::default();
         for (n, line) in (0u32..).zip(&content.packs).filter(|(_, line)| !self.doomed.contains(&line.name)) {
             numbers.insert(n, packs.len() as u32);
@@ -176,7 +176,7 @@ impl Order<'_> {
             entries: encode_places(&mut places).into(),
             ..content.segment.clone()
         };
-        let bytes = self.repo.seal_same(ObjectKind::Index, "", &segment)?;
+        let bytes = self.repo.seal_same(ObjectKind::Index, &BTreeSet::from([name]), &segment)?;
         Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
     }
 
