@@ -446,7 +446,11 @@ fn in_one_step(bench: &Bench, new: &Cluster, n: usize) {
     let done = bench.ok(&words);
     assert_eq!(done["checked"]["revision"], done["begins"], "{done:#}");
     let database = fs::metadata(new.path(own).join("member/snap/db")).unwrap();
-    assert_eq!((database.uid(), database.gid(), database.mode() & 0o77), (4711, 4712, 0), "its owner's, and nobody else's");
+    assert_eq!(
+        (database.uid(), database.gid(), database.mode() & 0o77),
+        (4711, 4712, 0),
+        "its owner's, and nobody else's"
+    );
     assert_eq!(fs::read_dir(new.path(own)).unwrap().count(), 1, "nothing else is left there");
     let (code, refused) = bench.json(&words);
     assert!(code == 2 && refused.to_string().contains("not empty"), "{code} {refused:#}");

@@ -165,6 +165,12 @@ fn explained(text: &str) -> String {
     let certificate = ["Certificate", "UnknownCA", "DecryptError"].iter().any(|word| text.contains(word));
     let more = if text.contains("fatal alert") && certificate {
         ": the member does not take the client's certificate (--etcd-cert, --etcd-key)"
+    } else if ["broken pipe", "connection reset", "Broken pipe", "Connection reset"]
+        .iter()
+        .any(|word| text.contains(word))
+    {
+        // What it said before it hung up is lost where something was written to it meanwhile.
+        ": it hung up; it may not take the client's certificate (--etcd-cert, --etcd-key)"
     } else if text.contains("ProtocolVersion") || text.contains("PeerIncompatible") {
         ": if the member knows no TLS 1.3, allow 1.2 (?tls=1.2 behind the address, tls: \"1.2\" in a policy)"
     } else if text.contains("UnknownIssuer") {

@@ -48,7 +48,8 @@ impl Membership {
     /// The cluster is no list of `NAME=URL`, or the name is not in it.
     pub fn of(name: &str, cluster: &str, token: Option<String>) -> Result<Membership> {
         let bad = |what: String| {
-            Error::new(Kind::Config, what).advise("name all members: --etcd-cluster node-1=https://10.0.0.11:2380,node-2=…")
+            Error::new(Kind::Config, what)
+                .advise("name all members: --etcd-cluster node-1=https://10.0.0.11:2380,node-2=…")
         };
         let mut peers = Vec::new();
         for part in cluster.split(',') {
@@ -84,9 +85,15 @@ pub(super) fn command(dir: &Path, folder: Option<&Path>, program: &str, output: 
 ///
 /// # Errors
 /// There is no such tool, or it does not take the file.
-pub(super) fn unpack(file: &Path, member: &Membership, folder: Option<&Path>, (dir, data): (&Path, &str)) -> Result<()> {
+pub(super) fn unpack(
+    file: &Path,
+    member: &Membership,
+    folder: Option<&Path>,
+    (dir, data): (&Path, &str),
+) -> Result<()> {
     const LOG: &str = "unpack.log";
-    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| failed(format!("cannot find the file: {}", e.kind())));
+    let absolute =
+        |path: &Path| std::path::absolute(path).map_err(|e| failed(format!("cannot find the file: {}", e.kind())));
     let (file, folder) = (absolute(file)?, folder.map(absolute).transpose()?);
     let run = |program: &str| -> Result<Option<ExitStatus>> {
         let mut command = command(dir, folder.as_deref(), program, LOG)?;
@@ -128,7 +135,9 @@ mod tests {
         let all = "a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,a=https://10.1.0.1:2380";
         let one = Membership::of("a", all, None).unwrap();
         assert_eq!(one.peers, "https://10.0.0.1:2380,https://10.1.0.1:2380");
-        for (name, cluster) in [("c", all), ("a", "a"), ("a", "=https://x:1"), ("a", "a=10.0.0.1"), ("", all), ("a", "")] {
+        for (name, cluster) in
+            [("c", all), ("a", "a"), ("a", "=https://x:1"), ("a", "a=10.0.0.1"), ("", all), ("a", "")]
+        {
             assert_eq!(Membership::of(name, cluster, None).unwrap_err().kind(), Kind::Config, "{name} {cluster}");
         }
     }

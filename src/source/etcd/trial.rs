@@ -71,12 +71,8 @@ fn place(scratch: &Path) -> Result<Place> {
 impl Place {
     /// Makes a data folder of the file, by the tool that there is.
     fn unpack(&self, file: &Path, folder: Option<&Path>) -> Result<()> {
-        let member = Membership {
-            name: "trial".into(),
-            cluster: format!("trial={PEER}"),
-            peers: PEER.into(),
-            token: None,
-        };
+        let member =
+            Membership { name: "trial".into(), cluster: format!("trial={PEER}"), peers: PEER.into(), token: None };
         tools::unpack(file, &member, folder, (&self.dir, "data"))
     }
 
