@@ -55,6 +55,10 @@ huge *args:
 regions-show *args:
     scripts/regions-show {{args}}
 
+# A real etcd beside restic and borg: bytes, seconds, one value out of a snapshot, latency and what a loss costs: half an hour.
+etcd-show *args:
+    scripts/etcd-show {{args}}
+
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}

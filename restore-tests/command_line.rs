@@ -1,6 +1,6 @@
 //! The command line: options, answers, errors and exit codes of the shipped program.
 
-mod fields;
+pub mod fields;
 mod secrets;
 
 use crate::harness::{Bench, files, noise, small_tree};

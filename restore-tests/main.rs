@@ -12,6 +12,7 @@ mod crash;
 mod daemon;
 mod damage;
 mod dump;
+mod etcd;
 mod everyday;
 mod forged;
 mod forks;

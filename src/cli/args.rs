@@ -4,6 +4,7 @@ mod backup;
 mod copy;
 mod daemon;
 mod doctor;
+mod etcd;
 mod generated;
 mod look;
 mod policy;
@@ -17,6 +18,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub use copy::{Copy, CopyTo};
 pub use daemon::Daemon;
 pub use doctor::Doctor;
+pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
@@ -222,7 +224,7 @@ pub struct Restore {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
     /// Directory to restore into; made if it is missing
-    #[arg(long, short, value_name = "DIR", required_unless_present = "tar")]
+    #[arg(long, short, value_name = "DIR", required_unless_present_any = ["tar", "to", "etcd_data_dir", "into"])]
     pub target: Option<PathBuf>,
     /// Write a tar archive into a new file instead, or with `-` to standard output, as `dump --tar` does
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "no_repair", "limit_download"])]
@@ -255,6 +257,8 @@ pub struct Restore {
     /// Most bytes a second that are read from each region: 10MiB/s
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     pub limit_download: Option<Rate>,
+    #[command(flatten)]
+    pub etcd: EtcdTarget,
     #[command(flatten)]
     pub filter: Filter,
 }

@@ -26,6 +26,9 @@ use std::sync::Arc;
 const SHOWN_MAX: usize = 20;
 
 pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
+    if args.mode == ModeArg::Delta {
+        return Err(Error::new(Kind::Config, "only clusters of etcd have deltas").advise("use --mode incremental"));
+    }
     let mut options = options(context, args)?;
     let name = stream_name(args, &mut options)?;
     files::raise_descriptors();
@@ -64,7 +67,7 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     Ok(Outcome::new(report.exit(), text, value))
 }
 
-fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
+pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
     let mut patterns = args.exclude.clone();
     for path in &args.exclude_file {
         let text = std::fs::read_to_string(path).map_err(|e| {
@@ -77,6 +80,7 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
         (true, _) | (_, ModeArg::Full) => Mode::Full,
         (_, ModeArg::Incremental) => Mode::Incremental,
         (_, ModeArg::Independent) => Mode::Independent,
+        (_, ModeArg::Delta) => Mode::Delta,
     };
     if !is_file_name(&args.ignore_file) {
         return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
@@ -85,6 +89,7 @@ fn options(context: &Context, args: &Backup) -> Result<BackupOptions> {
     let source = Source {
         name: String::new(),
         paths: paths::all(args)?,
+        etcd: None,
         exclude: patterns,
         exclude_caches: args.exclude_caches,
         ignore_file: args.ignore_file.clone(),
@@ -138,7 +143,7 @@ pub fn misses_text(misses: &[Miss], total: u64, text: &mut String) {
     }
 }
 
-fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
+pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
     let (c, t) = (&report.counts, &report.transfer);
     json!({
         "verb": "backup",
@@ -160,7 +165,7 @@ fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
     })
 }
 
-fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
+pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
     let (c, t) = (&report.counts, &report.transfer);
     let mut text = String::new();
     if report.caught_up.objects > 0 {

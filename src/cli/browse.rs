@@ -1,46 +1,17 @@
 //! `holdfast ls` and `cat`.
 
-use super::args::{Cat, Filter, Ls};
-use super::common::{Context, passes};
-use super::output::{Outcome, path_text, remark};
+use super::args::{Cat, Ls};
+use super::common::Context;
+use super::etcd;
+use super::named::{Named, find, reader};
+use super::output::{Outcome, path_text};
 use crate::base::TimeMs;
-use crate::error::{Error, Exit, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
 use crate::ops::browse;
-use crate::repo::Repo;
-use crate::repo::index::Index;
-use crate::repo::reader::Reader;
-use crate::repo::view::{Snapshot, View};
+use crate::repo::view::View;
 use serde_json::{Value, json};
-use std::ffi::OsStr;
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-
-/// A reader over everything that the regions have.
-pub fn reader(repo: &Arc<Repo>) -> Result<Reader> {
-    Ok(Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?)))
-}
-
-/// What `SNAPSHOT[:PATH]` names.
-pub struct Named<'v, 't> {
-    pub snapshot: &'v Snapshot,
-    pub path: &'t [u8],
-    /// How to end at best: with damage, if the snapshot may not be the one that was meant.
-    pub exit: Exit,
-}
-
-/// The snapshot that `SNAPSHOT[:PATH]` names, and the path. Says aloud what makes it unsure.
-pub fn find<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Result<Named<'v, 't>> {
-    let (name, path) = browse::split_target(text.as_bytes());
-    let name = String::from_utf8_lossy(name);
-    let snapshot = view.find(&name, |m| passes(filter, m))?;
-    let doubt = view.doubt(&name);
-    if let Some(why) = &doubt {
-        remark(&format!("warning: this is {}, but {why}", snapshot.manifest.sid.short()));
-    }
-    Ok(Named { snapshot, path, exit: if doubt.is_some() { Exit::Damage } else { Exit::Done } })
-}
 
 fn letter(kind: EntryType) -> char {
     match kind {
@@ -85,6 +56,9 @@ pub fn ls(context: &Context, args: &Ls) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
+    if etcd::has(&snapshot.manifest, path) {
+        return etcd::ls(context, args, (&reader, &snapshot.manifest), path).map(|outcome| outcome.at_best(exit));
+    }
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let closed = |_| Error::new(Kind::Cancelled, "the output was closed");
@@ -113,6 +87,9 @@ pub fn cat(context: &Context, args: &Cat) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(&repo)?;
+    if etcd::has(&snapshot.manifest, path) {
+        return etcd::cat(context, &reader, &snapshot.manifest, path).map(|outcome| outcome.at_best(exit));
+    }
     let entry = browse::find(&reader, &snapshot.manifest, path).and_then(|entry| {
         if path.is_empty() { Err(Error::new(Kind::Config, "give a path: SNAPSHOT:PATH")) } else { Ok(entry) }
     })?;

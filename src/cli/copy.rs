@@ -1,9 +1,9 @@
 //! `holdfast copy`.
 
 use super::args::{Copy, CopyTo};
-use super::browse::reader;
 use super::common::{Context, TO_PASSPHRASE_ENV, passes};
 use super::found;
+use super::named::reader;
 use super::output::{Outcome, plain, remark};
 use super::progress::Shown;
 use crate::base::{Progress, units};

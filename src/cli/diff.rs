@@ -1,15 +1,16 @@
 //! `holdfast diff`.
 
 use super::args::Diff;
-use super::browse::{find, reader};
 use super::common::Context;
+use super::etcd;
 use super::found;
+use super::named::{find, reader};
 use super::output::{Outcome, path_text, plain, remark};
 use crate::base::units;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
-use crate::ops::browse;
 use crate::ops::difference::{self, Change, DiffReport, Difference};
+use crate::ops::{self, browse};
 use crate::repo::view::View;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -45,6 +46,10 @@ pub fn run(context: &Context, args: &Diff) -> Result<Outcome> {
     let (old, new) = (find(&view, &args.old, &args.filter)?, find(&view, &args.new, &args.filter)?);
     let reader = reader(&repo)?;
     let manifests = (&old.snapshot.manifest, &new.snapshot.manifest);
+    if ops::etcd::is_one(manifests.0) && ops::etcd::is_one(manifests.1) {
+        let exit = old.exit.worse(new.exit);
+        return etcd::diff(context, &reader, manifests, (old.path, new.path)).map(|outcome| outcome.at_best(exit));
+    }
     let roots = (browse::find(&reader, manifests.0, old.path)?, browse::find(&reader, manifests.1, new.path)?);
     let entries = manifests.0.counts.entries().saturating_add(manifests.1.counts.entries());
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

@@ -2,9 +2,9 @@
 
 use super::args::{Dump, Filter, Restore};
 use super::backup::{misses_json, misses_text};
-use super::browse::{Named, find, reader};
 use super::common::Context;
 use super::found;
+use super::named::{Named, find, reader};
 use super::output::{Outcome, path_text, remark};
 use super::progress::Shown;
 use crate::base::{Progress, units};

@@ -1,14 +1,17 @@
 //! `holdfast find`.
 
 use super::args::{Find, TypeArg};
-use super::browse::{entry_json, long_line, reader};
+use super::browse::{entry_json, long_line};
 use super::common::{Context, passes};
+use super::etcd;
 use super::found;
+use super::named::reader;
 use super::output::{Outcome, path_text, plain, remark};
 use crate::base::SessionId;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::format::tree::EntryType;
+use crate::ops;
 use crate::ops::find::{self, Query};
 use crate::ops::side_by_side::{Trees, Version};
 use crate::policy;
@@ -102,6 +105,18 @@ pub fn run(context: &Context, args: &Find) -> Result<Outcome> {
         };
         let report = find::run(&reader, snapshots, &query, &context.cancel, &mut show)?;
         (found, pages) = (found + report.found, pages + report.pages);
+        let keys = ops::etcd::find(&reader, snapshots, &query, &context.cancel)?;
+        for (line, having) in &keys.found {
+            found += 1;
+            let having: Vec<&Manifest> = having.iter().filter_map(|number| snapshots.get(*number).copied()).collect();
+            writeln!(out, "{}", etcd::found_line(line, source, &having, (json, args.long))).map_err(closed)?;
+        }
+        for (number, why) in &keys.lost {
+            let sid = snapshots.get(*number).map(|manifest| manifest.sid.hex());
+            lost_total += 1;
+            text.push_str(&format!("NOT LOOKED AT: keys of {}: {}\n", plain(source), plain(why)));
+            lost.push(json!({"path": "", "source": source, "snapshots": [sid], "message": why}));
+        }
         (lost_total, searched) = (lost_total + report.lost_total, searched + snapshots.len());
         for (path, trees, why) in &report.lost {
             let sids: Vec<String> = having(snapshots, trees).iter().map(|m| m.sid.hex()).collect();

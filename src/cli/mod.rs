@@ -11,6 +11,7 @@ mod daemon;
 mod diff;
 mod doctor;
 mod dump;
+mod etcd;
 mod find;
 mod forget;
 mod found;
@@ -19,6 +20,7 @@ mod hold;
 mod init;
 mod key;
 mod manifest;
+mod named;
 mod output;
 mod paths;
 mod policy;
@@ -73,7 +75,10 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
     match verb {
         Verb::Quickstart(args) => quickstart::run(context, &args),
         Verb::Init(args) => init::run(context, &args),
-        Verb::Backup(args) => backup::run(context, &args),
+        Verb::Backup(args) => match etcd::address(&args)? {
+            Some(address) => etcd::backup(context, &args, address),
+            None => backup::run(context, &args),
+        },
         Verb::Snapshots(args) => snapshots::run(context, &args),
         Verb::Ls(args) => browse::ls(context, &args),
         Verb::Cat(args) => browse::cat(context, &args),

@@ -33,6 +33,11 @@ impl Outcome {
         self
     }
 
+    /// It ends no better than so.
+    pub fn at_best(self, exit: Exit) -> Outcome {
+        Outcome { exit: self.exit.worse(exit), ..self }
+    }
+
     /// Everything was said.
     pub fn silent(exit: Exit) -> Outcome {
         Outcome { exit, text: String::new(), json: Value::Null }

@@ -166,7 +166,7 @@ fn backup_line(title: &str, report: &BackupReport, ms: u64) -> String {
 fn restore_latest(context: &Context, repo: &Arc<Repo>, target: &Path, progress: &Progress) -> Result<RestoreReport> {
     let view = View::load(repo)?;
     let snapshot = view.find("latest", |_| true)?;
-    let reader = super::browse::reader(repo)?;
+    let reader = super::named::reader(repo)?;
     let request = RestoreRequest {
         target: target.to_path_buf(),
         include: Excludes::default(),

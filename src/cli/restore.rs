@@ -2,9 +2,10 @@
 
 use super::args::Restore;
 use super::backup::{misses_json, misses_text};
-use super::browse::{Named, find, reader};
 use super::common::Context;
+use super::etcd;
 use super::found;
+use super::named::{Named, find, reader};
 use super::output::{Outcome, path_text};
 use super::progress::Shown;
 use super::recorded::Recorded;
@@ -62,6 +63,12 @@ fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     let repo = context.open()?;
+    if let Some(address) = &args.etcd.into {
+        return etcd::put_back(context, args, &repo, address);
+    }
+    if let Some(outcome) = etcd::restore(context, args, &repo)? {
+        return Ok(outcome);
+    }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let recorded = Recorded { kind: RunKind::Restore, repo: Some(&repo), id: repo.id, opening: Closing::default() };

@@ -1,9 +1,9 @@
 //! `holdfast stats`.
 
 use super::args::Stats;
-use super::browse::reader;
 use super::common::{Context, passes};
 use super::found;
+use super::named::reader;
 use super::output::{Outcome, plain};
 use crate::base::units;
 use crate::error::{Exit, Result};

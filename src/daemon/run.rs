@@ -9,7 +9,6 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport};
-use crate::ops::forget;
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
 use crate::ops::prune;
@@ -17,6 +16,7 @@ use crate::ops::record::{Closed, Closing, Opening};
 use crate::ops::repair::{self, Bounds, RepairReport};
 use crate::ops::retain::{Plan, Wish};
 use crate::ops::verify::{self, VerifyReport};
+use crate::ops::{etcd, forget};
 use crate::policy::{BackupPolicy, Concurrency, Level, Rate, Repository, Retries, Source, Task, Verify};
 use crate::repo::Repo;
 use crate::repo::view::View;
@@ -525,7 +525,7 @@ impl Work<'_> {
         let (done, closed) = self.recorded(
             Recorded::Backup,
             closing,
-            || backup::run(self.repo, options?, &Progress::default(), cancel),
+            || etcd::or_files(self.repo, source, options?, self.around.say, (&Progress::default(), cancel)),
             |report, closing| (closing.backup(report), report.exit()),
         );
         match done {

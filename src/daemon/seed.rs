@@ -48,8 +48,10 @@ fn newest(configuration: &Configuration, name: &str, open: &Open<'_>) -> Result<
     let mut found: BTreeMap<(String, Task), TimeMs> = BTreeMap::new();
     for snapshot in View::recall(&repo)?.snapshots.values() {
         let manifest = &snapshot.manifest;
-        let kinds: &[Task] =
-            if manifest.mode == Mode::Incremental { &[Task::Incremental] } else { &[Task::Incremental, Task::Full] };
+        let kinds: &[Task] = match manifest.mode {
+            Mode::Incremental | Mode::Delta => &[Task::Incremental],
+            Mode::Full | Mode::Independent => &[Task::Incremental, Task::Full],
+        };
         for kind in kinds {
             let at = found.entry((format!("{name}/{}", manifest.source.name), *kind)).or_insert(TimeMs(manifest.start));
             *at = (*at).max(TimeMs(manifest.start));

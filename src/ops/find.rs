@@ -59,6 +59,18 @@ impl Query {
         self.globs.iter().any(|glob| glob.matcher.is_match(text(if glob.whole { path } else { name })))
     }
 
+    /// Whether a key of etcd suits: it is held against patterns as a path is, its value's size counts, and it has no time.
+    pub fn suits_key(&self, key: &[u8], bytes: u64) -> bool {
+        let path = key.strip_prefix(b"/").unwrap_or(key);
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+        (self.kinds.is_empty() || self.kinds.contains(&EntryType::File))
+            && self.bytes_min.is_none_or(|least| bytes >= least)
+            && self.bytes_max.is_none_or(|most| bytes <= most)
+            && self.since.is_none()
+            && self.before.is_none()
+            && self.names(path, name)
+    }
+
     fn suits(&self, entry: &Entry) -> bool {
         let sized = self.bytes_min.is_some() || self.bytes_max.is_some();
         let modified = entry.mtime_s.saturating_mul(1000).saturating_add(i64::from(entry.mtime_ns / 1_000_000));

@@ -11,6 +11,7 @@ pub mod complete;
 pub mod copy;
 pub mod difference;
 pub mod doctor;
+pub mod etcd;
 pub mod find;
 pub mod forget;
 pub mod harm;

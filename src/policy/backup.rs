@@ -4,10 +4,12 @@ use super::alerts::{self, Alert};
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
+use super::etcd::{self, Etcd};
 use super::exclude::Excludes;
 use super::hooks::{self, Hooks};
 use super::limits::{self, Limits};
 use super::name::{Name, guess, quoted};
+use super::paths::{self, is_file_name};
 use super::prune::{self, Prune};
 use super::repository::Repository;
 use super::retention::Retention;
@@ -21,7 +23,7 @@ use super::when;
 use super::{API_VERSION, DocumentKind};
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Longest name of a source and longest tag, in bytes.
@@ -49,13 +51,15 @@ pub struct BackupPolicy {
     priority: i32,
 }
 
-/// Directories or files that are backed up together.
+/// Directories or files that are backed up together, or a cluster of etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its identity over time.
     pub name: String,
-    /// Absolute paths.
+    /// Absolute paths; none of a cluster.
     pub paths: Vec<PathBuf>,
+    /// The cluster, if it is one.
+    pub etcd: Option<Etcd>,
     /// Patterns of what is left out; they compile.
     pub exclude: Vec<String>,
     /// Whether the content of tagged caches is left out.
@@ -253,13 +257,15 @@ impl BackupPolicy {
 
 impl Source {
     fn effective(&self) -> SourceSpec {
+        let of_files = self.etcd.is_none();
         SourceSpec {
             name: Some(self.name.clone()),
             paths: self.paths.iter().map(|path| path.display().to_string()).collect(),
+            etcd: self.etcd.as_ref().map(Etcd::effective),
             exclude: self.exclude.clone(),
-            exclude_caches: Some(self.exclude_caches),
-            ignore_file: Some(self.ignore_file.clone()),
-            one_file_system: Some(self.one_file_system),
+            exclude_caches: of_files.then_some(self.exclude_caches),
+            ignore_file: of_files.then(|| self.ignore_file.clone()),
+            one_file_system: of_files.then_some(self.one_file_system),
             tags: self.tags.clone(),
             hooks: self.hooks.effective(),
         }
@@ -394,10 +400,12 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             let what = format!("{} is not the name of a file", quoted(ignore_file));
             sheet.refuse(&format!("{at}.ignoreFile"), what, "write a name without `/`, like `.holdfastignore`");
         }
-        let paths = judge_paths(sheet, &at, &spec.paths);
+        let etcd = etcd::judge(sheet, &at, spec);
+        let paths = if etcd.is_some() { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
         sources.push(Source {
             name,
             paths,
+            etcd,
             exclude: spec.exclude.clone(),
             exclude_caches: spec.exclude_caches.unwrap_or(false),
             ignore_file: ignore_file.to_owned(),
@@ -407,39 +415,6 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
         });
     }
     sources
-}
-
-/// Whether it can be the name of a file in any directory: no path, and neither of the two that mean directories.
-pub fn is_file_name(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['/', '\0']) && !matches!(text, "." | "..")
-}
-
-fn judge_paths(sheet: &mut Sheet<'_>, at: &str, texts: &[String]) -> Vec<PathBuf> {
-    if texts.is_empty() {
-        sheet.refuse(&format!("{at}.paths"), "the source has no path", "name at least one: `paths: [/srv]`");
-    }
-    let mut paths: Vec<PathBuf> = Vec::with_capacity(texts.len());
-    for (n, text) in texts.iter().enumerate() {
-        let at = format!("{at}.paths[{n}]");
-        let Some(path) = sheet.take(&at, absolute(text)) else { continue };
-        if paths.contains(&path) {
-            sheet.refuse(&at, format!("the path {} is given twice", quoted(text)), "remove one of them");
-        }
-        paths.push(path);
-    }
-    paths
-}
-
-fn absolute(text: &str) -> Result<PathBuf> {
-    let path = Path::new(text);
-    if text.contains('\0') || !path.is_absolute() {
-        let what = format!("{} is not an absolute path", quoted(text));
-        return Err(config(what, "write it from `/` on; `~` and variables are not expanded"));
-    }
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(config(format!("the path {} has `..` in it", quoted(text)), "write where it leads"));
-    }
-    Ok(path.components().collect())
 }
 
 fn label(what: &str, text: &str) -> Result<()> {

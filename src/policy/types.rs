@@ -127,7 +127,7 @@ pub struct BackupPolicySpec {
     pub priority: Option<i32>,
 }
 
-/// Directories or files that are backed up together.
+/// Directories or files that are backed up together, or a cluster of etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SourceSpec {
@@ -135,8 +135,11 @@ pub struct SourceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Absolute paths of directories or files.
-    #[schemars(length(min = 1))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// A cluster of etcd, instead of paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdSpec>,
     /// Patterns of what is left out, as in .gitignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
@@ -155,6 +158,40 @@ pub struct SourceSpec {
     /// Commands around each backup of this source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<HooksSpec>,
+}
+
+/// A cluster of etcd, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EtcdSpec {
+    /// All members: HOST or HOST:PORT.
+    #[schemars(length(min = 1))]
+    pub endpoints: Vec<String>,
+    /// Speak without TLS. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain: Option<bool>,
+    /// Lowest version of TLS that is spoken: 1.3 or 1.2. Default: 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["1.2", "1.3"]))]
+    pub tls: Option<String>,
+    /// File with certificates of the authorities that the members are believed by. Default: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// File with the certificate to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// File with its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// User, where etcd asks for one; it needs the role root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File with the user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// Incremental backups take only what changed since the last snapshot; full ones take the whole. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deltas: Option<bool>,
 }
 
 /// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.

@@ -4,6 +4,7 @@ use super::alerts::Alert;
 use super::backup::{BackupPolicy, Source};
 use super::calendar::{Calendar, Task};
 use super::duration;
+use super::etcd::Etcd;
 use super::repository::Repository;
 use super::retention::Retention;
 use super::types::Concurrency;
@@ -69,9 +70,15 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
     said
 }
 
+fn etcd_words(etcd: &Etcd) -> String {
+    let deltas = if etcd.deltas { " (only what changed, but for full backups)" } else { "" };
+    format!("etcd at {}{deltas}", etcd.endpoints.join(", "))
+}
+
 fn source(source: &Source) -> String {
     let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
-    let mut text = format!("reads {} as `{}`", paths.join(", "), source.name);
+    let what = source.etcd.as_ref().map_or(paths.join(", "), etcd_words);
+    let mut text = format!("reads {what} as `{}`", source.name);
     let mut without = source.exclude.clone();
     if source.exclude_caches {
         without.push("tagged caches".into());

@@ -8,6 +8,7 @@ pub mod branches;
 pub mod changed;
 pub mod epochs;
 mod epochs_known;
+pub mod file_at;
 pub mod gather;
 pub mod held;
 pub mod holds;

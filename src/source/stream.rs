@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -40,6 +40,19 @@ impl Stream {
     /// Standard input.
     pub fn stdin() -> Stream {
         Self::begin(None, |out| read_all(std::io::stdin(), out).map_err(|e| format!("cannot read: {}", e.kind())))
+    }
+
+    /// What a reader gives.
+    pub fn reader(input: impl Read + Send + 'static) -> Stream {
+        Self::begin(None, |out| read_all(input, out).map_err(|e| format!("cannot read: {e}")))
+    }
+
+    /// What somebody writes.
+    pub fn written(write: impl FnOnce(&mut dyn Write) -> Result<()> + Send + 'static) -> Stream {
+        Self::begin(None, |out| {
+            let mut blocks = Blocks { out, block: Vec::with_capacity(BLOCK_BYTES) };
+            write(&mut blocks).and_then(|()| blocks.flush().map_err(|_| gone())).map_err(|e| e.what().to_owned())
+        })
     }
 
     /// What a command prints; it fails if the command does.
@@ -111,6 +124,35 @@ impl Drop for Stream {
             // It may have ended meanwhile.
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+/// Gathers what is written into blocks.
+struct Blocks<'o> {
+    out: &'o Sender<Event>,
+    block: Vec<u8>,
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Cancelled, "nobody reads the stream any more")
+}
+
+impl Write for Blocks<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.block.len() >= BLOCK_BYTES {
+            self.flush()?;
+        }
+        let len = bytes.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
+        self.out.send(Event::Block(block)).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
 }
 

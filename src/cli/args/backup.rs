@@ -1,5 +1,6 @@
 //! Arguments of `holdfast backup`.
 
+use super::EtcdSource;
 use crate::chunk::Compression;
 use crate::policy::Rate;
 use clap::builder::TypedValueParser;
@@ -25,12 +26,15 @@ pub enum ModeArg {
     Full,
     /// Store everything anew, sharing nothing with earlier snapshots
     Independent,
+    /// Of a cluster of etcd: only what changed since its last snapshot
+    Delta,
 }
 
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("streams").args(["stdin", "stdin_from_command"]).multiple(true).conflicts_with_all(OF_FILES), after_help = AFTER)]
 pub struct Backup {
-    /// Directories or files; with --stdin-from-command the command and its arguments, after `--`
+    /// Directories or files; a cluster of etcd, as etcd://HOST:2379,HOST:2379; with --stdin-from-command the command and
+    /// its arguments, after `--`
     #[arg(required_unless_present_any = ["stdin", "files_from", "files_from_raw"])]
     pub path: Vec<PathBuf>,
     /// Name of the source, its identity over time [default: files:HOST:PATHS]
@@ -94,6 +98,11 @@ pub struct Backup {
     /// Most bytes a second that are read from files: 100MiB/s
     #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
     pub limit_read: Option<Rate>,
+    #[command(flatten)]
+    pub etcd: EtcdSource,
+    /// Take another cluster than before, or one that went back to an older state: after a restore
+    #[arg(long, help_heading = "etcd")]
+    pub new_cluster: bool,
 }
 
 pub(super) fn compression() -> impl TypedValueParser<Value = Compression> {

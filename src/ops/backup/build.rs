@@ -5,7 +5,7 @@ use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
-use crate::format::snapshot::{Counts, ERRORS_MAX, Miss};
+use crate::format::snapshot::{Counts, ERRORS_MAX, Label, Miss};
 use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
 use crate::repo::pages::Same;
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
@@ -28,6 +28,8 @@ pub(super) struct Built {
     pub(super) errors_total: u64,
     pub(super) changed: Vec<Vec<u8>>,
     pub(super) changed_total: u64,
+    /// What the manifest says beside.
+    pub(super) labels: Vec<Label>,
     errors_bytes: usize,
     changed_bytes: usize,
 }

@@ -27,11 +27,12 @@ use crate::repo::index::Index;
 use crate::repo::view::View;
 use crate::source::files::{Walk, WalkOptions};
 use begun::begin;
+pub use plan::are_intact;
 use run::Run;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-pub use stream::{StreamName, stream};
+pub use stream::{Cut, Given, StreamName, stream, streams};
 
 /// What to back up, and how.
 pub struct BackupOptions {

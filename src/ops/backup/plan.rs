@@ -237,19 +237,8 @@ impl<'p> Planner<'p> {
     /// Whether everything that an entry of the parent refers to is still there and may be re-used, down to the last
     /// chunk: what was lost is read again while the source has it.
     fn is_stored(&mut self, old: &Entry) -> bool {
-        if old.xattrs_ref.is_some_and(|id| !self.good(&id)) || old.list.is_some_and(|list| !self.good(&list.page)) {
-            return false;
-        }
-        let Ok(mut items) = ListReader::new(self.reader, old) else { return false };
-        loop {
-            let item = items.next(&mut self.coder);
-            let pages_good = items.take_pages().iter().all(|id| self.good(id));
-            match item {
-                Ok(Some(item)) if pages_good && self.good(&item.id) => {}
-                Ok(None) => return pages_good,
-                Ok(Some(_)) | Err(_) => return false,
-            }
-        }
+        let (reader, look_up) = (self.reader, self.look_up);
+        is_stored(reader, old, &mut self.coder, &|id| is_good(reader, look_up, id))
     }
 
     /// The same for an entry that refers to nothing but chunks in its own list.
@@ -261,7 +250,7 @@ impl<'p> Planner<'p> {
 
     /// Whether a chunk is there and may be re-used.
     fn good(&self, id: &ChunkId) -> bool {
-        *id == ChunkId::HOLE || (resolves(self.reader, id) && self.look_up.is_none_or(|writer| writer.has(id)))
+        is_good(self.reader, self.look_up, id)
     }
 
     fn close_batch(&mut self) {
@@ -274,6 +263,34 @@ impl<'p> Planner<'p> {
             self.ready.push_back(Planned::Batch { dir, work: std::mem::take(&mut self.batch) });
         }
     }
+}
+
+/// Whether everything that an entry refers to is there, down to the last chunk.
+fn is_stored(reader: &Reader, old: &Entry, coder: &mut Coder, good: &dyn Fn(&ChunkId) -> bool) -> bool {
+    if old.xattrs_ref.is_some_and(|id| !good(&id)) || old.list.is_some_and(|list| !good(&list.page)) {
+        return false;
+    }
+    let Ok(mut items) = ListReader::new(reader, old) else { return false };
+    loop {
+        let item = items.next(coder);
+        let pages_good = items.take_pages().iter().all(good);
+        match item {
+            Ok(Some(item)) if pages_good && good(&item.id) => {}
+            Ok(None) => return pages_good,
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
+}
+
+/// Whether files of an earlier snapshot can be built upon: all of them is there, and nothing of it was found damaged.
+pub fn are_intact(reader: &Reader, entries: &[Entry]) -> bool {
+    let mut coder = Coder::default();
+    entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| is_good(reader, None, id)))
+}
+
+/// Whether a chunk is there and may be re-used.
+fn is_good(reader: &Reader, look_up: Option<&Writer<'_>>, id: &ChunkId) -> bool {
+    *id == ChunkId::HOLE || (resolves(reader, id) && look_up.is_none_or(|writer| writer.has(id)))
 }
 
 /// Whether every region that is written says where a chunk lies.

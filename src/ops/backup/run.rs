@@ -178,7 +178,7 @@ impl Run<'_> {
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
     pub(super) fn present_packs(&self, used: RegionSet) -> Option<HashMap<PackName, u64>> {
-        if self.options.mode == Mode::Incremental {
+        if matches!(self.options.mode, Mode::Incremental | Mode::Delta) {
             return None;
         }
         let mut everywhere: Option<HashMap<PackName, u64>> = None;
@@ -243,7 +243,7 @@ impl Run<'_> {
             seen: self.view.heads(),
             program: env!("CARGO_PKG_VERSION").into(),
             tags: self.options.tags.clone(),
-            labels: Vec::new(),
+            labels: built.labels.clone(),
             fs_id: self.fs_id,
             decision: session.decision_id(self.repo)?,
         })

@@ -1,4 +1,4 @@
-//! A stream of unknown length becomes the one file of a snapshot.
+//! Streams of unknown length become the files of a snapshot: one, or a few in one directory.
 //!
 //! The calling thread cuts, workers store; so memory holds a few chunks a worker. A stream that breaks, or whose command
 //! fails, makes no snapshot; what was stored is kept, and the next run finds it.
@@ -6,11 +6,11 @@
 use super::build::Built;
 use super::run::Run;
 use super::{BackupOptions, BackupReport, catch_up, generation_of};
-use crate::base::{Cancel, Pace, PackName, Progress};
+use crate::base::{Cancel, Pace, PackName, Progress, SessionId};
 use crate::chunk::{CUT_BYTES_MAX, Cutter};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
-use crate::format::snapshot::{Counts, Source};
+use crate::format::snapshot::{Counts, Label, Miss, Source};
 use crate::format::tree::{Entry, EntryType, INLINE_BYTES_MAX, Item};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
@@ -68,11 +68,58 @@ pub fn stream(
     (progress, cancel): (&Progress, &Cancel),
 ) -> Result<BackupReport> {
     repo.may_write()?;
+    let given = Given {
+        kind: "files",
+        paths: vec![name.path()],
+        parts: vec![(name.clone(), input, Cut::Content)],
+        labels: Vec::new(),
+        misses: Vec::new(),
+        kept: None,
+    };
+    streams(repo, options, given, (progress, cancel))
+}
+
+/// Where a stream is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// By its content.
+    Content,
+    /// By its content, into small pieces: what is changed in many places by a little.
+    Small,
+}
+
+/// Streams that make one snapshot.
+pub struct Given {
+    /// Kind of the source.
+    pub kind: &'static str,
+    /// What the manifest says that was backed up.
+    pub paths: Vec<Vec<u8>>,
+    /// The files, in the order of their names; of several, all in one directory.
+    pub parts: Vec<(StreamName, Stream, Cut)>,
+    /// What the manifest says beside.
+    pub labels: Vec<Label>,
+    /// What is missing from them.
+    pub misses: Vec<Miss>,
+    /// Files of an earlier snapshot that are taken over as they are, and which it is.
+    pub kept: Option<(SessionId, Vec<Entry>)>,
+}
+
+/// Backs up streams, as [`stream`] does one.
+///
+/// # Errors
+/// As [`stream`].
+pub fn streams(
+    repo: &Arc<Repo>,
+    options: &BackupOptions,
+    given: Given,
+    (progress, cancel): (&Progress, &Cancel),
+) -> Result<BackupReport> {
+    repo.may_write()?;
     let source = Source {
-        kind: "files".into(),
+        kind: given.kind.into(),
         name: options.source_name()?,
         host: options.host.clone(),
-        paths: vec![name.path().into()],
+        paths: given.paths.iter().map(|path| path.clone().into()).collect(),
     };
     let start = repo.env.now().0;
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
@@ -83,7 +130,7 @@ pub fn stream(
     let run = Run { repo, options, paths: &[], source, start, generation, view, parent, fs_id: None, progress, cancel };
     let errand = Errand { host: options.host.clone(), source: run.source.name.clone(), generation };
     let session = Session::announce(repo, errand, None)?;
-    let (built, work, packs) = write(&run, &session, name, input)?;
+    let (built, work, packs) = write(&run, &session, given)?;
     caught_up.count(catch_up::records(repo, options.workers, cancel)?);
     match session.commit(repo, &work, |session| run.manifest(session, &built))? {
         Ended::Committed(done) => {
@@ -98,8 +145,14 @@ pub fn stream(
     }
 }
 
-fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> Result<(Built, Work, Vec<PackName>)> {
+fn write(run: &Run<'_>, session: &Session, given: Given) -> Result<(Built, Work, Vec<PackName>)> {
     let repo = run.repo;
+    let parent = given.kept.as_ref().map(|(sid, _)| *sid);
+    if parent.is_some_and(|sid| !session.parent_stands(repo, sid)) {
+        let what = "the snapshot that this one goes on from is not in every region any more, or is being removed";
+        session.give_up(repo, what)?;
+        return Err(Error::new(Kind::Retry, what).advise("take a whole snapshot"));
+    }
     let rules = Reuse {
         regions: session.regions.and(repo.writable()),
         bad: session.epochs.bad_packs(),
@@ -108,13 +161,13 @@ fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> 
     };
     let known = Reusable::new(Arc::new(Index::load(repo)?), rules);
     let writer = Writer::new(repo, session, known, (run.options.limits.compression, run.options.workers), run.progress);
-    let built = pour(run, &writer, name, input);
+    let built = pour(run, &writer, given);
     // Whatever happened: what was stored is named, so that the next run finds it.
     let finished = writer.finish();
     match (built, finished) {
         (Ok(built), Ok(complete)) => {
             let stored = writer.stored();
-            let work = Work { complete, packs: writer.packs(), parent: None, stored: !stored.is_empty() };
+            let work = Work { complete, packs: writer.packs(), parent, stored: !stored.is_empty() };
             Ok((built, work, stored))
         }
         (Err(e), _) | (_, Err(e)) => {
@@ -124,29 +177,60 @@ fn write(run: &Run<'_>, session: &Session, name: &StreamName, input: Stream) -> 
     }
 }
 
-/// Stores the stream and the tree above it.
-fn pour(run: &Run<'_>, writer: &Writer<'_>, name: &StreamName, input: Stream) -> Result<Built> {
+/// Stores the streams and the tree above them.
+fn pour(run: &Run<'_>, writer: &Writer<'_>, given: Given) -> Result<Built> {
     let mut trees = writer.packer(Class::Tree);
-    let made = content(run, writer, input, &mut trees).and_then(|file| tree(run, name, file, &mut trees));
+    let Given { parts, labels, misses, kept, .. } = given;
+    let kept = kept.map(|(_, entries)| entries).unwrap_or_default();
+    let mut files = Vec::new();
+    let mut made = Ok(());
+    for (name, input, cut) in parts {
+        made = made.and_then(|()| content(run, writer, (input, cut), &mut trees).map(|file| files.push((name, file))));
+    }
+    let made = made.and_then(|()| tree(run, kept, files, &mut trees));
     trees.flush()?;
-    made
+    let mut built = made?;
+    built.labels = labels;
+    misses.into_iter().for_each(|miss| built.missed(miss, run.progress));
+    Ok(built)
 }
 
-/// The directories above a file, and what there is to count.
-fn tree(run: &Run<'_>, name: &StreamName, mut entry: Entry, trees: &mut Packer<'_, '_>) -> Result<Built> {
-    let bytes = entry.size();
-    for (depth, part) in name.0.iter().enumerate().rev() {
-        entry.name = part.clone().into();
-        let above = if depth == 0 { &[] } else { &name.0[depth - 1][..] };
-        let mut dir = DirWriter::default();
-        dir.push(entry, trees)?;
-        entry = owned(run, Entry { mode: DIR_MODE, tree: dir.finish(trees)?, ..Entry::bare(above, EntryType::Dir) });
+/// The directories above the files, and what there is to count.
+fn tree(
+    run: &Run<'_>,
+    mut all: Vec<Entry>,
+    files: Vec<(StreamName, Entry)>,
+    trees: &mut Packer<'_, '_>,
+) -> Result<Built> {
+    let mut above = Vec::new();
+    let mut counts = Counts { files_unchanged: all.len() as u64, files_read: files.len() as u64, ..Counts::default() };
+    for (StreamName(mut names), mut entry) in files {
+        run.progress.files.add(1);
+        entry.name = names.pop().unwrap_or_default().into();
+        all.push(entry);
+        above = names;
     }
-    let counts = Counts { files: 1, files_read: 1, dirs: name.0.len() as u64, bytes, ..Counts::default() };
-    run.progress.files.add(1);
-    let mut built = Built::default();
-    (built.root, built.counts) = (Some(entry), counts);
-    Ok(built)
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut dir = DirWriter::default();
+    for entry in all {
+        counts.files += 1;
+        counts.bytes = counts.bytes.saturating_add(entry.size());
+        dir.push(entry, trees)?;
+    }
+    counts.dirs = above.len() as u64 + 1;
+    let mut name = above.pop().unwrap_or_default();
+    loop {
+        let tree = dir.finish(trees)?;
+        let entry = owned(run, Entry { mode: DIR_MODE, tree, ..Entry::bare(&name, EntryType::Dir) });
+        if name.is_empty() {
+            let mut built = Built::default();
+            (built.root, built.counts) = (Some(entry), counts);
+            return Ok(built);
+        }
+        dir = DirWriter::default();
+        dir.push(entry, trees)?;
+        name = above.pop().unwrap_or_default();
+    }
 }
 
 /// With the times and the owner of the run.
@@ -164,7 +248,12 @@ struct Job {
 /// What workers stored, by number.
 type Stored = (u64, Result<Item>);
 
-fn content(run: &Run<'_>, writer: &Writer<'_>, input: Stream, trees: &mut Packer<'_, '_>) -> Result<Entry> {
+fn content(
+    run: &Run<'_>,
+    writer: &Writer<'_>,
+    (input, cut): (Stream, Cut),
+    trees: &mut Packer<'_, '_>,
+) -> Result<Entry> {
     let workers = run.options.workers.max(1);
     let (jobs, queue) = bounded::<Job>(workers * CHUNKS_AHEAD);
     let (done, stored) = unbounded();
@@ -174,7 +263,7 @@ fn content(run: &Run<'_>, writer: &Writer<'_>, input: Stream, trees: &mut Packer
             scope.spawn(move || store(writer, &queue, &done));
         }
         drop((queue, done));
-        Cuts { run, input, jobs, stored, list: ListWriter::default(), early: BTreeMap::new(), sent: 0, taken: 0 }
+        Cuts { run, input, cut, jobs, stored, list: ListWriter::default(), early: BTreeMap::new(), sent: 0, taken: 0 }
             .run(trees)
     })
 }
@@ -198,6 +287,7 @@ fn store(writer: &Writer<'_>, queue: &Receiver<Job>, done: &Sender<Stored>) {
 struct Cuts<'c, 'r> {
     run: &'c Run<'r>,
     input: Stream,
+    cut: Cut,
     jobs: Sender<Job>,
     stored: Receiver<Stored>,
     list: ListWriter,
@@ -209,7 +299,8 @@ struct Cuts<'c, 'r> {
 impl Cuts<'_, '_> {
     fn run(mut self, trees: &mut Packer<'_, '_>) -> Result<Entry> {
         let run = self.run;
-        let cutter = Cutter::files(run.repo.gear_seed());
+        let seed = run.repo.gear_seed();
+        let cutter = if self.cut == Cut::Small { Cutter::small(seed) } else { Cutter::files(seed) };
         let pace = run.options.limits.read.map(|rate| Pace::new(rate, run.cancel));
         let mut entry = owned(run, Entry { mode: FILE_MODE, size: Some(0), ..Entry::bare(&[], EntryType::File) });
         let (mut buf, mut at_end): (Vec<u8>, bool) = (Vec::new(), false);

@@ -201,6 +201,21 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn one_mistake_each_in_a_cluster_of_etcd() {
+    for (spec, parts) in [
+        ("sources: [{etcd: {endpoints: []}}]", &["sources[0].etcd.endpoints", "no member"][..]),
+        ("sources: [{etcd: {endpoints: ['https://a']}}]", &["sources[0].etcd.endpoints[0]", "HOST or HOST:PORT"]),
+        ("sources: [{etcd: {endpoints: [a]}, paths: [/a]}]", &["sources[0]", "etcd and files at once"]),
+        ("sources: [{etcd: {endpoints: [a], certFile: /c}}]", &["sources[0].etcd", "certFile and keyFile"]),
+        ("sources: [{etcd: {endpoints: [a], user: u}}]", &["sources[0].etcd", "user and passwordFile"]),
+        ("sources: [{etcd: {endpoints: [a], plain: true, caFile: /c}}]", &["sources[0].etcd", "without TLS"]),
+        ("sources: [{etcd: {endpoints: [a], caFile: c}}]", &["sources[0].etcd.caFile", "not an absolute path"]),
+    ] {
+        refused(spec, &[parts]);
+    }
+}
+
+#[test]
 fn one_mistake_each() {
     for (spec, parts) in [
         ("{}", &["p0.yaml:5:3: spec", "the field `sources` is missing", "What is backed up"][..]),

@@ -1,0 +1,43 @@
+//! What members say their keys hash to, whatever was deleted and compacted.
+
+use super::backup;
+use super::server::{Cluster, VERSIONS};
+use crate::harness::Bench;
+
+#[test]
+fn a_sound_member_agrees_whatever_was_deleted_and_compacted() {
+    for version in VERSIONS {
+        let bench = Bench::with_key(&["a"]);
+        let mut cluster = Cluster::start(version, 1);
+        let agrees = |cluster: &Cluster, what: &str| {
+            let (code, report) = backup(&bench, cluster, &[]);
+            assert_eq!(code, 0, "{version}, {what}: {report:#}");
+            report["etcd"]["agree"].as_array().unwrap().len()
+        };
+        for n in 0..4 {
+            ["/a", "/b", "/c"].iter().for_each(|key| _ = cluster.ctl(&["put", key, &n.to_string()]));
+        }
+        cluster.ctl(&["del", "/b"]);
+        let compact = |cluster: &Cluster| cluster.ctl(&["compact", "--physical", &cluster.revision().to_string()]);
+        compact(&cluster);
+        // A member may answer with what the compaction saw, which nobody can compare.
+        agrees(&cluster, "compacted at a deletion, which is the newest revision");
+        cluster.kill(0);
+        cluster.run(0);
+        cluster.wait();
+        // Or says that the revision is compacted.
+        agrees(&cluster, "the same, and the member began anew");
+        cluster.ctl(&["put", "/b", "again"]);
+        assert_eq!(agrees(&cluster, "written to since"), 1);
+        cluster.ctl(&["del", "/", "--prefix"]);
+        assert_eq!(agrees(&cluster, "nothing is left"), 0);
+        compact(&cluster);
+        agrees(&cluster, "and that compacted");
+        cluster.kill(0);
+        cluster.run(0);
+        cluster.wait();
+        assert_eq!(agrees(&cluster, "and begun anew"), 0);
+        cluster.ctl(&["put", "/b", "at last"]);
+        assert_eq!(agrees(&cluster, "written to again"), 1);
+    }
+}

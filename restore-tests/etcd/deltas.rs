@@ -1,0 +1,150 @@
+//! Deltas: every revision of them, and what they must not be built upon.
+
+use super::server::{Cluster, said};
+use super::{backup, comes_up, mode, with_certificates};
+use crate::harness::{Bench, files};
+use crate::reader::python;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
+
+fn unbase64(text: &str) -> Vec<u8> {
+    let script = "import base64, sys; sys.stdout.buffer.write(base64.b64decode(sys.argv[1]))";
+    python().args(["-c", script, text]).output().unwrap().stdout
+}
+
+/// The time, to the millisecond.
+fn now() -> String {
+    said(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%S.%3NZ"])).trim().to_owned()
+}
+
+fn deltas(version: &'static str) {
+    let bench = Bench::with_key(&["a", "b"]);
+    let mut cluster = Cluster::start(version, 3);
+    cluster.load(60, 11);
+    // There is nothing to go on from: it is a whole one.
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["etcd"]["agree"].as_array().map(Vec::len)), (0, Some(3)), "{report:#}");
+    let begin = report["etcd"]["revision"].as_i64().unwrap();
+    let (mut ends, mut times) = (vec![begin], vec![now()]);
+    for n in 0..3 {
+        ends.push(cluster.load(40, 12 + n));
+        if n == 1 {
+            cluster.kill(2);
+        }
+        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+        assert_eq!(code, 0, "{report:#}");
+        let etcd = &report["etcd"];
+        assert_eq!((etcd["after"].as_i64(), etcd["revision"].as_i64()), (Some(ends[n]), Some(ends[n + 1])));
+        times.push(now());
+    }
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "nothing changed: {report:#}");
+    let snapshots = bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().clone();
+    assert_eq!(snapshots.iter().filter(|s| s["mode"] == "delta").count(), 3, "{snapshots:#?}");
+    // Earlier ones may go: each delta has all that it needs.
+    let newest = bench.ok(&["snapshots", "--name", "cluster"])["snapshots"].as_array().unwrap().clone();
+    let id = |snapshot: &serde_json::Value| snapshot["id"].as_str().unwrap().to_owned();
+    let latest = bench.ok(&["ls", "latest"])["snapshot"].as_str().unwrap().to_owned();
+    newest.iter().map(id).filter(|id| *id != latest).for_each(|id| _ = bench.ok(&["forget", &id]));
+    let last = ends[3];
+    for revision in [begin, begin + 1, ends[1], ends[2] - 5, last - 1, last] {
+        let restored = comes_up(&bench, version, "latest", revision);
+        assert_eq!(restored.revision(), revision);
+        assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision} of etcd {version}");
+    }
+    for (time, end) in times.iter().zip(&ends) {
+        let report = bench.ok(&["restore", "latest", "--to", "then.db", "--time", time]);
+        assert_eq!((report["revision"].as_i64(), report["known_at"].is_string()), (Some(*end), true), "{report:#}");
+        fs::remove_file(bench.path("then.db")).unwrap();
+    }
+    let (code, report) = bench.json(&["restore", "latest", "--to", "then.db", "--time", "1h"]);
+    assert!(code == 1 && report["error"]["what"].as_str().unwrap().contains("goes back to"), "{report:#}");
+    // What is shown is the newest state.
+    let newest = cluster.ctl(&["get", "/registry", "--prefix", "--keys-only"]);
+    let shown = String::from_utf8(bench.run(&["--quiet", "ls", "-R", "latest:/registry"]).1.stdout).unwrap();
+    let wanted: Vec<&str> = newest.lines().filter(|line| line.starts_with("/registry")).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), wanted);
+    let last_dump = cluster.dump(&[last]);
+    for line in last_dump.lines().filter(|line| !line.contains(" - ")).step_by(29) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [key, value] = [1, 2].map(|n| unbase64(fields[n]));
+        if key.contains(&0) {
+            continue;
+        }
+        let name = [b"latest:", key.as_slice()].concat();
+        let output = bench.command(&["--quiet", "cat"]).arg(OsStr::from_bytes(&name)).output().unwrap();
+        assert!(output.stdout == value, "{name:?}");
+    }
+    bench.ok(&["verify", "--level", "content"]);
+    // Compacted away what was not taken: a whole snapshot, and it is said why.
+    let end = cluster.load(20, 30);
+    cluster.ctl(&["compact", &end.to_string()]);
+    let output = bench
+        .run(
+            &[
+                &["backup", "--name", "cluster", "--mode", "delta", &cluster.address()],
+                &with_certificates(&cluster).iter().map(String::as_str).collect::<Vec<_>>()[..],
+            ]
+            .concat(),
+        )
+        .1;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("compacted away") && output.status.success(), "{text}");
+    assert!(comes_up(&bench, version, "latest", end).dump(&[end]) == cluster.dump(&[end]));
+}
+
+#[test]
+fn deltas_come_back_at_every_revision() {
+    deltas("3.5");
+}
+
+#[test]
+fn deltas_come_back_at_every_revision_of_the_older_version() {
+    deltas("3.4");
+}
+
+#[test]
+fn a_delta_does_not_go_on_with_another_history() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    cluster.load(30, 40);
+    cluster.ctl(&["snapshot", "save", "old.db"]);
+    let last = cluster.load(30, 41);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    // Put back to the older state, and written to since: the cluster's id is what it was, and its revision higher.
+    cluster.put_back("old.db");
+    assert!(cluster.load(60, 42) > last);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!(code, 11, "{report:#}");
+    assert!(report["error"]["what"].as_str().unwrap().contains("history is another one"), "{report:#}");
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta", "--new-cluster"]);
+    assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{report:#}");
+    let now = cluster.load(10, 43);
+    assert_eq!(backup(&bench, &cluster, &["--mode", "delta"]).0, 0);
+    let restored = comes_up(&bench, "3.5", "latest", now);
+    assert!(restored.dump(&[now]) == cluster.dump(&[now]));
+}
+
+#[test]
+fn a_delta_does_not_build_upon_what_is_damaged() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    cluster.load(60, 50);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    for pack in
+        files(&bench.region("a")).iter().filter(|path| path.components().any(|part| part.as_os_str() == "packs"))
+    {
+        let mut bytes = fs::read(pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(pack, bytes).unwrap();
+    }
+    assert_ne!(bench.json(&["verify", "--level", "content"]).0, 0);
+    let last = cluster.load(10, 51);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{report:#}");
+    let restored = comes_up(&bench, "3.5", "latest", last);
+    assert!(restored.dump(&[last]) == cluster.dump(&[last]));
+}

@@ -1,0 +1,72 @@
+//! A proxy before a member, which breaks off or falsifies what the member says.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long the member may be silent behind a bit that was changed: who waits for what never comes is set free.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// What is done to the bytes that a member sends, counted from the connection's first.
+#[derive(Debug, Clone, Copy)]
+pub enum Harm {
+    None,
+    /// The connection ends before this byte.
+    Cut(usize),
+    /// This bit of this byte is another one.
+    Flip(usize, u32),
+}
+
+pub struct Proxy {
+    pub port: u16,
+    harm: Arc<Mutex<Harm>>,
+}
+
+impl Proxy {
+    pub fn before(member: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, harm) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Harm::None)));
+        let shared = Arc::clone(&harm);
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", member))) else { continue };
+                let harm = *shared.lock().unwrap();
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    _ = std::io::copy(&mut from, &mut to);
+                    _ = to.shutdown(Shutdown::Both);
+                });
+                std::thread::spawn(move || answers(&server, &client, harm));
+            }
+        });
+        Proxy { port, harm }
+    }
+
+    pub fn harm(&self, harm: Harm) {
+        *self.harm.lock().unwrap() = harm;
+    }
+}
+
+fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) {
+    let (mut at, mut block) = (0, vec![0; 16 << 10]);
+    while let Ok(len) = server.read(&mut block) {
+        let Some(part) = block.get_mut(..len).filter(|part| !part.is_empty()) else { break };
+        let mut send = part.len();
+        match harm {
+            Harm::Cut(place) => send = send.min(place.saturating_sub(at)),
+            Harm::Flip(place, bit) if (at..at + len).contains(&place) => {
+                part[place - at] ^= 1 << bit;
+                server.set_read_timeout(Some(SILENCE)).unwrap();
+            }
+            _ => {}
+        }
+        if client.write_all(&part[..send]).is_err() || send < len {
+            break;
+        }
+        at += len;
+    }
+    _ = client.shutdown(Shutdown::Both);
+    _ = server.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,88 @@
+"""Speaks to etcd over its JSON gateway, for the tests: writes of all kinds, and what a revision holds.
+
+talk.py URL CA CERT KEY load COUNT SEED    writes so many transactions; the last revision goes to standard output
+talk.py URL CA CERT KEY dump REVISION...   a line a key of all revisions: revision, key, value, create, mod, version, lease
+"""
+
+import base64
+import http.client
+import json
+import random
+import ssl
+import sys
+import urllib.parse
+
+
+class Etcd:
+    def __init__(self, url, ca, cert, key):
+        self.url = urllib.parse.urlparse(url)
+        self.tls = None
+        if self.url.scheme == "https":
+            self.tls = ssl.create_default_context(cafile=ca)
+            self.tls.load_cert_chain(cert, key)
+        self.connection = None
+
+    def call(self, path, body):
+        if self.connection is None:
+            at = (self.url.hostname, self.url.port)
+            self.connection = http.client.HTTPSConnection(*at, timeout=30, context=self.tls) if self.tls else http.client.HTTPConnection(*at, timeout=30)
+        self.connection.request("POST", "/v3/" + path, json.dumps(body))
+        answer = self.connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {text[:300]}")
+        return json.loads(text)
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def put(key, value, lease=None):
+    body = {"key": b64(key), "value": b64(value)}
+    if lease:
+        body["lease"] = lease
+    return body
+
+
+def load(etcd, count, seed):
+    """Puts, deletions, ranges deleted, transactions of several keys, keys with leases."""
+    dice = random.Random(seed)
+    keys = [b"/registry/%s/ns%d/name-%04d" % (kind, n % 7, n) for n in range(150) for kind in (b"pods", b"secrets", b"leases")]
+    keys += [b"\x00odd\xff/\xfe%d" % n for n in range(5)]
+    leases = [etcd.call("lease/grant", {"TTL": 3600 + n})["ID"] for n in range(5)]
+    revision = 0
+    for _ in range(count):
+        what, key = dice.random(), dice.choice(keys)
+        value = dice.randbytes(dice.choice([0, 5, 300, 3000])) + b"x" * dice.choice([0, 900])
+        if what < 0.6:
+            answer = etcd.call("kv/put", put(key, value, dice.choice(leases) if dice.random() < 0.2 else None))
+        elif what < 0.75:
+            answer = etcd.call("kv/deleterange", {"key": b64(key)})
+        elif what < 0.8:
+            prefix = key[:-1]
+            answer = etcd.call("kv/deleterange", {"key": b64(prefix), "range_end": b64(prefix[:-1] + bytes([prefix[-1] + 1]))})
+        else:
+            several = dice.sample(keys, 4)
+            ops = [{"request_put": put(k, value, dice.choice(leases) if dice.random() < 0.2 else None)} for k in several[:3]]
+            ops.append({"request_delete_range": {"key": b64(several[3])}})
+            answer = etcd.call("kv/txn", {"success": ops})
+        revision = answer["header"]["revision"]
+    print(revision)
+
+
+def dump(etcd, revisions):
+    for revision in revisions:
+        answer = etcd.call("kv/range", {"key": b64(b"\0"), "range_end": b64(b"\0"), "revision": revision})
+        for kv in answer.get("kvs", []):
+            fields = [kv["key"], kv.get("value", ""), kv["create_revision"], kv["mod_revision"], kv["version"], kv.get("lease", "0")]
+            print(revision, *(field or "-" for field in fields))
+
+
+if __name__ == "__main__":
+    url, ca, cert, key, verb = sys.argv[1:6]
+    etcd = Etcd(url, ca, cert, key)
+    if verb == "load":
+        load(etcd, int(sys.argv[6]), int(sys.argv[7]))
+    else:
+        dump(etcd, sys.argv[6:])

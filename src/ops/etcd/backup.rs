@@ -1,0 +1,282 @@
+//! A snapshot of a live cluster into the repository.
+//!
+//! The whole stream is in a scratch file, and judged, before a session begins: what is not sound leaves no trace. Then the
+//! members are asked what their keys hash to at the file's revision. If that member disagrees that sent it, there is no
+//! snapshot; if another one does, there is, and it is said aloud: the cluster itself is not at one.
+
+use super::{ANEW, CLUSTER, KEYS, KIND, REVISION, ROWS, label, last_of, number};
+use crate::base::{Cancel, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{Label, Manifest, Miss};
+use crate::ops::backup::{self, BackupOptions, BackupReport, Cut, Given, StreamName};
+use crate::policy;
+use crate::repo::Repo;
+use crate::repo::view::View;
+use crate::source::etcd::bolt::Bolt;
+use crate::source::etcd::cluster::{self, Address, Before, Cluster, Compared, Snapshot};
+use crate::source::etcd::grpc::{Means, Password};
+use crate::source::etcd::keys::write_rows;
+use crate::source::etcd::kv::{CORRUPT, alarm_name};
+use crate::source::etcd::survey::{Facts, Survey, survey};
+use crate::source::stream::Stream;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Seek;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Which cluster, and how.
+pub struct EtcdOptions {
+    /// Its members.
+    pub address: Address,
+    /// How they are spoken to.
+    pub means: Means,
+    /// Whether it may be another cluster than before.
+    pub new_cluster: bool,
+    /// Where scratch files go.
+    pub scratch: PathBuf,
+}
+
+impl EtcdOptions {
+    /// As a policy describes it.
+    ///
+    /// # Errors
+    /// An address that is none, or a password that cannot be read.
+    pub fn of(cluster: &policy::Etcd) -> Result<EtcdOptions> {
+        let scheme = if cluster.plain { "etcd+http" } else { "etcd" };
+        let address = Address::parse(&format!("{scheme}://{}", cluster.endpoints.join(",")))?;
+        let address = Address { older_tls: cluster.older_tls, ..address };
+        let user = cluster.user.as_ref().map(|(name, file)| Ok((name.clone(), Password::read(file)?))).transpose()?;
+        let (ca, identity) = (cluster.ca.clone(), cluster.identity.clone());
+        let means = Means { ca, identity, user, ..Means::default() };
+        Ok(EtcdOptions { address, means, new_cluster: false, scratch: std::env::temp_dir() })
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct EtcdReport {
+    /// What the database holds.
+    pub facts: Facts,
+    /// Who sent it.
+    pub endpoint: String,
+    /// The version of its program.
+    pub version: String,
+    /// The cluster's id.
+    pub cluster: u64,
+    /// What the keys hash to, and up to which revision they count as compacted.
+    pub hash: Option<(u32, i64)>,
+    /// Members that say the same.
+    pub agree: Vec<String>,
+    /// What should be known.
+    pub remarks: Vec<String>,
+}
+
+/// Takes a snapshot and stores it.
+///
+/// # Errors
+/// The cluster is not what it was, no member is fit, its stream is not sound, or it cannot be stored anywhere.
+pub fn backup(
+    repo: &Arc<Repo>,
+    options: &BackupOptions,
+    etcd: &EtcdOptions,
+    (progress, cancel): (&Progress, &Cancel),
+) -> Result<(BackupReport, EtcdReport)> {
+    repo.may_write()?;
+    let before = before(repo, options, etcd.new_cluster)?;
+    let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
+    let mut without = BTreeSet::new();
+    let (snapshot, bolt, survey, mut report, mut misses) = loop {
+        let snapshot = cluster.snapshot(before, &without, &etcd.scratch, cancel)?;
+        let bolt = Bolt::open(copy(&snapshot.file)?)?;
+        let survey = survey(&bolt, &etcd.scratch, cancel)?;
+        let least = before.revision.max(snapshot.newest);
+        if survey.facts.revision < least {
+            let what =
+                format!("the snapshot is older than what is known: revision {}, not {least}", survey.facts.revision);
+            return Err(Error::new(Kind::Refused, what).at(snapshot.endpoint));
+        }
+        let mut report = EtcdReport {
+            facts: survey.facts.clone(),
+            endpoint: snapshot.endpoint.clone(),
+            version: snapshot.version.clone(),
+            cluster: cluster.id(),
+            ..EtcdReport::default()
+        };
+        let misses = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
+        // Whoever is alone against several has what the others have not, and not the other way round.
+        if misses.others <= report.agree.len() {
+            break (snapshot, bolt, survey, report, misses.all);
+        }
+        without.insert(snapshot.endpoint);
+    };
+    report.remarks.extend(without.iter().map(|endpoint| {
+        format!("ALARM: {endpoint} has other keys than the majority of the members, and was not taken")
+    }));
+    misses.extend(without.iter().map(|endpoint| miss(format!("member {endpoint} has other keys than the majority"))));
+    remark(&cluster, &mut report, &mut misses, cancel)?;
+    let given = given(etcd, &snapshot, (bolt, survey), &report, misses)?;
+    let stored = backup::streams(repo, options, given, (progress, cancel))?;
+    Ok((stored, report))
+}
+
+/// What the last snapshot of the source says.
+fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<Before> {
+    if new_cluster {
+        return Ok(Before::default());
+    }
+    let view = View::recall(repo)?;
+    Ok(last_of(&view, &options.source_name()?).map_or_else(Before::default, |last| known(&last.manifest)))
+}
+
+/// What a snapshot says of its cluster.
+pub(super) fn known(manifest: &Manifest) -> Before {
+    let cluster = label(manifest, CLUSTER).and_then(|id| u64::from_str_radix(id, 16).ok());
+    Before { cluster, revision: number(manifest, REVISION).unwrap_or_default() }
+}
+
+fn copy(file: &File) -> Result<File> {
+    file.try_clone().map_err(|e| Error::new(Kind::Source, format!("cannot open the scratch file: {}", e.kind())))
+}
+
+fn miss(message: String) -> Miss {
+    Miss { path: ROWS.to_vec().into(), kind: KIND.into(), message }
+}
+
+/// What a comparison found amiss.
+struct Compare {
+    all: Vec<Miss>,
+    /// Members that have other keys.
+    others: usize,
+}
+
+/// Asks all members what their keys hash to.
+fn compare(
+    cluster: &Cluster,
+    bolt: &Bolt<File>,
+    survey: &Survey,
+    report: &mut EtcdReport,
+    cancel: &Cancel,
+) -> Result<Compare> {
+    let (mut own, mut misses, mut others, mut dumb) = (BTreeMap::new(), Vec::new(), 0, true);
+    for (endpoint, compared) in cluster.hashes(survey.facts.revision, cancel)? {
+        let (hash, compacted) = match compared {
+            // A member that was never compacted says so by -1.
+            Compared::Hash(hash, compacted) => (hash, compacted.max(0)),
+            Compared::Not(why) => {
+                dumb &= !why.contains("compacted");
+                report.remarks.push(format!("{endpoint} was not compared: {why}"));
+                continue;
+            }
+        };
+        dumb = false;
+        if survey.facts.keys == 0 {
+            report.remarks.push(format!("{endpoint} was not compared: there is no key"));
+            continue;
+        }
+        if compacted < survey.facts.notes.compacted {
+            let why = "it answers with what its last compaction saw, or has still to compact";
+            report.remarks.push(format!("{endpoint} was not compared: {why}"));
+            continue;
+        }
+        let known = own.get(&compacted).copied();
+        let ours = known.map_or_else(|| survey.hashes(bolt, compacted, cancel), Ok)?;
+        own.insert(compacted, ours);
+        let [first, _] = ours;
+        if ours.contains(&hash) {
+            report.hash.get_or_insert((hash, compacted));
+            report.agree.push(endpoint);
+        } else if endpoint == report.endpoint {
+            let what = format!("the keys of the snapshot hash to {first:08x}, those of the member to {hash:08x}");
+            return Err(Error::new(Kind::Source, what)
+                .at(endpoint)
+                .advise("the member's file may be damaged: see its log"));
+        } else {
+            let revision = survey.facts.revision;
+            others += 1;
+            misses.push(miss(format!(
+                "member {endpoint} has other keys at revision {revision}: {hash:08x}, not {first:08x}"
+            )));
+        }
+    }
+    if dumb {
+        misses.push(miss("no member could say what its keys hash to".into()));
+    }
+    Ok(Compare { all: misses, others })
+}
+
+fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, cancel: &Cancel) -> Result<()> {
+    let away = cluster.away().iter().map(|e| format!("a member is away: {e}"));
+    report.remarks.extend(away);
+    report
+        .remarks
+        .extend(cluster.unnamed.iter().map(|name| format!("member {name} was not asked: it is not named, or away")));
+    for alarm in cluster.alarms(cancel)? {
+        if alarm.starts_with(CORRUPT) || alarm.starts_with(cluster::UNKNOWN_ALARMS) {
+            misses.push(miss(alarm.clone()));
+        }
+        report.remarks.push(format!("ALARM: {alarm}"));
+    }
+    let facts = &report.facts;
+    if let Some((member, kind)) = facts.notes.alarms.iter().find(|(_, kind)| alarm_name(*kind) == CORRUPT) {
+        misses.push(miss(format!("the cluster has raised {} for member {member:x}", alarm_name(*kind))));
+    }
+    if facts.secrets > facts.secrets_sealed {
+        let plain = facts.secrets - facts.secrets_sealed;
+        report.remarks.push(format!(
+            "{plain} Kubernetes Secrets lie in plain text in the database (no encryption at rest); here they are sealed like everything"
+        ));
+    }
+    if facts.secrets_sealed > 0 {
+        report.remarks.push(format!(
+            "{} Kubernetes Secrets are encrypted at rest: without the keys of the EncryptionConfiguration the snapshot gives none of them; back those up too",
+            facts.secrets_sealed
+        ));
+    }
+    Ok(())
+}
+
+fn given(
+    etcd: &EtcdOptions,
+    snapshot: &Snapshot,
+    (bolt, survey): (Bolt<File>, Survey),
+    report: &EtcdReport,
+    misses: Vec<Miss>,
+) -> Result<Given> {
+    let mut keys = survey.keys;
+    keys.rewind().map_err(|e| Error::new(Kind::Source, format!("cannot read the scratch file: {}", e.kind())))?;
+    let rows = Stream::written(move |out| write_rows(&bolt, out));
+    let parts = vec![
+        (StreamName::parse(KEYS)?, Stream::reader(keys), Cut::Small),
+        (StreamName::parse(ROWS)?, rows, Cut::Small),
+    ];
+    let paths = vec![etcd.address.to_string().into_bytes()];
+    Ok(Given { kind: KIND, paths, parts, labels: labels(etcd, report, snapshot), misses, kept: None })
+}
+
+fn labels(etcd: &EtcdOptions, report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
+    let (facts, notes) = (&report.facts, &report.facts.notes);
+    let alarms: Vec<String> = notes.alarms.iter().map(|(m, kind)| format!("{}:{m:x}", alarm_name(*kind))).collect();
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let all = [
+        (ANEW, etcd.new_cluster.then(|| "true".into())),
+        ("etcd.alarms", some(alarms.join(" "))),
+        ("etcd.auth", Some(notes.auth.to_string())),
+        ("etcd.bytes", Some(facts.bytes.to_string())),
+        ("etcd.bytes-used", Some(facts.bytes_used.to_string())),
+        (CLUSTER, Some(format!("{:x}", report.cluster))),
+        ("etcd.cluster-version", notes.cluster_version.clone()),
+        ("etcd.compacted", Some(notes.compacted.to_string())),
+        ("etcd.endpoint", Some(snapshot.endpoint.clone())),
+        ("etcd.hash", report.hash.map(|(hash, compacted)| format!("{hash:08x} compacted={compacted}"))),
+        ("etcd.hash-members", some(report.agree.join(" "))),
+        ("etcd.keys", Some(facts.keys.to_string())),
+        ("etcd.leases", Some(notes.leases.to_string())),
+        ("etcd.member", Some(format!("{:x}", snapshot.header.member))),
+        (REVISION, Some(facts.revision.to_string())),
+        ("etcd.revisions", Some(facts.revisions.to_string())),
+        ("etcd.storage-version", notes.storage_version.clone()),
+        ("etcd.version", Some(snapshot.version.clone())),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some(Label { key: key.into(), value: value? })).collect()
+}

@@ -1,0 +1,276 @@
+//! What changed in a cluster since its last snapshot, as a snapshot of mode `delta`.
+//!
+//! It holds the files of the snapshot that it goes on from, as they are, and beside them one file a run with the changes
+//! since the last one. So each delta can be restored, kept and removed by itself, and nothing that it needs can be taken
+//! from under it. The files are a chain: each names the hash of the one before.
+
+use super::backup::{EtcdOptions, EtcdReport, backup, known};
+use super::seam::Seam;
+use super::{BASE, CHAIN, CHANGES, CLUSTER, KIND, NEW_CLUSTER, REVISION, WHOLE, label, last_of};
+use crate::base::{Cancel, Progress};
+use crate::chunk::Coder;
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::{Label, Manifest, Mode};
+use crate::format::tree::Entry;
+use crate::ops::backup::{self as store, BackupOptions, BackupReport, Cut, Given, StreamName};
+use crate::repo::Repo;
+use crate::repo::index::Index;
+use crate::repo::reader::Reader;
+use crate::repo::tree::DirReader;
+use crate::repo::view::{Snapshot, View};
+use crate::source::etcd::cluster::{Before, Cluster};
+use crate::source::etcd::follow::{Changes, Followed, Follower, Until};
+use crate::source::etcd::segment::{self, HASH_BYTES, Head};
+use crate::source::stream::Stream;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Changes of so many bytes make a file; more of them another one.
+const FILE_BYTES_MAX: usize = 8 << 20;
+/// How long a watch may be silent while there is something to be told.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Changes of so many bytes are held in memory; a whole snapshot is better then.
+const GATHERED_BYTES_MAX: usize = 128 << 20;
+/// Why there is no delta.
+const COMPACTED: &str = "what changed since the last snapshot was compacted away";
+/// A watch that is lost is begun anew so often.
+const WATCHES_MAX: u32 = 4;
+/// A snapshot goes on with so many files of changes at most: then a whole one is better.
+const FILES_MAX: usize = 4096;
+
+/// What was gathered.
+#[derive(Debug, Clone, Default)]
+pub struct DeltaReport {
+    /// The revision that the last snapshot had.
+    pub after: i64,
+    /// The newest one now.
+    pub to: i64,
+    /// Changes.
+    pub changes: u64,
+    /// How long ago the last snapshot was begun, ms: what a loss of the cluster just now would have cost.
+    pub exposed_ms: i64,
+}
+
+/// What to do where nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unchanged {
+    /// There is no snapshot.
+    Left,
+    /// There is one, which says of which time it is.
+    Stored,
+}
+
+/// What became of it.
+pub enum Delta {
+    /// A snapshot of what changed.
+    Stored(Box<BackupReport>, DeltaReport),
+    /// Nothing changed since this revision.
+    Nothing(i64),
+    /// It had to be a whole snapshot, for this reason.
+    Whole(Box<BackupReport>, Box<EtcdReport>, String),
+}
+
+/// Stores what changed since the last snapshot of the source.
+///
+/// # Errors
+/// As for a whole snapshot; or the watch was lost.
+pub fn delta(
+    repo: &Arc<Repo>,
+    options: &mut BackupOptions,
+    etcd: &EtcdOptions,
+    unchanged: Unchanged,
+    means: (&Progress, &Cancel),
+) -> Result<Delta> {
+    repo.may_write()?;
+    let cancel = means.1;
+    let view = View::recall(repo)?;
+    let source = options.source_name()?;
+    let Some(last) = last_of(&view, &source).filter(|_| !etcd.new_cluster) else {
+        return whole(repo, options, etcd, means, "there is no snapshot yet to go on from".into());
+    };
+    let reader = Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?));
+    let kept = files(&reader, &last.manifest)?;
+    if kept.len() >= FILES_MAX {
+        let why = format!("the last snapshot has {} files of changes already", kept.len());
+        return whole(repo, options, etcd, means, why);
+    }
+    if !store::are_intact(&reader, &kept) {
+        let why = "the last snapshot is damaged, or not in every region";
+        return whole(repo, options, etcd, means, why.into());
+    }
+    let before = known(&last.manifest);
+    let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
+    let (id, target) = (cluster.id(), cluster.newest(cancel)?);
+    if target < before.revision {
+        let what = format!("the cluster went back: revision {target}, the last snapshot has {}", before.revision);
+        return Err(Error::new(Kind::Refused, what).advise(NEW_CLUSTER));
+    }
+    let gathered = if target > before.revision {
+        let seam = Seam::of(&reader, &last.manifest, before.revision, cancel)?;
+        gather(etcd, cluster, (before, target), seam, cancel)?
+    } else {
+        Gathered::All(Vec::new())
+    };
+    let gathered = match gathered {
+        Gathered::All(gathered) if gathered.is_empty() && unchanged == Unchanged::Left => {
+            return Ok(Delta::Nothing(target));
+        }
+        Gathered::All(gathered) => gathered,
+        Gathered::Not(why) => return whole(repo, options, etcd, means, why),
+    };
+    let report = DeltaReport {
+        after: before.revision,
+        to: gathered.last().map_or(before.revision, |changes| changes.to),
+        changes: gathered.iter().map(|changes| changes.changes.len() as u64).sum(),
+        exposed_ms: repo.env.now().0.saturating_sub(last.manifest.start),
+    };
+    let given = given(repo, id, last, kept, &gathered)?;
+    let stored = store::streams(repo, options, given, means)?;
+    Ok(Delta::Stored(Box::new(stored), report))
+}
+
+/// A whole snapshot instead.
+fn whole(
+    repo: &Arc<Repo>,
+    options: &mut BackupOptions,
+    etcd: &EtcdOptions,
+    means: (&Progress, &Cancel),
+    why: String,
+) -> Result<Delta> {
+    options.mode = Mode::Incremental;
+    let (stored, found) = backup(repo, options, etcd, means)?;
+    Ok(Delta::Whole(Box::new(stored), Box::new(found), why))
+}
+
+/// The files of a snapshot.
+fn files(reader: &Reader, manifest: &Manifest) -> Result<Vec<Entry>> {
+    let (mut coder, mut dir) = (Coder::default(), DirReader::new(reader, manifest.root.tree));
+    let mut files = Vec::new();
+    while let Some(entry) = dir.next(&mut coder)? {
+        files.push(entry);
+    }
+    Ok(files)
+}
+
+/// What came of a watch.
+enum Gathered {
+    /// Everything up to the revision, in parts.
+    All(Vec<Changes>),
+    /// Only a whole snapshot has it, for this reason.
+    Not(String),
+}
+
+/// Gathers everything up to a revision. A watch that is lost begins again, with whoever is there then.
+fn gather(
+    etcd: &EtcdOptions,
+    mut cluster: Cluster,
+    (before, target): (Before, i64),
+    seam: Seam,
+    cancel: &Cancel,
+) -> Result<Gathered> {
+    let mut parts = Parts { all: Vec::new(), at: before.revision, bytes: 0, seam: Some(seam) };
+    for left in (0..WATCHES_MAX).rev() {
+        let done = parts.follow(&cluster, target, cancel);
+        // Of a revision at which a compaction ended a watch may tell only a part; what was changed before is gone.
+        let begin = before.revision.saturating_sub(1);
+        let told_of = |cluster: &Cluster| if begin < 1 { Ok(true) } else { cluster.has(begin, cancel) };
+        match done {
+            Ok(Some(why)) => return Ok(Gathered::Not(why)),
+            Ok(None) if told_of(&cluster)? => return Ok(Gathered::All(parts.all)),
+            Ok(None) => return Ok(Gathered::Not(COMPACTED.into())),
+            Err(e) if e.kind() == Kind::Refused && !told_of(&cluster)? => return Ok(Gathered::Not(COMPACTED.into())),
+            Err(e) if e.kind() == Kind::Retry && left > 0 => {
+                cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
+                cluster.newest(cancel)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::new(Kind::Bug, "no watch was begun"))
+}
+
+/// What was gathered so far.
+struct Parts {
+    all: Vec<Changes>,
+    at: i64,
+    bytes: usize,
+    /// What must come first, until it came.
+    seam: Option<Seam>,
+}
+
+impl Parts {
+    /// Watches on; returns why this does not lead to the revision, if so.
+    fn follow(&mut self, cluster: &Cluster, target: i64, cancel: &Cancel) -> Result<Option<String>> {
+        let again = self.seam.as_ref().is_some_and(|seam| !seam.is_empty());
+        let mut follower = Follower::begin(cluster, self.at.saturating_sub(i64::from(again)), cancel)?;
+        while self.at < target {
+            let until = Until { revision: Some(target), time: SILENCE, bytes: FILE_BYTES_MAX };
+            let mut changes = match follower.gather(until, cancel)? {
+                Followed::Compacted(_) => {
+                    return Ok(Some(COMPACTED.into()));
+                }
+                Followed::Changes(changes) => changes,
+            };
+            if changes.changes.is_empty() {
+                let what = format!("the watch is silent at revision {}, and the cluster is at {target}", self.at);
+                return Err(Error::new(Kind::Retry, what));
+            }
+            if let Some(seam) = self.seam.take() {
+                seam.take_from(&mut changes)?;
+            }
+            self.bytes = self.bytes.saturating_add(changes.bytes);
+            if self.bytes > GATHERED_BYTES_MAX {
+                return Ok(Some("more changed since the last snapshot than is worth a delta".into()));
+            }
+            if changes.to > self.at {
+                self.at = changes.to;
+                self.all.push(changes);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The name of a file of changes: they are in order.
+fn name(head: &Head) -> Vec<u8> {
+    [CHANGES, format!("{:020}-{:020}", head.after.saturating_add(1), head.to).as_bytes()].concat()
+}
+
+fn given(repo: &Repo, id: u64, last: &Snapshot, kept: Vec<Entry>, gathered: &[Changes]) -> Result<Given> {
+    let manifest = &last.manifest;
+    let mut before = label(manifest, CHAIN).and_then(unhex).unwrap_or([0; HASH_BYTES]);
+    let (mut parts, mut to) = (Vec::new(), known(manifest).revision);
+    for changes in gathered {
+        let time = repo.env.now().0;
+        let head = Head { cluster: id, after: changes.after, to: changes.to, before, time };
+        let bytes = segment::encode(&head, changes)?;
+        before = segment::hash(&bytes);
+        to = changes.to;
+        parts.push((StreamName::parse(&name(&head))?, Stream::reader(Cursor::new(bytes)), Cut::Small));
+    }
+    let base = label(manifest, BASE).map_or_else(|| known(manifest).revision.to_string(), str::to_owned);
+    let hash = before.iter().map(|b| format!("{b:02x}")).collect();
+    let end = label(manifest, WHOLE).map_or_else(|| manifest.end.to_string(), str::to_owned);
+    let cluster = format!("{id:x}");
+    let labels = [(BASE, base), (WHOLE, end), (CHAIN, hash), (CLUSTER, cluster), (REVISION, to.to_string())];
+    Ok(Given {
+        kind: KIND,
+        paths: manifest.source.paths.iter().map(|path| path.to_vec()).collect(),
+        parts,
+        labels: labels.map(|(key, value)| Label { key: key.into(), value }).into(),
+        misses: Vec::new(),
+        kept: Some((manifest.sid, kept)),
+    })
+}
+
+fn unhex(text: &str) -> Option<[u8; HASH_BYTES]> {
+    let mut bytes = [0; HASH_BYTES];
+    if text.len() != 2 * HASH_BYTES {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}

@@ -1,0 +1,43 @@
+//! Sources of policies, some of which are clusters.
+
+use super::backup::{EtcdOptions, backup};
+use super::delta::{Delta, Unchanged, delta};
+use crate::base::{Cancel, Progress};
+use crate::error::{Error, Kind, Result};
+use crate::format::snapshot::Mode;
+use crate::ops::backup::{self as store, BackupOptions, BackupReport};
+use crate::policy;
+use crate::repo::Repo;
+use std::sync::Arc;
+
+/// Backs up a source of a policy, of either kind; what should be known is said.
+///
+/// # Errors
+/// As for the kind.
+pub fn or_files(
+    repo: &Arc<Repo>,
+    source: &policy::Source,
+    options: BackupOptions,
+    say: &dyn Fn(&str),
+    means: (&Progress, &Cancel),
+) -> Result<BackupReport> {
+    let Some(cluster) = &source.etcd else { return store::run(repo, options, means.0, means.1) };
+    let (etcd, mut options) = (EtcdOptions::of(cluster)?, options);
+    let said = |what: &str| say(&format!("source {}: {what}", source.name));
+    let (report, found) = if cluster.deltas && options.mode == Mode::Incremental {
+        options.mode = Mode::Delta;
+        // A snapshot is made though nothing changed: it says of which time it is.
+        match delta(repo, &mut options, &etcd, Unchanged::Stored, means)? {
+            Delta::Stored(report, _) => return Ok(*report),
+            Delta::Nothing(_) => return Err(Error::new(Kind::Bug, "a delta was not stored")),
+            Delta::Whole(report, found, why) => {
+                said(&format!("a whole snapshot, no delta: {why}"));
+                (*report, *found)
+            }
+        }
+    } else {
+        backup(repo, &options, &etcd, means)?
+    };
+    found.remarks.iter().for_each(|what| said(what));
+    Ok(report)
+}
