@@ -3,6 +3,7 @@
 use super::{ANEW, NOW, Versions, clean, comes_back, forget, packs, prune, versions};
 use crate::crash::{KILLED, complete_alone, interfere, restores, sids, sweep};
 use crate::harness::Bench;
+use std::path::PathBuf;
 
 fn prepared() -> Versions {
     let versions = versions(&["a", "b"]);
@@ -59,8 +60,8 @@ fn any_instant_crash_of_a_prune_that_goes_on_for_another() {
     });
 }
 
-#[test]
-fn any_instant_crash_of_a_merge() {
+/// A repository with ten index segments, its source and the last snapshot.
+fn many_segments() -> (Bench, PathBuf, String) {
     let bench = Bench::with_key(&["a", "b"]);
     let source = bench.path("source");
     let mut last = String::new();
@@ -68,9 +69,16 @@ fn any_instant_crash_of_a_merge() {
         super::write(&source.join(format!("part-{version}")), version);
         last = super::backup(&bench, &source);
     }
-    let segments = |case: &Bench, region| {
-        case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
-    };
+    (bench, source, last)
+}
+
+fn segments(case: &Bench, region: &str) -> usize {
+    case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
+}
+
+#[test]
+fn any_instant_crash_of_a_merge() {
+    let (bench, source, last) = many_segments();
     sweep("merge", &bench, &NOW, |case, _, context| {
         complete_alone(case, context);
         restores(case, &last, &source, context);
@@ -84,15 +92,7 @@ fn any_instant_crash_of_a_merge() {
 /// Between publishing the one and removing the many, in the regions one after the other: the next merge removes what is left.
 #[test]
 fn a_merge_that_is_cut_short_anywhere_in_its_removals_is_finished() {
-    let bench = Bench::with_key(&["a", "b"]);
-    let source = bench.path("source");
-    for version in 0..10 {
-        super::write(&source.join(format!("part-{version}")), version);
-        super::backup(&bench, &source);
-    }
-    let segments = |case: &Bench, region| {
-        case.objects(region).iter().filter(|o| o.starts_with("index/") && !o.contains('#')).count()
-    };
+    let (bench, ..) = many_segments();
     let mut left = std::collections::BTreeSet::new();
     let counted = interfere(&bench.copy(), "count", 0, &NOW).steps;
     for n in 1..=counted.iter().filter(|step| *step == "unlink").count() {

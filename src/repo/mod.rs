@@ -35,6 +35,7 @@ use crate::format::FormatError;
 use crate::format::cbor;
 use crate::format::config::Features;
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
+use crate::format::index::Segment;
 use crate::format::ring::{Keyring, Trust, role};
 use crate::format::signed::{self, Fresh, Opened, Signer};
 use crate::region::{Finding, Lists, RegionSet, Regions, lock};
@@ -212,19 +213,20 @@ impl Repo {
         self.seal_with(kind, key, value, self.env.random()?)
     }
 
-    /// The same where whoever makes an object of this content makes the same bytes, and so, under a name that is their hash,
-    /// the same object. The salt is a keyed hash of all that goes in, and of the names of the objects that it was made from, in
+    /// Seals an index segment that is made of others: whoever makes it of them makes the same bytes, and so, under a name that is
+    /// their hash, the same object. The salt is a keyed hash of all that goes in, and of the names of the objects that it was made from, in
     /// their order: so what is made of an object, and of what was made of it, is never that object again, whatever it says.
     ///
     /// # Errors
     /// No signing key, or larger than any reader takes.
-    pub fn seal_same<T: Encode<()>>(&self, kind: ObjectKind, from: &BTreeSet<SegmentName>, value: &T) -> Result<Bytes> {
-        let (key, salt_key) = ("", kd::<32>("salt", &[self.secret(kind.class())?.bytes()]));
+    pub fn seal_segment(&self, from: &BTreeSet<SegmentName>, segment: &Segment) -> Result<(SegmentName, Bytes)> {
+        let salt_key = kd::<32>("salt", &[self.secret(ObjectKind::Index.class())?.bytes()]);
         let mut content = self.signer()?.0.bytes().to_vec();
         from.iter().for_each(|name| content.extend_from_slice(&name.0));
         content.extend_from_slice(&(from.len() as u64).to_le_bytes());
-        content.extend_from_slice(&cbor::encode(value));
-        self.seal_with(kind, key, value, mac(salt_key.bytes(), &content))
+        content.extend_from_slice(&cbor::encode(segment));
+        let bytes = self.seal_with(ObjectKind::Index, "", segment, mac(salt_key.bytes(), &content))?;
+        Ok((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes))
     }
 
     fn signer(&self) -> Result<(WriterId, SigningKey)> {

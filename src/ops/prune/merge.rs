@@ -9,7 +9,6 @@ use super::sweep::{RegionReport, fail, is_paged};
 use super::table::Table;
 use crate::base::{Cancel, Generation, PackName, SegmentName, SessionId};
 use crate::error::{Error, Kind, Result};
-use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -132,8 +131,7 @@ impl Merging<'_> {
         let (packs, entries) = (encode_packs(&packs).into(), encode_places(&mut places).into());
         let segment = Segment { packs, entries, ..first.segment };
         let from = group.iter().map(|segment| segment.name).collect();
-        let bytes = self.repo.seal_same(ObjectKind::Index, &from, &segment)?;
-        Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
+        self.repo.seal_segment(&from, &segment).map(Some)
     }
 
     /// Whether every member took it and lists it.

@@ -3,7 +3,7 @@
 //!
 //! A segment gives way to one with more entries alone, and to one that every member lists: two prunes that look at the same
 //! moment cannot remove each of two for the other's sake. Whoever rewrites or merges the larger one publishes what is left of it
-//! first, under a name that neither of them had before ([`Repo::seal_same`](crate::repo::Repo::seal_same)).
+//! first, under a name that neither of them had before ([`Repo::seal_segment`](crate::repo::Repo::seal_segment)).
 
 use super::mark::Bits;
 use super::merge::Merging;
@@ -115,7 +115,7 @@ impl Merging<'_> {
     /// Packs that several segments name, and segments that name no other packs.
     fn packs_named_again(&self) -> NamedAgain {
         // All packs of a repository are many; few are named twice.
-        let (mut once, mut again) = (Bits::new(self.table.count()), HashSet::new());
+        let (mut once, mut again) = (Bits::new(self.table.rows.len() as u64), HashSet::new());
         for seen in self.index.packs_seen() {
             let Some(row) = self.table.find(&seen.line.name).map(u64::from) else { continue };
             if once.has(row) && again.len() < PACKS_MAX {

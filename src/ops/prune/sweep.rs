@@ -6,7 +6,6 @@ use super::plan::{Line, Reason};
 use super::segments;
 use crate::base::{Cancel, PackName, SegmentName, SessionId};
 use crate::error::{Error, Kind, Result};
-use crate::format::envelope::Kind as ObjectKind;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
 use crate::region::{RegionSet, Removed};
 use crate::repo::Repo;
@@ -176,8 +175,7 @@ impl Order<'_> {
             entries: encode_places(&mut places).into(),
             ..content.segment.clone()
         };
-        let bytes = self.repo.seal_same(ObjectKind::Index, &BTreeSet::from([name]), &segment)?;
-        Ok(Some((SegmentName(*blake3::hash(&bytes).as_bytes()), bytes)))
+        self.repo.seal_segment(&BTreeSet::from([name]), &segment).map(Some)
     }
 
     fn in_region(

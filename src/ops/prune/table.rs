@@ -212,11 +212,6 @@ impl Table {
         self.by_number.get(at.pack_no as usize).copied().filter(|n| *n != u32::MAX)
     }
 
-    /// How many rows there are.
-    pub(super) fn count(&self) -> u64 {
-        self.rows.len() as u64
-    }
-
     pub(super) fn row(&self, n: u32) -> Option<&Row> {
         self.rows.get(n as usize)
     }
