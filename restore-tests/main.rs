@@ -48,6 +48,7 @@ mod serve;
 mod sessions;
 mod simulation;
 mod slots;
+mod spoilt;
 mod status;
 mod stores;
 mod streams;

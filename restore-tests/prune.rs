@@ -3,8 +3,10 @@
 mod beside;
 mod crash;
 mod decided;
+mod overtaken;
 mod patience;
 mod races;
+mod refused;
 mod stops;
 
 use crate::crash::{complete_alone, restores, text};

@@ -3,8 +3,9 @@
     step.py LOG WHAT N COMMAND...
 
 WHAT is `count` (N is ignored), `kill` (the whole process dies as it enters step N, which does not happen),
-`kill:NAME` (the same, counting only steps of this name), `hook:COMMAND` (runs it as step N is entered), or `once`/`from` with an errno, as in `once:28`:
-step N (and all after it) fails with it. LOG gets the name of every step, one a line. Ends with the command's
+`kill:NAME` (the same, counting only steps of this name), `hook:COMMAND` (runs it as step N is entered),
+`hooks:COMMAND` (the same at step N and at each one after it), or `once`/`from` with an errno, as in `once:28`: step N (and all
+after it) fails with it. LOG gets the name of every step, one a line. Ends with the command's
 exit code, or 128 + the signal that ended it.
 
 A seccomp filter stops the command at these calls only, so that everything else runs at full speed.
@@ -116,7 +117,7 @@ def main():
                     reached = steps.count(detail) if detail else reached
                     if reached == at and detail in ("", name):
                         os.kill(child, signal.SIGKILL)
-                elif what == "hook" and reached == at:
+                elif what == "hook" and reached == at or what == "hooks" and reached >= at:
                     os.system(detail)
                 elif what == "once" and reached == at or what == "from" and reached >= at:
                     fail_call(pid, int(detail))

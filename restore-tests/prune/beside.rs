@@ -16,7 +16,8 @@ pub fn shell(bench: &Bench, args: &[&str]) -> String {
     format!("HOLDFAST_STATE='{}' {} >>{} 2>&1", bench.path("other-state").display(), words.join(" "), log(bench))
 }
 
-fn log(bench: &Bench) -> String {
+/// Where it says what it has to say.
+pub fn log(bench: &Bench) -> String {
     bench.path("hook.log").display().to_string()
 }
 

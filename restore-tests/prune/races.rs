@@ -21,7 +21,7 @@ fn segments(bench: &Bench, region: &str) -> BTreeSet<String> {
 }
 
 /// One segment that says all that some say, as whoever merges them makes it.
-fn merged(inside: &Inside, names: &BTreeSet<String>) -> (Key, bytes::Bytes) {
+pub fn merged(inside: &Inside, names: &BTreeSet<String>) -> (Key, bytes::Bytes) {
     let repo = &inside.repo;
     let (mut packs, mut places): (Vec<PackLine>, Vec<Place>) = Default::default();
     let mut first: Option<Segment> = None;

@@ -98,3 +98,52 @@ fn what_is_locked_waits_until_its_lock_ends() {
     assert_eq!(objects(), segments, "an index segment was written once more");
     world.restores(&["a"], "again");
 }
+
+/// A folder would let the merged segments go, and the bucket does not: both keep them, and nobody says that one lacks them.
+#[test]
+fn a_bucket_that_locks_and_a_folder_stay_alike_when_segments_are_merged() {
+    let server = servers::seaweed(&[]);
+    servers::make_locked_bucket(&server, BUCKET, 3);
+    let folder = tempfile::tempdir().unwrap();
+    let (world, both) = (world(&server, folder.path()), ["a", "b"]);
+    for n in 0..8 {
+        fill(&world.source.join(format!("more-{n}")), 50 + 20 * n, 12, 50_000);
+        world.ok(&both, &["backup", text(&world.source)]);
+    }
+    world.ok(&both, &NOW);
+    let objects = || servers::versions(&server, BUCKET).iter().filter(|v| v.key.contains("/index/")).count();
+    let before = objects();
+    let verified = world.ok(&both, &["verify", "--level", "ciphertext"]);
+    assert_eq!(verified["behind"].as_array().map(Vec::len), Some(0), "{verified:#}");
+    let again = world.ok(&both, &["backup", text(&world.source)]);
+    assert_eq!(again["behind"].as_array().map(Vec::len), Some(0), "{again:#}");
+    world.ok(&both, &NOW);
+    assert_eq!(objects(), before, "an index segment was written once more");
+    world.restores(&["a"], "alone");
+    world.restores(&["b"], "the-other");
+}
+
+/// Damage that was repaired is an older version: it does not come back when the newer one is removed.
+#[test]
+fn what_is_removed_uncovers_no_damage() {
+    let server = servers::seaweed(&[]);
+    servers::make_lockable_bucket(&server, BUCKET);
+    let folder = tempfile::tempdir().unwrap();
+    let (world, both) = (world(&server, folder.path()), ["a", "b"]);
+    let damaged = versions_of(&server, "/index/");
+    let junk: Vec<String> = damaged.iter().map(|version| format!("junk {}", version.key)).collect();
+    assert!(servers::each(&server, BUCKET, &junk).iter().all(|status| *status == 200));
+    let (code, repaired) = world.run(&both, &["verify", "--level", "ciphertext", "--repair"]);
+    assert!(code == 5 && repaired["repair"]["left"] == 0, "{repaired:#}");
+    for n in 0..8 {
+        fill(&world.source.join(format!("more-{n}")), 50 + 20 * n, 12, 50_000);
+        world.ok(&both, &["backup", text(&world.source)]);
+    }
+    world.ok(&both, &NOW);
+    world.ok(&both, &NOW);
+    let left = versions_of(&server, "/index/");
+    let back: Vec<&Version> = left.iter().filter(|version| damaged.iter().any(|old| old.key == version.key)).collect();
+    assert!(back.is_empty(), "{back:#?}");
+    world.ok(&both, &["verify", "--level", "content"]);
+    world.restores(&["a"], "alone");
+}

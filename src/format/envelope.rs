@@ -9,6 +9,8 @@ use super::{CHUNK_BYTES_MAX, FormatError};
 use crate::base::{ChunkId, Domain, KeyEpoch, RepoId};
 use crate::crypto::{BulkCipher, Secret, kd, mac, same};
 
+/// Where the header says what the object is.
+pub const KIND_AT: usize = 8;
 /// Length of the header before the commitment, in bytes.
 pub const PLAIN_HEADER_BYTES: usize = 80;
 /// Length of the header with the commitment, in bytes.
@@ -116,7 +118,7 @@ impl Header {
     fn bytes(&self) -> [u8; PLAIN_HEADER_BYTES] {
         let mut out = [0; PLAIN_HEADER_BYTES];
         out[..8].copy_from_slice(MAGIC);
-        out[8] = self.kind as u8;
+        out[KIND_AT] = self.kind as u8;
         out[12..16].copy_from_slice(&self.domain.0.to_le_bytes());
         out[16..20].copy_from_slice(&self.key_epoch.0.to_le_bytes());
         out[32..48].copy_from_slice(self.repo.bytes());

@@ -107,11 +107,12 @@ impl<'f> Fetched<'f> {
                     known.insert((ix, line.key));
                     read.insert((ix, line.key), Ok(bytes));
                 }
-                None => wanted.push((ix, line.key)),
+                // No longer than it is listed: what a region says may be read at once is counted by that.
+                None => wanted.push((ix, line.key, line.size.min(SMALL_OBJECT_BYTES_MAX))),
             }
         }
-        let came = regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
-        read.extend(wanted.into_iter().zip(came));
+        let came = regions.get_sized(&wanted);
+        read.extend(wanted.into_iter().map(|(ix, key, _)| (ix, key)).zip(came));
         Fetched {
             regions,
             lists,

@@ -362,7 +362,7 @@ impl Store {
         }
     }
 
-    /// Everything under a prefix that has the form of a key, and the names of what has not.
+    /// Everything under a prefix that has the form of a key of it, and the names of what has not.
     ///
     /// # Errors
     /// The listing could not be completed.
@@ -377,8 +377,10 @@ impl Store {
             Backend::StandIn(mounted) => mounted.list(prefix)?,
         };
         let (mut known, mut junk) = (Vec::with_capacity(all.len()), Vec::new());
+        let below = |path: &str| path.strip_prefix(prefix.path()).is_some_and(|rest| rest.starts_with('/'));
         for found in all {
-            match Key::parse(&found.path) {
+            // What lies elsewhere was not asked for: whoever listens to one kind of objects must not be told of another.
+            match Key::parse(&found.path).filter(|_| below(&found.path)) {
                 Some(key) => known.push(Listed { key, size: found.size, modified: found.modified }),
                 None => junk.push(found.path),
             }

@@ -7,6 +7,9 @@ use super::error::{StoreError, StoreErrorKind};
 use super::key::Key;
 use super::{Backend, Store};
 
+/// So many versions of an object are removed: each uncovers the one before it, which may be damage that was repaired.
+const VERSIONS_MAX: usize = 64;
+
 impl Store {
     /// Removes an object, and gives its space back; one that is not there is removed already.
     ///
@@ -17,12 +20,20 @@ impl Store {
         if !bucket.asks() {
             return self.delete(key).await;
         }
-        match bucket.version(key).await {
-            Ok((path, Some(version))) => remove_version(bucket, key, path, version).await,
-            Ok((_, None)) => self.delete(key).await,
-            Err(e) if e.kind == StoreErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
+        for _ in 0..VERSIONS_MAX {
+            match bucket.version(key).await {
+                Ok((path, Some(version))) => remove_version(bucket, key, path, version).await?,
+                Ok((_, None)) => return self.delete(key).await,
+                Err(e) if e.kind == StoreErrorKind::NotFound => return Ok(()),
+                Err(e) => return Err(e),
+            }
+            // A doomed pack that is shown again is removed again by the next prune; there are many of them.
+            if let Key::Pack(_) = key {
+                return Ok(());
+            }
         }
+        let detail = format!("it was removed {VERSIONS_MAX} times, and an older version is still shown");
+        Err(StoreError::new(StoreErrorKind::Failed, "remove", &key.path(), detail))
     }
 }
 

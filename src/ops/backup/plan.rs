@@ -1,6 +1,6 @@
 //! The walk, compared with the parent: what must be read, and what can be taken over.
 
-use crate::base::ChunkId;
+use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
 use crate::format::leaf::{Leaf, Raw};
 use crate::format::snapshot::{Manifest, Miss};
@@ -10,6 +10,7 @@ use crate::repo::reader::Reader;
 use crate::repo::tree::ListReader;
 use crate::repo::writer::Writer;
 use crate::source::files::{DirHandle, Event, Found, ParentRule, SourceError, Walk, too_recent, unchanged};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Most entries of a batch.
@@ -61,8 +62,7 @@ pub(super) struct Planner<'p> {
     coder: Coder,
     /// The rule, and when the parent's run began and ended.
     parent: Option<(ParentRule, (i64, i64))>,
-    /// Where chunks of the parent must be known, if it is not trusted as a whole.
-    look_up: Option<&'p Writer<'p>>,
+    sound: Sound<'p>,
     root: Option<Option<ChunkId>>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
@@ -85,7 +85,7 @@ impl<'p> Planner<'p> {
             reader,
             coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
-            look_up,
+            sound: Sound::new(reader, look_up),
             root: parent.filter(|(m, _)| m.root.kind == EntryType::Dir).map(|(m, _)| m.root.tree),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -237,20 +237,14 @@ impl<'p> Planner<'p> {
     /// Whether everything that an entry of the parent refers to is still there and may be re-used, down to the last
     /// chunk: what was lost is read again while the source has it.
     fn is_stored(&mut self, old: &Entry) -> bool {
-        let (reader, look_up) = (self.reader, self.look_up);
-        is_stored(reader, old, &mut self.coder, &|id| is_good(reader, look_up, id))
+        is_stored(self.reader, old, &mut self.coder, &|id| self.sound.has(id))
     }
 
     /// The same for an entry that refers to nothing but chunks in its own list.
     fn are_stored(&self, leaf: &Leaf, raw: &Raw) -> bool {
         let Some(chunks) = &raw.chunks else { return true };
         let Ok(mut items) = items(leaf.part(chunks)) else { return false };
-        items.all(|item| item.len > 0 && self.good(&item.id))
-    }
-
-    /// Whether a chunk is there and may be re-used.
-    fn good(&self, id: &ChunkId) -> bool {
-        is_good(self.reader, self.look_up, id)
+        items.all(|item| item.len > 0 && self.sound.has(&item.id))
     }
 
     fn close_batch(&mut self) {
@@ -284,19 +278,35 @@ fn is_stored(reader: &Reader, old: &Entry, coder: &mut Coder, good: &dyn Fn(&Chu
 
 /// Whether files of an earlier snapshot can be built upon: all of them is there, and nothing of it was found damaged.
 pub fn are_intact(reader: &Reader, entries: &[Entry]) -> bool {
-    let mut coder = Coder::default();
-    entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| is_good(reader, None, id)))
+    let (mut coder, sound) = (Coder::default(), Sound::new(reader, None));
+    entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| sound.has(id)))
 }
 
-/// Whether a chunk is there and may be re-used.
-fn is_good(reader: &Reader, look_up: Option<&Writer<'_>>, id: &ChunkId) -> bool {
-    *id == ChunkId::HOLE || (resolves(reader, id) && look_up.is_none_or(|writer| writer.has(id)))
+/// What may be re-used.
+struct Sound<'p> {
+    reader: &'p Reader,
+    /// Where chunks of the parent must be known, if it is not trusted as a whole.
+    look_up: Option<&'p Writer<'p>>,
+    /// Packs that are dead for ever: they may still be listed, as long as they are locked, and go one day.
+    dead: HashSet<PackName>,
 }
 
-/// Whether every region that is written says where a chunk lies.
-fn resolves(reader: &Reader, id: &ChunkId) -> bool {
-    let (used, regions) = (reader.repo.writable(), &reader.repo.regions);
-    reader.index.any(id, |at| at.regions.covers(used) && !regions.is_damaged(&at.pack.name))
+impl<'p> Sound<'p> {
+    fn new(reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Self {
+        Sound { reader, look_up, dead: reader.repo.epochs_seen().doomed() }
+    }
+
+    /// Whether a chunk is there and may be re-used.
+    fn has(&self, id: &ChunkId) -> bool {
+        *id == ChunkId::HOLE || (self.resolves(id) && self.look_up.is_none_or(|writer| writer.has(id)))
+    }
+
+    /// Whether every region that is written says where a chunk lies.
+    fn resolves(&self, id: &ChunkId) -> bool {
+        let (used, regions) = (self.reader.repo.writable(), &self.reader.repo.regions);
+        let stays = |pack: &PackName| !regions.is_damaged(pack) && !self.dead.contains(pack);
+        self.reader.index.any(id, |at| at.regions.covers(used) && stays(&at.pack.name))
+    }
 }
 
 pub(super) fn miss(path: Vec<u8>, error: &SourceError) -> Miss {

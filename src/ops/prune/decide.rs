@@ -132,6 +132,7 @@ pub(super) fn decide<'w>(
     let mut marks = Marks::new(index.entries_total());
     walk(repo, &mut Marker::new(&reader, &table, &mut marks, &mut sparing, wish.cancel), &new, wish.workers)?;
     let spared: Vec<PackName> = sparing.spared.iter().filter_map(|n| table.row(*n).map(|row| row.name)).collect();
-    condemned.retain(|pack| !spared.contains(pack));
+    let lives: HashSet<&PackName> = spared.iter().collect();
+    condemned.retain(|pack| !lives.contains(pack));
     Ok(Decided { doomed: condemned, spared, world: World::Looked(Box::new((table, index))) })
 }

@@ -31,6 +31,8 @@ pub(super) struct Merging<'m> {
     pub(super) table: &'m Table,
     pub(super) doomed: &'m HashSet<PackName>,
     pub(super) unresolved: &'m BTreeSet<SessionId>,
+    /// Which of the segments that say nothing new are looked at first.
+    pub(super) turn: SegmentName,
     /// For those who list the index meanwhile.
     pub(super) grace: Duration,
     pub(super) cancel: &'m Cancel,
@@ -46,9 +48,9 @@ impl Merging<'_> {
     /// Interrupted, or a segment that every member lists can be read nowhere.
     pub(super) fn run(&self, reports: &mut [RegionReport]) -> Result<u64> {
         let whole = self.whole();
-        let gone = self.remove_superseded(&whole, reports)?;
-        let (mut merged, mut published) = (gone.len() as u64, Vec::new());
-        for group in self.groups(&whole, &gone) {
+        let (said, mut merged) = self.remove_superseded(&whole, reports)?;
+        let mut published = Vec::new();
+        for group in self.groups(&whole, &said) {
             self.cancel.check()?;
             let Some((name, bytes)) = self.merge(&group)? else { continue };
             if !self.publish(name, &bytes, reports)? {
@@ -60,17 +62,11 @@ impl Merging<'_> {
             self.repo.env.wait(self.cancel, self.grace)?;
         }
         for group in published {
-            let old: Vec<Key> = group.iter().map(|segment| Key::Index(segment.name)).collect();
-            for ix in self.members.iter() {
-                let removed = self.repo.regions.remove(ix, &old, self.cancel)?;
-                if let Some(report) = reports.get_mut(ix) {
-                    report.segments += removed.gone.len() as u64;
-                }
-                if let Some(e) = removed.failed {
-                    fail(reports, ix, &e)?;
-                }
+            let old = group.iter().map(|segment| Key::Index(segment.name)).collect();
+            match self.retire(old, reports)? {
+                Some(retired) => merged += retired,
+                None => break,
             }
-            merged += old.len() as u64;
         }
         Ok(merged)
     }
@@ -88,12 +84,12 @@ impl Merging<'_> {
         whole
     }
 
-    fn groups(&self, whole: &HashMap<SegmentName, bool>, gone: &HashSet<SegmentName>) -> Vec<Vec<SegmentSeen>> {
+    fn groups(&self, whole: &HashMap<SegmentName, bool>, said: &HashSet<SegmentName>) -> Vec<Vec<SegmentSeen>> {
         let mut tiers = Tiers::new();
         for segment in self.index.segments_seen() {
             let small = segment.entries as usize <= SEGMENT_ENTRIES_MAX / 2;
             let everywhere = segment.regions.covers(self.members) && whole.get(&segment.name) == Some(&true);
-            if small && everywhere && !gone.contains(&segment.name) && !self.unresolved.contains(&segment.sid) {
+            if small && everywhere && !said.contains(&segment.name) && !self.unresolved.contains(&segment.sid) {
                 let tier = segment.entries.max(1).ilog2() / TIER.ilog2();
                 tiers.entry((segment.generation, tier)).or_default().push(segment);
             }

@@ -29,7 +29,7 @@ pub use plan::{Line, Reason};
 pub use repack::{Limits, Repacked, SMALL_MIN};
 pub use sweep::{RegionReport, Sum};
 
-use crate::base::{Cancel, Epoch, PackName, SessionId, units};
+use crate::base::{Cancel, Epoch, PackName, SegmentName, SessionId, units};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::policy;
 use crate::region::{Finding, RegionSet};
@@ -474,7 +474,8 @@ impl Prune<'_> {
         self.report.forgotten = order.gone.keys().copied().collect();
         let stopped = order.execute(&mut self.report.regions)?;
         self.report.stopped = stopped.or(self.report.stopped);
-        if self.stops() { Ok(()) } else { self.merge(members, &doomed, survey) }
+        // What it may remove is used up: the next run merges.
+        if self.report.stopped.is_some() || self.stops() { Ok(()) } else { self.merge(members, &doomed, survey) }
     }
 
     /// Merges index segments, by what was seen of those that were not touched.
@@ -493,6 +494,7 @@ impl Prune<'_> {
             table: &survey.table,
             doomed,
             unresolved: &unresolved,
+            turn: SegmentName(self.repo.env.random()?),
             grace: self.wish.grace,
             cancel: self.wish.cancel,
         };

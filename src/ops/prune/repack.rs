@@ -2,6 +2,7 @@
 //! packs of the same generation and ends with a record of it. Nothing is removed here: the next survey sees two copies of
 //! each chunk, and lets the old pack go once every region has the new one.
 
+use super::super::verify::parallel;
 use super::bounds::Clock;
 use super::mark::{Marks, entry_of};
 use super::survey::numbers_hold;
@@ -12,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{Class, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::objects::{Moved, Repack};
 use crate::format::pack;
-use crate::region::lift;
+use crate::region::{lift, lock};
 use crate::repo::Repo;
 use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located, Reusable, Reuse};
@@ -21,7 +22,7 @@ use crate::repo::session::{Errand, Session};
 use crate::repo::writer::{Packer, Writer};
 use crate::store::{Key, Put};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most packs that one session writes anew: their names stand in its record.
 const PACKS_MAX: usize = 512;
@@ -31,6 +32,9 @@ const SMALL_DATA_BYTES: u64 = 4 << 20;
 const SMALL_TREE_BYTES: u64 = 1 << 20;
 /// So many small ones become fewer, where nothing else is said.
 pub const SMALL_MIN: usize = 256;
+/// Where there are more bytes than this for each, several are read and encoded side by side: each hand leaves packs that are not
+/// full.
+const PART_BYTES_MIN: u64 = 16 << 20;
 /// What its session says that it backs up.
 const SOURCE: &str = "(repack)";
 
@@ -189,7 +193,8 @@ impl Means<'_> {
         Ok((repacked, Repack { fresh: session.fresh(repo), sid: session.sid, created, moved }, complete))
     }
 
-    /// Returns the packs whose content was written anew: all, unless the time is over.
+    /// Returns the packs whose content was written anew: all, unless the time is over. Many are read and encoded side by side,
+    /// each part in its order.
     fn fill(
         &self,
         writer: &Writer<'_>,
@@ -197,7 +202,30 @@ impl Means<'_> {
         rows: &[u32],
         done: &mut Repacked,
     ) -> Result<Vec<PackName>> {
-        let mut old = Vec::new();
+        let bytes: u64 = rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.size).sum();
+        let hands = usize::try_from(bytes / PART_BYTES_MIN).unwrap_or(usize::MAX).clamp(1, self.workers.max(1));
+        let parts: Vec<&[u32]> = rows.chunks(rows.len().div_ceil(hands).max(1)).collect();
+        let filled = Mutex::new((Vec::new(), Repacked::default()));
+        parallel(&parts, hands, self.cancel, |part, _| {
+            let (old, own) = self.fill_part(writer, generation, part)?;
+            let mut all = lock(&filled);
+            all.0.extend(old);
+            all.1.packs += own.packs;
+            all.1.bytes = all.1.bytes.saturating_add(own.bytes);
+            Ok(())
+        })?;
+        let (old, sum) = filled.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *done = sum;
+        Ok(old)
+    }
+
+    fn fill_part(
+        &self,
+        writer: &Writer<'_>,
+        generation: Generation,
+        rows: &[u32],
+    ) -> Result<(Vec<PackName>, Repacked)> {
+        let (mut old, mut done) = (Vec::new(), Repacked::default());
         let (mut data, mut tree) = (writer.packer(Class::Data), writer.packer(Class::Tree));
         let (mut coder, mut buffer, mut scratch) = (Coder::default(), Vec::new(), Vec::new());
         for n in rows {
@@ -223,7 +251,7 @@ impl Means<'_> {
         }
         data.flush()?;
         tree.flush()?;
-        Ok(old)
+        Ok((old, done))
     }
 
     fn record(

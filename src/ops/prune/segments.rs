@@ -175,8 +175,9 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel
             cancel.check()?;
             let (some, later) = left.split_at(at_once(left));
             left = later;
-            let wanted: Vec<(usize, Key)> = some.iter().map(|(name, _)| (ix, Key::Index(*name))).collect();
-            let read = repo.regions.get_several(&wanted, SMALL_OBJECT_BYTES_MAX);
+            let sized =
+                |(name, size): &(SegmentName, u64)| (ix, Key::Index(*name), (*size).min(SMALL_OBJECT_BYTES_MAX));
+            let read = repo.regions.get_sized(&some.iter().map(sized).collect::<Vec<_>>());
             for ((name, _), read) in some.iter().zip(read) {
                 whole &= !matches!(judge(repo, *name, ix, read, &mut None)?, Copy::Gone);
             }

@@ -12,6 +12,8 @@ use super::sweep::{RegionReport, fail};
 use crate::base::{ChunkId, PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::{ENTRY_BYTES, Place};
+use crate::region::RegionSet;
+use crate::repo::SMALL_OBJECT_BYTES_MAX;
 use crate::repo::index::{Content, SegmentSeen};
 use crate::store::Key;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,7 +24,7 @@ const REMOVED_MAX: usize = 1024;
 const PACKS_MAX: usize = 1 << 18;
 
 impl Merging<'_> {
-    /// Removes what other segments say too; returns what that was.
+    /// Removes what other segments say too; returns what that is, also where it may not be removed, and how many are gone.
     ///
     /// # Errors
     /// Interrupted, or a segment that every member lists can be read nowhere.
@@ -30,28 +32,69 @@ impl Merging<'_> {
         &self,
         whole: &HashMap<SegmentName, bool>,
         reports: &mut [RegionReport],
-    ) -> Result<HashSet<SegmentName>> {
-        let mut gone = HashSet::new();
+    ) -> Result<(HashSet<SegmentName>, u64)> {
+        let (mut said, mut gone) = (HashSet::new(), 0);
         for (new, olds) in self.groups_of_superseded(whole) {
             self.cancel.check()?;
             let covered = self.covered(new, &olds)?;
             if covered.is_empty() || !self.stands(new, reports)? {
                 continue;
             }
-            let keys: Vec<Key> = covered.iter().copied().map(Key::Index).collect();
-            for ix in self.members.iter() {
-                let removed = self.repo.regions.remove(ix, &keys, self.cancel)?;
+            let keys = covered.iter().copied().map(Key::Index).collect();
+            said.extend(covered);
+            match self.retire(keys, reports)? {
+                Some(retired) => gone += retired,
+                None => break,
+            }
+        }
+        Ok((said, gone))
+    }
+
+    /// Removes segments from every member, or from none: where one may not let go of a segment, it is put back where it went
+    /// already, as whoever compares the regions would bring it there again, and call them unequal until then. Returns how many
+    /// are gone everywhere; `None` where a region failed.
+    pub(super) fn retire(&self, mut keys: Vec<Key>, reports: &mut [RegionReport]) -> Result<Option<u64>> {
+        let is_bucket = |ix: &usize| self.repo.regions.region(*ix).bucket;
+        // A folder lets go of everything.
+        let (buckets, folders): (Vec<usize>, Vec<usize>) = self.members.iter().partition(is_bucket);
+        let mut without = RegionSet::NONE;
+        for ix in buckets.into_iter().chain(folders) {
+            let removed = self.repo.regions.remove(ix, &keys, self.cancel)?;
+            if let Some(report) = reports.get_mut(ix) {
+                report.segments += removed.gone.len() as u64;
+            }
+            for (key, why) in &removed.refused {
+                self.put_back(ix, key, without, reports)?;
                 if let Some(report) = reports.get_mut(ix) {
-                    report.segments += removed.gone.len() as u64;
-                }
-                if let Some(e) = removed.failed {
-                    fail(reports, ix, &e)?;
-                    return Ok(gone);
+                    report.why.get_or_insert_with(|| why.to_string());
                 }
             }
-            gone.extend(covered);
+            if let Some(e) = removed.failed {
+                fail(reports, ix, &e)?;
+                return Ok(None);
+            }
+            let stays: HashSet<Key> = removed.refused.into_iter().map(|(key, _)| key).collect();
+            keys.retain(|key| !stays.contains(key));
+            without = without.with(ix);
         }
-        Ok(gone)
+        Ok(Some(keys.len() as u64))
+    }
+
+    fn put_back(&self, from: usize, key: &Key, to: RegionSet, reports: &mut [RegionReport]) -> Result<()> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        match self.repo.regions.get(from, key, SMALL_OBJECT_BYTES_MAX) {
+            Ok(bytes) => {
+                for (ix, put) in self.repo.regions.put_each(to, key, &bytes) {
+                    if let Err(e) = put {
+                        fail(reports, ix, &e)?;
+                    }
+                }
+                Ok(())
+            }
+            Err(e) => fail(reports, from, &e),
+        }
     }
 
     /// Which of these segments say nothing that the new one does not say.
@@ -94,7 +137,9 @@ impl Merging<'_> {
         }
         let over = self.index.segments_seen().filter(|segment| !self.unresolved.contains(&segment.sid));
         let named: HashMap<SegmentName, SegmentSeen> = over.map(|segment| (segment.name, segment)).collect();
-        for (name, own) in packs.segments.iter().take(REMOVED_MAX) {
+        // Those that nobody may remove yet must not be in the way of others for ever.
+        let (before, from) = packs.segments.iter().partition::<Vec<_>, _>(|(name, _)| **name < self.turn);
+        for (name, own) in from.into_iter().chain(before).take(REMOVED_MAX) {
             let Some((old, first)) = named.get(name).zip(own.first()) else { continue };
             let larger = |other: &&SegmentSeen| {
                 other.entries > old.entries

@@ -6,12 +6,12 @@ use super::plan::{Line, Reason};
 use super::segments;
 use crate::base::{Cancel, PackName, SegmentName, SessionId};
 use crate::error::{Error, Kind, Result};
+use crate::format::cbor;
 use crate::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
 use crate::region::{RegionSet, Removed};
 use crate::repo::Repo;
 use crate::repo::index::{Content, Index};
 use crate::store::{Key, Put};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -88,6 +88,17 @@ struct Affected {
     new: Option<SegmentName>,
 }
 
+/// Segments that say the same without what is doomed. What takes their place is made of all of them: so it is none of what they
+/// were made of, which somebody may be about to remove.
+struct Same {
+    from: BTreeSet<SegmentName>,
+    /// Who lists one of them.
+    at: RegionSet,
+    /// Hash of what is left, and that, if anything is.
+    said: Option<blake3::Hash>,
+    rest: Option<Segment>,
+}
+
 impl Order<'_> {
     /// Does it, as far as it may; says why not all of it.
     ///
@@ -110,28 +121,26 @@ impl Order<'_> {
     /// Puts what takes the place of segments that name what is dead, one after the other: all of them are more than memory
     /// holds. Returns these segments, and the regions that list what was put there.
     fn publish(&self, reports: &mut [RegionReport]) -> Result<(BTreeMap<SegmentName, Affected>, RegionSet)> {
-        let mut named: BTreeMap<SegmentName, RegionSet> = BTreeMap::new();
-        for (segment, line, regions) in self.index.lines() {
-            if self.doomed.contains(&line.name) {
-                named.insert(segment, regions.and(self.members));
-            }
-        }
-        named.retain(|_, at| !at.is_empty());
+        let named = self.named();
         let (mut affected, mut well) = (BTreeMap::new(), self.members);
-        for (name, at) in &named {
-            self.cancel.check()?;
-            // Gone: another prune was quicker.
-            let Some(content) = segments::content(self.repo, *name, *at)? else { continue };
-            let new = self.without_doomed(*name, &content)?;
-            if let Some((new, bytes)) = &new {
-                for (ix, put) in self.repo.regions.put_each(at.and(well), &Key::Index(*new), bytes) {
-                    if let Err(e) = put.and_then(|put| is_ours(put, *new)) {
-                        well = well.without(ix);
-                        fail(reports, ix, &e)?;
+        for names in self.by_rest(&named).into_values() {
+            for same in self.remainders(&names, &named)? {
+                let new = match &same.rest {
+                    Some(rest) => Some(self.repo.seal_segment(&same.from, rest)?),
+                    None => None,
+                };
+                if let Some((new, bytes)) = &new {
+                    for (ix, put) in self.repo.regions.put_each(same.at.and(well), &Key::Index(*new), bytes) {
+                        if let Err(e) = put.and_then(|put| is_ours(put, *new)) {
+                            well = well.without(ix);
+                            fail(reports, ix, &e)?;
+                        }
                     }
                 }
+                let new = new.map(|(new, _)| new);
+                let at = |name: &SegmentName| named.get(name).copied().unwrap_or(RegionSet::NONE);
+                affected.extend(same.from.iter().map(|name| (*name, Affected { at: at(name), new })));
             }
-            affected.insert(*name, Affected { at: *at, new: new.map(|(new, _)| new) });
         }
         for ix in well.iter() {
             if let Err(e) = self.are_listed(ix, &affected) {
@@ -153,9 +162,51 @@ impl Order<'_> {
             .at(format!("region {}", self.repo.regions.region(ix).name)))
     }
 
-    /// The same segment with what is not doomed, if anything is left: the same bytes whoever makes it, so that what an earlier
-    /// prune put there, or another one that is at work, is not put there twice.
-    fn without_doomed(&self, name: SegmentName, content: &Content) -> Result<Option<(SegmentName, Bytes)>> {
+    /// Segments that name something doomed, and the members that list them.
+    fn named(&self) -> BTreeMap<SegmentName, RegionSet> {
+        let lines = self.index.lines().filter(|(_, line, _)| self.doomed.contains(&line.name));
+        let mut named: BTreeMap<_, _> = lines.map(|(name, _, at)| (name, at.and(self.members))).collect();
+        named.retain(|_, at| !at.is_empty());
+        named
+    }
+
+    /// The same by what else they name. Their names are hashes, so that the sum of them tells one set from another.
+    fn by_rest(&self, named: &BTreeMap<SegmentName, RegionSet>) -> BTreeMap<u128, Vec<SegmentName>> {
+        let mut sums: BTreeMap<SegmentName, u128> = named.keys().map(|name| (*name, 0)).collect();
+        for (segment, line, _) in self.index.lines().filter(|(_, line, _)| !self.doomed.contains(&line.name)) {
+            if let (Some(sum), Some(half)) = (sums.get_mut(&segment), line.name.0.first_chunk()) {
+                *sum = sum.wrapping_add(u128::from_le_bytes(*half));
+            }
+        }
+        let mut groups: BTreeMap<u128, Vec<SegmentName>> = BTreeMap::new();
+        sums.into_iter().for_each(|(name, sum)| groups.entry(sum).or_default().push(name));
+        groups
+    }
+
+    /// What is left of these segments, once for all that leave the same: where nothing can be removed, a segment lies beside
+    /// what every prune since made of it, and each of them would be made anew by the next, under a name of its own.
+    fn remainders(&self, names: &[SegmentName], named: &BTreeMap<SegmentName, RegionSet>) -> Result<Vec<Same>> {
+        let mut found: Vec<Same> = Vec::new();
+        for name in names {
+            self.cancel.check()?;
+            let Some(at) = named.get(name).copied() else { continue };
+            // Gone: another prune was quicker.
+            let Some(content) = segments::content(self.repo, *name, at)? else { continue };
+            let rest = self.without_doomed(&content);
+            let said = rest.as_ref().map(|rest| blake3::hash(&cbor::encode(rest)));
+            match found.iter_mut().find(|same| same.said == said) {
+                Some(same) => {
+                    same.from.insert(*name);
+                    same.at = same.at.or(at);
+                }
+                None => found.push(Same { from: BTreeSet::from([*name]), at, said, rest }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The same segment with what is not doomed, if anything is left.
+    fn without_doomed(&self, content: &Content) -> Option<Segment> {
         let (mut packs, mut numbers): (Vec<PackLine>, HashMap<u32, u32>) = Default::default();
         for (n, line) in (0u32..).zip(&content.packs).filter(|(_, line)| !self.doomed.contains(&line.name)) {
             numbers.insert(n, packs.len() as u32);
@@ -167,15 +218,8 @@ impl Order<'_> {
             numbers.get(&place.pack).map(|pack| Place { pack: *pack, ..place })
         };
         let mut places: Vec<Place> = entries.iter().filter_map(kept).collect();
-        if places.is_empty() {
-            return Ok(None);
-        }
-        let segment = Segment {
-            packs: encode_packs(&packs).into(),
-            entries: encode_places(&mut places).into(),
-            ..content.segment.clone()
-        };
-        self.repo.seal_segment(&BTreeSet::from([name]), &segment).map(Some)
+        let (packs, any) = (encode_packs(&packs).into(), !places.is_empty());
+        any.then(|| Segment { packs, entries: encode_places(&mut places).into(), ..content.segment.clone() })
     }
 
     fn in_region(

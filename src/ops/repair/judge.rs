@@ -2,11 +2,33 @@
 
 use super::super::verify::{check_signed, check_sum_or_name};
 use crate::format::FormatError;
+use crate::format::envelope::{KIND_AT, Kind as ObjectKind};
 use crate::format::pack;
 use crate::repo::Repo;
 use crate::repo::open::{self, Chain};
 use crate::store::Key;
+use bytes::Bytes;
 use std::sync::Arc;
+
+/// What stands at a key.
+pub(super) enum There {
+    Nothing,
+    /// Its bytes, and whether that is all of it.
+    Bytes(Bytes, bool),
+    Unreadable,
+}
+
+impl There {
+    /// Whether it may be a snapshot that is damaged: its bytes cannot be read, or its header says so. Where another region has an
+    /// end of the session, one flipped bit must not let what only this snapshot needs be taken for garbage.
+    pub(super) fn may_be_manifest(&self) -> bool {
+        match self {
+            There::Nothing => false,
+            There::Bytes(bytes, _) => bytes.get(KIND_AT) == Some(&(ObjectKind::Manifest as u8)),
+            There::Unreadable => true,
+        }
+    }
+}
 
 /// Who decides what is good.
 pub enum Judge<'j> {

@@ -31,6 +31,7 @@ use crate::repo::index::Index;
 use crate::repo::reader::Reader;
 use crate::store::{Key, Prefix, Put, Replaced};
 use bytes::Bytes;
+use judge::There;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -351,14 +352,6 @@ fn stays(checked: std::result::Result<(), FormatError>, flaw: Flaw) -> Option<Do
     }
 }
 
-/// What stands at a key.
-enum There {
-    Nothing,
-    /// Its bytes, and whether that is all of it.
-    Bytes(Bytes, bool),
-    Unreadable,
-}
-
 impl Work<'_> {
     fn one(&self, target: &Target, reader: Option<(&Reader, &Mutex<Known>)>) -> Result<Mended> {
         let regions = self.with.regions;
@@ -409,7 +402,7 @@ impl Work<'_> {
         let Some((from, good)) = self.good(*ix, key).or_else(|| self.gathered(*ix, key, &there)) else {
             return Ok(Done::Left("no region has it whole".into()));
         };
-        if self.is_end(key, &good) && (matches!(there, There::Unreadable) || !self.all_asked()) {
+        if self.is_end(key, &good) && (there.may_be_manifest() || !self.all_asked()) {
             return Ok(Done::Left("elsewhere its session ended; what stands here may be the snapshot".into()));
         }
         if let Some(why) = self.not_yet(*ix, key, &good, reader)? {

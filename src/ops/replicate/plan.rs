@@ -53,6 +53,8 @@ pub(super) struct Stored {
     pub(super) packs: BTreeMap<PackName, Shelf>,
     pub(super) segments: Vec<Lacked>,
     doomed: HashSet<PackName>,
+    /// Condemned by an epoch that is not decided.
+    undecided: HashSet<PackName>,
     depth: Depth,
 }
 
@@ -61,13 +63,13 @@ impl Stored {
     pub(super) fn look(copier: &Copier<'_>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Stored {
         let repo = copier.repo;
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
-        let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, depth };
+        let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, undecided, depth };
         let listing = index::listed(repo);
         let (mut lines, mut superseded) = Default::default();
         if let Depth::Packs = depth {
             let index = Index::load_listed(repo, &listing);
             superseded = index.superseded(&stored.doomed);
-            lines = stored.shelve_all(index, &undecided, targets);
+            lines = stored.shelve_all(index, targets);
         }
         for (name, holders) in listing {
             let at = holders.all().and(repo.usable());
@@ -86,7 +88,7 @@ impl Stored {
             if matches!(depth, Depth::Segments) && lines.iter().any(|line| stored.doomed.contains(&line.name)) {
                 continue;
             }
-            let held = lines.is_empty() || lines.iter().any(|pack| undecided.contains(&pack.name));
+            let held = lines.is_empty() || lines.iter().any(|pack| stored.undecided.contains(&pack.name));
             if !held {
                 lines.iter().for_each(|line| stored.shelve(line, missing));
             }
@@ -98,15 +100,10 @@ impl Stored {
     }
 
     /// Every pack of the index is wanted everywhere. Returns the packs of each segment that a target lacks.
-    fn shelve_all(
-        &mut self,
-        index: Index,
-        undecided: &HashSet<PackName>,
-        targets: RegionSet,
-    ) -> HashMap<SegmentName, Vec<PackLine>> {
+    fn shelve_all(&mut self, index: Index, targets: RegionSet) -> HashMap<SegmentName, Vec<PackLine>> {
         let mut lacked: HashMap<SegmentName, Vec<PackLine>> = HashMap::new();
         for (segment, line, at) in index.lines() {
-            if !undecided.contains(&line.name) {
+            if !self.undecided.contains(&line.name) {
                 self.shelve(&line, at.and(targets));
             }
             if !at.covers(targets) {
@@ -183,8 +180,9 @@ impl Stored {
         match (self.packs.get(pack), self.depth) {
             _ if self.doomed.contains(pack) => RegionSet::NONE,
             (Some(shelf), _) => shelf.has,
+            // It may go.
+            (None, _) if self.undecided.contains(pack) => RegionSet::NONE,
             (None, Depth::Segments) => RegionSet::ALL,
-            // Condemned by an epoch that is not decided: it may go.
             (None, Depth::Packs) => RegionSet::NONE,
         }
     }
