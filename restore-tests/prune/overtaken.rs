@@ -185,6 +185,8 @@ fn a_region_that_is_emptied_under_a_later_session_of_a_run_gets_no_snapshot() {
     let Versions { bench, sids, .. } = versions(&["a", "b"]);
     forget(&bench, &sids[0]);
     let source = bench.path("source");
+    // Another source needs all that the parent needs.
+    bench.ok(&["backup", "--name", "other", text(&source)]);
     write(&source, 4);
     let args = ["--copies-min", "1", "--json", "--quiet", "backup", "--name", "s", "source"];
     let copied = || {
@@ -202,7 +204,8 @@ fn a_region_that_is_emptied_under_a_later_session_of_a_run_gets_no_snapshot() {
         let case = copied();
         let (sessions, folder) = (format!("{}/sessions", text(&case.region("b"))), text(case.dir.path()).to_owned());
         // At this step a prune ends the session; from then on region b loses whatever is announced.
-        let first = format!("{}; touch {folder}/before", shell(&case, &NOW));
+        let (forgets, prunes) = (shell(&case, &["forget", "--last", &sids[1], &sids[2]]), shell(&case, &NOW));
+        let first = format!("{forgets}; {prunes}; touch {folder}/before");
         let then = format!("rm -f {sessions}/*");
         let hook = format!("if [ -e {folder}/before ]; then {then}; else {first}; fi");
         let ended = interfere(&case, &format!("hooks:{hook}"), at, &args);
