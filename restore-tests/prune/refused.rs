@@ -195,7 +195,7 @@ fn what_lies_in_a_dead_pack_that_is_locked_is_stored_again() {
     forget(&bench, &first);
     let before = packs(&bench, "a");
     {
-        let _spoilt = ["a", "b"].map(|region| Spoilt::at(&bench.region(region), Spoil::Keeps("packs/")));
+        let _spoilt = ["a", "b"].map(|region| Spoilt::at(&bench.region(region), Spoil::Keeps("")));
         prune_inside(&bench, 10);
     }
     let after = packs(&bench, "a");
