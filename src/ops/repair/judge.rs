@@ -4,6 +4,7 @@ use super::super::verify::{check_signed, check_sum_or_name};
 use crate::format::FormatError;
 use crate::format::envelope::{KIND_AT, Kind as ObjectKind};
 use crate::format::pack;
+use crate::format::signed;
 use crate::repo::Repo;
 use crate::repo::open::{self, Chain};
 use crate::store::Key;
@@ -19,12 +20,15 @@ pub(super) enum There {
 }
 
 impl There {
-    /// Whether it may be a snapshot that is damaged: its bytes cannot be read, or its header says so. Where another region has an
-    /// end of the session, one flipped bit must not let what only this snapshot needs be taken for garbage.
+    /// Whether it may be a snapshot that is damaged: its bytes cannot be read, or its header says so and its checksum does not fit
+    /// (else it is whole, and another object's). Where another region has an end of the session, one flipped bit must not let what
+    /// only this snapshot needs be taken for garbage.
     pub(super) fn may_be_manifest(&self) -> bool {
         match self {
             There::Nothing => false,
-            There::Bytes(bytes, _) => bytes.get(KIND_AT) == Some(&(ObjectKind::Manifest as u8)),
+            There::Bytes(bytes, _) => {
+                bytes.get(KIND_AT) == Some(&(ObjectKind::Manifest as u8)) && signed::check_sum(bytes).is_err()
+            }
             There::Unreadable => true,
         }
     }
