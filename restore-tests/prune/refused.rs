@@ -170,13 +170,16 @@ fn an_end_is_not_put_over_what_may_be_a_snapshot() {
     }
     let path = bench.region("a").join(key.path());
     let good = std::fs::read(&path).unwrap();
-    let mut bad = good.clone();
-    bad[good.len() / 2] ^= 4;
-    plant(&bench.region("a"), &key.path(), &bad);
-    let (code, value) = bench.json(&["verify", "--level", "content", "--repair"]);
-    assert_eq!((code, &value["repair"]["left"]), (5, &1.into()), "{value:#}");
-    assert_eq!(std::fs::read(&path).unwrap(), bad, "something was put over it");
-    assert_ne!(bench.json(&super::NOW).0, 0, "a prune that knows nothing of what it needs");
+    // Also the byte that says what it is.
+    for (at, bit) in [(good.len() / 2, 4), (8, 1)] {
+        let mut bad = good.clone();
+        bad[at] ^= bit;
+        plant(&bench.region("a"), &key.path(), &bad);
+        let (code, value) = bench.json(&["verify", "--level", "content", "--repair"]);
+        assert_eq!((code, &value["repair"]["left"]), (5, &1.into()), "{value:#}");
+        assert_eq!(std::fs::read(&path).unwrap(), bad, "something was put over it");
+        assert_ne!(bench.json(&super::NOW).0, 0, "a prune that knows nothing of what it needs");
+    }
     // Who has its bytes puts them back.
     plant(&bench.region("a"), &key.path(), &good);
     super::comes_back(&versions, &bench.copy(), 2, "put back");

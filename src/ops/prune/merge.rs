@@ -15,6 +15,7 @@ use crate::repo::Repo;
 use crate::repo::index::{Content, Index, SegmentSeen};
 use crate::store::{Key, Put};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(super) struct Merging<'m> {
     pub(super) table: &'m Table,
     pub(super) doomed: &'m HashSet<PackName>,
     pub(super) unresolved: &'m BTreeSet<SessionId>,
+    /// Regions that did not let something go in this run.
+    pub(super) refusing: Cell<RegionSet>,
     /// Which of the segments that say nothing new are looked at first.
     pub(super) turn: SegmentName,
     /// For those who list the index meanwhile.
@@ -62,8 +65,8 @@ impl Merging<'_> {
             self.repo.env.wait(self.cancel, self.grace)?;
         }
         for group in published {
-            let old = group.iter().map(|segment| Key::Index(segment.name)).collect();
-            match self.retire(old, reports)? {
+            let old: Vec<Key> = group.iter().map(|segment| Key::Index(segment.name)).collect();
+            match self.retire(&old, reports)? {
                 Some(retired) => merged += retired,
                 None => break,
             }
@@ -121,7 +124,10 @@ impl Merging<'_> {
         let Some(first) = first else { return Ok(None) };
         places.sort_unstable_by_key(|p| (p.id, p.pack, p.offset, p.inside));
         places.dedup();
-        if places.len() > SEGMENT_ENTRIES_MAX {
+        // Where nothing goes, what says no more than one of its parts would be merged again and again.
+        let largest = group.iter().map(|segment| segment.entries as usize).max().unwrap_or(0);
+        let stays = !self.refusing.get().is_empty() && places.len() <= largest;
+        if places.len() > SEGMENT_ENTRIES_MAX || stays {
             return Ok(None);
         }
         let (packs, entries) = (encode_packs(&packs).into(), encode_places(&mut places).into());

@@ -42,6 +42,7 @@ use bounds::Clock;
 use decide::Decided;
 use roots::{Ask, Roots, Stage};
 use sessions::Patience;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -487,6 +488,8 @@ impl Prune<'_> {
         }
         let mut unresolved = survey.sessions.unresolved();
         unresolved.extend(&survey.busy);
+        let refused = |(ix, report): (usize, &RegionReport)| report.why.is_some().then_some(ix);
+        let refusing = self.report.regions.iter().enumerate().filter_map(refused);
         let merging = merge::Merging {
             repo: self.repo,
             members,
@@ -494,6 +497,7 @@ impl Prune<'_> {
             table: &survey.table,
             doomed,
             unresolved: &unresolved,
+            refusing: Cell::new(RegionSet::of(refusing)),
             turn: SegmentName(self.repo.env.random()?),
             grace: self.wish.grace,
             cancel: self.wish.cancel,

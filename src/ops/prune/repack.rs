@@ -35,6 +35,8 @@ pub const SMALL_MIN: usize = 256;
 /// Where there are more bytes than this for each, several are read and encoded side by side: each hand leaves packs that are not
 /// full.
 const PART_BYTES_MIN: u64 = 16 << 20;
+/// Each has a pack that is read and two that are written in memory, some 100 MiB.
+const HANDS_MAX: usize = 3;
 /// What its session says that it backs up.
 const SOURCE: &str = "(repack)";
 
@@ -203,7 +205,8 @@ impl Means<'_> {
         done: &mut Repacked,
     ) -> Result<Vec<PackName>> {
         let bytes: u64 = rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.size).sum();
-        let hands = usize::try_from(bytes / PART_BYTES_MIN).unwrap_or(usize::MAX).clamp(1, self.workers.max(1));
+        let most = self.workers.clamp(1, HANDS_MAX);
+        let hands = usize::try_from(bytes / PART_BYTES_MIN).unwrap_or(usize::MAX).clamp(1, most);
         let parts: Vec<&[u32]> = rows.chunks(rows.len().div_ceil(hands).max(1)).collect();
         let filled = Mutex::new((Vec::new(), Repacked::default()));
         parallel(&parts, hands, self.cancel, |part, _| {

@@ -14,8 +14,9 @@ use crate::error::Result;
 use crate::format::index::{ENTRY_BYTES, Place};
 use crate::region::RegionSet;
 use crate::repo::SMALL_OBJECT_BYTES_MAX;
-use crate::repo::index::{Content, SegmentSeen};
+use crate::repo::index::{Content, SegmentSeen, open_segment};
 use crate::store::Key;
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// So many are removed in one run: each is read whole.
@@ -33,16 +34,19 @@ impl Merging<'_> {
         whole: &HashMap<SegmentName, bool>,
         reports: &mut [RegionReport],
     ) -> Result<(HashSet<SegmentName>, u64)> {
-        let (mut said, mut gone) = (HashSet::new(), 0);
-        for (new, olds) in self.groups_of_superseded(whole) {
+        let (groups, mut said) = self.groups_of_superseded(whole);
+        let mut gone = 0;
+        for (new, olds) in groups {
             self.cancel.check()?;
             let covered = self.covered(new, &olds)?;
+            for old in olds.iter().filter(|old| !covered.contains(old)) {
+                said.remove(old);
+            }
             if covered.is_empty() || !self.stands(new, reports)? {
                 continue;
             }
-            let keys = covered.iter().copied().map(Key::Index).collect();
-            said.extend(covered);
-            match self.retire(keys, reports)? {
+            let keys: Vec<Key> = covered.iter().copied().map(Key::Index).collect();
+            match self.retire(&keys, reports)? {
                 Some(retired) => gone += retired,
                 None => break,
             }
@@ -53,18 +57,28 @@ impl Merging<'_> {
     /// Removes segments from every member, or from none: where one may not let go of a segment, it is put back where it went
     /// already, as whoever compares the regions would bring it there again, and call them unequal until then. Returns how many
     /// are gone everywhere; `None` where a region failed.
-    pub(super) fn retire(&self, mut keys: Vec<Key>, reports: &mut [RegionReport]) -> Result<Option<u64>> {
-        let is_bucket = |ix: &usize| self.repo.regions.region(*ix).bucket;
+    pub(super) fn retire(&self, keys: &[Key], reports: &mut [RegionReport]) -> Result<Option<u64>> {
+        // By the first it is learned who refuses: those are asked first about the others.
+        let (first, others) = keys.split_at(keys.len().min(1));
+        let Some(one) = self.retire_these(first.to_vec(), reports)? else { return Ok(None) };
+        let more = self.retire_these(others.to_vec(), reports)?;
+        Ok(more.map(|more| one + more))
+    }
+
+    fn retire_these(&self, mut keys: Vec<Key>, reports: &mut [RegionReport]) -> Result<Option<u64>> {
         // A folder lets go of everything.
-        let (buckets, folders): (Vec<usize>, Vec<usize>) = self.members.iter().partition(is_bucket);
+        let rank = |ix: &usize| (!self.refusing.get().has(*ix), !self.repo.regions.region(*ix).bucket);
+        let mut order: Vec<usize> = self.members.iter().collect();
+        order.sort_by_key(rank);
         let mut without = RegionSet::NONE;
-        for ix in buckets.into_iter().chain(folders) {
+        for ix in order {
             let removed = self.repo.regions.remove(ix, &keys, self.cancel)?;
             if let Some(report) = reports.get_mut(ix) {
                 report.segments += removed.gone.len() as u64;
             }
             for (key, why) in &removed.refused {
-                self.put_back(ix, key, without, reports)?;
+                self.refusing.set(self.refusing.get().with(ix));
+                self.put_back(key, without, reports)?;
                 if let Some(report) = reports.get_mut(ix) {
                     report.why.get_or_insert_with(|| why.to_string());
                 }
@@ -80,21 +94,25 @@ impl Merging<'_> {
         Ok(Some(keys.len() as u64))
     }
 
-    fn put_back(&self, from: usize, key: &Key, to: RegionSet, reports: &mut [RegionReport]) -> Result<()> {
+    /// Puts a segment back where it went, from any member that still has it whole.
+    fn put_back(&self, key: &Key, to: RegionSet, reports: &mut [RegionReport]) -> Result<()> {
         if to.is_empty() {
             return Ok(());
         }
-        match self.repo.regions.get(from, key, SMALL_OBJECT_BYTES_MAX) {
-            Ok(bytes) => {
-                for (ix, put) in self.repo.regions.put_each(to, key, &bytes) {
-                    if let Err(e) = put {
-                        fail(reports, ix, &e)?;
-                    }
-                }
-                Ok(())
+        let still = RegionSet::of(self.members.iter().filter(|ix| !to.has(*ix)));
+        let check = |bytes: &[u8]| open_segment(self.repo, key, bytes).map(|_| Bytes::copy_from_slice(bytes));
+        let Ok(bytes) = self.repo.regions.read(still, key, SMALL_OBJECT_BYTES_MAX, check) else {
+            // What it says is said by the larger one, which every member lists.
+            return Ok(());
+        };
+        for (ix, put) in self.repo.regions.put_each(to, key, &bytes) {
+            match (put, reports.get_mut(ix)) {
+                (Ok(_), Some(report)) => report.segments = report.segments.saturating_sub(1),
+                (Err(e), _) => fail(reports, ix, &e)?,
+                (Ok(_), None) => {}
             }
-            Err(e) => fail(reports, from, &e),
         }
+        Ok(())
     }
 
     /// Which of these segments say nothing that the new one does not say.
@@ -128,18 +146,18 @@ impl Merging<'_> {
         Ok(true)
     }
 
-    /// Segments that name all packs of smaller ones, and those.
-    fn groups_of_superseded(&self, whole: &HashMap<SegmentName, bool>) -> BTreeMap<SegmentName, Vec<SegmentName>> {
+    /// Segments that name all packs of smaller ones, and those of them that are looked at now; and all of these.
+    fn groups_of_superseded(
+        &self,
+        whole: &HashMap<SegmentName, bool>,
+    ) -> (BTreeMap<SegmentName, Vec<SegmentName>>, HashSet<SegmentName>) {
         let packs = self.packs_named_again();
-        let mut groups: BTreeMap<SegmentName, Vec<SegmentName>> = BTreeMap::new();
-        if packs.segments.is_empty() {
-            return groups;
-        }
+        let (mut groups, mut said) = (BTreeMap::<SegmentName, Vec<SegmentName>>::new(), HashSet::new());
         let over = self.index.segments_seen().filter(|segment| !self.unresolved.contains(&segment.sid));
         let named: HashMap<SegmentName, SegmentSeen> = over.map(|segment| (segment.name, segment)).collect();
         // Those that nobody may remove yet must not be in the way of others for ever.
         let (before, from) = packs.segments.iter().partition::<Vec<_>, _>(|(name, _)| **name < self.turn);
-        for (name, own) in from.into_iter().chain(before).take(REMOVED_MAX) {
+        for (name, own) in from.into_iter().chain(before) {
             let Some((old, first)) = named.get(name).zip(own.first()) else { continue };
             let larger = |other: &&SegmentSeen| {
                 other.entries > old.entries
@@ -150,11 +168,15 @@ impl Merging<'_> {
             };
             let others = packs.by.get(first).into_iter().flatten();
             let new = others.filter_map(|other| named.get(other)).filter(larger).max_by_key(|s| (s.entries, s.name));
-            if let Some(new) = new {
+            // Whatever is looked at, none of them is merged once more: where they cannot be removed, that would never end.
+            if let Some(new) = new
+                && said.insert(*name)
+                && said.len() <= REMOVED_MAX
+            {
                 groups.entry(new.name).or_default().push(*name);
             }
         }
-        groups
+        (groups, said)
     }
 
     /// Packs that several segments name, and segments that name no other packs.

@@ -250,8 +250,10 @@ impl Order<'_> {
                     }
                 };
                 let (now, later) = keys.split_at(more);
-                (keys, count) = (later, count.saturating_add(more as u64));
+                keys = later;
                 let removed = self.repo.regions.remove(ix, now, self.cancel)?;
+                // What is refused is tried at every run, and must not stand in the way of the rest.
+                count = count.saturating_add(removed.gone.len() as u64);
                 if let Some(report) = reports.get_mut(ix) {
                     report.count(&removed, &sizes);
                 }

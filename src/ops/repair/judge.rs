@@ -26,9 +26,16 @@ impl There {
     pub(super) fn may_be_manifest(&self) -> bool {
         match self {
             There::Nothing => false,
-            There::Bytes(bytes, _) => {
-                bytes.get(KIND_AT) == Some(&(ObjectKind::Manifest as u8)) && signed::check_sum(bytes).is_err()
-            }
+            There::Bytes(bytes, _) => match bytes.get(KIND_AT) {
+                Some(kind) if *kind == ObjectKind::Manifest as u8 => signed::check_sum(bytes).is_err(),
+                // It may be the very byte that is damaged.
+                Some(_) => {
+                    let mut one = bytes.to_vec();
+                    one.iter_mut().skip(KIND_AT).take(1).for_each(|kind| *kind = ObjectKind::Manifest as u8);
+                    signed::check_sum(&one).is_ok()
+                }
+                None => false,
+            },
             There::Unreadable => true,
         }
     }
