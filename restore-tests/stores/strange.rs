@@ -3,8 +3,9 @@
 use super::conformance::Subject;
 use super::servers::WRITER;
 use super::{http, s3, variables};
-use holdfast::base::{Bucket, Place, Service};
-use holdfast::store::{Prefix, StoreErrorKind as Kind};
+use holdfast::base::{Bucket, Place, Service, SessionId};
+use holdfast::store::{Key, Prefix, StoreErrorKind as Kind};
+use std::io::BufReader;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,6 +43,31 @@ fn a_page_that_is_no_listing_is_not_an_empty_one() {
             Err(e) => assert!(!is_listing && e.kind == Kind::Unfit, "{text}: {e}"),
         }
     }
+}
+
+/// Who may not list everything is told that what is not there is forbidden: a removal that worked did.
+#[test]
+fn what_was_removed_may_be_forbidden_afterwards() {
+    let shown = AtomicUsize::new(1);
+    let port = http::serve(move |stream| {
+        let mut from = BufReader::new(stream.try_clone().unwrap());
+        let (Some(head), mut to) = (http::Head::read(&mut from), stream) else { return };
+        let version = [("x-amz-version-id", "v1"), ("ETag", "\"e\"")];
+        match (head.method.as_str(), shown.load(Ordering::Relaxed)) {
+            ("DELETE", _) => {
+                shown.store(0, Ordering::Relaxed);
+                http::answer(&mut to, 204, &[], b"", false);
+            }
+            (_, 0) => http::answer(&mut to, 403, &[], b"", false),
+            _ => http::answer(&mut to, 200, &version, b"", false),
+        }
+    });
+    let subject = Subject::new(s3(port, "bucket", "p"), &variables(WRITER));
+    let key = Key::Forgotten(SessionId([7; 16]));
+    subject.runtime.block_on(subject.connect().remove(&key)).unwrap();
+    // What is forbidden from the start is refused.
+    let e = subject.runtime.block_on(subject.connect().remove(&key)).unwrap_err();
+    assert_eq!(e.kind, Kind::Denied, "{e}");
 }
 
 /// A TLS server that speaks one version.
