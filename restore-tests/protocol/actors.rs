@@ -54,7 +54,10 @@ pub enum Copies {
 pub struct Replicator {
     pub at: Copies,
     pub to: u8,
+    /// Packs on which no snapshot may rest.
     pub bad: Set,
+    /// Packs that are brought nowhere. What is condemned and not decided comes along with what else its segment names.
+    pub dead: Set,
     /// Snapshots to be shown.
     pub jobs: Set,
     /// Packs whose copies are wanted, and then their segments.

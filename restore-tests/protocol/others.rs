@@ -136,6 +136,11 @@ pub fn replicate(scope: &Scope, state: &State, out: &mut Next) {
     if let Some((label, mut after, copies)) = copy_steps(scope, state, state.replicator) {
         after.replicator = copies;
         out.push((label, after));
+        // What is condemned comes along where its segment names something else too, and does not where not.
+        if state.replicator.at == Copies::Epochs && copies.dead != copies.bad {
+            after.replicator.dead = copies.bad;
+            out.push((label, after));
+        }
     }
 }
 
@@ -148,7 +153,8 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
         Copies::Epochs => {
             let (begun, ended) = (state.any(scope.regions, |r| r.begins), state.any(scope.regions, |r| r.ends));
             let undecided = each(begun & !ended).fold(0, |all, n| all | state.epochs[n].condemned);
-            me.bad = state.doomed(ended) | undecided;
+            me.dead = state.doomed(ended);
+            me.bad = me.dead | undecided;
             copy_epochs(&mut after, 1);
             me.at = Copies::Markers;
             ("copies epochs up to", ('e', state.regions[HOME].newest()))
@@ -165,7 +171,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
             ("lists snapshots:", ('s', first(me.jobs)))
         }
         Copies::Stored => {
-            let named = (state.regions[from].index() | state.regions[to].index()) & !me.bad;
+            let named = (state.regions[from].index() | state.regions[to].index()) & !me.dead;
             me.there = named & state.regions[to].packs;
             me.want = named & state.regions[from].packs & !me.there;
             me.want |= named & state.regions[from].index() & !state.regions[to].index();
@@ -188,7 +194,7 @@ fn copy_steps(scope: &Scope, state: &State, mut me: Replicator) -> Option<(Label
         }
         Copies::Plan => {
             let marked = state.any(scope.regions, |r| r.forgotten);
-            let has_all = state.chunks(state.regions[to].index() & me.there);
+            let has_all = state.chunks(state.regions[to].index() & me.there & !me.bad);
             let ready =
                 |sid: &usize| state.sessions[*sid].needs & !has_all == 0 || !scope.keeps(Rule::ReplicateComplete);
             me.jobs &= !marked;

@@ -104,6 +104,27 @@ pub fn encode_packs(packs: &[PackLine]) -> Vec<u8> {
     out
 }
 
+/// Divides packs and what lies in them among segments of at most [`SEGMENT_ENTRIES_MAX`] entries, each of which names the packs
+/// of its own entries and no others: a pack is to be missed where one of its segments is. Only a pack of more chunks than that
+/// is in several. Places are expected pack after pack, by the number of their line.
+pub fn divide(lines: &[PackLine], places: &[Place]) -> Vec<(Vec<PackLine>, Vec<Place>)> {
+    let mut parts: Vec<(Vec<PackLine>, Vec<Place>)> = Vec::new();
+    for of_pack in places.chunk_by(|one, next| one.pack == next.pack) {
+        let line = of_pack.first().and_then(|place| lines.get(place.pack as usize));
+        for piece in of_pack.chunks(SEGMENT_ENTRIES_MAX) {
+            let fits = |(_, last): &(_, Vec<Place>)| last.len() + piece.len() <= SEGMENT_ENTRIES_MAX;
+            if !parts.last().is_some_and(fits) {
+                parts.push(Default::default());
+            }
+            let Some((packs, entries)) = parts.last_mut() else { continue };
+            let pack = packs.len() as u32;
+            packs.extend(line);
+            entries.extend(piece.iter().map(|place| Place { pack, ..*place }));
+        }
+    }
+    parts
+}
+
 /// Sorts places by id and encodes them.
 pub fn encode_places(places: &mut [Place]) -> Vec<u8> {
     places.sort_unstable_by_key(|p| (p.id, p.pack, p.offset));
@@ -172,6 +193,31 @@ mod tests {
             packs: encode_packs(&[PackLine { name: PackName([7; 32]), size: 1000, tree: false }]).into(),
             entries: encode_places(places).into(),
         }
+    }
+
+    #[test]
+    fn a_segment_names_the_packs_of_its_entries_and_no_others() {
+        let line = |name| PackLine { name: PackName([name; 32]), size: 1 << 24, tree: false };
+        let place = |pack, n: usize| {
+            let mut id = [pack as u8; 32];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            let (offset, number) = (112, n as u32 % RECORDS_MAX);
+            Place { id: ChunkId(id), pack, offset, record_len: 100, number, inside: None, len: 12 }
+        };
+        let lines = [line(1), line(2), line(3), line(4)];
+        let lengths = [SEGMENT_ENTRIES_MAX / 2, SEGMENT_ENTRIES_MAX / 2 + 1, 7, SEGMENT_ENTRIES_MAX + 5];
+        let places: Vec<Place> = (0..).zip(lengths).flat_map(|(pack, n)| (0..n).map(move |n| place(pack, n))).collect();
+        let parts = divide(&lines, &places);
+        let named = |part: &(Vec<PackLine>, Vec<Place>)| part.0.iter().map(|line| line.name.0[0]).collect::<Vec<u8>>();
+        assert_eq!(parts.iter().map(named).collect::<Vec<_>>(), [vec![1], vec![2, 3], vec![4], vec![4]]);
+        let mut left = Vec::new();
+        for (lines, mut entries) in parts {
+            left.extend(entries.iter().map(|entry| (lines[entry.pack as usize].name, entry.id)));
+            let segment = Segment { packs: encode_packs(&lines).into(), ..segment(&mut []) };
+            Segment { entries: encode_places(&mut entries).into(), ..segment }.check().unwrap();
+        }
+        let whole: Vec<_> = places.iter().map(|place| (lines[place.pack as usize].name, place.id)).collect();
+        assert!(left == whole, "an entry is lost, or of another pack");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::base::{Cancel, Generation, PackName, Progress, SegmentName};
 use crate::error::Result;
 use crate::format::FormatError;
 use crate::format::envelope::{Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
-use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
+use crate::format::index::{PackLine, Place, Segment, divide, encode_packs, encode_places};
 use crate::format::objects::Session as SessionObject;
 use crate::format::pack;
 use crate::region::{RegionSet, lock};
@@ -191,39 +191,28 @@ fn publish(repo: &Repo, session: &Session, told: Vec<Told>, done: &mut Rebuilt) 
     }
     for ((_, generation), mut group) in groups {
         group.sort_by_key(|one| one.line.name);
-        while !group.is_empty() {
-            let mut sum = 0usize;
-            let fits = |one: &&Told| {
-                sum = sum.saturating_add(one.places.len());
-                sum <= SEGMENT_ENTRIES_MAX
+        let Some(at) = group.first().map(|one| one.at) else { continue };
+        let lines: Vec<PackLine> = group.iter().map(|one| one.line).collect();
+        let numbered = group.into_iter().zip(0u32..);
+        let places: Vec<Place> =
+            numbered.flat_map(|(one, pack)| one.places.into_iter().map(move |place| Place { pack, ..place })).collect();
+        for (lines, mut places) in divide(&lines, &places) {
+            let segment = Segment {
+                fresh: session.fresh(repo),
+                sid: session.sid,
+                generation,
+                domain: repo.domain(),
+                packs: encode_packs(&lines).into(),
+                entries: encode_places(&mut places).into(),
             };
-            let fits = group.iter().take_while(fits).count().max(1);
-            let part: Vec<Told> = group.drain(..fits).collect();
-            segment(repo, session, generation, part, done)?;
+            let bytes: Bytes = repo.seal(ObjectKind::Index, "", &segment)?;
+            let key = Key::Index(SegmentName(*blake3::hash(&bytes).as_bytes()));
+            if !repo.regions.put_all(at.and(repo.writable()), &key, &bytes).is_empty() {
+                done.segments += 1;
+                done.chunks += places.len() as u64;
+            }
         }
     }
-    Ok(())
-}
-
-fn segment(repo: &Repo, session: &Session, generation: Generation, part: Vec<Told>, done: &mut Rebuilt) -> Result<()> {
-    let Some(at) = part.first().map(|one| one.at) else { return Ok(()) };
-    let lines: Vec<PackLine> = part.iter().map(|one| one.line).collect();
-    let numbered = part.into_iter().zip(0u32..);
-    let mut places: Vec<Place> =
-        numbered.flat_map(|(one, pack)| one.places.into_iter().map(move |place| Place { pack, ..place })).collect();
-    done.chunks += places.len() as u64;
-    let segment = Segment {
-        fresh: session.fresh(repo),
-        sid: session.sid,
-        generation,
-        domain: repo.domain(),
-        packs: encode_packs(&lines).into(),
-        entries: encode_places(&mut places).into(),
-    };
-    let bytes: Bytes = repo.seal(ObjectKind::Index, "", &segment)?;
-    let key = Key::Index(SegmentName(*blake3::hash(&bytes).as_bytes()));
-    let stored = repo.regions.put_all(at.and(repo.writable()), &key, &bytes);
-    done.segments += u64::from(!stored.is_empty());
     Ok(())
 }
 

@@ -295,6 +295,10 @@ impl Session {
             repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
             return Ok(Ended::Fenced(self.sid));
         }
+        // What it took over whole it never looked up: that may be among the doomed once its parent is gone.
+        if now.newest() > self.epochs.newest() && work.parent.is_some_and(|parent| !self.parent_stands(repo, parent)) {
+            return Ok(Ended::Fenced(self.sid));
+        }
         let (_, digest) = signed::check_sum(bytes).map_err(region::lift)?;
         let size = bytes.len() as u64;
         Ok(Ended::Committed(Box::new(Committed { sid: self.sid, manifest, digest, size, regions })))

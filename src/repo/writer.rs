@@ -14,7 +14,7 @@ use crate::base::{ChunkId, Generation, PackName, Progress, SegmentName, SessionI
 use crate::chunk::{Coder, Compression};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::{Class, Kind as ObjectKind};
-use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, encode_packs, encode_places};
+use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, divide, encode_packs, encode_places};
 use crate::format::pack::PackWriter;
 use crate::format::signed::Fresh;
 use crate::region::{RegionSet, Uploaded, Uploader, lock};
@@ -193,19 +193,19 @@ impl<'r> Writer<'r> {
 
     /// Publishes segments for everything acknowledged so far.
     fn checkpoint(&self) -> Result<()> {
-        let (lines, mut places) = {
+        let (lines, places) = {
             let mut ledger = lock(&self.ledger);
             ledger.confirmed_bytes = 0;
             (std::mem::take(&mut ledger.lines), std::mem::take(&mut ledger.places))
         };
-        for part in places.chunks_mut(SEGMENT_ENTRIES_MAX) {
+        for (lines, mut places) in divide(&lines, &places) {
             let segment = Segment {
                 fresh: self.fresh,
                 sid: self.sid,
                 generation: self.generation,
                 domain: self.repo.domain(),
                 packs: encode_packs(&lines).into(),
-                entries: encode_places(part).into(),
+                entries: encode_places(&mut places).into(),
             };
             let bytes: Bytes = self.repo.seal(ObjectKind::Index, "", &segment)?;
             self.progress.bytes_stored.add(bytes.len() as u64);

@@ -557,7 +557,9 @@ impl Work<'_> {
         let Some(manifest) = self.manifest(key, good) else { return Ok(None) };
         let only = RegionSet::of([ix]);
         let packs = self.with.regions.listed(only, Prefix::Packs);
-        let present = |name: &PackName| packs.get(&Key::Pack(*name)).copied().unwrap_or_default();
+        let listed = |name: &PackName| packs.get(&Key::Pack(*name)).copied().unwrap_or_default();
+        // What is condemned goes, once the region lets it.
+        let present = |name: &PackName| if self.bad.contains(name) { RegionSet::NONE } else { listed(name) };
         let asked: (RegionSet, &dyn Fn(&PackName) -> RegionSet) = (only, &present);
         let complete = complete::regions(reader, &mut lock(known), &manifest.root, asked, self.with.cancel)?;
         Ok((!complete.has(ix))

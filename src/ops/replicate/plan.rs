@@ -4,6 +4,7 @@ use super::copier::{Copier, Job, Stands};
 use crate::base::{PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::PackLine;
+use crate::format::objects::Member;
 use crate::region::{Lists, RegionSet};
 use crate::repo::epochs::Epochs;
 use crate::repo::index::{self, Index, open_segment};
@@ -37,8 +38,6 @@ pub(super) struct Lacked {
     pub(super) at: RegionSet,
     pub(super) missing: RegionSet,
     packs: Vec<PackName>,
-    /// It waits: an epoch that is not decided condemns one of its packs, or no region can show what it says.
-    held: bool,
 }
 
 impl Lacked {
@@ -55,6 +54,8 @@ pub(super) struct Stored {
     doomed: HashSet<PackName>,
     /// Condemned by an epoch that is not decided.
     undecided: HashSet<PackName>,
+    /// Whether every member was listed.
+    all_answer: bool,
     depth: Depth,
 }
 
@@ -63,7 +64,8 @@ impl Stored {
     pub(super) fn look(copier: &Copier<'_>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Stored {
         let repo = copier.repo;
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
-        let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, undecided, depth };
+        let (packs, segments) = Default::default();
+        let mut stored = Stored { packs, segments, doomed, undecided, all_answer: false, depth };
         let listing = index::listed(repo);
         let (mut lines, mut superseded) = Default::default();
         if let Depth::Packs = depth {
@@ -88,14 +90,16 @@ impl Stored {
             if matches!(depth, Depth::Segments) && lines.iter().any(|line| stored.doomed.contains(&line.name)) {
                 continue;
             }
-            let held = lines.is_empty() || lines.iter().any(|pack| stored.undecided.contains(&pack.name));
-            if !held {
-                lines.iter().for_each(|line| stored.shelve(line, missing));
-            }
+            // What is condemned and not decided may go, and is brought only together with something else.
+            let may_go = lines.iter().all(|line| stored.undecided.contains(&line.name));
+            let want = if may_go { RegionSet::NONE } else { missing };
+            lines.iter().for_each(|line| stored.shelve(line, want));
             let packs = lines.iter().map(|line| line.name).collect();
-            stored.segments.push(Lacked { name, size: holders.size(), at, missing, packs, held });
+            stored.segments.push(Lacked { name, size: holders.size(), at, missing, packs });
         }
         stored.place(repo);
+        let answers = |member: &Member| repo.usable().iter().any(|ix| repo.regions.region(ix).id == Some(member.id));
+        stored.all_answer = epochs.members().iter().all(answers);
         stored
     }
 
@@ -103,9 +107,8 @@ impl Stored {
     fn shelve_all(&mut self, index: Index, targets: RegionSet) -> HashMap<SegmentName, Vec<PackLine>> {
         let mut lacked: HashMap<SegmentName, Vec<PackLine>> = HashMap::new();
         for (segment, line, at) in index.lines() {
-            if !self.undecided.contains(&line.name) {
-                self.shelve(&line, at.and(targets));
-            }
+            let may_go = self.undecided.contains(&line.name);
+            self.shelve(&line, if may_go { RegionSet::NONE } else { at.and(targets) });
             if !at.covers(targets) {
                 lacked.entry(segment).or_default().push(line);
             }
@@ -148,7 +151,12 @@ impl Stored {
     pub(super) fn pack_jobs(&self) -> Vec<Job> {
         let job = |(name, shelf): (&PackName, &Shelf)| {
             let Shelf { size, has, want } = *shelf;
-            (!has.covers(want)).then_some(Job { key: Key::Pack(*name), size, from: has, to: want })
+            (!has.covers(want) && !self.has_gone(name)).then_some(Job {
+                key: Key::Pack(*name),
+                size,
+                from: has,
+                to: want,
+            })
         };
         self.packs.iter().filter_map(job).collect()
     }
@@ -164,24 +172,35 @@ impl Stored {
         }
     }
 
-    /// Segments to be copied: each only where all its packs are.
+    /// Segments to be copied: each only where all its packs are. One that names a condemned pack beside others, which comes
+    /// with it, must not wait for the decision. That may wait for it: a prune ends no epoch while a snapshot's chunk cannot be
+    /// found in a region that shows it. Should that pack be spared in the end, it is there.
     pub(super) fn segment_jobs(&self) -> Vec<Job> {
         let job = |lacked: &Lacked| {
-            let ready = |all: RegionSet, pack| all.and(self.present(pack));
-            let live = lacked.packs.iter().filter(|pack| !self.doomed.contains(pack));
-            let to = if lacked.held { RegionSet::NONE } else { live.fold(lacked.missing, ready) };
+            let ready = |all: RegionSet, pack| all.and(self.listed(pack));
+            let live = lacked.packs.iter().filter(|pack| !self.doomed.contains(pack) && !self.has_gone(pack));
+            let to = if lacked.is_unreadable() { RegionSet::NONE } else { live.fold(lacked.missing, ready) };
             Job { key: Key::Index(lacked.name), size: lacked.size, from: lacked.at, to }
         };
         self.segments.iter().map(job).collect()
     }
 
-    /// Regions that have a pack, as far as it was looked.
+    /// Regions that have a pack on which a snapshot may rest, as far as it was looked.
     pub(super) fn present(&self, pack: &PackName) -> RegionSet {
+        // What is condemned may go.
+        let bad = self.doomed.contains(pack) || self.undecided.contains(pack);
+        if bad { RegionSet::NONE } else { self.listed(pack) }
+    }
+
+    /// Whether a condemned pack is nowhere, while all who may have it answered: nobody can be spared it any more.
+    fn has_gone(&self, pack: &PackName) -> bool {
+        let nowhere = |shelf: &Shelf| shelf.has.is_empty();
+        self.all_answer && self.undecided.contains(pack) && self.packs.get(pack).is_some_and(nowhere)
+    }
+
+    fn listed(&self, pack: &PackName) -> RegionSet {
         match (self.packs.get(pack), self.depth) {
-            _ if self.doomed.contains(pack) => RegionSet::NONE,
             (Some(shelf), _) => shelf.has,
-            // It may go.
-            (None, _) if self.undecided.contains(pack) => RegionSet::NONE,
             (None, Depth::Segments) => RegionSet::ALL,
             (None, Depth::Packs) => RegionSet::NONE,
         }
