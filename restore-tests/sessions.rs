@@ -139,6 +139,12 @@ struct Fenced {
 }
 
 impl Fenced {
+    fn forget_all(&self) {
+        let view = View::load(&self.repo).unwrap();
+        let chosen: Vec<_> = view.newest_first().into_iter().map(Target::of).collect();
+        holdfast::ops::forget::run(&self.repo, &view, &chosen, true, "", &Cancel::new()).unwrap();
+    }
+
     /// A session that is ready to commit, in three regions.
     fn ready() -> Fenced {
         let bench = Bench::new(&["a", "b", "c"]);
@@ -242,11 +248,24 @@ fn a_session_whose_packs_were_condemned_does_not_commit() {
 #[test]
 fn a_session_whose_parent_was_forgotten_does_not_commit_after_a_fence() {
     let fenced = Fenced::ready();
-    let view = View::load(&fenced.repo).unwrap();
-    let chosen: Vec<_> = view.newest_first().into_iter().map(Target::of).collect();
-    holdfast::ops::forget::run(&fenced.repo, &view, &chosen, true, "", &Cancel::new()).unwrap();
+    fenced.forget_all();
     fenced.tombstone(fenced.session.decision);
     assert!(matches!(fenced.commit(Some(fenced.manifest.sid)), Ended::Fenced(_)));
+}
+
+/// The region that decides went back, and lost the tombstone by which a prune had ended the session there.
+#[test]
+fn what_was_taken_over_whole_is_asked_for_again_where_an_epoch_went_by() {
+    for forgotten in [false, true] {
+        let fenced = Fenced::ready();
+        if forgotten {
+            fenced.forget_all();
+        }
+        let begun = begin_epoch(&fenced.repo, &[], &[fenced.manifest.sid]);
+        end_epoch(&fenced.repo, begun, &[]);
+        let ended = fenced.commit(Some(fenced.manifest.sid));
+        assert_eq!(matches!(ended, Ended::Fenced(_)), forgotten, "{ended:?}");
+    }
 }
 
 #[test]

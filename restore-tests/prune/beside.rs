@@ -2,7 +2,7 @@
 
 use super::{ANEW, NOW, backup, clean, comes_back, forget, packs, prune, versions, write};
 use crate::crash::{complete_alone, interfere, restores, spread};
-use crate::harness::{Bench, assert_same, end, start};
+use crate::harness::{Bench, end, start};
 use holdfast::chunk::Coder;
 use holdfast::repo::index::Index;
 use holdfast::repo::reader::Reader;
@@ -60,46 +60,6 @@ fn a_backup_that_sleeps_at_any_step_while_its_parent_is_forgotten_and_pruned() {
     }
     println!("{cases} steps of {count}, fenced at {fenced}");
     assert!(fenced > 0 && cases > 3, "no prune met the backup at work");
-}
-
-/// The region that decides goes back to what it was before a prune, which ended the backup there and removed, elsewhere, what
-/// only the parent needed. What was taken over whole was never looked up.
-#[test]
-fn a_backup_that_took_its_parent_over_finds_out_that_its_home_went_back() {
-    let versions = versions(&["a", "b"]);
-    let bench = &versions.bench;
-    let source = bench.path("source");
-    write(&source, 4);
-    let copy = bench.path("version-4");
-    write(&copy, 4);
-    let args = ["backup", "--name", "s", "source"];
-    let count = interfere(&copied(bench), "count", 0, &args).steps.len();
-    let mut again = 0;
-    for at in count.saturating_sub(12)..=count {
-        let case = copied(bench);
-        let (home, before) = (case.region("a").display().to_string(), case.path("before").display().to_string());
-        let forgets = versions.sids.iter().map(|sid| shell(&case, &["forget", "--last", sid]));
-        let back = format!("find {home} -type f -delete; cp -a {before}/. {home}/");
-        let steps = std::iter::once(format!("cp -a {home} {before}")).chain(forgets);
-        let hook: Vec<String> = steps.chain([shell(&case, &NOW), back]).collect();
-        let ended = interfere(&case, &format!("hook:{}", hook.join("; ")), at, &args);
-        let said = std::fs::read_to_string(log(&case)).unwrap_or_default();
-        let context = format!("step {at} of {count}: {}\n{said}", ended.said);
-        if said.is_empty() {
-            continue;
-        }
-        assert!(said.contains("removed"), "{context}");
-        let (_, shown) = case.json_at(&["b"], &["snapshots"]);
-        let shown = shown["snapshots"].as_array().unwrap_or_else(|| panic!("{context}"));
-        if let [.., last] = &shown[..] {
-            again += usize::from(shown.len() > 1);
-            let args = ["restore", last["id"].as_str().unwrap(), "--target", "from-b", "--no-repair"];
-            let (code, value) = case.json_at(&["b"], &args);
-            assert_eq!(code, 0, "{context}\n{value:#}");
-            assert_same(&copy, &case.path("from-b"));
-        }
-    }
-    assert!(again > 0, "no backup was shown again after what it rested on had gone");
 }
 
 /// A copy of the bench with its source.

@@ -294,6 +294,8 @@ pub struct RegionReport {
     pub snapshots: u64,
     /// What it still lacks.
     pub lack: Lack,
+    /// Whether some of that may be waiting for a prune's decision.
+    pub undecided: bool,
     /// Why it was not brought up.
     pub failed: Option<String>,
 }
@@ -309,6 +311,9 @@ impl RegionReport {
         match (&self.failed, self.lack.objects()) {
             (Some(why), _) => Some(why.clone()),
             (None, 0) => None,
+            (None, n) if self.undecided => {
+                Some(format!("lacks {n} objects; a prune has begun and not ended, and what it may remove waits for it"))
+            }
             (None, n) => Some(format!("lacks {n} objects")),
         }
     }
@@ -405,8 +410,11 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
     let name = |ix: usize| repo.regions.region(ix).name.clone();
     let why = |ix: usize| repo.regions.failure(ix).map(|e| e.to_string());
     let each = (0..repo.regions.len()).zip(moved).zip(shown).zip(last.lack);
-    let region =
-        |(((ix, moved), snapshots), lack)| RegionReport { region: name(ix), moved, snapshots, lack, failed: why(ix) };
+    let undecided = !repo.epochs_seen().undecided().is_empty();
+    let region = |(((ix, moved), snapshots), lack)| {
+        let (region, failed) = (name(ix), why(ix));
+        RegionReport { region, moved, snapshots, lack, undecided, failed }
+    };
     Ok(Report {
         regions: each.map(region).collect(),
         snapshots,
