@@ -107,22 +107,18 @@ pub fn encode_packs(packs: &[PackLine]) -> Vec<u8> {
 /// Divides packs and what lies in them among segments of at most [`SEGMENT_ENTRIES_MAX`] entries, each of which names the packs
 /// of its own entries and no others: a pack is to be missed where one of its segments is. Only a pack of more chunks than that
 /// is in several. Places are expected pack after pack, by the number of their line.
-pub fn divide(lines: &[PackLine], places: &[Place]) -> Vec<(Vec<PackLine>, Vec<Place>)> {
-    let mut parts: Vec<(Vec<PackLine>, Vec<Place>)> = Vec::new();
-    for of_pack in places.chunk_by(|one, next| one.pack == next.pack) {
-        let line = of_pack.first().and_then(|place| lines.get(place.pack as usize));
-        for piece in of_pack.chunks(SEGMENT_ENTRIES_MAX) {
-            let fits = |(_, last): &(_, Vec<Place>)| last.len() + piece.len() <= SEGMENT_ENTRIES_MAX;
-            if !parts.last().is_some_and(fits) {
-                parts.push(Default::default());
-            }
-            let Some((packs, entries)) = parts.last_mut() else { continue };
-            let pack = packs.len() as u32;
-            packs.extend(line);
+pub fn divide(lines: &[PackLine], places: &[Place]) -> impl Iterator<Item = (Vec<PackLine>, Vec<Place>)> {
+    let packs = places.chunk_by(|one, next| one.pack == next.pack);
+    let mut pieces = packs.flat_map(|of_pack| of_pack.chunks(SEGMENT_ENTRIES_MAX)).peekable();
+    std::iter::from_fn(move || {
+        let (mut named, mut entries) = (Vec::new(), Vec::new());
+        while let Some(piece) = pieces.next_if(|piece| entries.len() + piece.len() <= SEGMENT_ENTRIES_MAX) {
+            let pack = named.len() as u32;
+            named.extend(piece.first().and_then(|place| lines.get(place.pack as usize)).copied());
             entries.extend(piece.iter().map(|place| Place { pack, ..*place }));
         }
-    }
-    parts
+        (!entries.is_empty()).then_some((named, entries))
+    })
 }
 
 /// Sorts places by id and encodes them.
@@ -207,7 +203,7 @@ mod tests {
         let lines = [line(1), line(2), line(3), line(4)];
         let lengths = [SEGMENT_ENTRIES_MAX / 2, SEGMENT_ENTRIES_MAX / 2 + 1, 7, SEGMENT_ENTRIES_MAX + 5];
         let places: Vec<Place> = (0..).zip(lengths).flat_map(|(pack, n)| (0..n).map(move |n| place(pack, n))).collect();
-        let parts = divide(&lines, &places);
+        let parts: Vec<_> = divide(&lines, &places).collect();
         let named = |part: &(Vec<PackLine>, Vec<Place>)| part.0.iter().map(|line| line.name.0[0]).collect::<Vec<u8>>();
         assert_eq!(parts.iter().map(named).collect::<Vec<_>>(), [vec![1], vec![2, 3], vec![4], vec![4]]);
         let mut left = Vec::new();

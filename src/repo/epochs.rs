@@ -320,6 +320,12 @@ impl Epochs {
         last.is_some_and(|(number, e)| known < *number && !roots(e))
     }
 
+    /// Whether an epoch after this one was decided, and did not count this session among the roots.
+    pub fn decided_without(&self, after: Epoch, sid: &SessionId) -> bool {
+        let later = self.known.iter().filter(|(number, _)| **number > after);
+        later.flat_map(|(_, e)| &e.ends).any(|end| end.roots.iter().all(|root| root.sid != *sid))
+    }
+
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
         let undecided = self.known.values().filter(|e| e.ends.is_empty());

@@ -295,13 +295,31 @@ impl Session {
             repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
             return Ok(Ended::Fenced(self.sid));
         }
-        // What it took over whole it never looked up: that may be among the doomed once its parent is gone.
-        if now.newest() > self.epochs.newest() && work.parent.is_some_and(|parent| !self.parent_stands(repo, parent)) {
+        // What it took over whole it never looked up: that may be among the doomed, once an epoch was decided without this
+        // session and without its parent.
+        if let Some(parent) = work.parent
+            && now.decided_without(self.epochs.newest(), &self.sid)
+            && self.parent_went(repo, parent, regions)
+        {
+            let what = format!("took a snapshot although its parent {parent} was removed meanwhile; stored once more");
+            repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
             return Ok(Ended::Fenced(self.sid));
         }
         let (_, digest) = signed::check_sum(bytes).map_err(region::lift)?;
         let size = bytes.len() as u64;
         Ok(Ended::Committed(Box::new(Committed { sid: self.sid, manifest, digest, size, regions })))
+    }
+
+    /// Whether a parent is certainly forgotten, or is shown no longer by one of these regions. No answer is none.
+    fn parent_went(&self, repo: &Repo, parent: SessionId, regions: RegionSet) -> bool {
+        let (shown, marker) = (Key::Snapshot(parent), Key::Forgotten(parent));
+        let asked = regions.iter().map(|ix| (ix, shown)).chain(repo.usable().iter().map(|ix| (ix, marker)));
+        let asked: Vec<(usize, Key)> = asked.collect();
+        let read = repo.regions.get_several(&asked, super::SMALL_OBJECT_BYTES_MAX);
+        asked.iter().zip(read).any(|((_, key), read)| match read {
+            Ok(bytes) => *key == marker && repo.open_object(key, &bytes).is_ok(),
+            Err(e) => *key == shown && e.kind() == Kind::NotFound,
+        })
     }
 
     /// A new session that takes over the work; `None` where part of it is no longer good.

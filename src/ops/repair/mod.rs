@@ -560,10 +560,19 @@ impl Work<'_> {
         let listed = |name: &PackName| packs.get(&Key::Pack(*name)).copied().unwrap_or_default();
         // What is condemned goes, once the region lets it.
         let present = |name: &PackName| if self.bad.contains(name) { RegionSet::NONE } else { listed(name) };
-        let asked: (RegionSet, &dyn Fn(&PackName) -> RegionSet) = (only, &present);
-        let complete = complete::regions(reader, &mut lock(known), &manifest.root, asked, self.with.cancel)?;
-        Ok((!complete.has(ix))
-            .then_some("the region lacks parts of this snapshot; bring it up first, then repair again"))
+        let lacks = |asked: &dyn Fn(&PackName) -> RegionSet| {
+            let complete = complete::regions(reader, &mut lock(known), &manifest.root, (only, asked), self.with.cancel);
+            complete.map(|complete| !complete.has(ix))
+        };
+        Ok(match lacks(&present)? {
+            false => None,
+            true if lacks(&listed)? => {
+                Some("the region lacks parts of this snapshot; bring it up first, then repair again")
+            }
+            true => {
+                Some("it rests on packs that a prune has condemned; let a prune come to its end, then repair again")
+            }
+        })
     }
 
     fn create(&self, ix: usize, key: &Key, good: &Bytes) -> Result<bool> {

@@ -79,6 +79,8 @@ pub struct Pass {
     pub nowhere: Vec<String>,
     /// How many.
     pub nowhere_total: u64,
+    /// Whether segments are lacking that name what a prune has condemned and not decided.
+    pub waits: bool,
     /// Markers and outcomes as they were listed, if no region lacked any of them.
     pub listing: Option<Listing>,
 }
@@ -174,6 +176,7 @@ impl Work<'_> {
         let as_listed = all_marked && jobs.is_empty();
         let mut stored = Stored::look(&self.copier, &epochs, self.targets(), self.wish.depth);
         self.stored(&mut stored)?;
+        self.pass.waits = stored.waits();
         self.outcomes(jobs, &stored)?;
         self.pass.listing = as_listed.then_some(Listing { markers, outcomes });
         Ok(())
@@ -410,7 +413,7 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
     let name = |ix: usize| repo.regions.region(ix).name.clone();
     let why = |ix: usize| repo.regions.failure(ix).map(|e| e.to_string());
     let each = (0..repo.regions.len()).zip(moved).zip(shown).zip(last.lack);
-    let undecided = !repo.epochs_seen().undecided().is_empty();
+    let undecided = last.waits;
     let region = |(((ix, moved), snapshots), lack)| {
         let (region, failed) = (name(ix), why(ix));
         RegionReport { region, moved, snapshots, lack, undecided, failed }

@@ -4,7 +4,6 @@ use super::copier::{Copier, Job, Stands};
 use crate::base::{PackName, SegmentName};
 use crate::error::Result;
 use crate::format::index::PackLine;
-use crate::format::objects::Member;
 use crate::region::{Lists, RegionSet};
 use crate::repo::epochs::Epochs;
 use crate::repo::index::{self, Index, open_segment};
@@ -54,8 +53,6 @@ pub(super) struct Stored {
     doomed: HashSet<PackName>,
     /// Condemned by an epoch that is not decided.
     undecided: HashSet<PackName>,
-    /// Whether every member was listed.
-    all_answer: bool,
     depth: Depth,
 }
 
@@ -64,8 +61,7 @@ impl Stored {
     pub(super) fn look(copier: &Copier<'_>, epochs: &Epochs, targets: RegionSet, depth: Depth) -> Stored {
         let repo = copier.repo;
         let (doomed, undecided) = (epochs.doomed(), epochs.undecided());
-        let (packs, segments) = Default::default();
-        let mut stored = Stored { packs, segments, doomed, undecided, all_answer: false, depth };
+        let mut stored = Stored { packs: BTreeMap::new(), segments: Vec::new(), doomed, undecided, depth };
         let listing = index::listed(repo);
         let (mut lines, mut superseded) = Default::default();
         if let Depth::Packs = depth {
@@ -98,8 +94,6 @@ impl Stored {
             stored.segments.push(Lacked { name, size: holders.size(), at, missing, packs });
         }
         stored.place(repo);
-        let answers = |member: &Member| repo.usable().iter().any(|ix| repo.regions.region(ix).id == Some(member.id));
-        stored.all_answer = epochs.members().iter().all(answers);
         stored
     }
 
@@ -151,12 +145,9 @@ impl Stored {
     pub(super) fn pack_jobs(&self) -> Vec<Job> {
         let job = |(name, shelf): (&PackName, &Shelf)| {
             let Shelf { size, has, want } = *shelf;
-            (!has.covers(want) && !self.has_gone(name)).then_some(Job {
-                key: Key::Pack(*name),
-                size,
-                from: has,
-                to: want,
-            })
+            // What is condemned may have gone since the epochs were read.
+            let gone = has.is_empty() && self.undecided.contains(name);
+            (!has.covers(want) && !gone).then_some(Job { key: Key::Pack(*name), size, from: has, to: want })
         };
         self.packs.iter().filter_map(job).collect()
     }
@@ -178,11 +169,16 @@ impl Stored {
     pub(super) fn segment_jobs(&self) -> Vec<Job> {
         let job = |lacked: &Lacked| {
             let ready = |all: RegionSet, pack| all.and(self.listed(pack));
-            let live = lacked.packs.iter().filter(|pack| !self.doomed.contains(pack) && !self.has_gone(pack));
+            let live = lacked.packs.iter().filter(|pack| !self.doomed.contains(pack));
             let to = if lacked.is_unreadable() { RegionSet::NONE } else { live.fold(lacked.missing, ready) };
             Job { key: Key::Index(lacked.name), size: lacked.size, from: lacked.at, to }
         };
         self.segments.iter().map(job).collect()
+    }
+
+    /// Whether something that is lacked has to do with what an epoch condemns that is not decided.
+    pub(super) fn waits(&self) -> bool {
+        self.segments.iter().flat_map(|lacked| &lacked.packs).any(|pack| self.undecided.contains(pack))
     }
 
     /// Regions that have a pack on which a snapshot may rest, as far as it was looked.
@@ -190,12 +186,6 @@ impl Stored {
         // What is condemned may go.
         let bad = self.doomed.contains(pack) || self.undecided.contains(pack);
         if bad { RegionSet::NONE } else { self.listed(pack) }
-    }
-
-    /// Whether a condemned pack is nowhere, while all who may have it answered: nobody can be spared it any more.
-    fn has_gone(&self, pack: &PackName) -> bool {
-        let nowhere = |shelf: &Shelf| shelf.has.is_empty();
-        self.all_answer && self.undecided.contains(pack) && self.packs.get(pack).is_some_and(nowhere)
     }
 
     fn listed(&self, pack: &PackName) -> RegionSet {
