@@ -9,8 +9,8 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is being made lies in folders that begin with this name.
-const STAGED: &str = ".holdfast-restoring-";
+/// What is being made lies in folders, or files, that begin with this name.
+pub(super) const STAGED: &str = ".holdfast-restoring-";
 /// What etcd has in its data folder.
 const MEMBER: &str = "member";
 /// What a file system of its own has at its top.
