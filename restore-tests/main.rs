@@ -55,5 +55,6 @@ mod streams;
 mod telling;
 mod tidy;
 mod torture;
+mod trust;
 mod vectors;
 mod year;

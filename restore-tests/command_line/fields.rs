@@ -227,6 +227,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
+    judged(c);
     braked(c);
     membership(c);
     pruned(c);
@@ -246,6 +247,19 @@ fn pruned(c: &mut Checker) {
     let said = run(&bench, c, "prune", &["prune", "--dry-run"]);
     assert!(said["plan"].as_array().is_some_and(|plan| !plan.is_empty()), "{said:#}");
     run(&bench, c, "prune", &["prune"]);
+}
+
+/// Files of models, of which one would do harm, one is not there, and one is signed by nobody knows whom.
+fn judged(c: &mut Checker) {
+    let bench = Bench::in_memory(&[]);
+    let folder = bench.path("model");
+    std::fs::create_dir(&folder).expect("directory");
+    std::fs::write(folder.join("bad"), "cos\nsystem\n(tR.").expect("file");
+    std::fs::write(folder.join("SHA256SUMS"), format!("{}  gone\n", "0".repeat(64))).expect("file");
+    std::fs::write(folder.join("model.sig"), "{}").expect("file");
+    std::os::unix::fs::symlink("nowhere", folder.join("link")).expect("link");
+    let said = run(&bench, c, "model check", &["model", "check", "model"]);
+    assert_eq!(said["exit"]["name"], "damage", "{said:#}");
 }
 
 /// Regions that come and go.

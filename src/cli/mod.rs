@@ -20,6 +20,8 @@ mod hold;
 mod init;
 mod key;
 mod manifest;
+mod model;
+mod model_check;
 mod named;
 mod output;
 mod paths;
@@ -111,6 +113,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),
         },
+        Verb::Model(args) => model::run(context, &args.verb),
         Verb::Manifest(args) => manifest::run(context, &args.verb),
         Verb::Completions(args) => generated::completions(context, &args),
         Verb::Man(args) => generated::man(&args),
