@@ -16,6 +16,7 @@ mod etcd;
 mod everyday;
 mod forged;
 mod forks;
+mod formats;
 mod full_disk;
 mod golden;
 mod harness;

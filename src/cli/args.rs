@@ -22,7 +22,7 @@ pub use doctor::Doctor;
 pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
-pub use model::{Model, ModelCheck, ModelVerb};
+pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
 pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};

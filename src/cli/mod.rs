@@ -22,6 +22,8 @@ mod key;
 mod manifest;
 mod model;
 mod model_check;
+mod model_diff;
+mod model_ls;
 mod named;
 mod output;
 mod paths;
