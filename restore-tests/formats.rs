@@ -219,17 +219,37 @@ fn views_of_one_storage_lie_within_it() {
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let view = |name: &str, offset: u8, sizes: &[u8], strides: &[u8]| {
         let numbers = |all: &[u8]| [&b"("[..], &all.iter().flat_map(|n| [b'K', *n]).collect::<Vec<_>>(), b"t"].concat();
-        let storage = [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), b"K\x18tQ"].concat();
+        let storage =
+            [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), b"K\x18tQ"].concat();
         let parts = [&b"("[..], &storage, &[b'K', offset], &numbers(sizes), &numbers(strides), b"\x89Nt"].concat();
         [&text(name)[..], b"ctorch._utils\n_rebuild_tensor_v2\n", &parts, b"R"].concat()
     };
-    let views = [view("a", 0, &[6, 4], &[4, 1]), view("b", 4, &[2, 4], &[4, 1]), view("c", 1, &[6], &[4]), view("d", 3, &[0], &[1])];
-    let pickle = [&b"\x80\x02}("[..], &views.concat(), b"u", &text("deep"), b"}", &text("lists"), b"](", &views[0][6..], b"ess."].concat();
+    let views = [
+        view("a", 0, &[6, 4], &[4, 1]),
+        view("b", 4, &[2, 4], &[4, 1]),
+        view("c", 1, &[6], &[4]),
+        view("d", 3, &[0], &[1]),
+    ];
+    let pickle = [
+        &b"\x80\x02}("[..],
+        &views.concat(),
+        b"u",
+        &text("deep"),
+        b"}",
+        &text("lists"),
+        b"](",
+        &views[0][6..],
+        b"ess.",
+    ]
+    .concat();
     let file = torch_with(&pickle, &[whole.clone()], Zip::default());
     let found = model(&file);
     let begin = found.tensors[0].range().unwrap().0;
-    let places: Vec<(&str, u64, u64)> =
-        found.tensors.iter().map(|t| (&t.name[..], t.range().unwrap().0 - begin, t.range().unwrap().1 - begin)).collect();
+    let places: Vec<(&str, u64, u64)> = found
+        .tensors
+        .iter()
+        .map(|t| (&t.name[..], t.range().unwrap().0 - begin, t.range().unwrap().1 - begin))
+        .collect();
     assert_eq!(places, [("a", 0, 96), ("b", 16, 48), ("c", 4, 88), ("d", 12, 12), ("deep.lists.0", 0, 96)]);
     assert_eq!(found.sections().len(), 1);
     // One number too far.
@@ -241,9 +261,14 @@ fn views_of_one_storage_lie_within_it() {
 fn data_of_onnx_may_lie_elsewhere() {
     let arrays = arrays();
     let outside = field(5, &onnx_outside(&arrays[0], "model.onnx.data", 4096));
-    let constant = field(5, &[field(1, b"value"), field(5, &onnx_tensor(&Array { name: String::new(), ..arrays[1].clone() }))].concat());
+    let constant = field(
+        5,
+        &[field(1, b"value"), field(5, &onnx_tensor(&Array { name: String::new(), ..arrays[1].clone() }))].concat(),
+    );
     let node = field(1, &[field(2, b"made"), field(4, b"Constant"), constant].concat());
-    let branch = |seed| field(5, &[field(1, b"then"), field(6, &field(5, &onnx_tensor(&Array::new("w", "F32", &[9], seed))))].concat());
+    let branch = |seed| {
+        field(5, &[field(1, b"then"), field(6, &field(5, &onnx_tensor(&Array::new("w", "F32", &[9], seed))))].concat())
+    };
     let branches = field(1, &[field(4, b"If"), branch(1), branch(2)].concat());
     let packed = field(5, &[field(1, &[2, 3]), numeral(2, 1), field(8, b"packed"), field(4, &[1; 24])].concat());
     let single = field(5, &[numeral(1, 1), numeral(2, 10), field(8, b"single"), numeral(5, 15_360)].concat());

@@ -102,7 +102,11 @@ fn what_libraries_write_is_not_called_unsafe() {
     let of = |grade: &str| files.iter().filter(|file| file["pickle"] == grade).count();
     println!(
         "{} that are harmless: {} safe, {} without pickles, {} unknown, {} unsafe",
-        files.len(), of("safe"), of("none"), of("unknown"), of("unsafe")
+        files.len(),
+        of("safe"),
+        of("none"),
+        of("unknown"),
+        of("unsafe")
     );
     assert!(files.len() >= 60, "{}", files.len());
     assert_eq!(of("unsafe"), 0, "{value:#}");

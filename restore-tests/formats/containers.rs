@@ -151,7 +151,13 @@ impl Zip {
             file.extend_from_slice(name.as_bytes());
             file.extend_from_slice(&[&b"FB"[..], &(padding as u16).to_le_bytes(), &vec![b'Z'; padding]].concat());
             file.extend_from_slice(bytes);
-            let long = [&[1, 0, 24, 0][..], &u64::from(len).to_le_bytes(), &u64::from(len).to_le_bytes(), &local.to_le_bytes()].concat();
+            let long = [
+                &[1, 0, 24, 0][..],
+                &u64::from(len).to_le_bytes(),
+                &u64::from(len).to_le_bytes(),
+                &local.to_le_bytes(),
+            ]
+            .concat();
             let (short, extra, at) =
                 if self.long { (u32::MAX, long, u32::MAX) } else { (len, Vec::new(), local as u32) };
             list.extend_from_slice(&common(b"PK\x01\x02\0\0", short, short, name));
@@ -201,7 +207,8 @@ pub fn state(arrays: &[Array]) -> Vec<u8> {
         let class = format!("ctorch\n{}\n", of(array.dtype).5).into_bytes();
         let numbers = array.bytes.len() / array.width();
         let id = tuple(&[text("storage"), class, text(&key.to_string()), text("cpu"), number(numbers as u64)]);
-        let strides = (0..array.shape.len()).map(|at| number(array.shape[at + 1..].iter().product())).collect::<Vec<_>>();
+        let strides =
+            (0..array.shape.len()).map(|at| number(array.shape[at + 1..].iter().product())).collect::<Vec<_>>();
         let sizes: Vec<_> = array.shape.iter().map(|size| number(*size)).collect();
         let storage = [id, b"Q".to_vec()].concat();
         let hooks = b"ccollections\nOrderedDict\n)R".to_vec();
@@ -227,7 +234,11 @@ pub fn torch(arrays: &[Array]) -> Vec<u8> {
 pub fn npy(array: &Array) -> Vec<u8> {
     let sizes: Vec<String> = array.shape.iter().map(|size| format!("{size},")).collect();
     let descr = of(array.dtype).4;
-    npy_with(1, &format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", sizes.join(" ")), &array.bytes)
+    npy_with(
+        1,
+        &format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", sizes.join(" ")),
+        &array.bytes,
+    )
 }
 
 pub fn npy_with(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
@@ -245,7 +256,8 @@ pub fn npy_with(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 pub fn npz(arrays: &[Array]) -> Vec<u8> {
-    let files: Vec<(String, Vec<u8>)> = arrays.iter().map(|array| (format!("{}.npy", array.name), npy(array))).collect();
+    let files: Vec<(String, Vec<u8>)> =
+        arrays.iter().map(|array| (format!("{}.npy", array.name), npy(array))).collect();
     let entries: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
     Zip::default().file(&entries)
 }
@@ -285,7 +297,8 @@ pub fn onnx_tensor(array: &Array) -> Vec<u8> {
 pub fn onnx_outside(array: &Array, file: &str, offset: u64) -> Vec<u8> {
     let pair = |key: &str, value: &str| field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat());
     let (offset, length) = (offset.to_string(), array.bytes.len().to_string());
-    [onnx_front(array), pair("location", file), pair("offset", &offset), pair("length", &length), numeral(14, 1)].concat()
+    [onnx_front(array), pair("location", file), pair("offset", &offset), pair("length", &length), numeral(14, 1)]
+        .concat()
 }
 
 /// A model of a graph.

@@ -26,21 +26,41 @@ fn lies_of_gguf_are_seen() {
         ("a key of 2^64 - 1", gguf(1, 0, &[&g.count(u64::MAX)]), "a text that is too long"),
         ("a text of 4 GiB", gguf(1, 0, &[&pair("a", 8, &g.count(4 << 30))]), "a length behind the end"),
         ("a text of 2^64 - 1", gguf(1, 0, &[&pair("a", 8, &g.count(u64::MAX))]), "a length behind the end"),
-        ("a list of 2^63", gguf(1, 0, &[&pair("a", 9, &[&g.u32(10)[..], &g.count(1 << 63)].concat())]), "a list that is too long"),
-        ("a list of 2^60", gguf(1, 0, &[&pair("a", 9, &[&g.u32(0)[..], &g.count(1 << 60)].concat())]), "a length behind the end"),
-        ("a list of 2^63 texts", gguf(1, 0, &[&pair("a", 9, &[&g.u32(8)[..], &g.count(1 << 63)].concat())]), "lists that are too long"),
+        (
+            "a list of 2^63",
+            gguf(1, 0, &[&pair("a", 9, &[&g.u32(10)[..], &g.count(1 << 63)].concat())]),
+            "a list that is too long",
+        ),
+        (
+            "a list of 2^60",
+            gguf(1, 0, &[&pair("a", 9, &[&g.u32(0)[..], &g.count(1 << 60)].concat())]),
+            "a length behind the end",
+        ),
+        (
+            "a list of 2^63 texts",
+            gguf(1, 0, &[&pair("a", 9, &[&g.u32(8)[..], &g.count(1 << 63)].concat())]),
+            "lists that are too long",
+        ),
         ("lists in lists", gguf(1, 0, &[&pair("a", 9, &deep)]), "lists that lie too deep"),
         ("a type of value", gguf(1, 0, &[&pair("a", 99, &[])]), "a type of value that is not known"),
         ("a key twice", gguf(2, 0, &[&flag, &flag]), "two values of one key"),
         ("an alignment of 0", gguf(1, 0, &[&pair("general.alignment", 4, &g.u32(0))]), "an alignment that is none"),
         ("an alignment of 33", gguf(1, 0, &[&pair("general.alignment", 4, &g.u32(33))]), "an alignment that is none"),
-        ("an alignment as text", gguf(1, 0, &[&pair("general.alignment", 8, &g.text("32"))]), "an alignment that is no number"),
+        (
+            "an alignment as text",
+            gguf(1, 0, &[&pair("general.alignment", 8, &g.text("32"))]),
+            "an alignment that is no number",
+        ),
         ("an offset", gguf(0, 1, &[&g.info(&array, 31)]), "an offset that is not aligned"),
         ("an offset behind the end", gguf(0, 1, &[&g.info(&array, 1 << 40)]), "an offset behind the end"),
         ("an offset of nearly 2^64", gguf(0, 1, &[&g.info(&array, u64::MAX - 31)]), "an offset behind the end"),
         ("a tensor behind the end", gguf(0, 1, &[&g.info(&array, 4032)]), "a tensor behind the end"),
         ("a shape", gguf(0, 1, &[&g.info(&far, 0)]), "a shape that does not fit"),
-        ("an overlap", gguf(0, 2, &[&g.info(&array, 0), &g.info(&Array { name: "b".into(), ..array.clone() }, 96)]), "two tensors that overlap"),
+        (
+            "an overlap",
+            gguf(0, 2, &[&g.info(&array, 0), &g.info(&Array { name: "b".into(), ..array.clone() }, 96)]),
+            "two tensors that overlap",
+        ),
         ("a name twice", gguf(0, 2, &[&g.info(&array, 0), &g.info(&array, 128)]), "two tensors of one name"),
         ("dimensions", gguf(0, 1, &[&g.text("a"), &g.u32(u32::MAX)]), "too many dimensions"),
         ("a name that is no text", gguf(0, 1, &[&g.count(1), &[0xff]]), "a text that is none"),
@@ -77,17 +97,33 @@ fn lies_of_zip_files_are_seen() {
         ("an entry more", changed(&file, END, 0, 8, &[11, 0, 11, 0]), "a length behind the end"),
         ("an entry less", changed(&file, END, 0, 8, &[8, 0, 8, 0]), "a list of entries of another length"),
         ("parts", changed(&file, END, 0, 4, &[1]), "a zip file in several parts"),
-        ("a list behind the end", changed(&file, END, 0, 16, &[0xfe, 0xff, 0xff, 0xff]), "a list of entries behind the end"),
+        (
+            "a list behind the end",
+            changed(&file, END, 0, 16, &[0xfe, 0xff, 0xff, 0xff]),
+            "a list of entries behind the end",
+        ),
         ("a list of 4 GiB", changed(&file, END, 0, 12, &[0xfe, 0xff, 0xff, 0xff]), "a list of entries behind the end"),
         ("two lengths", changed(&file, LISTED, 2, 24, &big), "an entry that has two lengths"),
         ("a length", changed(&changed(&file, LISTED, 2, 24, &big), LISTED, 2, 20, &big), "a length behind the end"),
         ("another place", changed(&file, LISTED, 2, 42, &[1, 0, 0, 0]), "an entry that is not where the list says"),
         ("another name", changed(&file, LISTED, 2, 46, b"Archive"), "an entry of another name than in the list"),
-        ("the place of another entry", changed(&file, LISTED, 2, 42, &[0; 4]), "an entry of another name than in the list"),
+        (
+            "the place of another entry",
+            changed(&file, LISTED, 2, 42, &[0; 4]),
+            "an entry of another name than in the list",
+        ),
         ("packed", changed(&file, b"PK\x03\x04", 2, 8, &[8]), "an entry that is packed, and not so in the list"),
         ("encrypted", changed(&file, b"PK\x03\x04", 2, 6, &[1]), "an entry that is packed, and not so in the list"),
-        ("a place of the long form", changed(&long, b"PK\x06\x07", 0, 8, &[0xff; 8]), "no list of entries where it should be"),
-        ("a million entries", changed(&long, b"PK\x06\x06", 0, 24, &[0x40, 0x42, 0x0f, 0, 0, 0, 0, 0, 0x40, 0x42, 0x0f]), "too many entries"),
+        (
+            "a place of the long form",
+            changed(&long, b"PK\x06\x07", 0, 8, &[0xff; 8]),
+            "no list of entries where it should be",
+        ),
+        (
+            "a million entries",
+            changed(&long, b"PK\x06\x06", 0, 24, &[0x40, 0x42, 0x0f, 0, 0, 0, 0, 0, 0x40, 0x42, 0x0f]),
+            "too many entries",
+        ),
         ("a list of 2^64 - 1", changed(&long, b"PK\x06\x06", 0, 40, &[0xff; 8]), "a list of entries behind the end"),
         ("no long lengths", changed(&long, LISTED, 0, 46 + "archive/data.pkl".len(), &[9]), "a length that is missing"),
     ];
@@ -95,7 +131,9 @@ fn lies_of_zip_files_are_seen() {
         assert_eq!(wrong(&file).what, says, "{what}");
     }
     // One entry twice in the list, and one inside another.
-    let zip = |inner: &[u8]| Zip::default().file(&[("a/data.pkl", b"\x80\x02}."), ("a/data/0", inner), ("a/data/1", &[7; 64])]);
+    let zip = |inner: &[u8]| {
+        Zip::default().file(&[("a/data.pkl", b"\x80\x02}."), ("a/data/0", inner), ("a/data/1", &[7; 64])])
+    };
     let twice = Zip::default().file(&[("a/data.pkl", b"\x80\x02}."), ("a/data/0", &[7; 64]), ("a/data/0", &[7; 64])]);
     assert_eq!(wrong(&twice).what, "two entries of one name");
     let plain = zip(&[7; 200]);
@@ -125,9 +163,17 @@ fn lies_of_onnx_are_seen() {
         ("a number of eleven bytes", [&good[..], &[8], &[0xff; 11]].concat(), "a number that is too long"),
         ("a length of 2^63", [&good[..], &varint(9 << 3 | 2), &varint(1 << 63)].concat(), "a length behind the end"),
         ("a shape", tensor(&[numeral(1, u64::MAX), numeral(1, 2), numeral(2, 1)]), "a shape that does not fit"),
-        ("a length that is not its shape's", tensor(&[numeral(1, 5), numeral(2, 1), field(9, &[0; 16])]), "a shape that does not fit"),
+        (
+            "a length that is not its shape's",
+            tensor(&[numeral(1, 5), numeral(2, 1), field(9, &[0; 16])]),
+            "a shape that does not fit",
+        ),
         ("dimensions", tensor(&[field(1, &[1; 65])]), "too many dimensions"),
-        ("data twice", tensor(&[numeral(1, 4), field(9, &[0; 16]), field(4, &[0; 16])]), "a tensor that has its data twice"),
+        (
+            "data twice",
+            tensor(&[numeral(1, 4), field(9, &[0; 16]), field(4, &[0; 16])]),
+            "a tensor that has its data twice",
+        ),
         ("a name twice", onnx(&[one.clone(), one]), "two tensors of one name"),
         ("an offset", tensor(&[pair("offset", "-1"), numeral(14, 1)]), "an offset that is no number"),
         ("a name of 65 KiB", tensor(&[field(8, &[b'a'; 65 << 10])]), "a text that is too long"),
@@ -222,8 +268,11 @@ fn end_of_list(count: u64, begin: u64, bytes: u64) -> Vec<u8> {
 /// Headers as long and as full as the formats allow, and longer.
 fn bombs() -> Vec<(&'static str, Endless)> {
     let g = Gguf::default();
-    let bomb = |front: Vec<u8>, again: &[u8], end: Vec<u8>, bytes: u64| {
-        Endless { front, again: again.repeat(1 + (16 << 10) / again.len()), end, bytes }
+    let bomb = |front: Vec<u8>, again: &[u8], end: Vec<u8>, bytes: u64| Endless {
+        front,
+        again: again.repeat(1 + (16 << 10) / again.len()),
+        end,
+        bytes,
     };
     let json = |open: &str, again: &str, len: u64| {
         bomb([&len.to_le_bytes()[..], open.as_bytes()].concat(), again.as_bytes(), Vec::new(), len + 8)
@@ -254,7 +303,10 @@ fn bombs() -> Vec<(&'static str, Endless)> {
         ("a million tensors of GGUF", bomb(g.front(1_000_000, 0), &info("a"), Vec::new(), 1 << 30)),
         ("as many as are allowed", bomb(g.front(TENSORS_MAX as u64, 0), &info("a"), Vec::new(), 1 << 30)),
         ("with long names", bomb(g.front(TENSORS_MAX as u64, 0), &info(&"a".repeat(60_000)), Vec::new(), 1 << 40)),
-        ("many keys", bomb(g.front(0, 1 << 16), &[&g.text(&"k".repeat(1000))[..], &g.u32(7), &[1]].concat(), Vec::new(), 1 << 30)),
+        (
+            "many keys",
+            bomb(g.front(0, 1 << 16), &[&g.text(&"k".repeat(1000))[..], &g.u32(7), &[1]].concat(), Vec::new(), 1 << 30),
+        ),
         ("many words", bomb(words, &word, Vec::new(), 1 << 40)),
         ("a million initializers", bomb(onnx, &initializer, Vec::new(), onnx_bytes)),
         ("tiny fields without end", bomb(onnx_model(&[]), &numeral(9, 1), Vec::new(), 100 << 30)),
@@ -279,7 +331,19 @@ fn no_header_takes_more_memory_than_it_may() {
 fn no_pickle_takes_more_memory_than_it_may() {
     let array = arrays().swap_remove(0);
     let before = peak_kib();
-    for again in [&b"("[..], b"}", b"K\x01", b"}q\x01h\x01", b"}\x94", b")\x85", b"}K\x01K\x02s", b"]h\x00a", b"(((tt", b"2", b"X\xff\xff\xff\xff"] {
+    for again in [
+        &b"("[..],
+        b"}",
+        b"K\x01",
+        b"}q\x01h\x01",
+        b"}\x94",
+        b")\x85",
+        b"}K\x01K\x02s",
+        b"]h\x00a",
+        b"(((tt",
+        b"2",
+        b"X\xff\xff\xff\xff",
+    ] {
         let pickle = [&b"\x80\x02}q\x00"[..], &again.repeat((8 << 20) / again.len() - 8)[..], b"."].concat();
         let file = torch_with(&pickle, std::slice::from_ref(&array), Zip::default());
         let base = peak_kib();

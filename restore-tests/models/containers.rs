@@ -64,8 +64,12 @@ fn a_tensor_in_another_container_is_stored_once() {
 
 #[test]
 fn another_order_and_other_shards_are_stored_once_in_each_container() {
-    let writers: [(&str, fn(&[Array]) -> Vec<u8>); 4] =
-        [("gguf", |all| Gguf { words: 40_000, ..Gguf::default() }.file(all)), ("pytorch", torch), ("onnx", onnx), ("npz", npz)];
+    let writers: [(&str, fn(&[Array]) -> Vec<u8>); 4] = [
+        ("gguf", |all| Gguf { words: 40_000, ..Gguf::default() }.file(all)),
+        ("pytorch", torch),
+        ("onnx", onnx),
+        ("npz", npz),
+    ];
     for (what, write) in writers {
         let bench = Bench::with_key(&["a"]);
         let mut all = arrays();
@@ -125,7 +129,8 @@ fn files_that_begin_like_models_are_stored_as_bytes() {
         ("npz", npz(&all)),
         ("npy", npy(&all[7])),
     ] {
-        let mut files = vec![("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
+        let mut files =
+            vec![("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
         files[1].1[8..64].fill(0);
         files[2].1[8..24].fill(0xff);
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();

@@ -38,7 +38,8 @@ fn listed(bench: &Bench, folder: &str) -> BTreeMap<(String, String), (String, Va
         let Some(path) = file["path"].as_str() else { continue };
         for tensor in file["tensors"].as_array().into_iter().flatten() {
             let text = |key: &str| tensor[key].as_str().unwrap().to_owned();
-            let from = tensor["file"].as_str().map_or(Path::new(path).to_path_buf(), |file| Path::new(folder).join(file));
+            let from =
+                tensor["file"].as_str().map_or(Path::new(path).to_path_buf(), |file| Path::new(folder).join(file));
             let (at, len) = (tensor["offset"].as_u64().unwrap() as usize, tensor["bytes"].as_u64().unwrap() as usize);
             let bytes = std::fs::read(from).unwrap()[at..at + len].to_vec();
             let name = Path::new(path).file_name().unwrap().to_str().unwrap().to_owned();
@@ -97,9 +98,8 @@ fn a_model_in_every_container_is_stored_once_and_read_again() {
 fn containers_of_one_model_have_no_differences() {
     let bench = Bench::empty(&["a"]);
     let folder = made(&bench, "1", &CONTAINERS);
-    let diff = |old: &str, new: &str| {
-        bench.ok(&["model", "diff", &format!("{folder}/{old}"), &format!("{folder}/{new}")])
-    };
+    let diff =
+        |old: &str, new: &str| bench.ok(&["model", "diff", &format!("{folder}/{old}"), &format!("{folder}/{new}")]);
     for other in ["model.gguf", "model.onnx", "outside.onnx", "model.npz"] {
         let summary = diff("model.safetensors", other);
         let counts = ["same", "changed", "form", "added", "removed", "unknown"].map(|key| figure(&summary, key));

@@ -50,9 +50,16 @@ a.bias  F32 [700]  2800 B  at {}\n  b.weight  F16 [30, 40]  2400 B  at {}\n  c  
     assert_eq!((code, shown), (0, wanted));
     let (code, lines) = lines(&bench, &["model", "ls", &folder]);
     assert_eq!((code, lines.len()), (0, 2));
-    let tensor = json!({"name": "c", "dtype": "I64", "shape": [9], "bytes": 72, "offset": data + 1_405_200, "file": null});
-    assert_eq!((&lines[0]["tensors"][3], &lines[0]["format"], &lines[0]["size"]), (&tensor, &json!("safetensors"), &json!(length)));
-    assert_eq!((&lines[1]["tensors"], &lines[1]["others"], &lines[1]["verb"]), (&json!(4), &json!(1), &json!("model ls")));
+    let tensor =
+        json!({"name": "c", "dtype": "I64", "shape": [9], "bytes": 72, "offset": data + 1_405_200, "file": null});
+    assert_eq!(
+        (&lines[0]["tensors"][3], &lines[0]["format"], &lines[0]["size"]),
+        (&tensor, &json!("safetensors"), &json!(length))
+    );
+    assert_eq!(
+        (&lines[1]["tensors"], &lines[1]["others"], &lines[1]["verb"]),
+        (&json!(4), &json!(1), &json!("model ls"))
+    );
 }
 
 #[test]
@@ -77,7 +84,11 @@ a  in one.safetensors\n  b  in ../two\n0 tensors (0 B) in 0 files, 2 other files
 fn names_do_nothing_to_a_terminal() {
     let bench = Bench::empty(&["a"]);
     let name = "red \u{1b}[31m \u{9b}2J\n + none";
-    let folder = folder(&bench, "m", &[("x", &Gguf::default().file(&[Array::new(name, "F32", &[2], 1)])), ("y", &safetensors(&[]))]);
+    let folder = folder(
+        &bench,
+        "m",
+        &[("x", &Gguf::default().file(&[Array::new(name, "F32", &[2], 1)])), ("y", &safetensors(&[]))],
+    );
     let (old, new) = (format!("{folder}/x"), format!("{folder}/y"));
     for args in [&["model", "ls", old.as_str()][..], &["model", "diff", old.as_str(), new.as_str()]] {
         let (code, shown) = text(&bench, args);
@@ -100,7 +111,8 @@ fn tensors_that_differ_are_shown_whatever_they_stand_in() {
     new.reverse();
     let (left, right) = new.split_at(2);
     let old = folder(&bench, "old", &[("model.safetensors", &safetensors(&old))]);
-    let new = folder(&bench, "new", &[("1.gguf", &Gguf::default().file(left)), ("2.pt", &torch(right)), ("note", b"words")]);
+    let new =
+        folder(&bench, "new", &[("1.gguf", &Gguf::default().file(left)), ("2.pt", &torch(right)), ("note", b"words")]);
     let (code, shown) = text(&bench, &["model", "diff", &old, &new]);
     let wanted = "M a.bias  F32 [700] -> F32 [701]\nM a.weight  F32 [500, 700]  under 0.1% of 1.3 MiB\n\
 - b.weight  F16 [30, 40]  2.3 KiB\n+ other\\tname  F16 [30, 40]  2.3 KiB\n\
@@ -108,8 +120,14 @@ fn tensors_that_differ_are_shown_whatever_they_stand_in() {
     assert_eq!((code, &shown[..]), (0, wanted));
     let (code, lines) = lines(&bench, &["model", "diff", &old, &new]);
     assert_eq!((code, lines.len()), (0, 5));
-    assert_eq!((&lines[1]["name"], &lines[1]["change"], &lines[1]["bytes_changed"]), (&json!("a.weight"), &json!("bytes"), &json!(1000)));
-    assert_eq!((&lines[4]["same"], &lines[4]["bytes_changed"], &lines[4]["bytes_compared"]), (&json!(1), &json!(1000), &json!(1_400_072)));
+    assert_eq!(
+        (&lines[1]["name"], &lines[1]["change"], &lines[1]["bytes_changed"]),
+        (&json!("a.weight"), &json!("bytes"), &json!(1000))
+    );
+    assert_eq!(
+        (&lines[4]["same"], &lines[4]["bytes_changed"], &lines[4]["bytes_compared"]),
+        (&json!(1), &json!(1000), &json!(1_400_072))
+    );
 }
 
 /// A cache has the files under names that are sums, and links to them that have names.
@@ -143,7 +161,8 @@ fn data_outside_of_the_folder_are_not_read() {
     let folder = folder(&bench, "m", &files);
     std::fs::write(format!("{folder}/a.data"), &array.bytes).unwrap();
     std::fs::write(bench.path("secret"), &array.bytes).unwrap();
-    let diff = |one: &str, two: &str| text(&bench, &["model", "diff", &format!("{folder}/{one}"), &format!("{folder}/{two}")]);
+    let diff =
+        |one: &str, two: &str| text(&bench, &["model", "diff", &format!("{folder}/{one}"), &format!("{folder}/{two}")]);
     assert!(diff("a.onnx", "a.onnx").1.starts_with("1 tensors the same"));
     for other in ["b.onnx", "c.onnx"] {
         let (code, shown) = diff("a.onnx", other);

@@ -137,7 +137,10 @@ fn paths(add: &mut dyn FnMut(&str, Vec<u8>)) {
     add("memo by BINPUT", four(&[&os[..], b"q\x07", &system, b"q\x0800h\x07h\x08"].concat()));
     add("memo by LONG_BINPUT", four(&[&os[..], b"r\x07\0\x01\0", b"0", b"j\x07\0\x01\0", &system].concat()));
     add("memo by PUT and GET", four(&[&os[..], b"p77\n0g77\n", &system].concat()));
-    add("memo slot put twice", four(&[&text("collections")[..], b"q\0", b"0", &os, b"q\0", b"0", b"h\0", &system].concat()));
+    add(
+        "memo slot put twice",
+        four(&[&text("collections")[..], b"q\0", b"0", &os, b"q\0", b"0", b"h\0", &system].concat()),
+    );
     add("DUP", four(&[&os[..], b"2q\x000", &system].concat()));
     add("BINUNICODE8", four(&[b"\x8d\x02\0\0\0\0\0\0\0os", &system[..]].concat()));
     add("BINUNICODE", four(&[b"X\x02\0\0\0os", &system[..]].concat()));
@@ -213,7 +216,10 @@ fn hidden(add: &mut dyn FnMut(&str, Vec<u8>)) {
     add("four million values", [b"\x80\x02".to_vec(), vec![b'N'; 4 << 20], b".".to_vec()].concat());
     add("four million marks", [b"\x80\x02".to_vec(), vec![b'('; 4 << 20], b".".to_vec()].concat());
     let slot = |n: u32| [&b"r"[..], &n.to_le_bytes()].concat();
-    add("two million memo slots", [b"\x80\x02N".to_vec(), (0..2 << 20).flat_map(slot).collect(), b".".to_vec()].concat());
+    add(
+        "two million memo slots",
+        [b"\x80\x02N".to_vec(), (0..2 << 20).flat_map(slot).collect(), b".".to_vec()].concat(),
+    );
     let flood = (0..20_000).flat_map(|n| format!("cx{n}\ny\n0").into_bytes()).collect::<Vec<u8>>();
     add("behind twenty thousand unknown names", [&flood[..], &evil].concat());
     add("gzip", gzip(&evil));
@@ -223,7 +229,12 @@ fn hidden(add: &mut dyn FnMut(&str, Vec<u8>)) {
     add("behind the head of a NumPy file", npy("|O", &evil));
     add("objects in a type of parts", npy("[('a', '<f4'), ('b', 'O')]", &evil));
     add("second array of a NumPy file", [npy("<f4", &[0; 4]), npy("|O", &evil)].concat());
-    for (name, magic) in [("xz", &b"\xfd7zXZ\0"[..]), ("bzip2", b"BZh9"), ("zstd", b"\x28\xb5\x2f\xfd"), ("7-Zip", b"7z\xbc\xaf\x27\x1c")] {
+    for (name, magic) in [
+        ("xz", &b"\xfd7zXZ\0"[..]),
+        ("bzip2", b"BZh9"),
+        ("zstd", b"\x28\xb5\x2f\xfd"),
+        ("7-Zip", b"7z\xbc\xaf\x27\x1c"),
+    ] {
         add(&format!("in {name}, which is not opened"), [magic, &[7; 50]].concat());
     }
     let mut tar = tar_entry("pickle", &evil);

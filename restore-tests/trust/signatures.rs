@@ -43,7 +43,10 @@ fn signatures_hold_with_the_right_key_and_with_no_other() {
         assert_eq!(said(signature, KEY), is(0, "valid"));
     }
     assert_eq!(said("p384", &["--signature-key", "keys/p384.pub"]), is(0, "valid"));
-    assert_eq!(said("p256", &["--signature-key", "keys/other.pub", "--signature-key", "keys/p256.pub"]), is(0, "valid"));
+    assert_eq!(
+        said("p256", &["--signature-key", "keys/other.pub", "--signature-key", "keys/p256.pub"]),
+        is(0, "valid")
+    );
     assert_eq!(said("p256", &["--signature-key", "keys/other.pub"]), is(5, "invalid"));
     assert_eq!(said("p384", KEY), is(5, "invalid"));
     assert_eq!(said("signer", CHAIN), is(0, "valid"));
@@ -132,7 +135,10 @@ fn hashes_beside_the_files_are_compared() {
     std::fs::write(blobs.join(hash), "hello").expect("blob");
     std::os::unix::fs::symlink(format!("../../blobs/{hash}"), snapshot.join("model.bin")).expect("link");
     let value = bench.ok(&["model", "check", "hub"]);
-    assert!(value["files"].as_array().is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["blob"] == "same")), "{value:#}");
+    assert!(
+        value["files"].as_array().is_some_and(|f| f.len() == 2 && f.iter().all(|f| f["blob"] == "same")),
+        "{value:#}"
+    );
     std::fs::write(blobs.join(hash), "hallo").expect("blob");
     let (code, value) = bench.json(&["model", "check", "hub/models--a--b/snapshots"]);
     assert_eq!((code, value["files"][0]["blob"].as_str()), (5, Some("different")));

@@ -50,7 +50,8 @@ impl Entry {
 
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 })
+        (0..8)
+            .fold(crc ^ u32::from(*byte), |crc: u32, _| if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 })
     })
 }
 
@@ -107,7 +108,10 @@ pub fn all() -> Vec<Case> {
         ("zip, encrypted as its directory says", one(Entry::evil().deflated().with(|e| e.flags = [0, 0x41]))),
         ("zip, wrong checksum", one(Entry::evil().with(|e| e.crc ^= 1))),
         ("zip, wrong checksum, deflated", one(Entry::evil().deflated().with(|e| e.crc = 0))),
-        ("zip, other name in the directory", one(Entry::evil().with(|e| e.directory_name = b"archive/version2".to_vec()))),
+        (
+            "zip, other name in the directory",
+            one(Entry::evil().with(|e| e.directory_name = b"archive/version2".to_vec())),
+        ),
         ("zip, other name in the head", one(Entry::evil().with(|e| e.name = b"archive/weights.0".to_vec()))),
         ("zip, name with a zero", one(Entry::evil().with(|e| e.directory_name = b"archive/data.pkl\0.txt".to_vec()))),
         ("zip, size of nothing in the directory", one(Entry::evil().with(|e| e.sizes[1] = (0, 0)))),

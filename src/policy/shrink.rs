@@ -73,23 +73,28 @@ pub enum Small {
 pub fn small(history: &[Extent]) -> Vec<Small> {
     let mut found = vec![Small::No; history.len()];
     let mut usual = Usual::default();
+    // Bytes of the largest delta: they measure where no whole snapshot is left. Each holds its base.
+    let mut deltas = 0;
     let mut first = None;
     for (n, now) in history.iter().enumerate() {
         if now.accepted {
             found[first.take().unwrap_or(n)..n].fill(Small::No);
-            usual = Usual::default();
+            (usual, deltas) = (Usual::default(), 0);
         } else if now.delta {
-            if first.is_some() {
+            if first.is_some() || usual.makes_small(now) {
+                first.get_or_insert(n);
                 found[n] = Small::Waiting;
             }
-        } else if usual.makes_small(now) {
+        } else if usual.makes_small(now) || usual.known == 0 && shrank(now.bytes, deltas) {
             first.get_or_insert(n);
             found[n] = Small::Waiting;
             continue;
         } else if let Some(first) = first.take() {
             found[first..n].fill(Small::Once);
         }
-        if !now.delta {
+        if now.delta {
+            deltas = deltas.max(now.bytes);
+        } else {
             usual.add(now);
         }
     }
@@ -187,6 +192,9 @@ mod tests {
         let emptied = [(2, 1000), (30, 2000), (2, 10), (3, 5000), (2, 1000)];
         assert_eq!(judged(&emptied, &[1, 3]), [No, No, Once, Once, No]);
         assert_eq!(judged(&emptied[..4], &[1, 3]), [No, No, Waiting, Waiting]);
+        // Where the small whole one was thinned out, those that hold it tell; where all whole ones were, the others measure.
+        assert_eq!(judged(&[(2, 1000), (2, 1000), (2, 10), (2, 12)], &[2, 3]), [No, No, Waiting, Waiting]);
+        assert_eq!(judged(&[(2, 1000), (9, 1000), (2, 10)], &[0, 1]), [No, No, Waiting]);
         let mut told = daily(&[(2, 1000), (2, 10), (3, 20), (2, 10)]);
         (told[2].delta, told[2].accepted) = (true, true);
         assert_eq!(small(&told), [No; 4]);

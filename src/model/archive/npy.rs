@@ -115,7 +115,17 @@ mod tests {
     #[test]
     fn objects_are_found_in_every_type() {
         let head = |descr: &str| format!("{{'descr': {descr}, 'fortran_order': False, 'shape': (3, 2), }}");
-        for descr in ["'|O'", "'O'", "'<O8'", "[('a', '<f4'), ('b', '|O')]", "[('a', [('b', 'O')])]", "'\\x4f'", "'f4,2O'", "[(\"a'\", '<f4'), ('b', 'O')]", "'|' 'O'"] {
+        for descr in [
+            "'|O'",
+            "'O'",
+            "'<O8'",
+            "[('a', '<f4'), ('b', '|O')]",
+            "[('a', [('b', 'O')])]",
+            "'\\x4f'",
+            "'f4,2O'",
+            "[(\"a'\", '<f4'), ('b', 'O')]",
+            "'|' 'O'",
+        ] {
             assert!(has_objects(&head(descr)), "{descr}");
         }
         for (descr, size) in [("'<f4'", 24), ("'<U5'", 120), ("'|b1'", 6), ("[('Oa', '<f4'), ('b', '<i2')]", 36)] {

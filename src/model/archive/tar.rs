@@ -46,7 +46,9 @@ pub fn visit(visit: &mut Visit, part: Part<'_>, here: Here<'_>) -> Walked {
             found.any |= visit.stream(&mut part.part(data_at, u64::MAX), here.inside(here.place)).any;
             break;
         };
-        if matches!(block.get(156), Some(b'x' | b'g')) && part.piece(data_at, PAX_MAX).is_ok_and(|text| sizes(&text, size)) {
+        if matches!(block.get(156), Some(b'x' | b'g'))
+            && part.piece(data_at, PAX_MAX).is_ok_and(|text| sizes(&text, size))
+        {
             visit.unknown(here, at, "the tar says another size of what follows than its head");
         }
         let name = block.get(..100).unwrap_or_default();

@@ -18,7 +18,6 @@ mod tensors;
 mod torch;
 mod zip;
 
-
 pub use read::ReadAt;
 pub use shards::{SHARDS_BYTES_MAX, Shards, read_shards};
 use std::cmp::Reverse;

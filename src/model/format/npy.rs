@@ -27,7 +27,7 @@ pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
 
 pub(super) fn read_zip(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
     let mut gathered = Gathered::default();
-    let entries = zip::entries(file, file_bytes, &mut gathered)?;
+    let entries = zip::entries(file, file_bytes, &mut gathered, |name| name.ends_with(ENTRY_SUFFIX))?;
     let mut cursor = Cursor::new(file, file_bytes, PEEK_BYTES);
     let mut packed = 0;
     for entry in entries.all {

@@ -23,6 +23,9 @@ pub(super) fn probe(front: &[u8]) -> bool {
     matches!(front, [VERSION_TAG, 1..=VERSION_MAX, tag, ..] if SECOND_TAGS.contains(tag))
 }
 
+/// A model has few fields in front of its graph; what has more begins alike, and is something else.
+const FIELDS_BEFORE_MAX: usize = 4096;
+
 pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
     let mut found = Found {
         fields: Fields::new(Cursor::new(file, file_bytes, WALK_BYTES)),
@@ -32,7 +35,12 @@ pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
         prefix: String::new(),
     };
     let (mut version, mut graph) = (None, None);
+    let mut fields = 0;
     loop {
+        fields += 1;
+        if graph.is_none() && fields > FIELDS_BEFORE_MAX {
+            return Err(Stop::Other);
+        }
         match found.fields.next(file_bytes) {
             Ok(None) => break,
             Ok(Some((1, Value::Number(number)))) => version = Some(number),

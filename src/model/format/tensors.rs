@@ -100,7 +100,10 @@ impl Gathered {
         }
         let beside = if let Place::Beside(other) = &tensor.place { other.file.len() + size_of::<Beside>() } else { 0 };
         let shape = tensor.shape.as_ref().map_or(0, |shape| shape.capacity().saturating_mul(size_of::<u64>()));
-        self.weigh(TENSOR_BYTES.saturating_add(tensor.name.capacity()).saturating_add(shape).saturating_add(beside), at)?;
+        self.weigh(
+            TENSOR_BYTES.saturating_add(tensor.name.capacity()).saturating_add(shape).saturating_add(beside),
+            at,
+        )?;
         self.tensors.push(tensor);
         Ok(())
     }

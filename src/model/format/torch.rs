@@ -38,7 +38,8 @@ fn below<'n>(name: &'n str, folder: &str) -> Option<&'n str> {
 
 pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
     let mut gathered = Gathered::default();
-    let entries = zip::entries(file, file_bytes, &mut gathered)?;
+    let is_state = |name: &str| name.split_once('/').is_some_and(|(_, below)| below == STATE);
+    let entries = zip::entries(file, file_bytes, &mut gathered, is_state)?;
     let Some((folder, _)) = entries.all.iter().find_map(|entry| entry.name.split_once('/')) else {
         return Err(Stop::Other);
     };

@@ -47,8 +47,14 @@ pub(super) struct Entries {
     pub(super) list: (u64, u64),
 }
 
-/// Reads the list of entries. What they take is weighed with the tensors.
-pub(super) fn entries(file: &dyn ReadAt, file_bytes: u64, gathered: &mut Gathered) -> Result<Entries, Stop> {
+/// Reads the list of entries. What they take is weighed with the tensors. A list without such a name is no model's: where each
+/// entry begins is not asked for.
+pub(super) fn entries(
+    file: &dyn ReadAt,
+    file_bytes: u64,
+    gathered: &mut Gathered,
+    is_model: impl Fn(&str) -> bool,
+) -> Result<Entries, Stop> {
     let List { begin, end, count } = list(file, file_bytes)?;
     let mut cursor = Cursor::new(file, end, WALK_BYTES);
     cursor.seek(begin);
@@ -60,6 +66,9 @@ pub(super) fn entries(file: &dyn ReadAt, file_bytes: u64, gathered: &mut Gathere
     }
     if cursor.pos() != end {
         return Err(cursor.wrong("a list of entries of another length"));
+    }
+    if !all.iter().any(|entry: &Entry| is_model(&entry.name)) {
+        return Err(Stop::Other);
     }
     let mut local = Cursor::new(file, begin, PEEK_BYTES);
     for entry in &mut all {

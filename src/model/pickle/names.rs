@@ -145,8 +145,12 @@ const DANGEROUS_NAMES: &[(&str, &str, &str)] = &[
     (CODE, "__builtins__", BUILT_IN),
     (CODE, "operator", "attrgetter methodcaller call"),
     (CODE, "_operator", "attrgetter methodcaller call"),
-    (CODE, "types", "CodeType FunctionType LambdaType MethodType ModuleType BuiltinFunctionType new_class prepare_class \
-        resolve_bases DynamicClassAttribute coroutine"),
+    (
+        CODE,
+        "types",
+        "CodeType FunctionType LambdaType MethodType ModuleType BuiltinFunctionType new_class prepare_class \
+        resolve_bases DynamicClassAttribute coroutine",
+    ),
     (CODE, "functools", "reduce partialmethod singledispatch cached_property"),
     (CODE, "_functools", "reduce"),
     (CODE, "copyreg", "add_extension pickle constructor clear_extension_cache remove_extension"),

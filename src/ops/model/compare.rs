@@ -202,7 +202,14 @@ fn judge(
         report.unknown += 1;
         return Ok((Some(Change::Unknown), None));
     };
-    let changed = readers.changed((&old.file, old_at), (&new.file, new_at), len, cancel)?;
+    let changed = match readers.changed((&old.file, old_at), (&new.file, new_at), len, cancel) {
+        Ok(changed) => changed,
+        Err(e) if matches!(e.kind(), Kind::Source | Kind::NotFound) => {
+            report.unknown += 1;
+            return Ok((Some(Change::Unknown), None));
+        }
+        Err(e) => return Err(e),
+    };
     report.bytes_compared = report.bytes_compared.saturating_add(len);
     report.bytes_changed = report.bytes_changed.saturating_add(changed);
     if changed == 0 {
@@ -256,7 +263,7 @@ fn opened<'f>(file: &'f mut Option<(PathBuf, File)>, path: &Path) -> Result<&'f 
     let (_, file) = match file {
         Some(open) => open,
         None => {
-            let open = File::open(path).map_err(|e| unread(path, "cannot be read", &e))?;
+            let open = super::files::open(path).map_err(|e| unread(path, "cannot be read", &e))?;
             file.insert((path.to_path_buf(), open))
         }
     };

@@ -3,9 +3,10 @@
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::model::format::{Found, SHARDS_BYTES_MAX, Shards, Tensor, read, read_shards};
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// How deep folders are walked.
@@ -94,17 +95,23 @@ fn file_behind(path: &Path, candidate: bool) -> Option<std::fs::Metadata> {
     std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)
 }
 
+/// Opens a file that may be anything: a pipe would wait for somebody who writes.
+pub(super) fn open(path: &Path) -> std::io::Result<File> {
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
+}
+
 /// What a file is.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn look(path: &Path) -> Result<Holding> {
     let wrong = |e: std::io::Error| unread(path, "cannot be read", &e);
-    let file = File::open(path).map_err(wrong)?;
+    let file = open(path).map_err(wrong)?;
     let meta = file.metadata().map_err(wrong)?;
-    if !meta.is_file() {
-        return Err(Error::new(Kind::Source, "is no regular file").at(path.display()));
-    }
     let bytes = meta.len();
     let found = read(&file, bytes).map_err(wrong)?;
     let list = matches!(found, Found::Other) && bytes <= SHARDS_BYTES_MAX;

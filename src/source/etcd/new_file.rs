@@ -4,7 +4,7 @@
 use super::data_dir::STAGED;
 use super::scratch;
 use crate::error::{Error, Kind, Result};
-use rustix::fs::{AtFlags, CWD, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -111,8 +111,22 @@ fn named(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
 }
 
 fn linked(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
-    rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty())?;
-    rustix::fs::unlink(from)
+    match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
+        // It has its name; the other one is removed once more when this is dropped.
+        Ok(()) => Ok(()),
+        Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => reserved(from, to),
+        failed => failed,
+    }
+}
+
+/// Where there are no hard links either: the name is taken by an empty file, which this one then replaces.
+fn reserved(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
+    drop(rustix::fs::open(to, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, Mode::RUSR | Mode::WUSR)?);
+    let done = rustix::fs::rename(from, to);
+    if done.is_err() {
+        let _ = rustix::fs::unlink(to);
+    }
+    done
 }
 
 /// Removes what was left of restores to one name: nobody has it locked.
