@@ -1,5 +1,6 @@
 //! What is said of model files: pickles that would do harm and those that would not, hashes, signatures.
 
+mod faces;
 mod pickles;
 mod signatures;
 mod zips;
@@ -55,6 +56,19 @@ fn nothing_that_would_do_harm_is_called_safe() {
 }
 
 #[test]
+fn what_is_one_thing_to_one_reader_and_another_to_the_next_is_seen_by_all_of_them() {
+    let wrong = faces::all().into_iter().filter_map(|(name, bytes, grade)| {
+        let report = examine(&bytes);
+        let said = || format!("{name}: {}, not {}: {:?}", report.grade.name(), grade.name(), shown(&report));
+        (report.grade != grade).then(said)
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let kept = faces::all().into_iter().find(|(name, ..)| *name == "a memo that is kept").expect("the case").1;
+    assert!(shown(&examine(&kept)).iter().any(|line| line.contains("keeps the memo")), "the reason is told");
+}
+
+#[test]
 fn each_published_name_is_found_however_it_is_loaded() {
     for (module, name) in [("os", "system"), ("pip", "main"), ("torch.hub", "load"), ("builtins", "eval")] {
         for bytes in [pickles::by_lines(module, name), pickles::by_values(module, name)] {
@@ -69,6 +83,8 @@ fn each_published_name_is_found_however_it_is_loaded() {
 #[test]
 fn a_checkpoint_cut_anywhere_or_with_any_byte_changed_panics_nowhere() {
     let cases = [pickles::all(), zips::all()].concat();
+    let faces = faces::all().into_iter().map(|(name, bytes, _)| (name.to_owned(), bytes)).collect();
+    let cases = [cases, faces].concat();
     for (_, bytes) in cases.iter().filter(|(_, bytes)| bytes.len() < 2000) {
         for cut in 0..bytes.len() {
             examine(&bytes[..cut].to_vec());

@@ -103,6 +103,46 @@ fn each_change_of_a_signed_model_is_named() {
 }
 
 #[test]
+fn no_file_is_passed_over_where_somebody_is_believed() {
+    let bench = signed();
+    std::fs::copy(bench.path("keys/p256.sig"), bench.path("model/model.sig")).expect("signature");
+    let by_key = |path: &str| bench.json(&[&["model", "check", path], KEY].concat());
+    let standings = |value: &Value| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = value["signatures"].as_array().expect("signatures");
+        all.iter().map(|one| (text(&one["path"]), text(&one["standing"]))).collect()
+    };
+    let is = |path: &str, standing: &str| (path.to_owned(), standing.to_owned());
+    // One file is compared with what its folder's signature says of it.
+    let (code, value) = by_key("model/weights.bin");
+    assert_eq!((code, standings(&value)), (0, vec![is("model/model.sig", "valid")]));
+    assert_eq!(value["files"][0]["signed"], "same");
+    std::fs::write(bench.path("model/new.bin"), "new").expect("file");
+    let (code, value) = by_key("model/new.bin");
+    assert_eq!((code, &value["signatures"][0]["unlisted"]), (5, &serde_json::json!(["new.bin"])));
+    std::fs::remove_file(bench.path("model/new.bin")).expect("removed");
+    let (code, value) = by_key("model/sub/more.bin");
+    assert_eq!((code, standings(&value)), (5, vec![is("model/sub/model.sig", "missing")]));
+    let whole = std::fs::read(bench.path("model/weights.bin")).expect("file");
+    std::fs::write(bench.path("model/weights.bin"), "other").expect("file");
+    let (code, value) = by_key("model/weights.bin");
+    assert_eq!((code, &value["signatures"][0]["different"]), (5, &serde_json::json!(["weights.bin"])));
+    std::fs::write(bench.path("model/weights.bin"), whole).expect("file");
+    // Beside a folder that is signed lies one that is not.
+    std::fs::create_dir_all(bench.path("all/b/c")).expect("folder");
+    std::fs::rename(bench.path("model"), bench.path("all/a")).expect("moved");
+    assert_eq!(by_key("all").0, 0);
+    std::fs::write(bench.path("all/b/c/one.bin"), "1").expect("file");
+    let (code, value) = by_key("all");
+    assert_eq!(
+        (code, standings(&value)),
+        (5, vec![is("all/b/c/model.sig", "missing"), is("all/a/model.sig", "valid")])
+    );
+    std::fs::write(bench.path("all/b/two.bin"), "2").expect("file");
+    assert_eq!(standings(&by_key("all").1)[0], is("all/b/model.sig", "missing"));
+}
+
+#[test]
 fn no_bit_of_a_bundle_can_be_changed() {
     let bench = signed();
     let path = bench.path("keys/p256.sig");

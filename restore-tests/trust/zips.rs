@@ -1,6 +1,8 @@
 //! Zips that say one thing here and another there. In each of them lies a pickle that would do harm.
 
+use super::faces::Face;
 use super::pickles::{Case, by_lines, by_values, gzip, stored};
+use holdfast::model::verdict::Grade;
 
 /// An entry whose two heads may differ.
 #[derive(Clone)]
@@ -92,6 +94,50 @@ fn zip(entries: &[Entry]) -> (Vec<u8>, usize) {
 /// A checkpoint in which nothing is wrong.
 pub fn harmless() -> Vec<u8> {
     zip(&[Entry::new("archive/data.pkl", b"\x80\x02}."), Entry::new("archive/data/0", &[0; 64])]).0
+}
+
+/// A zip with one entry beside the mark of PyTorch.
+pub fn one(name: &str, data: &[u8]) -> Vec<u8> {
+    zip(&[Entry::new("archive/version", b"3\n"), Entry::new(name, data)]).0
+}
+
+/// The harmless one with the end that large ones have: where its mark says that the end is, how many bytes stand between,
+/// and the three fields of the end of small ones.
+fn large(move_by: u64, between: &[u8], fields: impl Fn([u64; 3]) -> [u64; 3]) -> Vec<u8> {
+    let (whole, start) = zip(&[Entry::new("archive/data.pkl", b"\x80\x02}."), Entry::new("archive/data/0", &[0; 64])]);
+    let (head, end) = whole.split_at(whole.len() - 22);
+    let real = [2, (head.len() - start) as u64, start as u64];
+    let mut out = head.to_vec();
+    out.extend(b"PK\x06\x06");
+    out.extend(44u64.to_le_bytes());
+    out.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend([real[0], real[0], real[1], real[2]].map(u64::to_le_bytes).concat());
+    out.extend(between);
+    out.extend(b"PK\x06\x07\0\0\0\0");
+    out.extend((head.len() as u64 + move_by).to_le_bytes());
+    out.extend([1, 0, 0, 0]);
+    let [entries, size, offset] = fields(real).map(|n| n.to_le_bytes());
+    out.extend(&end[..8]);
+    out.extend([&entries[..2], &entries[..2], &size[..4], &offset[..4], &[0, 0]].concat());
+    out
+}
+
+/// Zips of which readers find different ends, or entries by different names.
+pub fn faces() -> Vec<Face> {
+    let ones = |_: [u64; 3]| [u64::MAX; 3];
+    let twice = zip(&[Entry::new("archive/data.pkl", b"\x80\x02}."), Entry::new("archive/DATA.pkl", b"\x80\x02}.")]).0;
+    let arrays = zip(&[Entry::new("W.npy", b""), Entry::new("w.npy", b"")]).0;
+    vec![
+        ("zip, large, as Python writes it", large(0, b"", |real| real), Grade::Safe),
+        ("zip, large, as others write it", large(0, b"", ones), Grade::Safe),
+        ("zip, large, another end by its mark", large(4, b"", ones), Grade::Unknown),
+        ("zip, large, bytes before the mark", large(0, b"more", |real| real), Grade::Unknown),
+        ("zip, large, fewer entries in the other end", large(0, b"", |[_, b, c]| [1, b, c]), Grade::Unknown),
+        ("zip, large, another size in the other end", large(0, b"", |[a, b, c]| [a, b - 1, c]), Grade::Unknown),
+        ("zip, large, another place in the other end", large(0, b"", |[a, b, _]| [a, b, 0]), Grade::Unknown),
+        ("zip, twice by a name in capitals", twice, Grade::Unknown),
+        ("zip, two arrays whose names differ in capitals", arrays, Grade::None),
+    ]
 }
 
 /// All cases.

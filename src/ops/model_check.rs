@@ -6,7 +6,7 @@ use crate::error::{Error, Exit, Kind, Result};
 use crate::model::archive::{self, At, Part};
 use crate::model::signature::{self, BUNDLE_MAX, Comparison, Hash, Standing, Statement, Trust};
 use crate::model::verdict::{FileVerdict, Grade, Named, Sha256, Signed, Sums, blob_name};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -24,7 +24,7 @@ const DEPTH_MAX: u32 = 256;
 pub struct Wish<'a> {
     /// Files and folders.
     pub paths: &'a [PathBuf],
-    /// Who is believed; where somebody is, each folder must be signed.
+    /// Who is believed; where somebody is, each file must lie in a folder that is signed, or below one.
     pub trust: &'a [Trust],
     /// Now.
     pub now: TimeMs,
@@ -117,11 +117,14 @@ pub fn run(wish: &Wish<'_>, cancel: &Cancel) -> Result<Report> {
             let kind = if e.kind() == io::ErrorKind::NotFound { Kind::NotFound } else { Kind::Source };
             Error::new(kind, format!("cannot read it: {}", e.kind())).at(path.display())
         })?;
+        let first = run.report.files.len();
         if !meta.is_dir() {
             run.file(path, &meta)?;
+            if !wish.trust.is_empty() {
+                run.alone(path, first, wish);
+            }
             continue;
         }
-        let first = run.report.files.len();
         run.folder(path, 0)?;
         run.beside(path, first, wish)?;
     }
@@ -216,16 +219,48 @@ impl Run<'_> {
         for list in lists {
             self.list(&list, first);
         }
-        if signatures.is_empty() && !wish.trust.is_empty() {
-            let path = root.join(SIGNATURE);
-            self.report.signatures.push(Signature { path, checked: None, files: Comparison::default() });
+        if !wish.trust.is_empty() {
+            self.unsigned(root, first, &signatures).into_iter().for_each(|folder| self.missing(&folder));
         }
         signatures.sort_unstable();
         for path in signatures {
             self.cancel.check()?;
-            self.signature(&path, first, wish);
+            let below = self.below(path.parent().unwrap_or(&path), first);
+            self.signature(&path, below, wish, false);
         }
         Ok(())
+    }
+
+    /// Folders of files that no signature is said to cover, without those that lie in one of them.
+    fn unsigned(&self, root: &Path, first: usize, signatures: &[PathBuf]) -> BTreeSet<PathBuf> {
+        if signatures.is_empty() {
+            return [root.to_owned()].into();
+        }
+        let signed: HashSet<&Path> = signatures.iter().filter_map(|path| path.parent()).collect();
+        let files = self.report.files.iter().skip(first).filter_map(|file| file.path.parent());
+        let folders: BTreeSet<&Path> =
+            files.filter(|folder| !folder.ancestors().any(|above| signed.contains(above))).collect();
+        let inner = |folder: &Path| folder.ancestors().skip(1).any(|above| folders.contains(above));
+        folders.iter().filter(|folder| !inner(folder)).map(|folder| folder.to_path_buf()).collect()
+    }
+
+    fn missing(&mut self, folder: &Path) {
+        let path = folder.join(SIGNATURE);
+        self.report.signatures.push(Signature { path, checked: None, files: Comparison::default() });
+    }
+
+    /// The signature of the folder of one file that was asked for by itself, as far as it speaks of that.
+    fn alone(&mut self, path: &Path, first: usize, wish: &Wish<'_>) {
+        let folder = path.parent().unwrap_or(path).to_owned();
+        let signature = folder.join(SIGNATURE);
+        match fs::metadata(&signature) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.missing(&folder),
+            // What cannot be read is told when it is read.
+            _ => {
+                let below = self.below(&folder, first);
+                self.signature(&signature, below, wish, true);
+            }
+        }
     }
 
     /// The files below a folder: path below it, and place in the report.
@@ -259,19 +294,21 @@ impl Run<'_> {
         self.report.lists.push(list);
     }
 
-    fn signature(&mut self, path: &Path, first: usize, wish: &Wish<'_>) {
+    /// Checks a signature and compares the files `below` its folder with it; of `some` of them only these.
+    fn signature(&mut self, path: &Path, mut below: BTreeMap<String, usize>, wish: &Wish<'_>, some: bool) {
         let bytes = match read_whole(path, BUNDLE_MAX as u64) {
             Ok(bytes) => bytes,
             Err(e) => return self.failed(path, &e),
         };
         let checked = signature::check(&bytes, wish.trust, wish.now);
-        let folder = path.parent().unwrap_or(path);
-        let mut below = self.below(folder, first);
         below.remove(SIGNATURE);
-        let files = match &checked.statement {
+        let mut files = match &checked.statement {
             Some(statement) => self.compare(statement, &below),
             None => Comparison::default(),
         };
+        if some {
+            files.missing.clear();
+        }
         let believed = matches!(checked.standing, Standing::Valid | Standing::Expired);
         let lists = [
             (&files.same, Signed::Same),

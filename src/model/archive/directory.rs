@@ -28,8 +28,8 @@ pub struct Directory {
     pub before: u64,
     /// How many entries it claims.
     pub entries: u64,
-    /// Other ends stand before this one, which is not at the very end: readers may choose another.
-    pub doubtful: bool,
+    /// Why readers may choose another.
+    pub doubtful: Option<&'static str>,
 }
 
 /// One entry as the directory, or the head before its data, has it.
@@ -58,15 +58,25 @@ pub fn find(part: Part<'_>) -> io::Result<Option<Directory>> {
     let tail = part.piece(from, END + COMMENT_MAX)?;
     let mut marks = tail.windows(END).enumerate().rev().filter(|(_, w)| w.starts_with(b"PK\x05\x06")).map(|(at, _)| at);
     let Some(at) = marks.next() else { return Ok(None) };
-    let doubtful = at.saturating_add(END) != tail.len() && marks.next().is_some();
+    // Other ends stand before this one, which is not at the very end.
+    let several = at.saturating_add(END) != tail.len() && marks.next().is_some();
     let end_at = from.saturating_add(at as u64);
     let record = tail.get(at..).unwrap_or_default();
     let comment = number::<2>(record, 20);
     let (entries, size, offset) = (number::<2>(record, 10), number::<4>(record, 12), number::<4>(record, 16));
     let comment_at = end_at.saturating_add(END as u64);
     let last = comment_at.saturating_add(comment);
-    let large = with_64(part, end_at)?;
-    let (entries, size, offset, end) = large.unwrap_or((entries, size, offset, end_at));
+    let large = with_64(part, end_at, record)?;
+    let lies = matches!(large, Large::Lies | Large::There { agrees: false, .. });
+    let doubtful = match (several, lies) {
+        (true, _) => Some("the zip has several ends"),
+        (false, true) => Some("the zip's two ends, that of large files and the other, do not agree"),
+        (false, false) => None,
+    };
+    let (entries, size, offset, end) = match large {
+        Large::There { entries, size, offset, at, .. } => (entries, size, offset, at),
+        Large::None | Large::Lies => (entries, size, offset, end_at),
+    };
     let Some(start) = end.checked_sub(size) else { return Ok(None) };
     let Some(before) = start.checked_sub(offset) else { return Ok(None) };
     let first = part.piece(start, 4)?;
@@ -74,18 +84,43 @@ pub fn find(part: Part<'_>) -> io::Result<Option<Directory>> {
     Ok(there.then_some(Directory { start, end, comment: comment_at, last, before, entries, doubtful }))
 }
 
-/// Entries, size, offset and end of the directory by the records of ZIP64.
-fn with_64(part: Part<'_>, end_at: u64) -> io::Result<Option<(u64, u64, u64, u64)>> {
-    let Some(locator_at) = end_at.checked_sub(LOCATOR) else { return Ok(None) };
+/// The end of the directory by the records of ZIP64.
+enum Large {
+    /// There is none.
+    None,
+    /// There is the mark that says where one is, and none where Python seeks it.
+    Lies,
+    /// As Python finds it: right before that mark, whatever that says.
+    There {
+        entries: u64,
+        size: u64,
+        offset: u64,
+        at: u64,
+        /// All readers find this one, and the end without ZIP64 says the same wherever it says something.
+        agrees: bool,
+    },
+}
+
+fn with_64(part: Part<'_>, end_at: u64, classic: &[u8]) -> io::Result<Large> {
+    let Some(locator_at) = end_at.checked_sub(LOCATOR) else { return Ok(Large::None) };
     let locator = part.piece(locator_at, 20)?;
-    let Some(at) = locator_at.checked_sub(END_64).filter(|_| locator.starts_with(b"PK\x06\x07")) else {
-        return Ok(None);
-    };
+    if !locator.starts_with(b"PK\x06\x07") {
+        return Ok(Large::None);
+    }
+    let Some(at) = locator_at.checked_sub(END_64) else { return Ok(Large::Lies) };
     let record = part.piece(at, 56)?;
     if !record.starts_with(b"PK\x06\x06") {
-        return Ok(None);
+        return Ok(Large::Lies);
     }
-    Ok(Some((number::<8>(&record, 32), number::<8>(&record, 40), number::<8>(&record, 48), at)))
+    let same2 = |from: usize, large: u64| [large, 0xffff].contains(&number::<2>(classic, from));
+    let same4 = |from: usize, large: u64| [large, 0xffff_ffff].contains(&number::<4>(classic, from));
+    let large = |from: usize| number::<8>(&record, from);
+    let agrees = number::<8>(&locator, 8) == at
+        && same2(8, large(24))
+        && same2(10, large(32))
+        && same4(12, large(40))
+        && same4(16, large(48));
+    Ok(Large::There { entries: large(32), size: large(40), offset: large(48), at, agrees })
 }
 
 /// The entry of the directory at `offset`, and where the next one is. `None` where there is none.

@@ -2,12 +2,30 @@
 
 use crate::model::pickle::{fill, fill_or_fail};
 use miniz_oxide::inflate::stream::{InflateState, inflate};
-use miniz_oxide::{DataFormat, MZFlush, MZStatus};
+use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 use std::io::{self, Read};
 
 const BUFFER: usize = 32 << 10;
 /// Most members of a gzip file.
 const MEMBERS_MAX: u32 = 100_000;
+
+/// Whether what begins so may be unpacked as zlib: two bytes are soon the same by chance. What gives nothing yet may still
+/// give something behind its head.
+pub fn may_be_zlib(head: &[u8]) -> bool {
+    let mut state = InflateState::new_boxed(DataFormat::ZLibIgnoreChecksum);
+    let (mut rest, mut out) = (head, [0; 64]);
+    loop {
+        let step = inflate(&mut state, rest, &mut out, MZFlush::None);
+        rest = rest.get(step.bytes_consumed..).unwrap_or_default();
+        match step.status {
+            _ if step.bytes_written > 0 => return true,
+            Err(e) => return e == MZError::Buf,
+            Ok(MZStatus::StreamEnd) => return true,
+            Ok(_) if rest.is_empty() || step.bytes_consumed == 0 => return true,
+            Ok(_) => {}
+        }
+    }
+}
 
 /// What was inflated, as a reader.
 pub struct Inflate<R> {
@@ -39,7 +57,7 @@ impl<R: Read> Inflate<R> {
     }
 
     /// Whether more follows than the checksum of zlib.
-    pub fn is_followed(mut self) -> bool {
+    pub fn goes_on(mut self) -> bool {
         let ahead = self.buffer.get(self.at..).unwrap_or_default();
         fill(&mut ahead.chain(&mut self.inner), &mut [0; 5]) > 4
     }

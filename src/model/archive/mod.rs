@@ -1,7 +1,8 @@
 //! Where pickles hide: a file by itself, in a zip, a tar, gzip or zlib, behind the head of a NumPy file; one in another.
 //!
 //! What something is, its first bytes say, and never its name. A zip is known by its end as well, as its readers know it,
-//! whatever stands before it. What cannot be unpacked here is *unknown*.
+//! whatever stands before it. What begins like an archive may be a pickle all the same, and is walked as both. What cannot
+//! be unpacked here is *unknown*.
 
 mod blob;
 mod directory;
@@ -31,7 +32,7 @@ const HEAD: usize = 512;
 pub fn examine(file: &dyn At) -> Report {
     let left = file.size().saturating_mul(4).saturating_add(LOOKED_MAX);
     let mut visit = Visit { report: Report::default(), left, entries_left: ENTRIES_MAX, spool_left: SPOOL_MAX };
-    visit.part(Part::whole(file), Here { place: "", depth: 0, torch: false, loaded: Loaded::Perhaps });
+    visit.part(Part::whole(file), Here { place: "", depth: 0, torch: false, loaded: Loaded::Perhaps, raw: false });
     visit.report
 }
 
@@ -43,19 +44,29 @@ struct Here<'a> {
     /// It is where PyTorch has its pickle.
     torch: bool,
     loaded: Loaded,
+    /// Its bytes were walked as a pickle already, whatever else they are.
+    raw: bool,
 }
 
 impl<'a> Here<'a> {
     fn inside(self, place: &'a str) -> Here<'a> {
-        Here { place, depth: self.depth.saturating_add(1), torch: false, loaded: Loaded::Perhaps }
+        Here { place, depth: self.depth.saturating_add(1), torch: false, loaded: Loaded::Perhaps, raw: false }
     }
 
     /// What a head says here: numbers of a tensor may look like many a thing by chance.
     fn kind(self, head: &[u8]) -> Kind {
         match kind(head) {
             Kind::Zlib | Kind::Closed(_) if self.loaded == Loaded::Hardly => Kind::Other,
+            Kind::Tar if self.loaded == Loaded::Hardly && !tar::is_ustar(head) => Kind::Other,
             found => found,
         }
+    }
+
+    /// Whether what comes out of a stream may be a pickle beside what its head says, and so must be read twice. The other
+    /// heads begin with no opcode.
+    fn is_both(self, kind: Kind, head: &[u8]) -> bool {
+        let zlib = kind == Kind::Zlib && matches!(head.first(), Some(b'(' | b'X' | b'h'));
+        !self.raw && kind != Kind::Other && (zlib || self.loaded == Loaded::Surely)
     }
 
     fn origin(self, loaded: Loaded) -> Origin<'a> {
@@ -97,24 +108,25 @@ fn kind(head: &[u8]) -> Kind {
             if method & 0x0f == 8
                 && method >> 4 <= 7
                 && (u16::from(*method) << 8 | u16::from(*flags)).is_multiple_of(31)
-                && flags & 0x20 == 0 =>
+                && flags & 0x20 == 0
+                && inflate::may_be_zlib(head) =>
         {
             Kind::Zlib
         }
         _ if tar::is_head(head) => Kind::Tar,
-        _ if is_lzma(head) => Kind::Closed("lzma"),
+        // The head of lzma has no mark: properties, the size of a window, a size or none.
+        [0x5d, 0, ..] if head.len() >= 13 => Kind::Closed("lzma"),
+        _ if is_zfile(head) => Kind::Closed("joblib's old Z-file"),
         _ => {
             CLOSED.iter().find(|(magic, _)| head.starts_with(magic)).map_or(Kind::Other, |(_, name)| Kind::Closed(name))
         }
     }
 }
 
-/// The head of lzma has no mark: properties, a window of a power of two, a size or none.
-fn is_lzma(head: &[u8]) -> bool {
-    let Some((window, size)) = head.get(1..5).zip(head.get(5..13)) else { return false };
-    let window = window.iter().rev().fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte));
-    let known = size.iter().rev().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
-    head.first() == Some(&0x5d) && window.is_power_of_two() && window >= 4096 && (known < 1 << 40 || known == u64::MAX)
+/// joblib's files of old: a mark, and the size of what is packed on 19 places, in hexadecimal digits as Python reads them.
+fn is_zfile(head: &[u8]) -> bool {
+    let digit = |byte: &u8| byte.is_ascii_hexdigit() || b"xX_+- \t\r\n\x0b\x0c".contains(byte);
+    head.starts_with(b"ZF") && head.get(2..21).is_some_and(|size| size.iter().all(digit))
 }
 
 struct Visit {
@@ -146,10 +158,13 @@ impl Visit {
             self.unknown(here, 0, "archives lie too deep in each other");
             return Walked { any: false };
         }
+        // A zip begins with the opcode of a persistent id, which plain loaders refuse.
+        let both = kind != Kind::Other && (kind != Kind::Zip || here.loaded == Loaded::Surely);
+        let any = both && self.raw(part, here).any;
         let found = match kind {
             Kind::Zip => zip::visit(self, part, here),
             Kind::Tar => tar::visit(self, part, here),
-            _ => self.stream(&mut { part }, here),
+            _ => self.stream(&mut { part }, Here { raw: both, ..here }),
         };
         // The end of a tar is often that of a zip in it, which was seen as its entry.
         if !matches!(kind, Kind::Zip | Kind::Tar) && directory::find(part).is_ok_and(|found| found.is_some()) {
@@ -158,6 +173,14 @@ impl Visit {
                 zip::visit(self, part, here);
             }
         }
+        Walked { any: any || found.any }
+    }
+
+    /// What begins like an archive, walked as a pickle: a loader of pickles asks for no head.
+    fn raw(&mut self, part: Part<'_>, here: Here<'_>) -> Walked {
+        let mut limited = Budget { inner: part, left: self.left };
+        let found = pickle::walk(&mut limited, here.origin(here.loaded), &mut self.report);
+        self.left = limited.left;
         found
     }
 
@@ -182,8 +205,11 @@ impl Visit {
             self.unknown(here, 0, "archives lie too deep in each other");
             return Walked { any: false };
         }
+        let both = here.is_both(kind, head);
         let mut whole = head.chain(input);
         match kind {
+            Kind::Zip | Kind::Tar => self.spooled(&mut whole, here),
+            _ if both => self.spooled(&mut whole, here),
             Kind::Npy => npy::visit(self, &mut whole, here),
             Kind::Gzip => match Gunzip::new(&mut whole as &mut dyn Read) {
                 Ok(mut inner) => self.unpacked(&mut inner, here, "gzip"),
@@ -192,21 +218,19 @@ impl Visit {
                     Walked { any: false }
                 }
             },
-            // Two bytes are soon the same by chance: what cannot be unpacked at all is something else.
-            Kind::Zlib if pickle::fill(&mut Inflate::zlib(head), &mut [0; 64]) > 0 => {
+            Kind::Zlib => {
                 let mut inner = Inflate::zlib(whole);
                 let found = self.unpacked(&mut inner, here, "zlib");
-                if inner.ended() && inner.is_followed() {
+                if inner.ended() && inner.goes_on() {
                     self.unknown(here, 0, "bytes follow what is packed");
                 }
                 found
             }
-            Kind::Zip | Kind::Tar => self.spooled(&mut whole, here),
             Kind::Closed(name) => {
                 self.unknown(here, 0, format!("{name} is not opened here"));
                 Walked { any: false }
             }
-            Kind::Zlib | Kind::Other => pickle::walk(&mut whole, here.origin(here.loaded), &mut self.report),
+            Kind::Other => pickle::walk(&mut whole, here.origin(here.loaded), &mut self.report),
         }
     }
 

@@ -31,7 +31,7 @@ pub fn visit(visit: &mut Visit, input: &mut dyn Read, here: Here<'_>) -> Walked 
         }
         let Some(size) = data_size(&head) else {
             visit.unknown(here, 0, format!("the size of array {number} is not understood"));
-            return Walked { any: false };
+            return pickle::walk(input, here.origin(here.loaded), &mut visit.report);
         };
         let passed = std::io::copy(&mut input.take(size), &mut std::io::sink());
         if passed.unwrap_or(0) != size {
@@ -60,19 +60,44 @@ fn quoted(head: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a type of the head is one of objects: `O`, `|O`, `<O8`, `f4,O`, however it is nested. What stands between any two
-/// quotes is looked at, so that quotes in names shift nothing; escapes may hide anything.
+/// quotes is looked at, so that quotes in names shift nothing; escapes may hide anything, and texts that follow each other
+/// are one.
 fn has_objects(head: &str) -> bool {
     let objects = |part: &str| {
         let part = part.trim_matches(|c: char| c.is_ascii_digit() || "|<>=() \t\n".contains(c));
         part == "O" || part.starts_with("object")
     };
-    head.contains('\\') || head.split(['\'', '"']).skip(1).any(|text| text.split(',').any(objects))
+    let joined: String = head.chars().filter(|c| !c.is_whitespace() && !matches!(c, '\'' | '"')).collect();
+    head.contains('\\')
+        || joined.contains("object")
+        || head.split(['\'', '"']).skip(1).any(|text| text.split(',').any(objects))
 }
 
-/// Bytes of the data: of the shape and a simple type; `None` for types of parts.
+/// Whether a head is written as NumPy writes it: texts in single quotes, each by itself, and nothing beside them that joins,
+/// hides or repeats.
+fn is_plain(head: &str) -> bool {
+    let pieces: Vec<&str> = head.split('\'').collect();
+    let between = |n: usize, text: &str| {
+        let (first, last) = (n == 0, n.saturating_add(1) == pieces.len());
+        let text = text.trim_matches([' ', '\n']);
+        let after = first || text.starts_with([',', ':', ')', ']', '}']);
+        let before = last || text.ends_with(['{', '(', '[', ',', ':']);
+        let known = |c: char| c.is_ascii_alphanumeric() || " \n,:(){}[]".contains(c);
+        after && before && text.chars().all(known)
+    };
+    let once = |key: &str| head.matches(key).count() == 1;
+    let texts = pieces.iter().skip(1).step_by(2).all(|text| !text.contains(['"', '\\']));
+    !pieces.len().is_multiple_of(2)
+        && texts
+        && ["'descr'", "'fortran_order'", "'shape'"].into_iter().all(once)
+        && pieces.iter().enumerate().step_by(2).all(|(n, text)| between(n, text))
+}
+
+/// Bytes of the data: of the shape and a simple type; `None` for types of parts that are nested, and for any head that NumPy
+/// does not write.
 fn data_size(head: &str) -> Option<u64> {
     let after = |key: &str| head.split_once(key).map(|(_, rest)| rest.trim_start_matches([':', ' ']));
-    let descr = after("'descr'")?;
+    let descr = after("'descr'").filter(|_| is_plain(head))?;
     let item = if let Some(list) = descr.strip_prefix('[') {
         parts_size(list)?
     } else {
@@ -99,11 +124,11 @@ fn parts_size(list: &str) -> Option<u64> {
 fn type_size(kind: &str) -> Option<u64> {
     let kind = kind.split('[').next()?.trim_start_matches(['|', '<', '>', '=']);
     let (letter, digits) = (kind.chars().next()?, kind.get(1..)?);
-    let digits: u64 = if digits.is_empty() { 1 } else { digits.parse().ok()? };
+    // A letter by itself is another type than the same with a size.
+    let digits: u64 = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     match letter {
         'U' => digits.checked_mul(4),
-        'M' | 'm' => Some(8),
-        _ if letter.is_ascii_alphabetic() => Some(digits),
+        'b' | 'i' | 'u' | 'f' | 'c' | 'S' | 'V' | 'M' | 'm' => Some(digits),
         _ => None,
     }
 }
@@ -125,6 +150,8 @@ mod tests {
             "'f4,2O'",
             "[(\"a'\", '<f4'), ('b', 'O')]",
             "'|' 'O'",
+            "'o' 'bject'",
+            "\"obj\" \n'ect'",
         ] {
             assert!(has_objects(&head(descr)), "{descr}");
         }
@@ -133,6 +160,10 @@ mod tests {
             assert_eq!(data_size(&head(descr)), Some(size), "{descr}");
         }
         assert_eq!(data_size(&head("[('a', '<f4', (2,))]")), None);
+        // Texts that follow each other, what hides them, letters that are other types, and keys that come twice.
+        for descr in ["'<f' '4'", "u'<f4'", "'<f4' #'\n", "'f'", "'<f4', 'descr': '<f8'", "'<f4', \"shape\": (9,)"] {
+            assert_eq!(data_size(&head(descr)), None, "{descr}");
+        }
         assert_eq!(data_size("{'descr': '<f8', 'fortran_order': False, 'shape': (), }"), Some(8));
     }
 }

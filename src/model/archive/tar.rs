@@ -10,21 +10,30 @@ const BLOCK: usize = 512;
 /// Bytes of a record of more words that are looked at.
 const PAX_MAX: usize = 64 << 10;
 
-/// Whether such a record says a size, by which readers go then, or may do so behind what is looked at.
-fn sizes(text: &[u8], size: u64) -> bool {
-    size > PAX_MAX as u64 || text.windows(6).any(|window| window == b" size=")
+/// Whether such a record says a size or holes, by which readers go then, or may do so behind what is looked at.
+fn resizes(text: &[u8], size: u64) -> bool {
+    let says = |what: &[u8]| text.windows(what.len()).any(|window| window == what);
+    size > PAX_MAX as u64 || says(b" size=") || says(b"GNU.sparse")
 }
 
-/// Whether this is the head of a tar's entry: its checksum is right.
+/// Whether this is the head of a tar's entry: its checksum is right, or it has the mark of one.
 pub fn is_head(block: &[u8]) -> bool {
-    let Some(field) = block.get(148..156).filter(|_| block.len() >= BLOCK && block.first() != Some(&0)) else {
-        return false;
-    };
-    let sum = |skip: bool| -> u64 {
-        let blank = |n: usize, byte: u8| if skip && (148..156).contains(&n) { b' ' } else { byte };
-        block.iter().take(BLOCK).enumerate().map(|(n, byte)| u64::from(blank(n, *byte))).sum()
-    };
-    octal(field) == Some(sum(true))
+    block.len() >= BLOCK && (is_ustar(block) || is_right(block))
+}
+
+/// Whether a head has the mark.
+pub fn is_ustar(block: &[u8]) -> bool {
+    block.get(257..262) == Some(&b"ustar"[..])
+}
+
+/// Whether the checksum of a head is right: of bytes, or of bytes with a sign, as some have written it.
+fn is_right(block: &[u8]) -> bool {
+    let said = block.get(148..156).and_then(number);
+    let bytes = || block.iter().take(BLOCK).enumerate();
+    let blank = |n: usize, byte: u8| if (148..156).contains(&n) { b' ' } else { byte };
+    let plain: i128 = bytes().map(|(n, byte)| i128::from(blank(n, *byte))).sum();
+    let signed: i128 = bytes().map(|(n, byte)| i128::from(blank(n, *byte).cast_signed())).sum();
+    said.is_some_and(|said| said == plain || said == signed)
 }
 
 /// Judges all entries.
@@ -39,26 +48,42 @@ pub fn visit(visit: &mut Visit, part: Part<'_>, here: Here<'_>) -> Walked {
             found.any |= behind(visit, part, at, here);
             break;
         }
-        let size = size(block.get(124..136).unwrap_or_default());
         let data_at = at.saturating_add(BLOCK as u64);
+        let size = block.get(124..136).and_then(number).and_then(|size| u64::try_from(size).ok());
         let Some(size) = size.filter(|size| *size <= part.size().saturating_sub(data_at)) else {
             visit.unknown(here, at, "an entry of the tar goes beyond its end");
-            found.any |= visit.stream(&mut part.part(data_at, u64::MAX), here.inside(here.place)).any;
+            found.any |= visit.part(part.part(data_at, u64::MAX), here.inside(here.place)).any;
             break;
         };
-        if matches!(block.get(156), Some(b'x' | b'g'))
-            && part.piece(data_at, PAX_MAX).is_ok_and(|text| sizes(&text, size))
-        {
-            visit.unknown(here, at, "the tar says another size of what follows than its head");
+        let data = part.part(data_at, size);
+        if let Some(why) = doubt(&block, data) {
+            visit.unknown(here, at, why);
         }
-        let name = block.get(..100).unwrap_or_default();
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let place = inside(here.place, &cut(&String::from_utf8_lossy(name), 200));
-        found.any |= visit.part(part.part(data_at, size), here.inside(&place)).any;
+        let place = inside(here.place, &cut(&String::from_utf8_lossy(name(&block)), 200));
+        found.any |= visit.part(data, here.inside(&place)).any;
         let blocks = size.div_ceil(BLOCK as u64);
         at = data_at.saturating_add(blocks.saturating_mul(BLOCK as u64));
     }
     found
+}
+
+fn name(block: &[u8]) -> &[u8] {
+    block.get(..100).unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Why readers may see other bytes than those that the head tells.
+fn doubt(block: &[u8], data: Part<'_>) -> Option<&'static str> {
+    let kind = block.get(156).copied().unwrap_or(0);
+    let folder = kind == 0 && name(block).ends_with(b"/");
+    let more = || data.piece(0, PAX_MAX).is_ok_and(|text| resizes(&text, data.size()));
+    match kind {
+        _ if !is_right(block) => Some("the checksum of an entry of the tar is wrong"),
+        b'1'..=b'6' if data.size() > 0 => Some("an entry of the tar is no file and has data"),
+        0 if folder && data.size() > 0 => Some("an entry of the tar is no file and has data"),
+        b'x' | b'g' if more() => Some("the tar says another size of what follows than its head"),
+        0 | b'0'..=b'7' | b'x' | b'g' | b'L' | b'K' => None,
+        _ => Some("an entry of the tar is of a kind that is not known here"),
+    }
 }
 
 /// A tar ends with zeros; what stands behind its first empty block may be another one.
@@ -84,16 +109,51 @@ fn behind(visit: &mut Visit, part: Part<'_>, at: u64, here: Here<'_>) -> bool {
     visit.part(part.part(from, u64::MAX), here.inside(here.place)).any
 }
 
-fn size(field: &[u8]) -> Option<u64> {
-    // Sizes that have no room in octal digits are binary.
-    if field.first() == Some(&0x80) {
-        let high = field.get(1..4)?.iter().all(|byte| *byte == 0);
-        return field.get(4..12).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).filter(|_| high);
-    }
-    octal(field)
+/// A number as Python reads it: binary where its first byte says so, else in octal digits.
+fn number(field: &[u8]) -> Option<i128> {
+    let Some((first, rest)) = field.split_first().filter(|(first, _)| matches!(**first, 0x80 | 0xff)) else {
+        return octal(field);
+    };
+    // Fields have at most twelve bytes.
+    let value = rest.iter().try_fold(0i128, |sum, byte| Some(sum.checked_mul(256)? | i128::from(*byte)))?;
+    if *first == 0x80 { Some(value) } else { value.checked_sub(256i128.checked_pow(u32::try_from(rest.len()).ok()?)?) }
 }
 
-fn octal(field: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(field).ok()?.trim_matches(|c| c == ' ' || c == '\0');
-    if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
+/// Digits up to the first zero, with what Python's `int` allows: blanks around, a sign, `0o`, underscores.
+fn octal(field: &[u8]) -> Option<i128> {
+    let text = std::str::from_utf8(field.split(|byte| *byte == 0).next()?).ok()?;
+    let text = text.trim_matches(|c: char| c == ' ' || ('\t'..='\r').contains(&c) || ('\x1c'..='\x1f').contains(&c));
+    let (negative, digits) =
+        text.strip_prefix('-').map_or((false, text.strip_prefix('+').unwrap_or(text)), |t| (true, t));
+    let digits = digits.strip_prefix("0o").or(digits.strip_prefix("0O")).unwrap_or(digits);
+    let value = digits
+        .chars()
+        .filter(|c| *c != '_')
+        .try_fold(0i128, |sum, c| sum.checked_mul(8)?.checked_add(i128::from(c.to_digit(8)?)))?;
+    Some(if negative { value.saturating_neg() } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_python() {
+        for (field, value) in [
+            (&b"0000017\0"[..], 15),
+            (b"17\0junk\xff", 15),
+            (b" \t17 \0", 15),
+            (b"0o1_7 \0", 15),
+            (b"\0\0\0", 0),
+            (b"   ", 0),
+            (b"-7", -7),
+            (b"\x80\0\x01\x02", 258),
+            (b"\xff\xff\xff\xfe", -2),
+        ] {
+            assert_eq!(number(field), Some(value), "{field:?}");
+        }
+        for field in [&b"18\0"[..], b"1 7", b"x", b"\xe9\0"] {
+            assert_eq!(number(field), None, "{field:?}");
+        }
+    }
 }

@@ -25,8 +25,8 @@ pub fn visit(visit: &mut Visit, part: Part<'_>, here: Here<'_>) -> Walked {
     let mut found = Walked { any: false };
     match directory::find(part) {
         Ok(Some(directory)) => {
-            if directory.doubtful {
-                visit.unknown(here, directory.end, "the zip has several ends");
+            if let Some(why) = directory.doubtful {
+                visit.unknown(here, directory.end, why);
             }
             let mut zip = Zip::new(part, here);
             found.any = zip.entries(visit, directory);
@@ -85,7 +85,7 @@ impl<'a> Zip<'a> {
 
     fn entry(&mut self, visit: &mut Visit, entry: &Entry, before: u64) -> bool {
         let at = before.saturating_add(entry.offset);
-        if !self.names.insert(self.hasher.hash_one(&entry.name)) {
+        if !self.names.insert(self.hasher.hash_one(known_by(&entry.name))) {
             visit.unknown(self.here, at, format!("two entries have the name {}", shown(&entry.name)));
         }
         if entry.name.contains('\0') || entry.name.is_empty() {
@@ -141,7 +141,7 @@ impl<'a> Zip<'a> {
     fn content(&self, visit: &mut Visit, entry: &Entry, data_at: u64) -> bool {
         let place = inside(self.here.place, &shown(&entry.name));
         let mut here = self.here.inside(&place);
-        here.torch = entry.name == "data.pkl" || entry.name.ends_with("/data.pkl");
+        here.torch = is_data(&entry.name);
         if here.torch {
             here.loaded = Loaded::Surely;
         } else if is_storage(&entry.name) {
@@ -260,8 +260,21 @@ fn packed(local: &Entry, entry: &Entry) -> u64 {
     if later { entry.packed } else { local.packed }
 }
 
+/// The name by which PyTorch finds an entry: without regard to case. NumPy's arrays differ by it.
+fn known_by(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    if lower.ends_with(".npy") { name.to_owned() } else { lower }
+}
+
+/// PyTorch has its pickle here.
+fn is_data(name: &str) -> bool {
+    let name = known_by(name);
+    name == "data.pkl" || name.ends_with("/data.pkl")
+}
+
 /// TorchScript keeps its program below `code/`.
 fn is_program(name: &str) -> bool {
+    let name = known_by(name);
     name.ends_with(".py") && name.split('/').rev().skip(1).any(|part| part == "code")
 }
 
@@ -335,7 +348,9 @@ mod tests {
 
     #[test]
     fn entries_of_pytorch_are_known_by_their_folders() {
-        assert!(is_program("m/code/__torch__.py") && is_program("code/a/b.py"));
+        assert!(is_program("m/code/__torch__.py") && is_program("code/a/b.py") && is_program("m/CODE/__Torch__.PY"));
+        assert!(is_data("m/data.pkl") && is_data("DATA.pkl") && is_data("m/Data.PKL") && !is_data("m/mydata.pkl"));
+        assert_ne!(known_by("W.npy"), known_by("w.npy"));
         assert!(is_storage("m/data/17") && is_storage("data/0") && !is_storage("m/data/x") && !is_storage("0"));
         assert!(!is_program("m/data.pkl") && !is_program("code.py") && !is_program("m/code"));
     }

@@ -121,15 +121,45 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// A line that is the name of something. One that is too long is no pickle if other things than names are in it.
+    /// A line that is a number, as C reads it: without the blanks before it, and up to the first zero. A longer one is beyond
+    /// what is walked if there is nothing but what numbers are written with; else it is none.
+    pub fn number(&mut self, max: usize) -> Result<Vec<u8>, Stop> {
+        let (mut out, mut ended, mut long, mut odd) = (Vec::new(), false, false, false);
+        loop {
+            let byte = self.next()?.ok_or(Stop::End)?;
+            let blank = matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c);
+            match byte {
+                b'\n' if long && odd => return Err(Stop::Broken("a memo slot is no number".into())),
+                b'\n' if long => return Err(Stop::Beyond("the number of a memo slot is too long".into())),
+                b'\n' => return Ok(out),
+                _ if ended || (blank && out.is_empty()) => {}
+                0 => ended = true,
+                _ => {
+                    odd |= !blank && !matches!(byte, b'0'..=b'9' | b'_' | b'+' | b'-');
+                    long |= out.len() >= max;
+                    if !long {
+                        out.push(byte);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A line that is the name of something. One that is too long is no pickle if other things than names are in it. Where
+    /// the bytes end in a name, Python takes it without its last byte.
     pub fn name(&mut self, max: usize) -> Result<String, Stop> {
         let (mut out, mut named) = (Vec::new(), true);
         loop {
-            match self.next()?.ok_or(Stop::End)? {
-                b'\n' => return Ok(String::from_utf8_lossy(&out).into_owned()),
-                _ if out.len() >= max && named => return Err(Stop::Beyond("a name is too long".into())),
-                _ if out.len() >= max => return Err(Stop::Broken("a name is too long".into())),
-                byte => {
+            match self.next()? {
+                Some(b'\n') => return Ok(String::from_utf8_lossy(&out).into_owned()),
+                None if out.len() > 1 => {
+                    out.pop();
+                    return Ok(String::from_utf8_lossy(&out).into_owned());
+                }
+                None => return Err(Stop::End),
+                Some(_) if out.len() >= max && named => return Err(Stop::Beyond("a name is too long".into())),
+                Some(_) if out.len() >= max => return Err(Stop::Broken("a name is too long".into())),
+                Some(byte) => {
                     named &= byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.' || byte >= 0x80;
                     out.push(byte);
                 }

@@ -18,14 +18,16 @@ const STEPS_MAX: u64 = 200_000_000;
 const NAME_MAX: usize = 256;
 /// Longest line that can be a name.
 const LINE_MAX: usize = 1 << 20;
+/// Longest line that can be the number of a memo slot.
+const NUMBER_MAX: usize = 5000;
 /// Bytes of text that are held at once; looked at again when so much came since.
 const TEXT_MAX: usize = 24 << 20;
 /// Different globals that are remembered, so that each is told once.
 const GLOBALS_MAX: usize = 4096;
 
 /// A value, as far as it matters.
-#[derive(Clone)]
-enum Value {
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
     /// Numbers, bytes, tuples, sets: nothing that is called or is a name.
     Plain,
     /// Text that may become a name.
@@ -40,6 +42,9 @@ enum Value {
     Made(Shape),
 }
 
+/// What a memo holds, by the numbers of its slots.
+pub type Memo = HashMap<u64, Value>;
+
 /// How the pickle ended.
 pub enum End {
     /// At its STOP.
@@ -52,13 +57,14 @@ pub enum End {
 pub struct Machine<'m> {
     stack: Vec<Value>,
     marks: Vec<usize>,
-    memo: HashMap<u64, Value>,
+    memo: Memo,
+    /// The memo of a reader that keeps it from one pickle to the next; none in the first one, where it is the same.
+    kept: Option<Memo>,
     text_bytes: usize,
     frame_end: u64,
     told: HashSet<String>,
     place: &'m str,
     torch: bool,
-    later: bool,
     /// What was found.
     pub findings: Vec<Finding>,
     /// The worst of all that was found, kept or not.
@@ -68,22 +74,27 @@ pub struct Machine<'m> {
 }
 
 impl<'m> Machine<'m> {
-    /// For a pickle at `place`; `torch`: where persistent ids are storages; `later`: another one stands before it.
-    pub fn new(place: &'m str, torch: bool, later: bool) -> Self {
+    /// For a pickle at `place`; `torch`: where persistent ids are storages; `kept`: the memo of those before it, if there are.
+    pub fn new(place: &'m str, torch: bool, kept: Option<Memo>) -> Self {
         Machine {
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Memo::new(),
+            kept,
             text_bytes: 0,
             frame_end: 0,
             told: HashSet::new(),
             place,
             torch,
-            later,
             findings: Vec::new(),
             worst: Grade::Safe,
             acted: false,
         }
+    }
+
+    /// The memo that a reader may keep.
+    pub fn into_memo(self) -> Memo {
+        self.kept.unwrap_or(self.memo)
     }
 
     /// Walks one pickle.
@@ -109,7 +120,7 @@ impl<'m> Machine<'m> {
             }
             op::FRAME => return self.frame(bytes, start).map(|()| false),
             _ => {
-                let taken = self.data(code, bytes)? || self.memory(code, bytes)? || self.shape(code, start)?;
+                let taken = self.data(code, bytes)? || self.memory(code, bytes, start)? || self.shape(code, start)?;
                 if !taken && !self.names(code, bytes, start)? {
                     return Err(Stop::Broken(format!("0x{code:02x} is no opcode")));
                 }
@@ -197,11 +208,12 @@ impl<'m> Machine<'m> {
     /// Bytes of text that are held now; one that is held twice counts twice.
     fn held(&self) -> usize {
         let size = |value: &Value| if let Value::Text(text) = value { text.len().saturating_add(64) } else { 0 };
-        self.stack.iter().chain(self.memo.values()).map(size).fold(0, usize::saturating_add)
+        let kept = self.kept.iter().flat_map(Memo::values);
+        self.stack.iter().chain(self.memo.values()).chain(kept).map(size).fold(0, usize::saturating_add)
     }
 
     /// The memo, and what turns the stack around.
-    fn memory(&mut self, code: u8, bytes: &mut Bytes<'_>) -> Result<bool, Stop> {
+    fn memory(&mut self, code: u8, bytes: &mut Bytes<'_>, start: u64) -> Result<bool, Stop> {
         match code {
             op::PUT => {
                 self.top()?;
@@ -209,10 +221,10 @@ impl<'m> Machine<'m> {
             }
             op::BINPUT => self.put(counted(bytes, 1)?)?,
             op::LONG_BINPUT => self.put(counted(bytes, 4)?)?,
-            op::MEMOIZE => self.put(self.memo.len() as u64)?,
-            op::GET => self.get(number(bytes)?)?,
-            op::BINGET => self.get(counted(bytes, 1)?)?,
-            op::LONG_BINGET => self.get(counted(bytes, 4)?)?,
+            op::MEMOIZE => self.memoize()?,
+            op::GET => self.get(number(bytes)?, start)?,
+            op::BINGET => self.get(counted(bytes, 1)?, start)?,
+            op::LONG_BINGET => self.get(counted(bytes, 4)?, start)?,
             op::MARK => {
                 if self.marks.len() >= VALUES_MAX {
                     return Err(Stop::Beyond("it has too many marks".into()));
@@ -393,6 +405,10 @@ impl<'m> Machine<'m> {
             Value::Made(Shape::Wrapped) => {
                 Err(Stop::Beyond("behind it stands an array that only joblib can read".into()))
             }
+            Value::Made(Shape::Given) => {
+                self.find_once(Grade::Unknown, start, "it sets the state of what a call may have passed on");
+                Ok(())
+            }
             Value::Made(_) => Ok(()),
             Value::Global(_) => {
                 self.find(Grade::Unsafe, start, "it changes a class, a function or a module itself");
@@ -470,19 +486,45 @@ impl<'m> Machine<'m> {
 
     fn put(&mut self, slot: u64) -> Result<(), Stop> {
         let value = self.top()?.clone();
-        if self.memo.len() >= VALUES_MAX && !self.memo.contains_key(&slot) {
-            return Err(Stop::Beyond("its memo is too large".into()));
+        if let Some(kept) = &mut self.kept {
+            keep_in(kept, slot, value.clone())?;
         }
-        self.memo.insert(slot, value);
-        Ok(())
+        keep_in(&mut self.memo, slot, value)
     }
 
-    fn get(&mut self, slot: u64) -> Result<(), Stop> {
-        let value = self.memo.get(&slot).cloned();
-        // A reader may keep the memo of the pickle before.
-        let stop = if self.later { Stop::Beyond } else { Stop::Broken };
-        self.push(value.ok_or_else(|| stop(format!("memo slot {slot} is empty")))?)
+    /// Into the next slot, which is another one if a reader kept its memo.
+    fn memoize(&mut self) -> Result<(), Stop> {
+        let value = self.top()?.clone();
+        if let Some(kept) = &mut self.kept {
+            let slot = kept.len() as u64;
+            keep_in(kept, slot, value.clone())?;
+        }
+        let slot = self.memo.len() as u64;
+        keep_in(&mut self.memo, slot, value)
     }
+
+    fn get(&mut self, slot: u64, start: u64) -> Result<(), Stop> {
+        let own = self.memo.get(&slot);
+        let kept = self.kept.as_ref().map_or(own, |kept| kept.get(&slot));
+        let differs = own != kept;
+        // A reader may keep the memo of some pickles, and not of others.
+        let stop = if self.kept.is_some() { Stop::Beyond } else { Stop::Broken };
+        let value = own.or(kept).cloned().ok_or_else(|| stop(format!("memo slot {slot} is empty")))?;
+        if differs {
+            self.acted = true;
+            let what = "it takes from the memo what is another thing if a reader keeps the memo of the pickle before";
+            self.find_once(Grade::Unknown, start, what);
+        }
+        self.push(value)
+    }
+}
+
+fn keep_in(memo: &mut Memo, slot: u64, value: Value) -> Result<(), Stop> {
+    if memo.len() >= VALUES_MAX && !memo.contains_key(&slot) {
+        return Err(Stop::Beyond("its memo, or that of the pickles before, is too large".into()));
+    }
+    memo.insert(slot, value);
+    Ok(())
 }
 
 /// Whether this can be the name of something, or a dotted one.
@@ -507,8 +549,8 @@ fn skip_counted(bytes: &mut Bytes<'_>, width: u8) -> Result<(), Stop> {
 
 /// The number of a memo slot on a line.
 fn number(bytes: &mut Bytes<'_>) -> Result<u64, Stop> {
-    let broken = || Stop::Broken("a memo slot is no number".into());
-    // Longer numbers are refused by Python.
-    let line = bytes.line(5000)?.ok_or_else(broken)?;
-    op::number(&line).ok_or_else(broken)?.ok_or_else(|| Stop::Beyond("a memo slot is out of range".into()))
+    // Longer numbers are refused by Python today, and were not always.
+    let line = bytes.number(NUMBER_MAX)?;
+    let value = op::number(&line).ok_or_else(|| Stop::Broken("a memo slot is no number".into()))?;
+    value.ok_or_else(|| Stop::Beyond("a memo slot is out of range".into()))
 }

@@ -13,7 +13,7 @@ mod opcodes;
 
 use super::verdict::{Grade, Report};
 use bytes::{Bytes, Stop};
-use machine::{End, Machine};
+use machine::{End, Machine, Memo};
 pub use names::judge;
 use std::io::Read;
 
@@ -68,7 +68,7 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
     let expected = origin.loaded == Loaded::Surely || (mark && origin.loaded == Loaded::Perhaps);
     let mut whole = head.chain(input);
     let mut bytes = Bytes::new(&mut whole);
-    let mut row = Row { origin, torch, expected, done: 0 };
+    let mut row = Row { origin, torch, expected, done: 0, memo: None };
     loop {
         match bytes.peek() {
             Ok(None) if row.done > 0 || origin.loaded != Loaded::Surely => break,
@@ -93,13 +93,15 @@ struct Row<'a> {
     /// It is no surprise that a pickle is here.
     expected: bool,
     done: u64,
+    /// What those before left to a reader that keeps it.
+    memo: Option<Memo>,
 }
 
 impl Row<'_> {
     /// The next one; false when there is no further.
     fn one(&mut self, bytes: &mut Bytes<'_>, report: &mut Report) -> bool {
         let start = bytes.offset();
-        let mut machine = Machine::new(self.origin.place, self.torch, start > 0);
+        let mut machine = Machine::new(self.origin.place, self.torch, self.memo.take());
         let end = machine.run(bytes);
         let whole = matches!(end, End::Whole);
         if self.done == 0 && !self.expected && !machine.acted {
@@ -111,12 +113,14 @@ impl Row<'_> {
                 End::Stopped(_) => true,
             };
             if chance {
+                self.memo = Some(machine.into_memo());
                 return whole;
             }
         }
         report.at_least(machine.worst);
         let acted = machine.acted;
-        machine.findings.into_iter().for_each(|finding| report.push(finding));
+        std::mem::take(&mut machine.findings).into_iter().for_each(|finding| report.push(finding));
+        self.memo = Some(machine.into_memo());
         let follows = self.done > 0 && !acted;
         self.done = self.done.saturating_add(1);
         let what = match end {

@@ -17,6 +17,8 @@ pub enum Shape {
     List,
     /// joblib's wrapper, behind which an array stands amid the pickle.
     Wrapped,
+    /// It may be what was given to the call, which may be a class.
+    Given,
     /// Anything else.
     Other,
 }
@@ -239,6 +241,7 @@ fn shape(module: &str, name: &str) -> Shape {
     match (module, name) {
         ("collections", "deque") | (_, "list") => Shape::List,
         ("collections", _) | (_, "dict") => Shape::Map,
+        (_, "scalar" | "_rebuild_from_type_v2") => Shape::Given,
         _ => Shape::Other,
     }
 }
