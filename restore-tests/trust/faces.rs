@@ -159,6 +159,8 @@ fn memos() -> Vec<Face> {
 fn names() -> Vec<Face> {
     vec![
         ("program in capitals", zips::one("archive/CODE/__Torch__.PY", b"import os"), Grade::Unknown),
+        ("numbers that look like a name by number", zips::one("archive/data/60", b"\x82F.\x9c\xff"), Grade::None),
+        ("the same, called", zips::one("archive/data/60", b"\x82F)R.\x9c\xff"), Grade::Unknown),
         ("pickle in capitals", zips::one("archive/Data.PKL", b"hello"), Grade::Unknown),
     ]
 }

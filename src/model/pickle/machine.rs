@@ -368,8 +368,8 @@ impl<'m> Machine<'m> {
         known
     }
 
+    /// Of two bytes of numbers three in 256 look like this; what is done with it acts.
     fn extension(&mut self, code: u64, start: u64) -> Result<(), Stop> {
-        self.acted = true;
         self.find_once(Grade::Unknown, start, &format!("it loads by number, {code}, from a registry that is not here"));
         self.push(Value::Global(Shape::Other))
     }

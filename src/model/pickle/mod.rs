@@ -108,7 +108,10 @@ impl Row<'_> {
             // Bytes that are a pickle by chance do nothing and break soon, or something else follows at once. What does
             // something may still come.
             let chance = match end {
-                End::Whole => machine.worst == Grade::Safe && !(start == 0 && bytes.peek() == Ok(None)),
+                End::Whole => {
+                    let plain = machine.worst == Grade::Safe || self.origin.loaded == Loaded::Hardly;
+                    plain && !(start == 0 && bytes.peek() == Ok(None))
+                }
                 End::Stopped(Stop::Beyond(_)) => self.origin.loaded == Loaded::Hardly,
                 End::Stopped(_) => true,
             };
