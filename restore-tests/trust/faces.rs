@@ -124,13 +124,14 @@ fn arrays() -> Vec<Face> {
         [b"\x93NUMPY\x01\0", &size[..], head.as_bytes(), data].concat()
     };
     let objects = npy("'descr': '|O', 'shape': (1,)", &evil());
-    let hidden = |fields: &str| npy(fields, &objects);
+    // As many bytes as it looks like have a second array in them.
+    let hidden = |fields: &str| npy(&fields.replace("ALL", &objects.len().to_string()), &objects);
     vec![
         ("objects in two texts", npy("'descr': 'o' 'bject', 'shape': (24,)", &evil()), Grade::Unsafe),
-        ("two shapes", hidden("'descr': '<f4', 'shape': (500,), 'shape': (0,)"), Grade::Unknown),
-        ("two shapes by other quotes", hidden("'descr': '|b1', 'shape': (500,), \"shape\": (0,)"), Grade::Unknown),
-        ("two types", hidden("'descr': '<f4', 'descr': '<f8', 'shape': (9,)"), Grade::Unknown),
-        ("a type by its letter", npy("'descr': 'f', 'shape': (1,)", &[0; 4]), Grade::Unknown),
+        ("two shapes", hidden("'descr': '|b1', 'shape': (ALL,), 'shape': (0,)"), Grade::Unknown),
+        ("two shapes by other quotes", hidden("'descr': '|b1', 'shape': (ALL,), \"shape\": (0,)"), Grade::Unknown),
+        ("two types", hidden("'descr': '|b1', 'descr': '|V0', 'shape': (ALL,)"), Grade::Unknown),
+        ("a type by its letter", hidden("'descr': 'f', 'shape': (ALL,)"), Grade::Unknown),
         ("numbers", npy("'descr': '<f4', 'shape': (1,)", &[0; 4]), Grade::None),
     ]
 }
