@@ -242,7 +242,7 @@ fn views_of_one_storage_lie_within_it() {
         b"ess.",
     ]
     .concat();
-    let file = torch_with(&pickle, &[whole.clone()], Zip::default());
+    let file = torch_with(&pickle, std::slice::from_ref(&whole), Zip::default());
     let found = model(&file);
     let begin = found.tensors[0].range().unwrap().0;
     let places: Vec<(&str, u64, u64)> = found

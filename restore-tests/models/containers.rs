@@ -5,6 +5,9 @@ use crate::formats::containers::*;
 use crate::harness::Bench;
 use std::path::Path;
 
+/// Writes arrays as a container has them.
+type Writer = fn(&[Array]) -> Vec<u8>;
+
 /// Tensors of all lengths, about 12 MB of noise; few of them are small.
 fn arrays() -> Vec<Array> {
     let shapes: [(&str, &[u64]); 9] = [
@@ -64,7 +67,7 @@ fn a_tensor_in_another_container_is_stored_once() {
 
 #[test]
 fn another_order_and_other_shards_are_stored_once_in_each_container() {
-    let writers: [(&str, fn(&[Array]) -> Vec<u8>); 4] = [
+    let writers: [(&str, Writer); 4] = [
         ("gguf", |all| Gguf { words: 40_000, ..Gguf::default() }.file(all)),
         ("pytorch", torch),
         ("onnx", onnx),
@@ -130,7 +133,7 @@ fn files_that_begin_like_models_are_stored_as_bytes() {
         ("npy", npy(&all[7])),
     ] {
         let mut files =
-            vec![("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
+            [("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
         files[1].1[8..64].fill(0);
         files[2].1[8..24].fill(0xff);
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();

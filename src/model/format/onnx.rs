@@ -161,11 +161,10 @@ impl Found<'_> {
                 (14, Value::Number(location)) => parts.outside = location == 1,
                 (8, Value::Bytes(begin, end)) if end > begin => parts.name = self.text((begin, end), NAME_BYTES_MAX)?,
                 // Raw data, or numbers that are written one behind the other just like it.
-                (4 | 9 | 10, Value::Bytes(begin, end)) if end > begin => {
-                    if parts.data.replace((begin, end)).is_some() {
-                        return Err(self.fields.cursor.wrong("a tensor that has its data twice"));
-                    }
-                }
+                (4 | 9 | 10, Value::Bytes(begin, end)) if end > begin => match parts.data.replace((begin, end)) {
+                    None => {}
+                    Some(_) => return Err(self.fields.cursor.wrong("a tensor that has its data twice")),
+                },
                 (13, Value::Bytes(begin, end)) => self.outside(begin, end, &mut parts)?,
                 _ => {}
             }
