@@ -132,8 +132,7 @@ fn files_that_begin_like_models_are_stored_as_bytes() {
         ("npz", npz(&all)),
         ("npy", npy(&all[7])),
     ] {
-        let mut files =
-            [("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
+        let mut files = [("short", file[..file.len() / 2].to_vec()), ("zeros", file.clone()), ("counts", file.clone())];
         files[1].1[8..64].fill(0);
         files[2].1[8..24].fill(0xff);
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
