@@ -112,8 +112,11 @@ fn named(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
 
 fn linked(from: &Path, to: &Path) -> std::result::Result<(), Errno> {
     match rustix::fs::linkat(CWD, from, CWD, to, AtFlags::empty()) {
-        // It has its name; the other one is removed once more when this is dropped.
-        Ok(()) => Ok(()),
+        // It has its name, whatever becomes of the other one: that is removed once more when this is dropped.
+        Ok(()) => {
+            let _ = rustix::fs::unlink(from);
+            Ok(())
+        }
         Err(Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP) => reserved(from, to),
         failed => failed,
     }

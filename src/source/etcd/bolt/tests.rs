@@ -234,7 +234,11 @@ fn what_is_held_of_a_tree_is_bounded() {
 #[test]
 fn more_buckets_than_etcd_has_are_refused() {
     let named = |count: usize, len: usize| {
-        let bucket = |n: usize| (format!("{n:0len$}").into_bytes(), BTreeMap::new());
+        let name = |n: usize| {
+            let number = n.to_string();
+            ["0".repeat(len - number.len()), number].concat().into_bytes()
+        };
+        let bucket = |n: usize| (name(n), BTreeMap::new());
         Bolt::open(write(&(0..count).map(bucket).collect())).unwrap().buckets().map(|found| found.len())
     };
     assert_eq!(named(BUCKETS_MAX, 8).unwrap(), BUCKETS_MAX);
