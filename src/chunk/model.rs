@@ -12,7 +12,7 @@ const SMALL_BYTES: u64 = 1 << 10;
 /// How long such a chunk may become, in bytes.
 const SHARED_BYTES_MAX: u64 = 64 << 10;
 /// A file of which tensors are a smaller part than one in so many is cut like any other.
-const PART_MIN: u64 = 2;
+const PART_MIN: u64 = 8;
 
 /// Where a file of tensors is cut.
 #[derive(Debug, PartialEq, Eq)]

@@ -187,7 +187,7 @@ mod tests {
         // An hour of changes beside a whole one, and the next whole one: it is as large as the first.
         let hour = [(2, 100), (20, 900), (62, 4000), (2, 110), (3, 120)];
         assert_eq!(judged(&hour, &[1, 2, 4]), [No; 5]);
-        assert_eq!(judged(&hour, &[]), [No, No, No, Waiting, Waiting]);
+        assert_eq!(judged(&hour, &[]), [No, No, No, Once, No]);
         // What goes on from a small one waits with it, until a whole one is as it was or a person speaks.
         let emptied = [(2, 1000), (30, 2000), (2, 10), (3, 5000), (2, 1000)];
         assert_eq!(judged(&emptied, &[1, 3]), [No, No, Once, Once, No]);
