@@ -164,17 +164,14 @@ impl Session {
         if !self.epochs.vouches_for(&parent) {
             return false;
         }
-        let (snapshot, marker) = (Key::Snapshot(parent), Key::Forgotten(parent));
-        let (shown, hidden) = (self.regions.iter(), repo.usable().iter());
-        let wanted: Vec<(usize, Key)> = shown.map(|ix| (ix, snapshot)).chain(hidden.map(|ix| (ix, marker))).collect();
-        let read = repo.regions.get_several(&wanted, super::SMALL_OBJECT_BYTES_MAX);
-        wanted.iter().zip(read).all(|((_, key), read)| match read {
-            Ok(bytes) if *key == snapshot => {
-                repo.open_object(key, &bytes).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
+        let snapshot = Key::Snapshot(parent);
+        shown_and_forgotten(repo, parent, self.regions).all(|(key, read)| match read {
+            Ok(bytes) if key == snapshot => {
+                repo.open_object(&key, &bytes).is_ok_and(|opened| opened.kind == ObjectKind::Manifest)
             }
-            Err(_) if *key == snapshot => false,
+            Err(_) if key == snapshot => false,
             // A marker that does not verify hides nothing, while the keys are those of now.
-            Ok(bytes) => match repo.open_object(key, &bytes) {
+            Ok(bytes) => match repo.open_object(&key, &bytes) {
                 Ok(_) => false,
                 Err(FormatError::Damaged(_)) => true,
                 Err(_) => changed::keys_stand(repo).is_ok(),
@@ -299,7 +296,7 @@ impl Session {
         // session and without its parent.
         if let Some(parent) = work.parent
             && now.decided_without(self.epochs.newest(), &self.sid)
-            && self.parent_went(repo, parent, regions)
+            && has_gone(repo, parent, regions)
         {
             let what = format!("took a snapshot although its parent {parent} was removed meanwhile; stored once more");
             repo.regions.record(self.decision, &Key::Snapshot(self.sid).path(), what);
@@ -308,18 +305,6 @@ impl Session {
         let (_, digest) = signed::check_sum(bytes).map_err(region::lift)?;
         let size = bytes.len() as u64;
         Ok(Ended::Committed(Box::new(Committed { sid: self.sid, manifest, digest, size, regions })))
-    }
-
-    /// Whether a parent is certainly forgotten, or is shown no longer by one of these regions. No answer is none.
-    fn parent_went(&self, repo: &Repo, parent: SessionId, regions: RegionSet) -> bool {
-        let (shown, marker) = (Key::Snapshot(parent), Key::Forgotten(parent));
-        let asked = regions.iter().map(|ix| (ix, shown)).chain(repo.usable().iter().map(|ix| (ix, marker)));
-        let asked: Vec<(usize, Key)> = asked.collect();
-        let read = repo.regions.get_several(&asked, super::SMALL_OBJECT_BYTES_MAX);
-        asked.iter().zip(read).any(|((_, key), read)| match read {
-            Ok(bytes) => *key == marker && repo.open_object(key, &bytes).is_ok(),
-            Err(e) => *key == shown && e.kind() == Kind::NotFound,
-        })
     }
 
     /// A new session that takes over the work; `None` where part of it is no longer good.
@@ -347,6 +332,28 @@ impl Session {
         let id = repo.regions.region(self.decision).id;
         id.ok_or_else(|| Error::new(Kind::Bug, "a region without an id is in use"))
     }
+}
+
+/// Whether a snapshot is certainly forgotten, or is shown no longer by one of these regions. No answer is none.
+fn has_gone(repo: &Repo, snapshot: SessionId, regions: RegionSet) -> bool {
+    let marker = Key::Forgotten(snapshot);
+    shown_and_forgotten(repo, snapshot, regions).any(|(key, read)| match read {
+        Ok(bytes) => key == marker && repo.open_object(&key, &bytes).is_ok(),
+        Err(e) => key != marker && e.kind() == Kind::NotFound,
+    })
+}
+
+/// What is at a snapshot's key in each of these regions, and at that of its marker in every region that answers.
+fn shown_and_forgotten(
+    repo: &Repo,
+    snapshot: SessionId,
+    regions: RegionSet,
+) -> impl Iterator<Item = (Key, Result<Bytes>)> {
+    let (shown, marker) = (Key::Snapshot(snapshot), Key::Forgotten(snapshot));
+    let asked = regions.iter().map(|ix| (ix, shown)).chain(repo.usable().iter().map(|ix| (ix, marker)));
+    let asked: Vec<(usize, Key)> = asked.collect();
+    let read = repo.regions.get_several(&asked, super::SMALL_OBJECT_BYTES_MAX);
+    asked.into_iter().map(|(_, key)| key).zip(read)
 }
 
 fn no_region(repo: &Repo) -> Error {

@@ -298,7 +298,7 @@ pub struct RegionReport {
     /// What it still lacks.
     pub lack: Lack,
     /// Whether some of that may be waiting for a prune's decision.
-    pub undecided: bool,
+    pub waits: bool,
     /// Why it was not brought up.
     pub failed: Option<String>,
 }
@@ -314,7 +314,7 @@ impl RegionReport {
         match (&self.failed, self.lack.objects()) {
             (Some(why), _) => Some(why.clone()),
             (None, 0) => None,
-            (None, n) if self.undecided => {
+            (None, n) if self.waits => {
                 Some(format!("lacks {n} objects; a prune has begun and not ended, and what it may remove waits for it"))
             }
             (None, n) => Some(format!("lacks {n} objects")),
@@ -413,10 +413,9 @@ pub fn run(repo: &Arc<Repo>, wish: Wish<'_>) -> Result<Report> {
     let name = |ix: usize| repo.regions.region(ix).name.clone();
     let why = |ix: usize| repo.regions.failure(ix).map(|e| e.to_string());
     let each = (0..repo.regions.len()).zip(moved).zip(shown).zip(last.lack);
-    let undecided = last.waits;
     let region = |(((ix, moved), snapshots), lack)| {
         let (region, failed) = (name(ix), why(ix));
-        RegionReport { region, moved, snapshots, lack, undecided, failed }
+        RegionReport { region, moved, snapshots, lack, waits: last.waits, failed }
     };
     Ok(Report {
         regions: each.map(region).collect(),
