@@ -2,7 +2,12 @@
 
 mod compaction;
 mod deltas;
+mod liar;
+mod load;
+mod measured;
 mod proxy;
+mod refused;
+mod restoring;
 mod server;
 
 use crate::command_line::fields::of_etcd;
@@ -49,9 +54,13 @@ fn comes_up(bench: &Bench, version: &'static str, snapshot: &str, revision: i64)
     let number = revision.to_string();
     let report = bench.ok(&["restore", snapshot, "--to", &file, "--revision", &number]);
     assert_eq!((report["revision"].as_i64(), report["leases_lost"].as_u64()), (Some(revision), Some(0)), "{report:#}");
-    let cluster = Cluster::restored(version, &bench.path(&file), &[]);
+    let cluster = comes_up_on(version, &bench.path(&file));
     fs::remove_file(bench.path(&file)).unwrap();
     cluster
+}
+
+fn comes_up_on(version: &'static str, file: &Path) -> Cluster {
+    Cluster::restored(version, file, &[])
 }
 
 fn every_revision(version: &'static str) {
@@ -241,6 +250,9 @@ fn a_cluster_that_is_not_what_it_was_is_refused_and_nothing_is_visible() {
     let (code, report) = backup(&bench, &strange, &[]);
     assert_eq!(code, 11, "{report:#}");
     assert!(report["error"]["what"].as_str().unwrap().contains("another cluster than before"), "{report:#}");
+    let (code, report) = backup(&bench, &strange, &["--mode", "delta"]);
+    assert_eq!(code, 11, "{report:#}");
+    assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len(), 1, "nothing of it is visible");
     assert_eq!(backup(&bench, &strange, &["--new-cluster"]).0, 0);
 }
 
@@ -312,6 +324,8 @@ fn a_stream_that_breaks_off_or_is_falsified_is_no_snapshot() {
         proxy.harm(Harm::Cut(place(n)));
         let (code, report) = run();
         assert_eq!((code, report["error"]["kind"].as_str()), (1, Some("retry")), "cut at {}: {report:#}", place(n));
+        let says = ["the member does not answer: ", "the stream of the snapshot ended early"];
+        assert!(says.iter().any(|says| report["error"].to_string().contains(says)), "{report:#}");
     }
     assert_eq!(bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len(), 0, "nothing is visible");
     let mut refused = 0;

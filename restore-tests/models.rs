@@ -1,8 +1,13 @@
 //! Files of tensors: known by their header, cut at their tensors, so that a tensor is stored once wherever it stands.
 
+mod containers;
+mod libraries;
+mod verbs;
+
 use crate::harness::{Bench, assert_same, noise};
 use crate::reader::python;
-use holdfast::chunk::{Layout, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
+use holdfast::chunk::Layout;
+use holdfast::model::format::{Found, HEADER_BYTES_MAX, read as read_model};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -103,10 +108,10 @@ fn a_header_as_long_as_allowed_is_read_and_a_longer_one_is_not() {
     // Shorter than any chunk of a file that is not cut by its tensors.
     let tensors: Vec<Tensor> = (0..8).map(|n| tensor(&n.to_string(), n, 200_000)).collect();
     bench.ok(&["backup", &source(&bench, &file_of(&tensors, 0))]);
-    let at = bench.ok(&["backup", &source(&bench, &file_of(&tensors, MODEL_HEADER_BYTES_MAX))]);
-    assert!(figure(&at, "bytes_new") < MODEL_HEADER_BYTES_MAX as u64 + 1000, "{at:#}");
+    let at = bench.ok(&["backup", &source(&bench, &file_of(&tensors, HEADER_BYTES_MAX))]);
+    assert!(figure(&at, "bytes_new") < HEADER_BYTES_MAX as u64 + 1000, "{at:#}");
     comes_back(&bench);
-    let above = bench.ok(&["backup", &source(&bench, &file_of(&tensors, MODEL_HEADER_BYTES_MAX + 8))]);
+    let above = bench.ok(&["backup", &source(&bench, &file_of(&tensors, HEADER_BYTES_MAX + 8))]);
     assert!(figure(&above, "bytes_new") > 1_600_000, "{above:#}");
     comes_back(&bench);
 }
@@ -173,8 +178,8 @@ fn holes_within_tensors_stay_holes() {
 fn golden_cut_points_of_tensors() {
     let file = file_of(&tensors(), 0);
     let size = file.len() as u64;
-    let front = Layout::probe(&file[..MODEL_PROBE_BYTES], size).unwrap();
-    let layout = Layout::parse(&file[..front], size).unwrap();
+    let Found::Model(model) = read_model(&file, size).unwrap() else { panic!("a model is not known") };
+    let layout = Layout::of(&model.sections(), size).unwrap();
     let (mut at, mut lens) = (0, Vec::new());
     while let Some(len) = layout.next(at as u64, file.len() - at, true) {
         lens.push(len);

@@ -9,6 +9,7 @@ pub mod crypto;
 pub mod daemon;
 pub mod error;
 pub mod format;
+pub mod model;
 pub mod ops;
 pub mod policy;
 pub mod region;

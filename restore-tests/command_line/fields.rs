@@ -99,9 +99,7 @@ struct Checker {
 impl Checker {
     fn take(&mut self, section: &str, value: &Value) {
         let sections: &[&str] = match section {
-            "ls, for each entry" | "find, for each entry" | "diff, for each difference" | "daemon, for each line" => {
-                &[section]
-            }
+            _ if section.contains(", for each ") => &[section],
             "A verb that fails" => &[section, "Every verb"],
             _ => &[section, "Every verb"],
         };
@@ -227,6 +225,8 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     run(&bench, c, "status", &["status"]);
     run(&bench, c, "quickstart", &["quickstart", &text]);
     policies(c);
+    judged(c);
+    models(&bench, c);
     braked(c);
     membership(c);
     pruned(c);
@@ -246,6 +246,19 @@ fn pruned(c: &mut Checker) {
     let said = run(&bench, c, "prune", &["prune", "--dry-run"]);
     assert!(said["plan"].as_array().is_some_and(|plan| !plan.is_empty()), "{said:#}");
     run(&bench, c, "prune", &["prune"]);
+}
+
+/// Files of models, of which one would do harm, one is not there, and one is signed by nobody knows whom.
+fn judged(c: &mut Checker) {
+    let bench = Bench::in_memory(&[]);
+    let folder = bench.path("model");
+    std::fs::create_dir(&folder).expect("directory");
+    std::fs::write(folder.join("bad"), "cos\nsystem\n(tR.").expect("file");
+    std::fs::write(folder.join("SHA256SUMS"), format!("{}  gone\n", "0".repeat(64))).expect("file");
+    std::fs::write(folder.join("model.sig"), "{}").expect("file");
+    std::os::unix::fs::symlink("nowhere", folder.join("link")).expect("link");
+    let said = run(&bench, c, "model check", &["model", "check", "model"]);
+    assert_eq!(said["exit"]["name"], "damage", "{said:#}");
 }
 
 /// Regions that come and go.
@@ -280,19 +293,48 @@ fn membership(c: &mut Checker) {
     run(&all, c, "region add", &["region", "add", "c=region-c"]);
 }
 
+/// All lines that a verb prints before its last one.
+fn lines(bench: &Bench, c: &mut Checker, section: &str, args: &[&str]) {
+    let output = bench.run(&[&["--json", "--quiet"], args].concat()).1;
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.len() > 1, "{args:?}: {text}");
+    lines[..lines.len() - 1].iter().for_each(|line| c.take(section, line));
+}
+
+/// What looks into files of models.
+fn models(bench: &Bench, c: &mut Checker) {
+    use crate::formats::containers::{Array, field, onnx_model, onnx_outside, safetensors, torch};
+    let folder = bench.path("models");
+    std::fs::create_dir(&folder).expect("directory");
+    let arrays = |seed| [Array::new("a", "F32", &[9], seed), Array::new(&format!("b{seed}"), "I8", &[7], 1)];
+    let outside = onnx_model(&field(5, &onnx_outside(&arrays(1)[0], "x.data", 0)));
+    let broken = [&b"GGUF"[..], &[9; 90]].concat();
+    let (one, two) = (safetensors(&arrays(1)), torch(&arrays(2)));
+    let files: [(&str, &[u8]); 6] = [
+        ("one", &one),
+        ("two", &two),
+        ("outside", &outside),
+        ("broken", &broken),
+        ("index.json", br#"{"weight_map": {"a": "one"}}"#),
+        ("other", b"words"),
+    ];
+    files.iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).expect("file"));
+    let at = |name: &str| folder.join(name).display().to_string();
+    for section in ["one", "two", "outside", "broken", "index.json", "other"] {
+        lines(bench, c, "model ls, for each file", &["model", "ls", &at(section)]);
+    }
+    run(bench, c, "model ls", &["model", "ls", &at("")]);
+    lines(bench, c, "model diff, for each difference", &["model", "diff", &at("one"), &at("two")]);
+    run(bench, c, "model diff", &["model", "diff", &at("one"), &at("broken")]);
+}
+
 /// What looks into snapshots.
 fn looks(bench: &Bench, c: &mut Checker) {
-    let lines = |c: &mut Checker, section: &str, args: &[&str]| {
-        let output = bench.run(&[&["--json", "--quiet"], args].concat()).1;
-        let text = String::from_utf8(output.stdout).expect("text");
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert!(lines.len() > 1, "{args:?}: {text}");
-        lines[..lines.len() - 1].iter().for_each(|line| c.take(section, line));
-    };
     run(bench, c, "find", &["find", "tiny"]);
-    lines(c, "find, for each entry", &["find", "tiny", "link"]);
+    lines(bench, c, "find, for each entry", &["find", "tiny", "link"]);
     run(bench, c, "diff", &["diff", "latest:/docs", "latest:/docs/deep"]);
-    lines(c, "diff, for each difference", &["diff", "latest:/docs", "latest:/docs/deep"]);
+    lines(bench, c, "diff, for each difference", &["diff", "latest:/docs", "latest:/docs/deep"]);
     run(bench, c, "stats", &["stats"]);
     run(bench, c, "stats SNAPSHOT", &["stats", "latest"]);
     run(bench, c, "stats SNAPSHOT", &["stats", "latest", "--unique"]);

@@ -1,7 +1,9 @@
 //! A proxy before a member, which breaks off or falsifies what the member says.
 
+use super::server::wait_a_little;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,13 +23,16 @@ pub enum Harm {
 pub struct Proxy {
     pub port: u16,
     harm: Arc<Mutex<Harm>>,
+    /// Bytes of the connection on which the member said most.
+    most: Arc<AtomicU64>,
 }
 
 impl Proxy {
     pub fn before(member: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, harm) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Harm::None)));
-        let shared = Arc::clone(&harm);
+        let most = Arc::new(AtomicU64::new(0));
+        let (shared, counted) = (Arc::clone(&harm), Arc::clone(&most));
         // It ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -38,10 +43,26 @@ impl Proxy {
                     _ = std::io::copy(&mut from, &mut to);
                     _ = to.shutdown(Shutdown::Both);
                 });
-                std::thread::spawn(move || answers(&server, &client, harm));
+                let counted = Arc::clone(&counted);
+                std::thread::spawn(move || _ = counted.fetch_max(answers(&server, &client, harm), Ordering::SeqCst));
             }
         });
-        Proxy { port, harm }
+        Proxy { port, harm, most }
+    }
+
+    /// How much a member said on one connection that has ended, at most; until there is one.
+    pub fn sent_most(&self) -> u64 {
+        loop {
+            match self.most.load(Ordering::SeqCst) {
+                0 => wait_a_little(),
+                most => return most,
+            }
+        }
+    }
+
+    /// Begins to count anew.
+    pub fn forget(&self) {
+        self.most.store(0, Ordering::SeqCst);
     }
 
     pub fn harm(&self, harm: Harm) {
@@ -49,7 +70,7 @@ impl Proxy {
     }
 }
 
-fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) {
+fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) -> u64 {
     let (mut at, mut block) = (0, vec![0; 16 << 10]);
     while let Ok(len) = server.read(&mut block) {
         let Some(part) = block.get_mut(..len).filter(|part| !part.is_empty()) else { break };
@@ -69,4 +90,5 @@ fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) {
     }
     _ = client.shutdown(Shutdown::Both);
     _ = server.shutdown(Shutdown::Both);
+    at as u64
 }

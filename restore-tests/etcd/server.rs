@@ -42,6 +42,16 @@ struct Node {
     child: Option<Child>,
 }
 
+/// A program that writes.
+pub struct Writing(Child);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A cluster; it ends when this is dropped, and when the test is killed.
 pub struct Cluster {
     version: &'static str,
@@ -210,10 +220,14 @@ impl Cluster {
     }
 
     pub fn talk(&self, args: &[&str]) -> Command {
+        self.talk_to(self.nodes.iter().position(|n| n.child.is_some()).expect("a member runs"), args)
+    }
+
+    fn talk_to(&self, n: usize, args: &[&str]) -> Command {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let up = self.nodes.iter().find(|n| n.child.is_some()).expect("a member runs");
-        let mut command = Command::new(here.join(".tools/venv/bin/python"));
-        command.arg(here.join("restore-tests/etcd/talk.py")).arg(self.url(up.client));
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(here.join(".tools/venv/bin/python"));
+        command.arg(here.join("restore-tests/etcd/talk.py")).arg(self.url(self.nodes[n].client));
         command.args(["ca.crt", "client.crt", "client.key"]).args(args).current_dir(self.dir.path());
         command
     }
@@ -221,6 +235,12 @@ impl Cluster {
     /// Writes of all kinds; returns the last revision.
     pub fn load(&self, count: usize, seed: usize) -> i64 {
         said(&mut self.talk(&["load", &count.to_string(), &seed.to_string()])).trim().parse().unwrap()
+    }
+
+    /// Writes of all kinds to one member, until what is returned is dropped.
+    pub fn write_to(&self, n: usize, seed: u64) -> Writing {
+        let mut command = self.talk_to(n, &["write", &seed.to_string()]);
+        Writing(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("setpriv runs"))
     }
 
     /// All keys at these revisions, with everything that etcd knows of them.

@@ -1,6 +1,7 @@
 """Speaks to etcd over its JSON gateway, for the tests: writes of all kinds, and what a revision holds.
 
 talk.py URL CA CERT KEY load COUNT SEED    writes so many transactions; the last revision goes to standard output
+talk.py URL CA CERT KEY write SEED         writes until it is killed, whatever happens to the cluster
 talk.py URL CA CERT KEY dump REVISION...   a line a key of all revisions: revision, key, value, create, mod, version, lease
 """
 
@@ -45,30 +46,53 @@ def put(key, value, lease=None):
     return body
 
 
-def load(etcd, count, seed):
-    """Puts, deletions, ranges deleted, transactions of several keys, keys with leases."""
-    dice = random.Random(seed)
+def keys_and_leases(etcd):
     keys = [b"/registry/%s/ns%d/name-%04d" % (kind, n % 7, n) for n in range(150) for kind in (b"pods", b"secrets", b"leases")]
     keys += [b"\x00odd\xff/\xfe%d" % n for n in range(5)]
-    leases = [etcd.call("lease/grant", {"TTL": 3600 + n})["ID"] for n in range(5)]
-    revision = 0
+    return keys, [etcd.call("lease/grant", {"TTL": 3600 + n})["ID"] for n in range(5)]
+
+
+def change(etcd, dice, keys, leases):
+    """A put, a deletion, a range deleted, or a transaction of several keys, some with leases; its revision."""
+    what, key = dice.random(), dice.choice(keys)
+    value = dice.randbytes(dice.choice([0, 5, 300, 3000])) + b"x" * dice.choice([0, 900])
+    if what < 0.6:
+        answer = etcd.call("kv/put", put(key, value, dice.choice(leases) if dice.random() < 0.2 else None))
+    elif what < 0.75:
+        answer = etcd.call("kv/deleterange", {"key": b64(key)})
+    elif what < 0.8:
+        prefix = key[:-1]
+        answer = etcd.call("kv/deleterange", {"key": b64(prefix), "range_end": b64(prefix[:-1] + bytes([prefix[-1] + 1]))})
+    else:
+        several = dice.sample(keys, 4)
+        ops = [{"request_put": put(k, value, dice.choice(leases) if dice.random() < 0.2 else None)} for k in several[:3]]
+        ops.append({"request_delete_range": {"key": b64(several[3])}})
+        answer = etcd.call("kv/txn", {"success": ops})
+    return answer["header"]["revision"]
+
+
+def load(etcd, count, seed):
+    dice, revision = random.Random(seed), 0
+    keys, leases = keys_and_leases(etcd)
     for _ in range(count):
-        what, key = dice.random(), dice.choice(keys)
-        value = dice.randbytes(dice.choice([0, 5, 300, 3000])) + b"x" * dice.choice([0, 900])
-        if what < 0.6:
-            answer = etcd.call("kv/put", put(key, value, dice.choice(leases) if dice.random() < 0.2 else None))
-        elif what < 0.75:
-            answer = etcd.call("kv/deleterange", {"key": b64(key)})
-        elif what < 0.8:
-            prefix = key[:-1]
-            answer = etcd.call("kv/deleterange", {"key": b64(prefix), "range_end": b64(prefix[:-1] + bytes([prefix[-1] + 1]))})
-        else:
-            several = dice.sample(keys, 4)
-            ops = [{"request_put": put(k, value, dice.choice(leases) if dice.random() < 0.2 else None)} for k in several[:3]]
-            ops.append({"request_delete_range": {"key": b64(several[3])}})
-            answer = etcd.call("kv/txn", {"success": ops})
-        revision = answer["header"]["revision"]
+        revision = change(etcd, dice, keys, leases)
     print(revision)
+
+
+def write(etcd, seed):
+    """As a load, and leases come and go; what a cluster cannot take just then is not written."""
+    dice = random.Random(seed)
+    keys, leases = keys_and_leases(etcd)
+    while True:
+        try:
+            change(etcd, dice, keys, leases)
+            what = dice.random()
+            if what < 0.01:
+                leases.append(etcd.call("lease/grant", {"TTL": 7200 + len(leases)})["ID"])
+            elif what < 0.015 and len(leases) > 3:
+                etcd.call("lease/revoke", {"ID": leases.pop(dice.randrange(len(leases)))})
+        except (OSError, http.client.HTTPException, RuntimeError):
+            etcd.connection = None
 
 
 def dump(etcd, revisions):
@@ -84,5 +108,7 @@ if __name__ == "__main__":
     etcd = Etcd(url, ca, cert, key)
     if verb == "load":
         load(etcd, int(sys.argv[6]), int(sys.argv[7]))
+    elif verb == "write":
+        write(etcd, int(sys.argv[6]))
     else:
         dump(etcd, sys.argv[6:])

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const ROOMS: &[&str] = &[
     "error",
     "base",
+    "model",
     "crypto",
     "chunk",
     "format",
@@ -45,7 +46,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("zstd", &["chunk"]),
     ("zstd_safe", &["chunk"]),
     ("aes_gcm", &["crypto"]),
-    ("ring", &["crypto"]),
+    ("ring", &["crypto", "model"]),
     ("argon2", &["crypto"]),
     ("ed25519_dalek", &["crypto"]),
     ("x_wing", &["crypto"]),
@@ -67,6 +68,9 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("async_trait", &["store"]),
     ("rustls", &["store", "source", "daemon"]),
     ("rustls_native_certs", &["store", "source", "daemon"]),
+    ("miniz_oxide", &["model"]),
+    ("rustls_pki_types", &["model"]),
+    ("webpki", &["model"]),
     ("getrandom", &["base"]),
     ("libc", &["base"]),
 ];

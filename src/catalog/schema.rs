@@ -72,6 +72,11 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX snapshots_by_source ON snapshots (source, start, files, bytes, accepted);
     CREATE INDEX runs_by_kind ON runs (kind, start);
 ",
+    "
+    -- Changes beside an earlier snapshot do not measure a source.
+    DROP INDEX snapshots_by_source;
+    CREATE INDEX snapshots_by_source ON snapshots (source, start, files, bytes, accepted, mode);
+",
 ];
 
 /// Brings a file up to this program's version, in one transaction; a new one gets everything.

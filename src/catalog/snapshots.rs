@@ -41,6 +41,8 @@ pub struct Size {
     pub bytes: u64,
     /// Whether a person has said that it is right so.
     pub accepted: bool,
+    /// Whether it is changes beside an earlier one.
+    pub delta: bool,
 }
 
 /// How many snapshots of a source a region has.
@@ -212,8 +214,8 @@ impl Catalog {
         let sql = "SELECT r.id, r.name, t.snapshots FROM totals t JOIN regions r ON r.n = t.region
             WHERE t.source = ?1 ORDER BY r.name";
         let mut copies = self.connection.prepare_cached(sql)?;
-        let sql =
-            "SELECT start, files, bytes, accepted FROM snapshots WHERE source = ?1 AND start <= ?2 ORDER BY start";
+        let sql = "SELECT start, files, bytes, accepted, mode = 'delta' FROM snapshots
+            WHERE source = ?1 AND start <= ?2 ORDER BY start";
         let mut sizes = self.connection.prepare_cached(sql)?;
         let mut all = Vec::new();
         for source in sources {
@@ -226,7 +228,7 @@ impl Catalog {
                 .collect::<rusqlite::Result<_>>()?;
             let size = |row: &rusqlite::Row<'_>| {
                 let (files, bytes) = (unsigned(row.get(1)?), unsigned(row.get(2)?));
-                Ok(Size { start: row.get(0)?, files, bytes, accepted: row.get(3)? })
+                Ok(Size { start: row.get(0)?, files, bytes, accepted: row.get(3)?, delta: row.get(4)? })
             };
             let sizes = sizes.query_map([n, until], size)?.collect::<rusqlite::Result<_>>()?;
             all.push(SourceSnapshots { source: name, snapshots: unsigned(snapshots), copies, sizes });

@@ -9,4 +9,4 @@ mod model;
 pub use codec::{ChunkError, Codec, Coder, Compression};
 pub use cut::{Cutter, MAX as CUT_BYTES_MAX};
 pub use ids::{IdKey, gear_seed};
-pub use model::{HEADER_BYTES_MAX as MODEL_HEADER_BYTES_MAX, Layout, PROBE_BYTES as MODEL_PROBE_BYTES};
+pub use model::Layout;

@@ -7,6 +7,7 @@ mod doctor;
 mod etcd;
 mod generated;
 mod look;
+mod model;
 mod policy;
 mod prune;
 mod region;
@@ -21,6 +22,7 @@ pub use doctor::Doctor;
 pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
+pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
 pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
@@ -135,6 +137,8 @@ pub enum Verb {
     Runs(Runs),
     /// The local catalog of runs, snapshots and verification
     Catalog(Catalog),
+    /// Look into files of models, on this machine
+    Model(Model),
     /// Print manifests for Kubernetes
     Manifest(Manifest),
     /// Print a script that completes arguments in a shell

@@ -20,6 +20,10 @@ mod hold;
 mod init;
 mod key;
 mod manifest;
+mod model;
+mod model_check;
+mod model_diff;
+mod model_ls;
 mod named;
 mod output;
 mod paths;
@@ -111,6 +115,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Catalog(args) => match args.verb {
             args::CatalogVerb::Rebuild => runs::rebuild(context),
         },
+        Verb::Model(args) => model::run(context, &args.verb),
         Verb::Manifest(args) => manifest::run(context, &args.verb),
         Verb::Completions(args) => generated::completions(context, &args),
         Verb::Man(args) => generated::man(&args),

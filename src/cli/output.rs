@@ -98,9 +98,13 @@ pub fn print_error(e: &Error, json: bool) -> u8 {
     exit as u8
 }
 
-/// JSON on one line; what a terminal would act on is escaped where the standard lets it stand.
 fn json_line(value: Value, exit: Exit) -> String {
-    let text = with_exit(value, exit).to_string();
+    one_line(&with_exit(value, exit))
+}
+
+/// JSON on one line; what a terminal would act on is escaped where the standard lets it stand.
+pub fn one_line(value: &Value) -> String {
+    let text = value.to_string();
     if !text.chars().any(char::is_control) {
         return text;
     }

@@ -120,6 +120,7 @@ fn source_json(source: &SourceStatus, now: i64) -> Value {
         "source": source.name, "snapshots": source.snapshots, "copies": copies.collect::<Vec<_>>(),
         "behind": source.behind, "missed": source.missed, "broken": source.broken, "policy": source.policy,
         "partial": source.partial, "shrunk": source.shrunk.is_some(),
+        "exposed_ms": source.newest.map(|at| age(now, at)),
         "rpo_seconds": source.rpo.map(|ms| ms / 1000),
         "success": source.success.map(|at| TimeMs(at).rfc3339()),
         "success_age_seconds": source.success.map(|at| age(now, at) / 1000),
@@ -202,6 +203,10 @@ fn source_text(source: &SourceStatus, now: i64, text: &mut String) {
     let rpo = source.rpo.map(of).unwrap_or_default();
     let missed = if source.missed { "  OBJECTIVE MISSED" } else { "" };
     text.push_str(&format!("  {}: last success {success}{rpo}{missed}\n", plain(&source.name)));
+    if let (true, Some(at)) = (source.cluster, source.newest) {
+        let exposed = units::duration_ms(age(now, at));
+        text.push_str(&format!("    the newest state of the cluster that can be restored is {exposed} old\n"));
+    }
     if let Some(last) = &source.last {
         let error = last.details["error"].as_str().map_or_else(String::new, |e| format!(": {}", plain(e)));
         let word = if source.broken { "FAILED: " } else { "" };

@@ -19,6 +19,8 @@ pub mod hold;
 pub mod ledger;
 pub mod live;
 pub mod membership;
+pub mod model;
+pub mod model_check;
 pub mod not_begun;
 pub mod prune;
 pub mod record;

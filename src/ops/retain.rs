@@ -4,7 +4,7 @@
 use super::forget::Target;
 use crate::base::{SessionId, TimeMs, units};
 use crate::error::{Error, Kind, Result};
-use crate::format::snapshot::Manifest;
+use crate::format::snapshot::{Manifest, Mode};
 use crate::policy::{self, Candidate, Extent, Reason, Retention, Small, Zone};
 use crate::repo::Repo;
 use crate::repo::holds::Holds;
@@ -83,8 +83,11 @@ impl SourcePlan {
 
     /// What is said where the newest snapshot is suddenly small.
     pub fn shrunk(&self) -> Option<String> {
-        let newest = self.lines.iter().find(|line| line.doubt.is_none()).filter(|line| line.small == Small::Waiting)?;
-        let before = self.lines.iter().find(|line| line.doubt.is_none() && line.small == Small::No)?;
+        let believed = || self.lines.iter().filter(|line| line.doubt.is_none());
+        believed().next().filter(|line| line.small == Small::Waiting)?;
+        let mut whole = believed().filter(|line| !line.extent.delta);
+        let newest = whole.next()?;
+        let before = whole.find(|line| line.small == Small::No)?;
         let held =
             |line: &Line| format!("{} files, {}", units::count(line.extent.files), units::bytes(line.extent.bytes));
         Some(format!(
@@ -213,7 +216,8 @@ fn line(one: &Dated<'_>, reasons: Vec<Reason>, small: Small) -> Line {
 fn extent(one: &Dated<'_>) -> Extent {
     let m = &one.snapshot.manifest;
     let accepted = m.tags.iter().any(|tag| tag == policy::MAY_SHRINK);
-    Extent { time: one.time, files: m.counts.files, bytes: m.counts.bytes, accepted }
+    let delta = m.mode == Mode::Delta;
+    Extent { time: one.time, files: m.counts.files, bytes: m.counts.bytes, accepted, delta }
 }
 
 /// The time that counts is that of the stores, the earliest of all regions: a copy made later is younger. The time

@@ -43,6 +43,10 @@ pub struct SourceStatus {
     pub behind: Vec<String>,
     /// Whether the last backup could not read something.
     pub partial: bool,
+    /// Start of its newest snapshot, ms: what was changed since can be restored from nowhere.
+    pub newest: Option<i64>,
+    /// Whether its policy says that it is a cluster of etcd.
+    pub cluster: bool,
     /// What its newest snapshot holds, where the source is suddenly small, and what an earlier one held.
     pub shrunk: Option<(Size, Size)>,
 }
@@ -267,8 +271,8 @@ fn source(
 ) -> SourceStatus {
     let (last, success) = runs.map_or((None, None), |r| (r.last, r.success));
     // Runs of programs that kept no records left snapshots only.
-    let newest = snapshots.as_ref().filter(|_| last.is_none()).and_then(|s| s.sizes.last());
-    let success = success.max(newest.map(|size| size.start));
+    let newest = snapshots.as_ref().and_then(|s| s.sizes.last()).map(|size| size.start);
+    let success = success.max(newest.filter(|_| last.is_none()));
     let total = snapshots.as_ref().map_or(0, |s| s.snapshots);
     let held = |place: &Place| {
         let copies = snapshots.iter().flat_map(|s| &s.copies);
@@ -292,6 +296,8 @@ fn source(
         copies,
         behind,
         partial,
+        newest,
+        cluster: false,
         shrunk,
     }
 }
@@ -303,15 +309,20 @@ fn shrunk(sizes: &[Size]) -> Option<(Size, Size)> {
         files: size.files,
         bytes: size.bytes,
         accepted: size.accepted,
+        delta: size.delta,
     };
     let judged = policy::small(&sizes.iter().map(extent).collect::<Vec<_>>());
-    let (newest, before) = (sizes.last()?, judged.iter().rposition(|small| *small == Small::No)?);
-    judged.last().filter(|small| **small == Small::Waiting).and(sizes.get(before)).map(|before| (*newest, *before))
+    judged.last().filter(|small| **small == Small::Waiting)?;
+    let mut whole = sizes.iter().zip(judged).rev().filter(|(size, _)| !size.delta);
+    let (newest, _) = whole.next()?;
+    whole.find(|(_, small)| *small == Small::No).map(|(before, _)| (*newest, *before))
 }
 
 fn judged(mut source: SourceStatus, now: i64, expected: &Expected<'_>) -> SourceStatus {
     let policy = expected.of(&source.name);
     source.policy = policy.map(|policy| policy.name().to_string());
+    let described = policy.and_then(|policy| policy.sources().iter().find(|s| s.name == source.name));
+    source.cluster = described.is_some_and(|described| described.etcd.is_some());
     source.rpo = expected.rpo.or_else(|| policy.and_then(BackupPolicy::rpo_ms));
     // One that no policy names and that never had a snapshot was a mistake on the command line.
     source.broken &= source.policy.is_some() || source.success.is_some();

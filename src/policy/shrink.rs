@@ -22,6 +22,9 @@ pub struct Extent {
     pub bytes: u64,
     /// Whether a person has said that it is right so.
     pub accepted: bool,
+    /// Whether it is changes beside an earlier one: how large it is says how much was changed since, not what the source
+    /// is. It is as small as the whole one before it.
+    pub delta: bool,
 }
 
 /// Whether nothing is left of `then`, or a tenth at most.
@@ -70,19 +73,30 @@ pub enum Small {
 pub fn small(history: &[Extent]) -> Vec<Small> {
     let mut found = vec![Small::No; history.len()];
     let mut usual = Usual::default();
+    // Bytes of the largest delta: they measure where no whole snapshot is left. Each holds its base.
+    let mut deltas = 0;
     let mut first = None;
     for (n, now) in history.iter().enumerate() {
         if now.accepted {
             found[first.take().unwrap_or(n)..n].fill(Small::No);
-            usual = Usual::default();
-        } else if usual.makes_small(now) {
+            (usual, deltas) = (Usual::default(), 0);
+        } else if now.delta {
+            if first.is_some() || usual.makes_small(now) {
+                first.get_or_insert(n);
+                found[n] = Small::Waiting;
+            }
+        } else if usual.makes_small(now) || usual.known == 0 && shrank(now.bytes, deltas) {
             first.get_or_insert(n);
             found[n] = Small::Waiting;
             continue;
         } else if let Some(first) = first.take() {
             found[first..n].fill(Small::Once);
         }
-        usual.add(now);
+        if now.delta {
+            deltas = deltas.max(now.bytes);
+        } else {
+            usual.add(now);
+        }
     }
     found
 }
@@ -101,11 +115,16 @@ pub fn brake(snapshots: &[(Extent, bool, Small)]) -> Option<&'static str> {
     // What is older than a person's word does not count.
     let newest_word = snapshots.iter().position(|(extent, ..)| extent.accepted);
     let counted = newest_word.map_or(snapshots, |n| &snapshots[..=n]);
+    let all_go = counted.iter().all(|(_, goes, _)| *goes);
     let most = |gone: bool, size: fn(&Extent) -> u64| {
-        counted.iter().filter(|(_, goes, _)| *goes == gone).map(|(extent, ..)| size(extent)).max().unwrap_or(0)
+        let measured = counted.iter().filter(|(extent, goes, _)| *goes == gone && (!extent.delta || all_go));
+        measured.map(|(extent, ..)| size(extent)).max()
     };
+    // Where only changes stay, the whole ones that they go on from stay in them.
+    let deltas_alone = !all_go && most(false, |extent| extent.files).is_none();
     let sizes: [fn(&Extent) -> u64; 2] = [|extent| extent.files, |extent| extent.bytes];
-    if sizes.into_iter().any(|size| shrank(most(false, size), most(true, size))) {
+    let less = |size| shrank(most(false, size).unwrap_or(0), most(true, size).unwrap_or(0));
+    if !deltas_alone && sizes.into_iter().any(less) {
         return Some("what stays holds a tenth of what goes, or nothing");
     }
     match snapshots {
@@ -129,6 +148,7 @@ mod tests {
             files: *files,
             bytes: *bytes,
             accepted: false,
+            delta: false,
         };
         sizes.iter().enumerate().map(extent).collect()
     }
@@ -158,9 +178,48 @@ mod tests {
     }
 
     #[test]
+    fn changes_beside_an_earlier_one_measure_nothing() {
+        let judged = |sizes: &[(u64, u64)], deltas: &[usize]| {
+            let mut all = daily(sizes);
+            deltas.iter().for_each(|n| all[*n].delta = true);
+            small(&all)
+        };
+        // An hour of changes beside a whole one, and the next whole one: it is as large as the first.
+        let hour = [(2, 100), (20, 900), (62, 4000), (2, 110), (3, 120)];
+        assert_eq!(judged(&hour, &[1, 2, 4]), [No; 5]);
+        assert_eq!(judged(&hour, &[]), [No, No, No, Once, No]);
+        // What goes on from a small one waits with it, until a whole one is as it was or a person speaks.
+        let emptied = [(2, 1000), (30, 2000), (2, 10), (3, 5000), (2, 1000)];
+        assert_eq!(judged(&emptied, &[1, 3]), [No, No, Once, Once, No]);
+        assert_eq!(judged(&emptied[..4], &[1, 3]), [No, No, Waiting, Waiting]);
+        // Where the small whole one was thinned out, those that hold it tell; where all whole ones were, the others measure.
+        assert_eq!(judged(&[(2, 1000), (2, 1000), (2, 10), (2, 12)], &[2, 3]), [No, No, Waiting, Waiting]);
+        assert_eq!(judged(&[(2, 1000), (9, 1000), (2, 10)], &[0, 1]), [No, No, Waiting]);
+        let mut told = daily(&[(2, 1000), (2, 10), (3, 20), (2, 10)]);
+        (told[2].delta, told[2].accepted) = (true, true);
+        assert_eq!(small(&told), [No; 4]);
+    }
+
+    #[test]
+    fn changes_that_go_are_no_reason_for_the_brake() {
+        let line = |n: i64, files, delta, goes| {
+            (Extent { time: TimeMs(n * DAY), files, bytes: files, accepted: false, delta }, goes, No)
+        };
+        // A whole one stays; many changes that grew beside an older one go.
+        let mut all: Vec<_> = (0..20).map(|n| line(20 - n, 40 - n as u64, n > 0, n > 0)).collect();
+        (all[0].0.files, all[0].0.bytes) = (2, 2);
+        assert_eq!(brake(&all), None);
+        all.iter_mut().for_each(|(extent, ..)| extent.delta = false);
+        assert!(brake(&all).is_some());
+        // Of a day the newest changes stay, and whole ones that are older go.
+        let all: Vec<_> = (0..20).map(|n| line(20 - n, 40, n == 0, n > 0)).collect();
+        assert_eq!(brake(&all), None);
+    }
+
+    #[test]
     fn the_brake_needs_many_and_something_strange() {
         let line = |n: i64, files, goes, small| {
-            (Extent { time: TimeMs(n * DAY), files, bytes: files, accepted: false }, goes, small)
+            (Extent { time: TimeMs(n * DAY), files, bytes: files, accepted: false, delta: false }, goes, small)
         };
         let mut calm: Vec<_> = (0..20).rev().map(|n| line(n, 100, n < 18, No)).collect();
         assert_eq!(brake(&calm), None);

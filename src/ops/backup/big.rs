@@ -1,12 +1,13 @@
 //! Big files: several workers take turns at one. Blocks are read side by side and cut in their order, and what was
 //! cut is stored side by side again.
 
-use super::hand::{ATTEMPTS_MAX, READ_BYTES, Worker, attributes, failed};
+use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Worker, attributes, failed};
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
-use crate::chunk::{CUT_BYTES_MAX, Layout, MODEL_PROBE_BYTES};
+use crate::chunk::{CUT_BYTES_MAX, Layout};
 use crate::error::Result;
-use crate::format::tree::{Entry, Item};
+use crate::format::tree::{Entry, EntryType, Item};
+use crate::model::format::{self, FRONT_BYTES as MODEL_FRONT_BYTES, Format, Found};
 use crate::region::lock;
 use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
 use crossbeam_channel::Sender;
@@ -262,7 +263,7 @@ impl Worker<'_, '_> {
             }
         };
         if token.claims == 0 && token.seq == 0 {
-            token.layout = self.layout(&file, token.size)?;
+            token.layout = self.layout(big, &file, token.size)?;
         }
         Ok(file)
     }
@@ -349,14 +350,29 @@ impl Worker<'_, '_> {
         self.progress.bytes_done.add(bytes as u64);
     }
 
-    /// Where the tensors of a file lie, if it says so and is as long as it says.
-    fn layout(&mut self, file: &SourceFile, size: u64) -> Answer<Option<Layout>> {
-        self.make_room(MODEL_PROBE_BYTES);
-        let got = self.read_to(0, file, 0, MODEL_PROBE_BYTES)?;
-        let Some(len) = Layout::probe(&self.buf[..got], size) else { return Ok(None) };
-        self.make_room(len);
-        let got = self.read_to(0, file, 0, len)?;
-        Ok(Layout::parse(&self.buf[..got], size))
+    /// Where the tensors of a file lie, if it begins like a model and is one.
+    fn layout(&mut self, big: &Big, file: &SourceFile, size: u64) -> Answer<Option<Layout>> {
+        self.make_room(MODEL_FRONT_BYTES);
+        let got = self.read_to(0, file, 0, MODEL_FRONT_BYTES)?;
+        let Some(kind) = Format::probe(&self.buf[..got]) else { return Ok(self.layout_beside(big, size)) };
+        // What cannot be read of it is no reason to give up here: the file is read as a whole afterwards.
+        Ok(match format::read_as(kind, &Paced { file, pace: self.pace }, size) {
+            Ok(Found::Model(model)) => Layout::of(&model.sections(), size),
+            Ok(Found::Malformed(..) | Found::Other) | Err(_) => None,
+        })
+    }
+
+    /// Where tensors lie in a file that has nothing else, told by the model beside it: `model.onnx` of
+    /// `model.onnx.data`, say. Only the name leads there, and what is said there is a hint.
+    fn layout_beside(&self, big: &Big, size: u64) -> Option<Layout> {
+        let name = std::str::from_utf8(&big.entry.name).ok()?;
+        let owner = name.strip_suffix(".data").or_else(|| name.strip_suffix("_data"))?;
+        let owner = files::open(&big.dir, &Entry::bare(owner.as_bytes(), EntryType::File)).ok()?;
+        let len = owner.stamp().ok()?.size;
+        match format::read(&Paced { file: &owner, pace: self.pace }, len).ok()? {
+            Found::Model(model) => Layout::of(&model.sections_beside(name), size),
+            Found::Malformed(..) | Found::Other => None,
+        }
     }
 
     fn store(&mut self, cuts: &Cuts) -> Result<Vec<Item>> {

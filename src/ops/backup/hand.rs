@@ -3,14 +3,14 @@
 use super::plan::miss;
 use super::step::Done;
 use crate::base::{Cancel, Pace, Progress};
-use crate::chunk::{Cutter, MODEL_HEADER_BYTES_MAX, MODEL_PROBE_BYTES};
+use crate::chunk::Cutter;
 use crate::format::snapshot::Miss;
+use crate::model::format::ReadAt;
 use crate::repo::writer::Packer;
 use crate::source::files::{SourceError, SourceFile};
 
 /// What a worker reads at once.
 pub(super) const READ_BYTES: usize = 16 << 20;
-const _: () = assert!(READ_BYTES > MODEL_HEADER_BYTES_MAX + MODEL_PROBE_BYTES);
 /// How often a file that changes is read before it is taken as it is.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
 
@@ -34,11 +34,28 @@ impl Worker<'_, '_> {
         offset: u64,
         len: usize,
     ) -> std::result::Result<usize, SourceError> {
-        let buf = &mut self.buf[at..at + len];
-        let Some(pace) = self.pace else { return file.read_at(offset, buf) };
+        Paced { file, pace: self.pace }.read(offset, &mut self.buf[at..at + len])
+    }
+
+    pub(super) fn make_room(&mut self, len: usize) {
+        if self.buf.len() < len {
+            self.buf.resize(READ_BYTES, 0);
+        }
+    }
+}
+
+/// A file that is read as fast as is allowed.
+pub(super) struct Paced<'f> {
+    pub(super) file: &'f SourceFile,
+    pub(super) pace: Option<&'f Pace>,
+}
+
+impl Paced<'_> {
+    fn read(&self, offset: u64, buf: &mut [u8]) -> std::result::Result<usize, SourceError> {
+        let Some(pace) = self.pace else { return self.file.read_at(offset, buf) };
         let mut got = 0;
         for part in buf.chunks_mut(pace.part()) {
-            let read = file.read_at(offset + got as u64, part)?;
+            let read = self.file.read_at(offset + got as u64, part)?;
             pace.book(read as u64).wait();
             got += read;
             if read < part.len() {
@@ -47,11 +64,11 @@ impl Worker<'_, '_> {
         }
         Ok(got)
     }
+}
 
-    pub(super) fn make_room(&mut self, len: usize) {
-        if self.buf.len() < len {
-            self.buf.resize(READ_BYTES, 0);
-        }
+impl ReadAt for Paced<'_> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.read(offset, buf).map_err(|e| std::io::Error::other(e.lift().to_string()))
     }
 }
 

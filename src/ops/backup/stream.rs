@@ -74,6 +74,7 @@ pub fn stream(
         parts: vec![(name.clone(), input, Cut::Content)],
         labels: Vec::new(),
         misses: Vec::new(),
+        begun: None,
         kept: None,
     };
     streams(repo, options, given, (progress, cancel))
@@ -100,6 +101,8 @@ pub struct Given {
     pub labels: Vec<Label>,
     /// What is missing from them.
     pub misses: Vec<Miss>,
+    /// When its reading began, where all of it was read before, ms.
+    pub begun: Option<i64>,
     /// Files of an earlier snapshot that are taken over as they are, and which it is.
     pub kept: Option<(SessionId, Vec<Entry>)>,
 }
@@ -121,7 +124,7 @@ pub fn streams(
         host: options.host.clone(),
         paths: given.paths.iter().map(|path| path.clone().into()).collect(),
     };
-    let start = repo.env.now().0;
+    let start = given.begun.unwrap_or_else(|| repo.env.now().0);
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let (mut caught_up, view) = catch_up::with_view(repo, options.workers, cancel)?;
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };

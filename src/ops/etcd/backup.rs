@@ -83,6 +83,8 @@ pub fn backup(
     (progress, cancel): (&Progress, &Cancel),
 ) -> Result<(BackupReport, EtcdReport)> {
     repo.may_write()?;
+    // What was changed from now on may be missing.
+    let begun = repo.env.now().0;
     let before = before(repo, options, etcd.new_cluster)?;
     let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
     let mut without = BTreeSet::new();
@@ -115,7 +117,7 @@ pub fn backup(
     }));
     misses.extend(without.iter().map(|endpoint| miss(format!("member {endpoint} has other keys than the majority"))));
     remark(&cluster, &mut report, &mut misses, cancel)?;
-    let given = given(etcd, &snapshot, (bolt, survey), &report, misses)?;
+    let given = Given { begun: Some(begun), ..given(etcd, &snapshot, (bolt, survey), &report, misses)? };
     let stored = backup::streams(repo, options, given, (progress, cancel))?;
     Ok((stored, report))
 }
@@ -251,7 +253,7 @@ fn given(
         (StreamName::parse(ROWS)?, rows, Cut::Small),
     ];
     let paths = vec![etcd.address.to_string().into_bytes()];
-    Ok(Given { kind: KIND, paths, parts, labels: labels(etcd, report, snapshot), misses, kept: None })
+    Ok(Given { kind: KIND, paths, parts, labels: labels(etcd, report, snapshot), misses, begun: None, kept: None })
 }
 
 fn labels(etcd: &EtcdOptions, report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {

@@ -19,7 +19,7 @@ use crate::repo::reader::Reader;
 use crate::repo::tree::DirReader;
 use crate::repo::view::{Snapshot, View};
 use crate::source::etcd::cluster::{Before, Cluster};
-use crate::source::etcd::follow::{Changes, Followed, Follower, Until};
+use crate::source::etcd::follow::{Changes, Followed, Follower, HELD_BYTES_MAX, Until};
 use crate::source::etcd::segment::{self, HASH_BYTES, Head};
 use crate::source::stream::Stream;
 use std::io::Cursor;
@@ -30,12 +30,16 @@ use std::time::Duration;
 const FILE_BYTES_MAX: usize = 8 << 20;
 /// How long a watch may be silent while there is something to be told.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Changes of so many bytes are held in memory; a whole snapshot is better then.
-const GATHERED_BYTES_MAX: usize = 128 << 20;
+/// Changes are gathered in so many parts at most: so it comes to an end, however slowly a member tells them.
+const PARTS_MAX: usize = 64;
+/// Why there is no delta.
+const TOO_MUCH: &str = "more changed since the last snapshot than is worth a delta";
 /// Why there is no delta.
 const COMPACTED: &str = "what changed since the last snapshot was compacted away";
 /// A watch that is lost is begun anew so often.
 const WATCHES_MAX: u32 = 4;
+/// Before it is: a cluster that lost its leader needs a moment to elect another one.
+const ELECTION: Duration = Duration::from_secs(1);
 /// A snapshot goes on with so many files of changes at most: then a whole one is better.
 const FILES_MAX: usize = 4096;
 
@@ -83,7 +87,7 @@ pub fn delta(
     means: (&Progress, &Cancel),
 ) -> Result<Delta> {
     repo.may_write()?;
-    let cancel = means.1;
+    let (cancel, begun) = (means.1, repo.env.now().0);
     let view = View::recall(repo)?;
     let source = options.source_name()?;
     let Some(last) = last_of(&view, &source).filter(|_| !etcd.new_cluster) else {
@@ -125,7 +129,7 @@ pub fn delta(
         changes: gathered.iter().map(|changes| changes.changes.len() as u64).sum(),
         exposed_ms: repo.env.now().0.saturating_sub(last.manifest.start),
     };
-    let given = given(repo, id, last, kept, &gathered)?;
+    let given = Given { begun: Some(begun), ..given(repo, id, last, kept, &gathered)? };
     let stored = store::streams(repo, options, given, means)?;
     Ok(Delta::Stored(Box::new(stored), report))
 }
@@ -164,30 +168,29 @@ enum Gathered {
 /// Gathers everything up to a revision. A watch that is lost begins again, with whoever is there then.
 fn gather(
     etcd: &EtcdOptions,
-    mut cluster: Cluster,
+    cluster: Cluster,
     (before, target): (Before, i64),
     seam: Seam,
     cancel: &Cancel,
 ) -> Result<Gathered> {
     let mut parts = Parts { all: Vec::new(), at: before.revision, bytes: 0, seam: Some(seam) };
+    let mut here = Some(cluster);
     for left in (0..WATCHES_MAX).rev() {
-        let done = parts.follow(&cluster, target, cancel);
-        // Of a revision at which a compaction ended a watch may tell only a part; what was changed before is gone.
-        let begin = before.revision.saturating_sub(1);
-        let told_of = |cluster: &Cluster| if begin < 1 { Ok(true) } else { cluster.has(begin, cancel) };
-        match done {
+        let connected = here.take().map_or_else(|| again(etcd, before, cancel), Ok);
+        match connected.and_then(|cluster| parts.all_of(&cluster, before, target, cancel)) {
             Ok(Some(why)) => return Ok(Gathered::Not(why)),
-            Ok(None) if told_of(&cluster)? => return Ok(Gathered::All(parts.all)),
-            Ok(None) => return Ok(Gathered::Not(COMPACTED.into())),
-            Err(e) if e.kind() == Kind::Refused && !told_of(&cluster)? => return Ok(Gathered::Not(COMPACTED.into())),
-            Err(e) if e.kind() == Kind::Retry && left > 0 => {
-                cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
-                cluster.newest(cancel)?;
-            }
+            Ok(None) => return Ok(Gathered::All(parts.all)),
+            Err(e) if e.kind() == Kind::Retry && left > 0 => cancel.wait(ELECTION)?,
             Err(e) => return Err(e),
         }
     }
     Err(Error::new(Kind::Bug, "no watch was begun"))
+}
+
+/// Connects anew, to whoever answers for the majority by now.
+fn again(etcd: &EtcdOptions, before: Before, cancel: &Cancel) -> Result<Cluster> {
+    let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
+    cluster.newest(cancel).map(|_| cluster)
 }
 
 /// What was gathered so far.
@@ -200,6 +203,18 @@ struct Parts {
 }
 
 impl Parts {
+    /// Watches on to a revision, and asks whether that was all; returns why this does not lead there, if so.
+    fn all_of(&mut self, cluster: &Cluster, before: Before, target: i64, cancel: &Cancel) -> Result<Option<String>> {
+        // Of a revision at which a compaction ended a watch may tell only a part; what was changed before is gone.
+        let begin = before.revision.saturating_sub(1);
+        let compacted = || if begin < 1 { Ok(false) } else { cluster.has(begin, cancel).map(|has| !has) };
+        match self.follow(cluster, target, cancel) {
+            Ok(None) if compacted()? => Ok(Some(COMPACTED.into())),
+            Err(e) if e.kind() == Kind::Refused && compacted()? => Ok(Some(COMPACTED.into())),
+            done => done,
+        }
+    }
+
     /// Watches on; returns why this does not lead to the revision, if so.
     fn follow(&mut self, cluster: &Cluster, target: i64, cancel: &Cancel) -> Result<Option<String>> {
         let again = self.seam.as_ref().is_some_and(|seam| !seam.is_empty());
@@ -207,9 +222,8 @@ impl Parts {
         while self.at < target {
             let until = Until { revision: Some(target), time: SILENCE, bytes: FILE_BYTES_MAX };
             let mut changes = match follower.gather(until, cancel)? {
-                Followed::Compacted(_) => {
-                    return Ok(Some(COMPACTED.into()));
-                }
+                Followed::Compacted(_) => return Ok(Some(COMPACTED.into())),
+                Followed::TooMuch => return Ok(Some(TOO_MUCH.into())),
                 Followed::Changes(changes) => changes,
             };
             if changes.changes.is_empty() {
@@ -220,8 +234,8 @@ impl Parts {
                 seam.take_from(&mut changes)?;
             }
             self.bytes = self.bytes.saturating_add(changes.bytes);
-            if self.bytes > GATHERED_BYTES_MAX {
-                return Ok(Some("more changed since the last snapshot than is worth a delta".into()));
+            if self.bytes > HELD_BYTES_MAX || self.all.len() >= PARTS_MAX {
+                return Ok(Some(TOO_MUCH.into()));
             }
             if changes.to > self.at {
                 self.at = changes.to;
@@ -260,6 +274,7 @@ fn given(repo: &Repo, id: u64, last: &Snapshot, kept: Vec<Entry>, gathered: &[Ch
         parts,
         labels: labels.map(|(key, value)| Label { key: key.into(), value }).into(),
         misses: Vec::new(),
+        begun: None,
         kept: Some((manifest.sid, kept)),
     })
 }

@@ -11,18 +11,16 @@ use crate::format::snapshot::Manifest;
 use crate::ops::{browse, tar};
 use crate::repo::reader::Reader;
 use crate::source::etcd::data_dir::DataDir;
+use crate::source::etcd::new_file::NewFile;
 use crate::source::etcd::rebuild::{Rebuilt, Wanted, rebuild};
 use crate::source::etcd::scratch;
 use crate::source::etcd::table::Table;
 use crate::source::etcd::tools::Membership;
 use crate::source::etcd::trial::{Trial, trial};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::BufWriter;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Only its owner may read a database.
-const MODE: u32 = 0o600;
 /// Bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -74,8 +72,8 @@ fn failed(e: &std::io::Error) -> Error {
     Error::new(kind, format!("cannot write the database: {}", e.kind()))
 }
 
-/// Restores the database of a snapshot into a new file, or into the data folder of a member. What did not get everything does not
-/// stay.
+/// Restores the database of a snapshot into a new file, or into the data folder of a member. What did not get everything has no
+/// name, and does not stay.
 ///
 /// # Errors
 /// The file or folder has something in it or cannot be written, etcd's tool is missing, the revision is not in the snapshot, or no region has it intact.
@@ -111,31 +109,13 @@ fn database(
     to: &Path,
     (progress, cancel): (&Progress, &Cancel),
 ) -> Result<EtcdRestored> {
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(to).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::new(Kind::Config, "the file exists").at(to.display()).advise("give the name of a new file")
-            }
-            _ => failed(&e).at(to.display()),
-        })?;
-    let made = fill(reader, manifest, request, &file, (progress, cancel));
-    let made = made.and_then(|made| synced(&file, to).map(|()| made));
-    if made.is_err() {
-        // What went wrong is told already.
-        let _ = std::fs::remove_file(to);
-    }
-    let mut made = made?;
+    let new = NewFile::begin(to)?;
+    let mut made = fill(reader, manifest, request, new.file(), (progress, cancel))?;
+    new.finish()?;
     // A file that etcd does not come up on stays, to be looked at.
     let tried = request.check.then(|| trial(to, request.programs.as_deref(), &request.scratch, cancel));
     made.trial = tried.transpose().map_err(|e| e.at(to.display()))?;
     Ok(made)
-}
-
-/// The file is durable, and so is its name.
-fn synced(file: &File, to: &Path) -> Result<()> {
-    file.sync_all().map_err(|e| failed(&e))?;
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(&e))
 }
 
 fn fill(

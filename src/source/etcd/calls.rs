@@ -8,6 +8,9 @@ use std::time::Duration;
 /// A version is never longer; it is stored with every snapshot.
 const VERSION_CHARS_MAX: usize = 64;
 
+/// A cluster has a handful of members; more of them, or of alarms, are not believed.
+const LISTED_MAX: usize = 1000;
+
 /// In a transaction: what is compared is the revision that changed a key last.
 const COMPARE_MODIFIED: u64 = 2;
 
@@ -55,8 +58,6 @@ pub struct Status {
     pub bytes: u64,
     /// Its leader; 0 for none.
     pub leader: u64,
-    /// What it complains of.
-    pub errors: Vec<String>,
     /// Whether it only learns.
     pub learner: bool,
 }
@@ -83,6 +84,16 @@ pub struct Member {
     pub learner: bool,
 }
 
+/// What a member lists, as far as a cluster can have so many.
+fn listed<T>(all: impl Iterator<Item = Result<T, Malformed>>, what: &str) -> Result<Vec<T>, Failed> {
+    let found: Vec<T> = all.take(LISTED_MAX + 1).collect::<Result<_, _>>().map_err(unreadable)?;
+    if found.len() > LISTED_MAX {
+        let message = format!("it lists more than {LISTED_MAX} {what}");
+        return Err(Failed { code: UNAVAILABLE, message });
+    }
+    Ok(found)
+}
+
 fn unreadable(_: Malformed) -> Failed {
     Failed { code: UNAVAILABLE, message: "it sent a message that is none".into() }
 }
@@ -100,7 +111,6 @@ pub async fn status(channel: &Channel) -> Result<Status, Failed> {
             (2, value) => status.version = value.text().chars().take(VERSION_CHARS_MAX).collect(),
             (3, value) => status.bytes = value.number(),
             (4, value) => status.leader = value.number(),
-            (8, value) => status.errors.push(value.text()),
             (10, value) => status.learner = value.number() != 0,
             _ => {}
         }
@@ -130,7 +140,7 @@ pub async fn alarms(channel: &Channel) -> Result<Vec<(u64, u64)>, Failed> {
         Ok(_) => None,
         Err(e) => Some(Err(e)),
     });
-    raised.collect::<Result<_, _>>().map_err(unreadable)
+    listed(raised, "alarms")
 }
 
 /// The members of the cluster.
@@ -156,7 +166,7 @@ pub async fn members(channel: &Channel) -> Result<Vec<Member>, Failed> {
         Ok(_) => None,
         Err(e) => Some(Err(e)),
     });
-    found.collect::<Result<_, Malformed>>().map_err(unreadable)
+    listed(found, "members")
 }
 
 /// What a member's keys hash to at a revision.
@@ -292,5 +302,21 @@ impl<'a> Part<'a> {
             }
         }
         Ok(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_listed_than_a_cluster_can_have() {
+        let all = |count| listed((0..count).map(Ok::<usize, Malformed>), "members");
+        assert_eq!(all(LISTED_MAX).unwrap().len(), LISTED_MAX);
+        // Without an end, too.
+        let failed = all(usize::MAX).unwrap_err();
+        assert_eq!(failed.message, "it lists more than 1000 members");
+        let broken = [Ok(1), Err(Malformed)].into_iter();
+        assert_eq!(listed(broken, "alarms").unwrap_err().message, "it sent a message that is none");
     }
 }

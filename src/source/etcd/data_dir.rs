@@ -9,8 +9,8 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is being made lies in folders that begin with this name.
-const STAGED: &str = ".holdfast-restoring-";
+/// What is being made lies in folders, or files, that begin with this name.
+pub(super) const STAGED: &str = ".holdfast-restoring-";
 /// What etcd has in its data folder.
 const MEMBER: &str = "member";
 /// What a file system of its own has at its top.
@@ -76,7 +76,10 @@ impl DataDir {
         }
         for path in left {
             let _lock = locked(&path)?;
-            std::fs::remove_dir_all(&path).map_err(|e| wrote(&e, &dir))?;
+            // A restore to a file here leaves a file of such a name.
+            let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+            let gone = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            gone.map_err(|e| wrote(&e, &dir))?;
         }
         let staged = dir.join(format!("{STAGED}{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&staged).map_err(|e| wrote(&e, &dir))?;

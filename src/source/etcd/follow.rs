@@ -14,11 +14,15 @@ use crate::error::{Error, Kind, Result};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A batch of changes is never larger than some requests: more than this and the member is not believed.
-const BATCH_BYTES_MAX: usize = 256 << 20;
+/// Changes of so many bytes are held at most, whatever a member sends: of one answer, which may be in parts, and of all
+/// that are gathered. A single change of etcd is far below.
+pub const HELD_BYTES_MAX: usize = 128 << 20;
 
-/// What a change takes beside its key and its value.
-const EVENT_BYTES: usize = 64;
+/// What a change takes in memory beside its key and its value, at most.
+const EVENT_BYTES: usize = 128;
+
+/// Leases of changes that are gathered at once; each of them is asked for.
+const LEASES_MAX: usize = 50_000;
 
 /// Changes that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,6 +57,8 @@ pub enum Followed {
     Changes(Changes),
     /// They were compacted away, up to this revision: only a new snapshot has what is there.
     Compacted(i64),
+    /// They are more than is held in memory, or name more leases than can be asked for.
+    TooMuch,
 }
 
 /// An answer to a watch.
@@ -68,6 +74,8 @@ struct Batch {
     changes: Vec<Change>,
     leases: Vec<i64>,
     bytes: usize,
+    /// There is more in it than was taken.
+    cut: bool,
 }
 
 fn unreadable(_: Malformed) -> Failed {
@@ -75,9 +83,14 @@ fn unreadable(_: Malformed) -> Failed {
 }
 
 impl Batch {
-    fn decode(message: &[u8]) -> std::result::Result<Batch, Malformed> {
+    /// From a message, as far as there is room: events may be many times as large as the bytes that say them.
+    fn decode(message: &[u8], room: usize) -> std::result::Result<Batch, Malformed> {
         let mut batch = Batch::default();
         for field in Fields::of(message) {
+            if batch.bytes > room {
+                batch.cut = true;
+                break;
+            }
             match field? {
                 (1, value) => batch.header = Header::decode(value.bytes())?,
                 (3, value) => batch.created = value.number() != 0,
@@ -120,15 +133,12 @@ impl Batch {
 impl Batch {
     /// Takes a further part; returns the whole with the last one. What is not whole waits, however long: half a revision
     /// would be taken for one.
-    fn join(&mut self, part: Batch) -> Result<Option<Batch>> {
+    fn join(&mut self, part: Batch) -> Option<Batch> {
         let more = part.fragment;
-        self.bytes += part.bytes;
+        self.bytes = self.bytes.saturating_add(part.bytes);
         self.changes.extend(part.changes);
         self.leases.extend(part.leases);
-        if self.bytes > BATCH_BYTES_MAX {
-            return Err(Error::new(Kind::Source, "one answer to the watch is too large"));
-        }
-        Ok((!more).then(|| std::mem::take(self)))
+        (!more).then(|| std::mem::take(self))
     }
 }
 
@@ -178,7 +188,11 @@ impl<'c> Follower<'c> {
             let Some(next) = next else { break };
             let message = next.map_err(|e| e.at(&endpoint))?;
             let message = message.ok_or_else(|| Error::new(Kind::Retry, "the watch ended").at(&endpoint))?;
-            let batch = Batch::decode(&message).map_err(|e| unreadable(e).at(&endpoint))?;
+            let room = HELD_BYTES_MAX.saturating_sub(self.held.bytes).saturating_sub(changes.bytes);
+            let batch = Batch::decode(&message, room).map_err(|e| unreadable(e).at(&endpoint))?;
+            if batch.cut || batch.bytes > room {
+                return Ok(Followed::TooMuch);
+            }
             if batch.compacted > 0 {
                 return Ok(Followed::Compacted(batch.compacted));
             }
@@ -188,11 +202,16 @@ impl<'c> Follower<'c> {
             if batch.header.cluster != 0 && batch.header.cluster != self.cluster.id() {
                 return Err(Error::new(Kind::Refused, "the watch is of another cluster").at(&endpoint));
             }
-            if let Some(whole) = self.held.join(batch).map_err(|e| e.at(&endpoint))? {
+            if let Some(whole) = self.held.join(batch) {
                 changes.bytes += whole.bytes;
                 leases.extend(whole.leases);
                 append(&mut changes, whole.changes).map_err(|e| e.at(&endpoint))?;
             }
+        }
+        leases.sort_unstable();
+        leases.dedup();
+        if leases.len() > LEASES_MAX {
+            return Ok(Followed::TooMuch);
         }
         changes.leases = self.granted(leases, cancel)?;
         self.last = changes.to;
@@ -200,9 +219,7 @@ impl<'c> Follower<'c> {
     }
 
     /// The seconds that leases were granted for.
-    fn granted(&self, mut leases: Vec<i64>, cancel: &Cancel) -> Result<BTreeMap<i64, i64>> {
-        leases.sort_unstable();
-        leases.dedup();
+    fn granted(&self, leases: Vec<i64>, cancel: &Cancel) -> Result<BTreeMap<i64, i64>> {
         let channel = self.cluster.channel()?;
         let mut granted = BTreeMap::new();
         for lease in leases {
@@ -264,14 +281,29 @@ mod tests {
             ..Batch::default()
         };
         let mut held = Batch::default();
-        assert!(held.join(part(true, &[6, 6])).unwrap().is_none());
-        assert!(held.join(part(true, &[6])).unwrap().is_none());
-        let whole = held.join(part(false, &[6, 7])).unwrap().unwrap();
+        assert!(held.join(part(true, &[6, 6])).is_none());
+        assert!(held.join(part(true, &[6])).is_none());
+        let whole = held.join(part(false, &[6, 7])).unwrap();
         let mut changes = Changes { after: 5, to: 5, ..Changes::default() };
         append(&mut changes, whole.changes).unwrap();
         assert_eq!((changes.to, changes.changes.len(), changes.changes[3].revision.sub, whole.bytes), (7, 5, 3, 3));
         assert!(held.changes.is_empty());
-        assert!(held.join(Batch { bytes: BATCH_BYTES_MAX + 1, ..Batch::default() }).is_err());
+    }
+
+    #[test]
+    fn no_more_events_are_taken_than_there_is_room_for() {
+        // The smallest there are: a key of one byte, and its revision.
+        let event =
+            Message::new().bytes(2, &KeyValue { key: b"k", modified: 9, ..KeyValue::default() }.encode()).finish();
+        let many = (0..100_000).fold(Message::new(), |message, _| message.bytes(11, &event)).finish();
+        let room = 1 << 20;
+        let cut = Batch::decode(&many, room).unwrap();
+        assert!(cut.cut && cut.bytes > room && cut.bytes < room + 2 * EVENT_BYTES, "{}", cut.bytes);
+        // What they take is what they are counted as, at most: with their buffers, and room for as many.
+        let each = 2 * size_of::<Change>() + cut.changes.iter().map(|c| c.message.capacity().max(16)).max().unwrap();
+        assert!(each <= EVENT_BYTES, "{each}");
+        let whole = Batch::decode(&many, HELD_BYTES_MAX).unwrap();
+        assert!(!whole.cut && whole.changes.len() == 100_000);
     }
 
     #[test]
@@ -282,10 +314,11 @@ mod tests {
         let delete = Message::new().number(1, 1).bytes(2, &gone.encode()).finish();
         let header = Message::new().number(1, 4).number(3, 9).finish();
         let bytes = Message::new().bytes(1, &header).number(7, 1).bytes(11, &put).bytes(11, &delete).finish();
-        let batch = Batch::decode(&bytes).unwrap();
+        let batch = Batch::decode(&bytes, HELD_BYTES_MAX).unwrap();
         assert_eq!((batch.header.cluster, batch.fragment, batch.leases.as_slice()), (4, true, &[77][..]));
         assert_eq!(batch.changes[0].message, kv.encode());
         assert_eq!((batch.changes[1].deleted, batch.changes[1].message.as_slice()), (true, &[0x0a, 2, b'/', b'a'][..]));
-        assert!(Batch::decode(&Message::new().bytes(11, &[]).finish()).is_err(), "an event of no key");
+        let none = Message::new().bytes(11, &[]).finish();
+        assert!(Batch::decode(&none, HELD_BYTES_MAX).is_err(), "an event of no key");
     }
 }

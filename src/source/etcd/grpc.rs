@@ -16,9 +16,12 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-/// A message is never longer: etcd's own limit of a request is 1.5 MiB, of a part of a snapshot 32 KiB; answers to
-/// watches may be some of the former.
+/// An answer to a watch is never longer: etcd's own limit of a request is 1.5 MiB, which may be raised.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// A part of a snapshot is never longer: etcd's are 32 KiB.
+const PART_BYTES_MAX: usize = 8 << 20;
+/// Names and values of a call's head, and of its end, are never more.
+const HEADERS_BYTES_MAX: u32 = 64 << 10;
 /// A password has so many bytes at most.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 /// Bytes on their way at once.
@@ -232,6 +235,7 @@ impl Channel {
     {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES).enable_push(false);
+        builder.max_header_list_size(HEADERS_BYTES_MAX);
         let (send, connection) = builder.handshake(stream).await.map_err(|e| Failed::broken(&e))?;
         // It ends with the last call, or when the other side closes; who calls hears of it.
         tokio::spawn(async move { _ = connection.await });
@@ -277,7 +281,7 @@ impl Channel {
     pub async fn stream(&self, call: &str, message: &[u8]) -> std::result::Result<Answers, Failed> {
         let (mut send, response) = self.open(call, false).await?;
         send.send_data(frame(message), true).map_err(|e| Failed::broken(&e))?;
-        Answers::begin(response, None).await
+        Answers::begin(response, None, PART_BYTES_MAX).await
     }
 
     /// A call with messages either way.
@@ -287,7 +291,7 @@ impl Channel {
     pub async fn both_ways(&self, call: &str, first: &[u8]) -> std::result::Result<Answers, Failed> {
         let (mut send, response) = self.open(call, false).await?;
         send.send_data(frame(first), false).map_err(|e| Failed::broken(&e))?;
-        Answers::begin(response, Some(send)).await
+        Answers::begin(response, Some(send), MESSAGE_BYTES_MAX).await
     }
 
     /// A call with one message and one answer.
@@ -338,6 +342,7 @@ impl Answers {
     async fn begin(
         response: h2::client::ResponseFuture,
         send: Option<SendStream<Bytes>>,
+        most: usize,
     ) -> std::result::Result<Answers, Failed> {
         let response = tokio::time::timeout(SILENCE, response).await;
         let response = response.map_err(|_| Failed::broken(&"it takes the call, and says nothing"))?;
@@ -347,7 +352,7 @@ impl Answers {
         if !head.status.is_success() {
             return Err(Failed::broken(&format!("it answers with HTTP status {}", head.status)));
         }
-        Ok(Answers { body, _send: send, held: BytesMut::new(), most: MESSAGE_BYTES_MAX, ended: false })
+        Ok(Answers { body, _send: send, held: BytesMut::new(), most, ended: false })
     }
 
     /// The next message; `None` at a good end.
@@ -359,8 +364,12 @@ impl Answers {
             if let Some((head, _)) = self.held.split_first_chunk::<5>() {
                 let [compressed, len @ ..] = *head;
                 let len = u32::from_be_bytes(len) as usize;
-                if compressed != 0 || len > self.most {
+                if compressed != 0 {
                     return Err(Failed::broken(&"it sent a frame that is none"));
+                }
+                if len > self.most {
+                    let what = format!("it announces a message of {len} bytes, and {} are believed", self.most);
+                    return Err(Failed::broken(&what));
                 }
                 if self.held.len() >= 5 + len {
                     let mut message = self.held.split_to(5 + len);
@@ -439,5 +448,47 @@ mod tests {
         assert_eq!(failed(2, "auth: permission denied"), Kind::Denied);
         assert_eq!(failed(14, "etcdserver: no leader"), Kind::Retry);
         assert_eq!(failed(11, "etcdserver: mvcc: required revision has been compacted"), Kind::Source);
+    }
+
+    /// A member that answers one call with these bytes, and says then that it went well.
+    async fn answered_with(call: &str, head: Vec<u8>) -> std::result::Result<Option<Bytes>, Failed> {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let serve = async move {
+            let mut connection = h2::server::handshake(there).await.unwrap();
+            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+            send.send_data(head.into(), false).unwrap();
+            let end = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+            send.send_trailers(end).unwrap();
+            // Until the other side has enough.
+            while let Some(Ok(_)) = connection.accept().await {}
+        };
+        let ask = async move {
+            let send = Channel::handshake(here).await?;
+            let channel = Channel { send, authority: "h:1".into(), secure: false, token: None };
+            match call {
+                "ask" => channel.ask("Maintenance/Status", &[]).await.map(Some),
+                "stream" => channel.stream("Maintenance/Snapshot", &[]).await?.next().await,
+                _ => channel.both_ways("Watch/Watch", &[]).await?.next().await,
+            }
+        };
+        let (_, answer) = futures_util::future::join(serve, ask).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_refused_before_it_comes() {
+        for (call, most) in [("ask", ANSWER_BYTES_MAX), ("stream", PART_BYTES_MAX), ("watch", MESSAGE_BYTES_MAX)] {
+            let head = |len: u32| [&[0][..], &len.to_be_bytes()].concat();
+            let failed = answered_with(call, head(most as u32 + 1)).await.unwrap_err();
+            assert!(failed.message.ends_with(&format!("and {most} are believed")), "{call}: {}", failed.message);
+            assert_eq!(failed.at("h:1").kind(), Kind::Retry);
+            let failed = answered_with(call, head(most as u32)).await.unwrap_err();
+            assert_eq!(failed.message, "the stream ended early", "{call}");
+            let failed = answered_with(call, vec![1, 0, 0, 0, 0]).await.unwrap_err();
+            assert_eq!(failed.message, "it sent a frame that is none", "{call}");
+            let whole = [head(3), b"abc".to_vec()].concat();
+            assert_eq!(answered_with(call, whole).await.unwrap().as_deref(), Some(&b"abc"[..]), "{call}");
+        }
     }
 }

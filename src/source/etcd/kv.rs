@@ -13,6 +13,11 @@ pub const LEASES: &[u8] = b"lease";
 /// The bucket of what a member notes about itself.
 pub const META: &[u8] = b"meta";
 
+/// Alarms that are believed: a kind or two of each member.
+const ALARMS_MAX: usize = 1000;
+/// A version is never longer.
+const VERSION_BYTES_MAX: usize = 64;
+
 /// A file that is no etcd's.
 pub(super) fn strange(what: &str) -> Error {
     Error::new(Kind::Source, format!("not a database of etcd: {what}"))
@@ -155,7 +160,8 @@ impl Notes {
             None => Ok(None),
         };
         let number = |bytes: Option<Vec<u8>>| bytes.and_then(|b| b.first_chunk().map(|b| u64::from_be_bytes(*b)));
-        let text = |bytes: Option<Vec<u8>>| bytes.map(|b| String::from_utf8_lossy(&b).into_owned());
+        let first = |b: Vec<u8>| String::from_utf8_lossy(b.get(..VERSION_BYTES_MAX).unwrap_or(&b)).into_owned();
+        let text = |bytes: Option<Vec<u8>>| bytes.map(first);
         let mut compacted = 0;
         for name in [&b"scheduledCompactRev"[..], b"finishedCompactRev"] {
             if let Some(bytes) = get(META, name)? {
@@ -166,6 +172,9 @@ impl Notes {
         if let Some(tree) = bolt.bucket(ALARMS)? {
             let mut cursor = bolt.cursor(&tree);
             while let Some(element) = cursor.next()? {
+                if alarms.len() >= ALARMS_MAX {
+                    return Err(strange("it has more alarms than a cluster can raise"));
+                }
                 alarms.push(alarm(element.key).map_err(|e| strange(&e.to_string()))?);
             }
         }

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod grpc;
 pub mod keys;
 pub mod kv;
+pub mod new_file;
 mod proto;
 pub mod rebuild;
 pub mod scratch;

@@ -29,6 +29,15 @@ pub fn file(dir: &Path) -> Result<File> {
     })
 }
 
+/// A file that is there, and no link to another one.
+///
+/// # Errors
+/// It is none, or cannot be opened.
+pub fn existing(path: &Path) -> std::io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
 /// A new file whose name is taken away at once.
 fn unlinked(dir: &Path) -> std::result::Result<File, Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDWR | OFlags::CLOEXEC;

@@ -23,6 +23,9 @@ const SEALED: &[u8] = b"k8s:enc:";
 /// Marks of a record.
 const DELETED: u8 = 1;
 const AT_REST: u8 = 2;
+/// A key is never longer: etcd's own limit of a request is 1.5 MiB, with the value in it. Keys are sorted in as many runs as
+/// there are times 64 MiB of them, and one of each run is held.
+const KEY_BYTES_MAX: usize = 2 << 20;
 /// After so many revisions a run looks whether it was interrupted.
 const LOOK: u64 = 4096;
 
@@ -111,6 +114,9 @@ pub fn survey<P: Pages>(bolt: &Bolt<P>, scratch: &Path, cancel: &Cancel) -> Resu
             let kv = KeyValue::decode(element.value).map_err(|e| strange(&e.to_string()))?;
             if kv.key.is_empty() && !deleted && kv.modified != 0 {
                 return Err(strange("a value without a key"));
+            }
+            if kv.key.len() > KEY_BYTES_MAX {
+                return Err(strange("a key is longer than a request may be"));
             }
             facts.revision = facts.revision.max(revision.main);
             record(&kv, revision, deleted, facts.revisions, &mut line);
@@ -230,6 +236,16 @@ mod tests {
     }
 
     type Rows<'r> = &'r [(i64, &'r [u8], &'r [u8])];
+
+    #[test]
+    fn a_key_that_nobody_can_have_put_is_refused() {
+        let survey = |len: usize| {
+            let bolt = file(&[(2, &vec![b'k'; len], b"v")]);
+            survey(&bolt, &std::env::temp_dir(), &Cancel::new()).map(|survey| survey.facts.keys)
+        };
+        assert_eq!(survey(KEY_BYTES_MAX).unwrap(), 1);
+        assert!(survey(KEY_BYTES_MAX + 1).unwrap_err().what().contains("longer than a request"));
+    }
 
     #[test]
     fn a_file_says_what_it_holds() {

@@ -34,6 +34,12 @@ pub const PAGE_SIZES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 16;
 const PAGE_BYTES_MAX: u64 = 64 << 20;
 /// Levels of a tree.
 const DEPTH_MAX: usize = 32;
+/// The pages from the root of a tree to a leaf, all of which are held, have so many bytes at most: one may be long.
+const WAY_BYTES_MAX: u64 = PAGE_BYTES_MAX + (8 << 20);
+/// A file has so many buckets at most: etcd's has a dozen.
+const BUCKETS_MAX: usize = 256;
+/// The name of a bucket, and the tree of one that lies in the leaf that names it, have so many bytes at most.
+const BUCKET_BYTES_MAX: usize = 64 << 10;
 
 /// FNV-1a, which a meta page ends with.
 fn checksum(bytes: &[u8]) -> u64 {

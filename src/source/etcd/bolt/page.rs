@@ -104,6 +104,11 @@ impl Page {
         self.id
     }
 
+    /// Its bytes, with those of the pages that it goes on over.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Whether it is a leaf.
     pub fn is_leaf(&self) -> bool {
         self.leaf

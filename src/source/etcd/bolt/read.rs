@@ -1,7 +1,10 @@
 //! Opening a file: its meta pages, its buckets, its pages.
 
 use super::page::{Element, Head, Page, bad, u32_at, u64_at};
-use super::{BUCKET, DEPTH_MAX, FREELIST, MAGIC, META, PAGE_BYTES_MAX, PAGE_HEAD, PAGE_SIZES, VERSION, checksum};
+use super::{
+    BUCKET, BUCKET_BYTES_MAX, BUCKETS_MAX, DEPTH_MAX, FREELIST, MAGIC, META, PAGE_BYTES_MAX, PAGE_HEAD, PAGE_SIZES,
+    VERSION, WAY_BYTES_MAX, checksum,
+};
 use crate::error::{Error, Kind, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -186,6 +189,9 @@ impl<P: Pages> Bolt<P> {
             if !element.bucket {
                 return Err(bad(self.meta.root, "a value where buckets are"));
             }
+            if buckets.len() >= BUCKETS_MAX || element.key.len().max(element.value.len()) > BUCKET_BYTES_MAX {
+                return Err(bad(self.meta.root, "there are too many buckets, or one is too large for its place"));
+            }
             buckets.push((element.key.to_vec(), tree(self.meta.root, element.value)?));
         }
         Ok(buckets)
@@ -276,6 +282,10 @@ impl<'b, P: Pages> Cursor<'b, P> {
             return Err(bad(id, "a tree is too deep"));
         }
         let (page, span) = self.bolt.page(id)?;
+        let held: u64 = self.stack.iter().map(|(page, _)| page.size()).sum();
+        if held.saturating_add(page.size()) > WAY_BYTES_MAX {
+            return Err(bad(id, "the pages on the way to a leaf are too large"));
+        }
         if let Some(used) = &mut self.used {
             used.mark(id, span)?;
         }

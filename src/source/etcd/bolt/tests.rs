@@ -204,3 +204,45 @@ fn a_branch_has_two_children_at_least() {
         }
     }
 }
+
+#[test]
+fn what_is_held_of_a_tree_is_bounded() {
+    let mut bytes = write(&many(1));
+    let first = bytes.len() as u64 / 4096;
+    // Two branches, one below the other, each of which may be as long by itself.
+    let spans = [PAGE_BYTES_MAX / 4096, (16 << 20) / 4096];
+    let ids = [first, first + spans[0]];
+    bytes.resize((first + spans.iter().sum::<u64>()) as usize * 4096, 0);
+    for (id, span) in ids.into_iter().zip(spans) {
+        let head = page::Head { id, flags: BRANCH, count: 1, overflow: span as u32 - 1 };
+        let at = id as usize * 4096;
+        bytes[at..at + PAGE_HEAD].copy_from_slice(&head.encode());
+        let element = [&(ELEMENT as u32).to_le_bytes()[..], &1u32.to_le_bytes(), &ids[1].to_le_bytes()].concat();
+        bytes[at + PAGE_HEAD..at + PAGE_HEAD + ELEMENT].copy_from_slice(&element);
+    }
+    let pages = bytes.len() as u64 / 4096;
+    for meta in [0, 4096] {
+        bytes[meta + PAGE_HEAD + 40..meta + PAGE_HEAD + 48].copy_from_slice(&pages.to_le_bytes());
+    }
+    seal(&mut bytes);
+    let bolt = Bolt::open(bytes).unwrap();
+    let mut cursor = bolt.cursor(&Tree::Root(first));
+    let error = cursor.next().unwrap_err();
+    assert!(error.what().contains("on the way to a leaf are too large"), "{error}");
+}
+
+#[test]
+fn more_buckets_than_etcd_has_are_refused() {
+    let named = |count: usize, len: usize| {
+        let name = |n: usize| {
+            let number = n.to_string();
+            ["0".repeat(len - number.len()), number].concat().into_bytes()
+        };
+        let bucket = |n: usize| (name(n), BTreeMap::new());
+        Bolt::open(write(&(0..count).map(bucket).collect())).unwrap().buckets().map(|found| found.len())
+    };
+    assert_eq!(named(BUCKETS_MAX, 8).unwrap(), BUCKETS_MAX);
+    assert!(named(BUCKETS_MAX + 1, 8).unwrap_err().what().contains("too many buckets"));
+    assert_eq!(named(2, BUCKET_BYTES_MAX).unwrap(), 2);
+    assert!(named(2, BUCKET_BYTES_MAX + 1).unwrap_err().what().contains("too large for its place"));
+}

@@ -1,0 +1,167 @@
+//! Bytes that are one thing to one reader and another to the next. Nothing here is ever loaded by anything that executes it.
+
+use super::pickles::{by_lines, gzip, stored};
+use super::zips;
+use holdfast::model::verdict::Grade;
+
+/// A name, the bytes, and what is to be said of them.
+pub type Face = (&'static str, Vec<u8>, Grade);
+
+/// All of them.
+pub fn all() -> Vec<Face> {
+    [archives(), numbers(), tars(), arrays(), memos(), names(), zips::faces()].concat()
+}
+
+fn evil() -> Vec<u8> {
+    by_lines("os", "system")
+}
+
+/// What begins like an archive and is a pickle, and what only some readers unpack.
+fn archives() -> Vec<Face> {
+    let evil = evil();
+    let zlib = [&[0x28, 0x91, 0x30, 0x43, 0x10, 0xbc, 0xef][..], &[b'x'; 14], b"0", &evil].concat();
+    let empty = [0, 0, 0, 0xff, 0xff].repeat(110);
+    let slow = [&[0x78, 0x9c][..], &empty, &stored(&evil), &[0; 4]].concat();
+    let packed = [&[0x78, 0x9c][..], &stored(&evil), &[0; 4]].concat();
+    let size = format!("{:<19}", format!("{:#x}", evil.len()));
+    let tar = tar_and_pickle();
+    vec![
+        ("a tar and a pickle, in gzip", gzip(&tar), Grade::Unsafe),
+        ("a tar and a pickle, where PyTorch has its own", zips::one("archive/data.pkl", &tar), Grade::Unsafe),
+        ("a tar and a pickle", tar, Grade::Unsafe),
+        ("zlib and a pickle, in gzip", gzip(&zlib), Grade::Unsafe),
+        ("zlib and a pickle, where PyTorch has its own", zips::one("archive/data.pkl", &zlib), Grade::Unsafe),
+        ("zlib and a pickle", zlib, Grade::Unsafe),
+        ("zlib that begins with nothing", slow, Grade::Unsafe),
+        ("zlib behind empty zlib", [&b"\x78\x9c\x03\0\0\0\0\x01"[..], &packed].concat(), Grade::Unknown),
+        ("lzma with a window of 12 MiB", [&b"\x5d\0\0\xc0\0"[..], &[0xff; 8], &[0; 20]].concat(), Grade::Unknown),
+        ("joblib's old file", [b"ZF", size.as_bytes(), &packed].concat(), Grade::Unknown),
+        ("a gadget whose name has no end", b"cantigravity\nxy".to_vec(), Grade::Unsafe),
+    ]
+}
+
+/// The first block says how long a text of the pickle is, and is a right head.
+fn tar_and_pickle() -> Vec<u8> {
+    let rest = [b"0", &evil()[..]].concat();
+    let mut head = [0; 512];
+    head[..7].copy_from_slice(b"\x80\x04B\xf9\x01\0\0");
+    head[124..135].copy_from_slice(format!("{:011o}", rest.len()).as_bytes());
+    summed(&mut head, |plain, _| format!("{plain:06o}\0 "));
+    [&head[..], &rest].concat()
+}
+
+/// Numbers of memo slots as C reads them.
+fn numbers() -> Vec<Face> {
+    let case = |slot: &[u8]| [b"Np", slot, b"\n0", &evil()].concat();
+    vec![
+        ("a slot with a zero byte", case(b"0\0"), Grade::Unsafe),
+        ("a slot with rubbish behind a zero byte", case(&[b"0\0", &[b'z'; 6000][..]].concat()), Grade::Unsafe),
+        ("a slot that is asked for with a zero byte", case(b"0\n0g0\0zz"), Grade::Unsafe),
+        ("a slot behind many blanks", case(&[&[b' '; 6000][..], b"\t0"].concat()), Grade::Unsafe),
+        ("a slot before many blanks", case(&[b"0", &[b' '; 6000][..]].concat()), Grade::Unknown),
+        ("a slot of many zeros", case(&[b'0'; 6000]), Grade::Unknown),
+    ]
+}
+
+/// Writes the checksum of a tar's head, as bytes or as bytes with a sign.
+fn summed(head: &mut [u8; 512], text: impl Fn(u32, i32) -> String) {
+    head[148..156].fill(b' ');
+    let plain = head.iter().map(|byte| u32::from(*byte)).sum();
+    let signed = head.iter().map(|byte| i32::from(byte.cast_signed())).sum();
+    head[148..156].copy_from_slice(text(plain, signed).as_bytes());
+}
+
+fn tar(data: &[u8], kind: u8, text: impl Fn(u32, i32) -> String, change: impl Fn(&mut [u8; 512])) -> Vec<u8> {
+    let mut head = [0; 512];
+    head[..6].copy_from_slice(b"m\xe9.pkl");
+    head[124..135].copy_from_slice(format!("{:011o}", data.len()).as_bytes());
+    head[156] = kind;
+    change(&mut head);
+    summed(&mut head, text);
+    let padding = vec![0; data.len().next_multiple_of(512) - data.len()];
+    [&head[..], data, &padding, &[0; 1024]].concat()
+}
+
+fn tars() -> Vec<Face> {
+    let evil = evil();
+    let usual = |plain: u32, _: i32| format!("{plain:06o}\0 ");
+    let same = |_: &mut [u8; 512]| {};
+    let ustar = |head: &mut [u8; 512]| head[257..263].copy_from_slice(b"ustar\0");
+    let binary = |head: &mut [u8; 512]| {
+        head[124..136].fill(0);
+        (head[124], head[135]) = (0x80, u8::try_from(evil.len()).unwrap());
+    };
+    let record = b"22 GNU.sparse.major=1\n";
+    vec![
+        ("tar, checksum with a sign", tar(&evil, b'0', |_, signed| format!("{signed:06o}\0 "), same), Grade::Unsafe),
+        (
+            "tar, rubbish behind its checksum",
+            tar(&evil, b'0', |plain, _| format!("{plain:06o}\0x"), same),
+            Grade::Unsafe,
+        ),
+        (
+            "tar, checksum as Python writes numbers",
+            tar(&evil, b'0', |plain, _| format!(" 0o{plain:05o}"), same),
+            Grade::Unsafe,
+        ),
+        ("tar, no name", tar(&evil, b'0', usual, |head| head[..6].fill(0)), Grade::Unsafe),
+        ("tar, binary size", tar(&evil, b'0', usual, binary), Grade::Unsafe),
+        ("tar, wrong checksum", tar(&evil, b'0', |_, _| "000000\0 ".into(), ustar), Grade::Unsafe),
+        ("tar, wrong checksum, harmless", tar(b"hello", b'0', |_, _| "000000\0 ".into(), ustar), Grade::Unknown),
+        ("tar, holes", tar(b"hello", b'S', usual, same), Grade::Unknown),
+        ("tar, holes by a record", tar(record, b'x', usual, same), Grade::Unknown),
+        ("tar, a folder with data", tar(b"hello", b'5', usual, same), Grade::Unknown),
+        ("tar, harmless", tar(b"hello", b'0', usual, ustar), Grade::None),
+        ("tar, harmless folder", tar(b"", b'5', usual, ustar), Grade::None),
+    ]
+}
+
+/// Heads of NumPy's files that Python reads differently than they look.
+fn arrays() -> Vec<Face> {
+    let npy = |fields: &str, data: &[u8]| {
+        let head = format!("{{{fields}, 'fortran_order': False, }}\n");
+        let size = u16::try_from(head.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\0", &size[..], head.as_bytes(), data].concat()
+    };
+    let objects = npy("'descr': '|O', 'shape': (1,)", &evil());
+    // As many bytes as it looks like have a second array in them.
+    let hidden = |fields: &str| npy(&fields.replace("ALL", &objects.len().to_string()), &objects);
+    vec![
+        ("objects in two texts", npy("'descr': 'o' 'bject', 'shape': (24,)", &evil()), Grade::Unsafe),
+        ("two shapes", hidden("'descr': '|b1', 'shape': (ALL,), 'shape': (0,)"), Grade::Unknown),
+        ("two shapes by other quotes", hidden("'descr': '|b1', 'shape': (ALL,), \"shape\": (0,)"), Grade::Unknown),
+        ("two types", hidden("'descr': '|b1', 'descr': '|V0', 'shape': (ALL,)"), Grade::Unknown),
+        ("a type by its letter", hidden("'descr': 'f', 'shape': (ALL,)"), Grade::Unknown),
+        ("numbers", npy("'descr': '<f4', 'shape': (1,)", &[0; 4]), Grade::None),
+    ]
+}
+
+/// Memos that a reader keeps from one pickle to the next, or does not.
+fn memos() -> Vec<Face> {
+    let text = super::pickles::text;
+    let (first, len, dict) = (text("builtins"), text("len"), text("dict"));
+    let names = |end: &[u8]| [&b"\x80\x04"[..], &first, b"\x940", &dict, b"\x940", end].concat();
+    let one = |text: &[u8]| [&b"\x80\x04"[..], text, b"\x94."].concat();
+    let two = [&b"\x80\x04"[..], &first, b"\x94", &len, b"\x94\x86."].concat();
+    let call = [b"h\0h\x01\x93", &text("id")[..], b"\x85R."].concat();
+    let set = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\nI00\nI01\ntRcargparse\nNamespace\ntR\
+        (N(S'__eq__'\ncbuiltins\ndict\ndtb.";
+    vec![
+        ("a memo that is kept", [two, names(&call)].concat(), Grade::Unknown),
+        ("a memo of three pickles", [one(&text("a")), one(&len), names(&call)].concat(), Grade::Unknown),
+        ("a memo that is filled anew", b"\x80\x02K\x01q\0.\x80\x02U\x01bq\0h\0\x86.".to_vec(), Grade::Safe),
+        ("the same without one before", names(&call), Grade::Safe),
+        ("state of what was passed on", set.to_vec(), Grade::Unknown),
+        ("state by a type", b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n)R}b.".to_vec(), Grade::Unknown),
+    ]
+}
+
+/// Names that PyTorch takes for others.
+fn names() -> Vec<Face> {
+    vec![
+        ("program in capitals", zips::one("archive/CODE/__Torch__.PY", b"import os"), Grade::Unknown),
+        ("numbers that look like a name by number", zips::one("archive/data/60", b"\x82F.\x9c\xff"), Grade::None),
+        ("the same, called", zips::one("archive/data/60", b"\x82F)R.\x9c\xff"), Grade::Unknown),
+        ("pickle in capitals", zips::one("archive/Data.PKL", b"hello"), Grade::Unknown),
+    ]
+}

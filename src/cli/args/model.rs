@@ -1,0 +1,62 @@
+//! Arguments of `holdfast model`.
+
+use clap::{Args as ClapArgs, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, ClapArgs)]
+pub struct Model {
+    #[command(subcommand)]
+    pub verb: ModelVerb,
+}
+
+/// What to do with a model; needs no repository.
+#[derive(Debug, Subcommand)]
+pub enum ModelVerb {
+    /// List the tensors in files
+    Ls(ModelLs),
+    /// Show which tensors of two models differ
+    Diff(ModelDiff),
+    /// Judge files: what loading them would do, and whether hashes and signatures hold
+    Check(ModelCheck),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Pickles are found by what files hold, and are read, never loaded: safe, unknown, unsafe, or - where there is none. Unknown is not safe. \
+Signatures are those of OpenSSF Model Signing (model.sig), checked off-line.\n\nExit codes: 0 all is known to be harmless, and as it was signed and listed · \
+3 something is unknown, or could not be read · 5 something is unsafe, or not as it was signed or listed"
+)]
+pub struct ModelCheck {
+    /// Files, or folders of them
+    #[arg(required = true, value_name = "PATH")]
+    pub path: Vec<PathBuf>,
+    /// A public key (PEM) whose signatures are believed; repeat for more. Each folder must then be signed
+    #[arg(long, value_name = "FILE")]
+    pub signature_key: Vec<PathBuf>,
+    /// Certificates (PEM) of authorities that vouch for signers; repeat for more. Each folder must then be signed
+    #[arg(long, value_name = "FILE")]
+    pub signature_chain: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Files are known by what they hold: safetensors, GGUF, PyTorch, ONNX, NumPy. Nothing in them is executed. With --json a line \
+a file.\n\nExit codes: 0 done · 3 a file could not be read, or begins like a model and is none"
+)]
+pub struct ModelLs {
+    /// Files, or folders of them
+    #[arg(required = true, value_name = "PATH")]
+    pub path: Vec<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Tensors are compared by name, whatever file, container and order they stand in. Signs: + added · - removed · M other \
+bytes, type or shape · ? not compared.\n\nExit codes: 0 done, whatever differs · 3 a file begins like a model and is none"
+)]
+pub struct ModelDiff {
+    /// A file or a folder
+    pub old: PathBuf,
+    /// What it is compared with
+    pub new: PathBuf,
+}

@@ -1,0 +1,190 @@
+//! `holdfast model check`.
+
+use super::args::ModelCheck;
+use super::common::Context;
+use super::output::{Outcome, path_text, plain};
+use crate::error::{Error, Kind, Result};
+use crate::model::signature::{Chain, PublicKey, Trust};
+use crate::model::verdict::{Finding, Grade, Named, Signed};
+use crate::ops::model_check::{self, Judged, List, Report, Signature, Wish};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Most entries of a list of what is wrong.
+const LIST_MAX: usize = 1000;
+/// Longest file with keys or certificates.
+const PEM_MAX: u64 = 1 << 20;
+
+pub fn run(context: &Context, args: &ModelCheck) -> Result<Outcome> {
+    let mut trust = Vec::new();
+    for file in &args.signature_key {
+        trust.push(Trust::Key(given(file, PublicKey::read)?));
+    }
+    for file in &args.signature_chain {
+        trust.push(Trust::Chain(given(file, Chain::read)?));
+    }
+    let wish = Wish { paths: &args.path, trust: &trust, now: context.env.now() };
+    let report = model_check::run(&wish, &context.cancel)?;
+    context.cancel.check()?;
+    Ok(Outcome::new(report.exit(), text(&report), value(&report)))
+}
+
+fn given<T>(file: &Path, read: impl Fn(&str) -> std::result::Result<T, String>) -> Result<T> {
+    let wrong = |what: String| Error::new(Kind::Config, what).at(path(file));
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(|e| wrong(format!("cannot read it: {}", e.kind())))?;
+    opened.take(PEM_MAX).read_to_string(&mut text).map_err(|e| wrong(format!("cannot read it: {}", e.kind())))?;
+    read(&text).map_err(wrong)
+}
+
+fn path(path: &Path) -> String {
+    path_text(path.as_os_str().as_bytes())
+}
+
+fn value(report: &Report) -> Value {
+    let count = |grade| report.files.iter().filter(|file| file.verdict.pickle.grade == grade).count();
+    let errors = report.errors.iter().take(LIST_MAX);
+    json!({
+        "verb": "model check", "grade": report.grade().name(),
+        "none": count(Grade::None), "safe": count(Grade::Safe), "unknown": count(Grade::Unknown),
+        "unsafe": count(Grade::Unsafe),
+        "files": report.files.iter().map(file_json).collect::<Vec<_>>(),
+        "signatures": report.signatures.iter().map(signature_json).collect::<Vec<_>>(),
+        "sums": report.lists.iter().map(list_json).collect::<Vec<_>>(),
+        "errors": errors.map(|(at, why)| json!({"path": path(at), "message": why})).collect::<Vec<_>>(),
+        "errors_total": report.errors.len(),
+    })
+}
+
+fn file_json(file: &Judged) -> Value {
+    let verdict = &file.verdict;
+    let finding = |f: &Finding| {
+        let global = f.global.as_deref().map(plain);
+        json!({"grade": f.grade.name(), "place": plain(&f.place), "offset": f.offset, "global": global,
+            "what": plain(&f.what)})
+    };
+    json!({
+        "path": path(&file.path), "bytes": file.bytes, "sha256": verdict.sha256.hex(),
+        "blob": verdict.blob.name(), "sums": verdict.sums.name(), "signed": verdict.signed.name(),
+        "pickle": verdict.pickle.grade.name(), "pickles": verdict.pickle.pickles,
+        "findings": verdict.pickle.findings.iter().map(finding).collect::<Vec<_>>(),
+        "findings_total": verdict.pickle.findings_total,
+    })
+}
+
+fn names(list: &[String]) -> Vec<String> {
+    list.iter().take(LIST_MAX).map(|name| plain(name)).collect()
+}
+
+fn signature_json(signature: &Signature) -> Value {
+    let (checked, files) = (signature.checked.as_ref(), &signature.files);
+    let left_out = checked.and_then(|checked| checked.statement.as_ref()).map(|statement| names(&statement.ignored));
+    json!({
+        "path": path(&signature.path), "standing": checked.map_or("missing", |checked| checked.standing.name()),
+        "why": checked.map(|checked| plain(&checked.why)),
+        "checked_at": checked.map(|checked| checked.at.rfc3339()),
+        "ignore_paths": left_out.unwrap_or_default(), "same": files.same.len(),
+        "missing": names(&files.missing), "missing_total": files.missing.len(),
+        "unlisted": names(&files.unlisted), "unlisted_total": files.unlisted.len(),
+        "different": names(&files.different), "different_total": files.different.len(),
+        "ignored": names(&files.ignored), "ignored_total": files.ignored.len(),
+    })
+}
+
+fn list_json(list: &List) -> Value {
+    json!({
+        "path": path(&list.path), "bad": list.bad,
+        "missing": names(&list.missing), "missing_total": list.missing.len(),
+        "different": names(&list.different), "different_total": list.different.len(),
+    })
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    report.files.iter().for_each(|file| file_line(file, &mut text));
+    report.signatures.iter().for_each(|signature| signature_lines(signature, &mut text));
+    for list in &report.lists {
+        text.push_str(&format!("hashes    {}\n", path(&list.path)));
+        if list.bad > 0 {
+            text.push_str(&format!("          {} lines are not understood, or contradict each other\n", list.bad));
+        }
+        some("missing", &list.missing, &mut text);
+        some("different", &list.different, &mut text);
+    }
+    for (at, why) in report.errors.iter().take(LIST_MAX) {
+        text.push_str(&format!("not read  {}: {}\n", path(at), plain(why)));
+    }
+    let count = |grade| report.files.iter().filter(|file| file.verdict.pickle.grade == grade).count();
+    text.push_str(&format!(
+        "{} files: {} without pickles, {} safe, {} unknown, {} UNSAFE\n",
+        report.files.len(),
+        count(Grade::None),
+        count(Grade::Safe),
+        count(Grade::Unknown),
+        count(Grade::Unsafe)
+    ));
+    text
+}
+
+fn file_line(file: &Judged, text: &mut String) {
+    let verdict = &file.verdict;
+    let word = match verdict.pickle.grade {
+        Grade::None => "-",
+        Grade::Unsafe => "UNSAFE",
+        other => other.name(),
+    };
+    let mut marks = Vec::new();
+    for (of, named) in [("name", verdict.blob), ("list", verdict.sums)] {
+        match named {
+            Named::None => {}
+            Named::Same => marks.push(format!("as its {of} says")),
+            Named::Different => marks.push(format!("NOT as its {of} says")),
+        }
+    }
+    match verdict.signed {
+        Signed::None => {}
+        Signed::Same => marks.push("as signed".into()),
+        Signed::Ignored => marks.push("left out by the signer".into()),
+        Signed::Unlisted => marks.push("NOT signed".into()),
+        Signed::Different => marks.push("NOT as signed".into()),
+    }
+    let marks = if marks.is_empty() { String::new() } else { format!("  ({})", marks.join(", ")) };
+    let digest = verdict.sha256.hex();
+    text.push_str(&format!("{word:<9} {}  {}{marks}\n", digest.get(..12).unwrap_or(&digest), path(&file.path)));
+    for finding in &verdict.pickle.findings {
+        let place = if finding.place.is_empty() { String::new() } else { format!("{}, ", plain(&finding.place)) };
+        text.push_str(&format!("          {place}byte {}: {}\n", finding.offset, plain(&finding.what)));
+    }
+    let more = verdict.pickle.findings_total.saturating_sub(verdict.pickle.findings.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("          and {more} more\n"));
+    }
+}
+
+fn signature_lines(signature: &Signature, text: &mut String) {
+    match &signature.checked {
+        None => text.push_str(&format!("MISSING   {}: a signature is expected\n", path(&signature.path))),
+        Some(checked) => text.push_str(&format!(
+            "{:<9} {}: {}, on {}\n",
+            checked.standing.name(),
+            path(&signature.path),
+            plain(&checked.why),
+            checked.at.rfc3339()
+        )),
+    }
+    some("missing", &signature.files.missing, text);
+    some("not signed", &signature.files.unlisted, text);
+    some("different", &signature.files.different, text);
+    some("left out by the signer", &signature.files.ignored, text);
+}
+
+/// The first of a list of names, and how many there are.
+fn some(what: &str, list: &[String], text: &mut String) {
+    const SHOWN: usize = 20;
+    list.iter().take(SHOWN).for_each(|name| text.push_str(&format!("          {what}: {}\n", plain(name))));
+    if list.len() > SHOWN {
+        text.push_str(&format!("          {what}: {} more\n", list.len() - SHOWN));
+    }
+}

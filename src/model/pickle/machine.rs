@@ -1,0 +1,556 @@
+//! The machine of a pickle, with symbols for values: what would be named and called, and nothing is.
+//!
+//! It follows the opcodes more willingly than Python does: an argument that Python refuses is passed over where that is
+//! possible, so that what another reader would still see is seen.
+
+use super::bytes::{Bytes, Stop};
+use super::names::{Known, Shape, judge};
+use super::opcodes as op;
+use crate::model::verdict::{Finding, Grade, cut};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// Most values on the stack, and in the memo.
+const VALUES_MAX: usize = 1 << 20;
+/// Most opcodes of one pickle.
+const STEPS_MAX: u64 = 200_000_000;
+/// Longest text that can be a name.
+const NAME_MAX: usize = 256;
+/// Longest line that can be a name.
+const LINE_MAX: usize = 1 << 20;
+/// Longest line that can be the number of a memo slot.
+const NUMBER_MAX: usize = 5000;
+/// Bytes of text that are held at once; looked at again when so much came since.
+const TEXT_MAX: usize = 24 << 20;
+/// Different globals that are remembered, so that each is told once.
+const GLOBALS_MAX: usize = 4096;
+
+/// A value, as far as it matters.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Numbers, bytes, tuples, sets: nothing that is called or is a name.
+    Plain,
+    /// Text that may become a name.
+    Text(Rc<String>),
+    /// A dictionary.
+    Map,
+    /// A list.
+    List,
+    /// What was loaded by its name, and was judged by it; what calling it gives.
+    Global(Shape),
+    /// What a call gave.
+    Made(Shape),
+}
+
+/// What a memo holds, by the numbers of its slots.
+pub type Memo = HashMap<u64, Value>;
+
+/// How the pickle ended.
+pub enum End {
+    /// At its STOP.
+    Whole,
+    /// Elsewhere.
+    Stopped(Stop),
+}
+
+/// The state of one pickle.
+pub struct Machine<'m> {
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: Memo,
+    /// The memo of a reader that keeps it from one pickle to the next; none in the first one, where it is the same.
+    kept: Option<Memo>,
+    text_bytes: usize,
+    frame_end: u64,
+    told: HashSet<String>,
+    place: &'m str,
+    torch: bool,
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// The worst of all that was found, kept or not.
+    pub worst: Grade,
+    /// Whether it did anything but build plain data.
+    pub acted: bool,
+}
+
+impl<'m> Machine<'m> {
+    /// For a pickle at `place`; `torch`: where persistent ids are storages; `kept`: the memo of those before it, if there are.
+    pub fn new(place: &'m str, torch: bool, kept: Option<Memo>) -> Self {
+        Machine {
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: Memo::new(),
+            kept,
+            text_bytes: 0,
+            frame_end: 0,
+            told: HashSet::new(),
+            place,
+            torch,
+            findings: Vec::new(),
+            worst: Grade::Safe,
+            acted: false,
+        }
+    }
+
+    /// The memo that a reader may keep.
+    pub fn into_memo(self) -> Memo {
+        self.kept.unwrap_or(self.memo)
+    }
+
+    /// Walks one pickle.
+    pub fn run(&mut self, bytes: &mut Bytes<'_>) -> End {
+        for _ in 0..STEPS_MAX {
+            match self.step(bytes) {
+                Ok(false) => {}
+                Ok(true) => return End::Whole,
+                Err(stop) => return End::Stopped(stop),
+            }
+        }
+        End::Stopped(Stop::Beyond("it has too many opcodes".into()))
+    }
+
+    /// One opcode; true at the end.
+    fn step(&mut self, bytes: &mut Bytes<'_>) -> Result<bool, Stop> {
+        let start = bytes.offset();
+        let code = bytes.next()?.ok_or(Stop::End)?;
+        let done = match code {
+            op::STOP => {
+                self.pop()?;
+                true
+            }
+            op::FRAME => return self.frame(bytes, start).map(|()| false),
+            _ => {
+                let taken = self.data(code, bytes)? || self.memory(code, bytes, start)? || self.shape(code, start)?;
+                if !taken && !self.names(code, bytes, start)? {
+                    return Err(Stop::Broken(format!("0x{code:02x} is no opcode")));
+                }
+                false
+            }
+        };
+        self.within_frame(start, bytes.offset(), done);
+        Ok(done)
+    }
+
+    fn frame(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<(), Stop> {
+        let length = u64::from_le_bytes(bytes.array()?);
+        if start < self.frame_end {
+            self.find(Grade::Unknown, start, "a frame begins within another one");
+        }
+        self.frame_end = bytes.offset().saturating_add(length);
+        Ok(())
+    }
+
+    /// A frame that does not end between two opcodes is read differently by different readers.
+    fn within_frame(&mut self, start: u64, end: u64, stopped: bool) {
+        let lies = (start < self.frame_end && self.frame_end < end) || (stopped && self.frame_end > end);
+        if lies {
+            self.frame_end = 0;
+            self.find(Grade::Unknown, start, "a frame lies about its length");
+        }
+    }
+
+    /// Opcodes that bring data.
+    fn data(&mut self, code: u8, bytes: &mut Bytes<'_>) -> Result<bool, Stop> {
+        match code {
+            op::PROTO => {
+                let version = bytes.array::<1>()?[0];
+                if version > op::PROTOCOL_MAX {
+                    return Err(Stop::Broken(format!("protocol {version} is not known")));
+                }
+                return Ok(true);
+            }
+            op::NONE | op::NEWTRUE | op::NEWFALSE | op::EMPTY_TUPLE | op::EMPTY_SET | op::NEXT_BUFFER => {}
+            op::INT | op::LONG | op::FLOAT => drop(bytes.line(NAME_MAX)?),
+            op::BININT1 => bytes.skip(1)?,
+            op::BININT2 => bytes.skip(2)?,
+            op::BININT => bytes.skip(4)?,
+            op::BINFLOAT => bytes.skip(8)?,
+            op::LONG1 | op::SHORT_BINBYTES => skip_counted(bytes, 1)?,
+            op::LONG4 | op::BINBYTES => skip_counted(bytes, 4)?,
+            op::BINBYTES8 | op::BYTEARRAY8 => skip_counted(bytes, 8)?,
+            op::READONLY_BUFFER => {
+                self.pop()?;
+            }
+            op::STRING | op::UNICODE => {
+                let line = bytes.line(4 * NAME_MAX)?;
+                let text = line.and_then(|line| op::unescape(&line, code == op::STRING));
+                return self.push_text(text).map(|()| true);
+            }
+            op::SHORT_BINSTRING | op::SHORT_BINUNICODE => return self.counted_text(bytes, 1),
+            op::BINSTRING | op::BINUNICODE => return self.counted_text(bytes, 4),
+            op::BINUNICODE8 => return self.counted_text(bytes, 8),
+            _ => return Ok(false),
+        }
+        self.push(Value::Plain).map(|()| true)
+    }
+
+    fn counted_text(&mut self, bytes: &mut Bytes<'_>, width: u8) -> Result<bool, Stop> {
+        let count = counted(bytes, width)?;
+        let text = bytes.text(count, NAME_MAX)?;
+        self.push_text(text.and_then(|text| String::from_utf8(text).ok())).map(|()| true)
+    }
+
+    /// Only what could be the name of something is kept.
+    fn push_text(&mut self, text: Option<String>) -> Result<(), Stop> {
+        let Some(text) = text.filter(|text| text.len() <= NAME_MAX && is_name(text)) else {
+            return self.push(Value::Plain);
+        };
+        self.text_bytes = self.text_bytes.saturating_add(text.len()).saturating_add(64);
+        if self.text_bytes > TEXT_MAX {
+            self.text_bytes = self.held();
+            if self.text_bytes > TEXT_MAX / 2 {
+                return Err(Stop::Beyond("it holds too much text".into()));
+            }
+        }
+        self.push(Value::Text(Rc::new(text)))
+    }
+
+    /// Bytes of text that are held now; one that is held twice counts twice.
+    fn held(&self) -> usize {
+        let size = |value: &Value| if let Value::Text(text) = value { text.len().saturating_add(64) } else { 0 };
+        let kept = self.kept.iter().flat_map(Memo::values);
+        self.stack.iter().chain(self.memo.values()).chain(kept).map(size).fold(0, usize::saturating_add)
+    }
+
+    /// The memo, and what turns the stack around.
+    fn memory(&mut self, code: u8, bytes: &mut Bytes<'_>, start: u64) -> Result<bool, Stop> {
+        match code {
+            op::PUT => {
+                self.top()?;
+                self.put(number(bytes)?)?;
+            }
+            op::BINPUT => self.put(counted(bytes, 1)?)?,
+            op::LONG_BINPUT => self.put(counted(bytes, 4)?)?,
+            op::MEMOIZE => self.memoize()?,
+            op::GET => self.get(number(bytes)?, start)?,
+            op::BINGET => self.get(counted(bytes, 1)?, start)?,
+            op::LONG_BINGET => self.get(counted(bytes, 4)?, start)?,
+            op::MARK => {
+                if self.marks.len() >= VALUES_MAX {
+                    return Err(Stop::Beyond("it has too many marks".into()));
+                }
+                self.marks.push(self.stack.len());
+            }
+            op::POP if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()),
+            op::POP => drop(self.pop()?),
+            op::POP_MARK => drop(self.pop_mark()?),
+            op::DUP => {
+                let top = self.top()?.clone();
+                self.push(top)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Opcodes that put values into each other.
+    fn shape(&mut self, code: u8, start: u64) -> Result<bool, Stop> {
+        let made = match code {
+            op::EMPTY_DICT => Value::Map,
+            op::EMPTY_LIST => Value::List,
+            op::DICT => self.pop_mark().map(|_| Value::Map)?,
+            op::LIST => self.pop_mark().map(|_| Value::List)?,
+            op::TUPLE | op::FROZENSET => self.pop_mark().map(|_| Value::Plain)?,
+            op::TUPLE1 => self.pop_some(1)?,
+            op::TUPLE2 => self.pop_some(2)?,
+            op::TUPLE3 => self.pop_some(3)?,
+            op::APPEND => return self.pop().and_then(|_| self.filled(code, start)),
+            op::SETITEM => return self.pop_some(2).and_then(|_| self.filled(code, start)),
+            op::APPENDS | op::ADDITEMS | op::SETITEMS => return self.pop_mark().and_then(|_| self.filled(code, start)),
+            _ => return Ok(false),
+        };
+        self.push(made).map(|()| true)
+    }
+
+    /// Filling calls a method of what is filled.
+    fn filled(&mut self, code: u8, start: u64) -> Result<bool, Stop> {
+        let top = self.top()?;
+        let fits = match code {
+            op::APPEND | op::APPENDS => matches!(top, Value::List | Value::Made(Shape::List)),
+            op::SETITEM | op::SETITEMS => matches!(top, Value::Map | Value::Made(Shape::Map)),
+            _ => matches!(top, Value::Plain),
+        };
+        if !fits {
+            let name = if code == op::ADDITEMS { "a set" } else { "a list or a dictionary" };
+            self.find_once(Grade::Unknown, start, &format!("it fills something that is not known to be {name}"));
+        }
+        Ok(true)
+    }
+
+    /// Opcodes that load names and call.
+    fn names(&mut self, code: u8, bytes: &mut Bytes<'_>, start: u64) -> Result<bool, Stop> {
+        match code {
+            op::GLOBAL => {
+                let known = self.named_by_lines(bytes, start)?;
+                self.push(Value::Global(known.shape))?;
+            }
+            op::INST => {
+                let known = self.named_by_lines(bytes, start)?;
+                self.pop_mark()?;
+                self.call(Some(Value::Global(known.shape)), start)?;
+            }
+            op::STACK_GLOBAL => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let known = self.named_by_values(&module, &name, start);
+                self.push(Value::Global(known.shape))?;
+            }
+            op::EXT1 => self.extension(counted(bytes, 1)?, start)?,
+            op::EXT2 => self.extension(counted(bytes, 2)?, start)?,
+            op::EXT4 => self.extension(counted(bytes, 4)?, start)?,
+            op::PERSID => {
+                bytes.line(NAME_MAX)?;
+                self.persistent(start)?;
+            }
+            op::BINPERSID => {
+                self.pop()?;
+                self.persistent(start)?;
+            }
+            op::REDUCE | op::NEWOBJ => {
+                self.pop()?;
+                let callee = self.pop()?;
+                self.call(Some(callee), start)?;
+            }
+            op::NEWOBJ_EX => {
+                self.pop_some(2)?;
+                let callee = self.pop()?;
+                self.call(Some(callee), start)?;
+            }
+            op::OBJ => {
+                let callee = self.pop_mark()?;
+                self.call(callee, start)?;
+            }
+            op::BUILD => self.build(start)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn named_by_lines(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<Known, Stop> {
+        let (module, name) = (bytes.name(LINE_MAX)?, bytes.name(LINE_MAX)?);
+        let known = self.named(&module, &name, start);
+        // Loading a module of a package runs it; two words on two lines are found in any list of words.
+        self.acted |= known.grade != Grade::Safe && module.contains('.') && is_name(&module) && is_name(&name);
+        Ok(known)
+    }
+
+    fn named_by_values(&mut self, module: &Value, name: &Value, start: u64) -> Known {
+        if let (Value::Text(module), Value::Text(name)) = (module, name) {
+            let known = self.named(module, name, start);
+            self.acted |= known.grade != Grade::Safe;
+            return known;
+        }
+        let computed = matches!(module, Value::Made(_)) || matches!(name, Value::Made(_));
+        let why = if computed { "it loads a name that it computes" } else { "it loads what can be no name" };
+        self.acted = true;
+        // What is computed hides itself, which nothing harmless does.
+        let grade = if computed { Grade::Unsafe } else { Grade::Unknown };
+        self.find(grade, start, why);
+        Known { grade, shape: Shape::Other, why }
+    }
+
+    fn named(&mut self, module: &str, name: &str, start: u64) -> Known {
+        let known = judge(module, name);
+        if known.grade == Grade::Safe {
+            return known;
+        }
+        self.acted |= known.grade == Grade::Unsafe;
+        let global = cut(&format!("{module}.{name}"), NAME_MAX);
+        if self.first_time(&global) {
+            let what = format!("it loads {global}: {}", known.why);
+            self.keep(Finding {
+                grade: known.grade,
+                place: self.place.into(),
+                offset: start,
+                global: Some(global),
+                what,
+            });
+        }
+        known
+    }
+
+    /// Of two bytes of numbers three in 256 look like this; what is done with it acts.
+    fn extension(&mut self, code: u64, start: u64) -> Result<(), Stop> {
+        self.find_once(Grade::Unknown, start, &format!("it loads by number, {code}, from a registry that is not here"));
+        self.push(Value::Global(Shape::Other))
+    }
+
+    fn persistent(&mut self, start: u64) -> Result<(), Stop> {
+        if !self.torch {
+            self.find_once(Grade::Unknown, start, "it asks for something outside by a persistent id");
+        }
+        self.push(Value::Made(Shape::Other))
+    }
+
+    /// A call of something that was loaded by its name was judged by it.
+    fn call(&mut self, callee: Option<Value>, start: u64) -> Result<(), Stop> {
+        self.acted = true;
+        let shape = match callee {
+            Some(Value::Global(shape)) => shape,
+            Some(Value::Made(_)) => {
+                self.find_once(Grade::Unknown, start, "it calls what another call gave");
+                Shape::Other
+            }
+            _ => {
+                self.find_once(Grade::Unknown, start, "it calls what cannot be called");
+                Shape::Other
+            }
+        };
+        self.push(Value::Made(shape))
+    }
+
+    fn build(&mut self, start: u64) -> Result<(), Stop> {
+        self.pop()?;
+        self.acted = true;
+        match self.top()? {
+            Value::Made(Shape::Wrapped) => {
+                Err(Stop::Beyond("behind it stands an array that only joblib can read".into()))
+            }
+            Value::Made(Shape::Given) => {
+                self.find_once(Grade::Unknown, start, "it sets the state of what a call may have passed on");
+                Ok(())
+            }
+            Value::Made(_) => Ok(()),
+            Value::Global(_) => {
+                self.find(Grade::Unsafe, start, "it changes a class, a function or a module itself");
+                Ok(())
+            }
+            _ => {
+                self.find_once(Grade::Unknown, start, "it sets the state of what has none");
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&mut self, grade: Grade, offset: u64, what: &str) {
+        let (place, what) = (self.place.to_owned(), what.to_owned());
+        self.keep(Finding { grade, place, offset, global: None, what });
+    }
+
+    fn keep(&mut self, finding: Finding) {
+        self.worst = self.worst.max(finding.grade);
+        // Of a flood of names that are unknown the unsafe ones are kept.
+        if self.findings.len() < GLOBALS_MAX {
+            self.findings.push(finding);
+        } else if finding.grade == Grade::Unsafe
+            && let Some(last) = self.findings.last_mut()
+        {
+            *last = finding;
+        }
+    }
+
+    fn find_once(&mut self, grade: Grade, offset: u64, what: &str) {
+        if self.first_time(what) {
+            self.find(grade, offset, what);
+        }
+    }
+
+    /// Whether this was not told yet, as far as that is remembered.
+    fn first_time(&mut self, what: &str) -> bool {
+        if self.told.len() >= GLOBALS_MAX { !self.told.contains(what) } else { self.told.insert(what.to_owned()) }
+    }
+
+    fn fence(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), Stop> {
+        if self.stack.len() >= VALUES_MAX {
+            return Err(Stop::Beyond("its stack is too deep".into()));
+        }
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Value, Stop> {
+        let empty = self.stack.len() <= self.fence();
+        self.stack.pop().filter(|_| !empty).ok_or_else(|| Stop::Broken("its stack is empty".into()))
+    }
+
+    fn pop_some(&mut self, count: usize) -> Result<Value, Stop> {
+        (0..count).try_for_each(|_| self.pop().map(drop))?;
+        Ok(Value::Plain)
+    }
+
+    fn top(&self) -> Result<&Value, Stop> {
+        let fence = self.fence();
+        self.stack.get(fence..).and_then(<[Value]>::last).ok_or_else(|| Stop::Broken("its stack is empty".into()))
+    }
+
+    /// Takes all down to the last mark; gives the lowest of them.
+    fn pop_mark(&mut self) -> Result<Option<Value>, Stop> {
+        let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
+        let first = self.stack.get(mark).cloned();
+        self.stack.truncate(mark);
+        Ok(first)
+    }
+
+    fn put(&mut self, slot: u64) -> Result<(), Stop> {
+        let value = self.top()?.clone();
+        if let Some(kept) = &mut self.kept {
+            keep_in(kept, slot, value.clone())?;
+        }
+        keep_in(&mut self.memo, slot, value)
+    }
+
+    /// Into the next slot, which is another one if a reader kept its memo.
+    fn memoize(&mut self) -> Result<(), Stop> {
+        let value = self.top()?.clone();
+        if let Some(kept) = &mut self.kept {
+            let slot = kept.len() as u64;
+            keep_in(kept, slot, value.clone())?;
+        }
+        let slot = self.memo.len() as u64;
+        keep_in(&mut self.memo, slot, value)
+    }
+
+    fn get(&mut self, slot: u64, start: u64) -> Result<(), Stop> {
+        let own = self.memo.get(&slot);
+        let kept = self.kept.as_ref().map_or(own, |kept| kept.get(&slot));
+        let differs = own != kept;
+        // A reader may keep the memo of some pickles, and not of others.
+        let stop = if self.kept.is_some() { Stop::Beyond } else { Stop::Broken };
+        let value = own.or(kept).cloned().ok_or_else(|| stop(format!("memo slot {slot} is empty")))?;
+        if differs {
+            self.acted = true;
+            let what = "it takes from the memo what is another thing if a reader keeps the memo of the pickle before";
+            self.find_once(Grade::Unknown, start, what);
+        }
+        self.push(value)
+    }
+}
+
+fn keep_in(memo: &mut Memo, slot: u64, value: Value) -> Result<(), Stop> {
+    if memo.len() >= VALUES_MAX && !memo.contains_key(&slot) {
+        return Err(Stop::Beyond("its memo, or that of the pickles before, is too large".into()));
+    }
+    memo.insert(slot, value);
+    Ok(())
+}
+
+/// Whether this can be the name of something, or a dotted one.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+}
+
+/// A length before what is counted by it, of 1, 2, 4 or 8 bytes.
+fn counted(bytes: &mut Bytes<'_>, width: u8) -> Result<u64, Stop> {
+    Ok(match width {
+        1 => u64::from(bytes.array::<1>()?[0]),
+        2 => u64::from(u16::from_le_bytes(bytes.array()?)),
+        4 => u64::from(u32::from_le_bytes(bytes.array()?)),
+        _ => u64::from_le_bytes(bytes.array()?),
+    })
+}
+
+fn skip_counted(bytes: &mut Bytes<'_>, width: u8) -> Result<(), Stop> {
+    let count = counted(bytes, width)?;
+    bytes.skip(count)
+}
+
+/// The number of a memo slot on a line.
+fn number(bytes: &mut Bytes<'_>) -> Result<u64, Stop> {
+    // Longer numbers are refused by Python today, and were not always.
+    let line = bytes.number(NUMBER_MAX)?;
+    let value = op::number(&line).ok_or_else(|| Stop::Broken("a memo slot is no number".into()))?;
+    value.ok_or_else(|| Stop::Beyond("a memo slot is out of range".into()))
+}
