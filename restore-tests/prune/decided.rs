@@ -148,3 +148,33 @@ fn an_epoch_begins_once() {
     assert_eq!(code, 0, "{value:#}");
     comes_back(&versions, bench, 0, "spared");
 }
+
+/// Visible means complete: what a prune may still remove is nothing to rest on.
+#[test]
+fn a_damaged_manifest_whose_packs_are_condemned_is_put_back_once_the_prune_ended() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    {
+        // It condemned everything, and died.
+        let inside = inside(bench);
+        let all = names(packs(bench, "a"));
+        assert!(pruning::begin(&inside.repo, inside.repo.epochs(), &all, Vec::new()).unwrap());
+    }
+    let manifest = bench.region("b").join("snapshots").join(&versions.sids[1]);
+    let good = std::fs::read(&manifest).unwrap();
+    let mut bad = good.clone();
+    bad[200] ^= 1;
+    std::fs::write(&manifest, &bad).unwrap();
+    let repair = ["verify", "--level", "content", "--repair"];
+    let (code, value) = bench.json(&repair);
+    assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (5, &0.into(), &1.into()), "{value:#}");
+    let why = value["repair"]["objects"][0]["detail"].as_str().unwrap();
+    assert!(why.contains("condemned") && why.contains("then repair again"), "{why}");
+    assert_eq!(std::fs::read(&manifest).unwrap(), bad, "an object is put back or left, nothing between");
+    prune(bench);
+    let (code, value) = bench.json(&repair);
+    assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (5, &1.into(), &0.into()), "{value:#}");
+    assert_eq!(std::fs::read(&manifest).unwrap(), good);
+    comes_back(&versions, bench, 1, "put back after a prune");
+    clean(bench, "put back after a prune");
+}

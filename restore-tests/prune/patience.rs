@@ -13,7 +13,7 @@ use holdfast::store::{Key, Prefix};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Waits for nobody, and takes for dead who showed no life for half an hour.
-const PATIENT: [&str; 7] = ["prune", "--wait", "0s", "--grace", "0s", "--repack-above", "100"];
+pub const PATIENT: [&str; 7] = ["prune", "--wait", "0s", "--grace", "0s", "--repack-above", "100"];
 
 fn announce(repo: &Repo, refreshes: Option<SessionId>) -> Session {
     let errand = Errand { host: "h".into(), source: "long".into(), generation: Generation(1) };
@@ -21,7 +21,7 @@ fn announce(repo: &Repo, refreshes: Option<SessionId>) -> Session {
 }
 
 /// The segments of a session, as if another one had stored what they name; returns what they are called now.
-fn hand_over(bench: &Bench, repo: &Repo, from: &str, to: SessionId) -> Vec<Key> {
+pub fn hand_over(bench: &Bench, repo: &Repo, from: &str, to: SessionId) -> Vec<Key> {
     let from = SessionId::parse(from).unwrap();
     let mut new = Vec::new();
     for line in repo.regions.list(0, Prefix::Index).unwrap() {
@@ -43,7 +43,12 @@ fn hand_over(bench: &Bench, repo: &Repo, from: &str, to: SessionId) -> Vec<Key> 
 
 /// Everything at these keys was written hours ago.
 fn age(bench: &Bench, keys: &[Key]) {
-    let then = Env::system().now().0 - 5 * 3600 * 1000;
+    set_times(bench, keys, -5 * 3600 * 1000);
+}
+
+/// Everything at these keys was written so many milliseconds from now.
+pub fn set_times(bench: &Bench, keys: &[Key], from_now_ms: i64) {
+    let then = Env::system().now().0 + from_now_ms;
     let time = UNIX_EPOCH + Duration::from_millis(u64::try_from(then).unwrap());
     for (region, key) in bench.regions.iter().flat_map(|region| keys.iter().map(move |key| (region, key))) {
         let file = std::fs::File::options().write(true).open(bench.region(region).join(key.path())).unwrap();

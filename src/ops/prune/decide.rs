@@ -119,8 +119,10 @@ pub(super) fn decide<'w>(
         return Ok(Decided { doomed: condemned, spared: Vec::new(), world: World::Surveyed(survey) });
     }
     let mut table = Table::list(repo, members)?;
-    let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
+    let loaded = segments::load(repo, members, (wish.workers, wish.cancel))?;
+    let index = Arc::clone(&loaded.index);
     table.add_index(repo, &index, &BTreeSet::new(), &epochs.doomed())?;
+    loaded.hides_nothing(&table)?;
     let list: HashSet<PackName> = condemned.iter().copied().collect();
     let mut sparing = Sparing {
         table: &table,

@@ -43,7 +43,7 @@ use decide::Decided;
 use roots::{Ask, Roots, Stage};
 use sessions::Patience;
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use survey::Survey;
@@ -385,15 +385,19 @@ impl Prune<'_> {
         let unended = epochs
             .unended()
             .ok_or_else(|| Error::new(Kind::Retry, "the epoch is decided already").advise("run again"))?;
-        let mut stage = Stage::Planned;
+        let (mut stage, mut unsure) = (Stage::Planned, BTreeSet::new());
         if !wish.dry_run {
             let Patience { wait_ms, dead_after_ms } = wish.patience();
             let patience = Patience { wait_ms: wait_ms.min(self.clock.left_ms()), dead_after_ms };
-            self.report.ended += sessions::resolve(repo, epochs, members, patience, wish.cancel)?;
+            let lost = |sid: &SessionId| roots::is_named(wish.lost, sid);
+            let resolved = sessions::resolve(repo, epochs, members, patience, &lost, wish.cancel)?;
+            self.report.ended += resolved.ended;
+            unsure = resolved.unsure;
             roots::spread_markers(repo, members)?;
             stage = Stage::Decided;
         }
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
+        roots.know(&unsure)?;
         let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         self.report.spared += decided.spared.len() as u64;
         if survey.is_none() {

@@ -4,13 +4,13 @@
 use super::mark::{Marks, entry_of};
 use super::table::Table;
 use crate::base::{Cancel, ChunkId, PackName, SegmentName};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::format::envelope::{OBJECT_BYTES_MAX, RecordKind};
 use crate::format::{FormatError, pack};
 use crate::region::RegionSet;
-use crate::repo::Repo;
 use crate::repo::gather::keys_of;
 use crate::repo::index::{Index, Located};
+use crate::repo::{Repo, changed};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeSet, HashSet};
 
@@ -75,8 +75,11 @@ impl Means<'_> {
             };
             match pack::check_name(name, bytes).and_then(|()| self.read(bytes)) {
                 Ok(chunks) => return Ok(Some(chunks)),
-                // A key that we lack is newer than our configuration: nobody knows whose pack it is.
-                Err(FormatError::WrongKey) => return Err(Error::new(Kind::Damage, "a newer key sealed it").at(key)),
+                // By a key that is newer it may be somebody's; while the keys stand nobody made it who is known here.
+                Err(why) if matches!(why, FormatError::WrongKey) => {
+                    changed::keys_stand(self.repo)?;
+                    self.repo.regions.record(ix, &key.path(), &why);
+                }
                 Err(why) => self.repo.regions.record(ix, &key.path(), &why),
             }
         }

@@ -143,9 +143,14 @@ pub(super) struct Ask<'a> {
     pub(super) lost: &'a [String],
 }
 
+/// Whether a person named it, by the beginning of its id.
+pub(super) fn is_named(prefixes: &[String], sid: &SessionId) -> bool {
+    prefixes.iter().any(|text| sid.hex().starts_with(text.as_str()))
+}
+
 impl Ask<'_> {
     fn is_lost(&self, sid: &SessionId) -> bool {
-        self.lost.iter().any(|text| sid.hex().starts_with(text.as_str()))
+        is_named(self.lost, sid)
     }
 }
 
@@ -193,6 +198,21 @@ impl Roots {
         // Those that are shown in more regions first: what they need is then known for the others.
         roots.roots.sort_by_key(|root| (std::cmp::Reverse(root.regions.count()), root.sid));
         Ok(roots)
+    }
+
+    /// Whether all of these stay, or go as snapshots: sessions that were left alone for what may be their snapshot.
+    ///
+    /// # Errors
+    /// One is neither: it could commit yet.
+    pub(super) fn know(&self, unsure: &BTreeSet<SessionId>) -> Result<()> {
+        let stays = |sid: &SessionId| self.roots.iter().any(|root| root.sid == *sid);
+        match unsure.iter().find(|sid| !self.gone.contains_key(sid) && !stays(sid)) {
+            None => Ok(()),
+            Some(sid) => {
+                let what = format!("what stands for session {} changed while it was looked at", sid.short());
+                Err(Error::new(Kind::Retry, what).advise("run again; nothing was decided"))
+            }
+        }
     }
 
     /// As epochs keep them.

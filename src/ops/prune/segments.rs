@@ -1,20 +1,24 @@
 //! The index as a prune needs it: complete, or not at all. A segment that is listed and cannot be read is as bad as a
-//! listing that failed: good packs would look like ones that nobody names.
+//! listing that failed: good packs would look like ones that nobody names. Only what no region has whole, and hides nothing any
+//! more as each pack is named by others, is passed over.
 
+use super::table::Table;
 use crate::base::{Cancel, SegmentName, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::ring::role;
 use crate::region::{Ahead, RegionSet, lift, lock};
-use crate::repo::index::{Content, Index, Listing, Source, open_segment};
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX};
-use crate::store::{Key, Prefix};
+use crate::repo::index::{Content, Holders, Index, Listing, Source, open_segment};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
+use crate::store::{Key, Listed, Prefix};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 /// Listings of one region until two of them agree.
 const LISTINGS_MAX: usize = 8;
+/// Clocks of stores are known to a second.
+const MOMENT_MS: i64 = 2000;
 /// So many copies of segments are read side by side,
 const READS_MAX: usize = 64;
 /// and so many bytes of them, but for one: a large one has 14 MiB.
@@ -27,8 +31,16 @@ enum Copy {
     Good,
     /// Whole, and nobody's who may write: junk.
     Junk,
+    /// The same, if the keys by which that was found are the newest.
+    Strange,
     /// Removed after it was listed.
     Gone,
+    /// Damaged.
+    Bad(Error),
+}
+
+fn mend_first(e: Error) -> Error {
+    e.advise("an index that cannot be read hides good packs: `holdfast verify --repair` first; nothing was removed")
 }
 
 fn copy_of(repo: &Repo, name: SegmentName, ix: usize, content: &mut Option<Content>) -> Result<Copy> {
@@ -47,6 +59,7 @@ fn judge(
     let bytes = match read {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == Kind::NotFound => return Ok(Copy::Gone),
+        Err(e) if e.kind() == Kind::Damage => return Ok(Copy::Bad(e)),
         Err(e) => return Err(e),
     };
     let why = match open_segment(repo, &key, &bytes) {
@@ -59,9 +72,9 @@ fn judge(
     repo.regions.record(ix, &key.path(), &why);
     match why {
         FormatError::Foreign | FormatError::Unsigned(_) | FormatError::Malformed(..) => Ok(Copy::Junk),
-        why => Err(lift(why).with_kind(Kind::Damage).at(key).at(place()).advise(
-            "an index that cannot be read hides good packs: `holdfast verify --repair` first; nothing was removed",
-        )),
+        FormatError::WrongKey => Ok(Copy::Strange),
+        why @ FormatError::Newer(_) => Err(mend_first(lift(why).with_kind(Kind::Damage).at(key).at(place()))),
+        why => Ok(Copy::Bad(lift(why).with_kind(Kind::Damage).at(key).at(place()))),
     }
 }
 
@@ -96,10 +109,10 @@ impl Source for Strict {
         for ix in at.iter() {
             match copy_of(&self.repo, name, ix, &mut content) {
                 Ok(Copy::Good) => return content,
-                Ok(Copy::Junk) => return None,
+                Ok(Copy::Junk | Copy::Strange) => return None,
                 Ok(Copy::Gone) => {}
-                Err(e) => {
-                    self.fail(e);
+                Ok(Copy::Bad(e)) | Err(e) => {
+                    self.fail(mend_first(e));
                     return None;
                 }
             }
@@ -127,16 +140,27 @@ impl Source for Strict {
     }
 }
 
+/// Whether what a listing showed is in the next one too, and what is new there was stored since the first was asked for, or a
+/// moment before: then the first was whole. Who stores without a pause would else keep two listings from ever being equal.
+fn agree(before: &[Listed], now: &[Listed], since: i64) -> bool {
+    let old: HashMap<Key, u64> = before.iter().map(|line| (line.key, line.size)).collect();
+    let same = now.iter().filter(|line| old.get(&line.key) == Some(&line.size)).count();
+    same == old.len() && now.iter().all(|line| old.contains_key(&line.key) || line.modified >= since)
+}
+
 /// What the members list, each until two listings agree.
 fn listing(repo: &Repo, members: RegionSet) -> Result<Listing> {
     let mut all = Listing::new();
     for ix in members.iter() {
+        let mut asked = repo.env.now().0;
         let mut before = repo.regions.list(ix, Prefix::Index)?;
         let mut agreed = false;
         for _ in 1..LISTINGS_MAX {
+            let next = repo.env.now().0;
             let now = repo.regions.list(ix, Prefix::Index)?;
-            agreed = now == before;
-            before = now;
+            let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
+            agreed = agree(&before, &now, asked.saturating_add(ahead).saturating_sub(MOMENT_MS));
+            (before, asked) = (now, next);
             if agreed {
                 break;
             }
@@ -165,12 +189,53 @@ fn at_once(sizes: &[(SegmentName, u64)]) -> usize {
     sizes.iter().take(READS_MAX).take_while(fits).count().max(1)
 }
 
-/// Every copy of every segment is what its name says. Says whether none was removed meanwhile.
-fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel): (usize, &Cancel)) -> Result<bool> {
-    let of = |ix: usize| -> Result<bool> {
+/// What was found of all copies.
+#[derive(Default)]
+struct Judged {
+    /// One was removed meanwhile.
+    gone: bool,
+    /// One is of no key that is known.
+    strange: bool,
+    /// Those that cannot be read, the regions that show them so, and why.
+    bad: BTreeMap<SegmentName, (RegionSet, Error)>,
+}
+
+impl Judged {
+    fn add(&mut self, name: SegmentName, ix: usize, copy: Result<Copy>) -> Result<()> {
+        match copy {
+            Ok(Copy::Good | Copy::Junk) => {}
+            Ok(Copy::Strange) => self.strange = true,
+            Ok(Copy::Gone) => self.gone = true,
+            Ok(Copy::Bad(e)) => {
+                let (at, _) = self.bad.entry(name).or_insert((RegionSet::NONE, e));
+                *at = at.with(ix);
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn and(mut self, other: Judged) -> Judged {
+        (self.gone, self.strange) = (self.gone || other.gone, self.strange || other.strange);
+        for (name, (more, e)) in other.bad {
+            let (at, _) = self.bad.entry(name).or_insert((RegionSet::NONE, e));
+            *at = at.or(more);
+        }
+        self
+    }
+}
+
+/// Reads every copy of every segment: each should be what its name says.
+fn judge_all(
+    repo: &Repo,
+    listing: &Listing,
+    members: RegionSet,
+    (workers, cancel): (usize, &Cancel),
+) -> Result<Judged> {
+    let of = |ix: usize| -> Result<Judged> {
         let here = listing.iter().filter(|(_, holders)| holders.all().has(ix));
         let names: Vec<(SegmentName, u64)> = here.map(|(name, holders)| (*name, holders.size())).collect();
-        let (mut left, mut whole) = (names.as_slice(), true);
+        let (mut left, mut judged) = (names.as_slice(), Judged::default());
         while !left.is_empty() {
             cancel.check()?;
             let (some, later) = left.split_at(at_once(left));
@@ -179,32 +244,72 @@ fn all_good(repo: &Repo, listing: &Listing, members: RegionSet, (workers, cancel
                 |(name, size): &(SegmentName, u64)| (ix, Key::Index(*name), (*size).min(SMALL_OBJECT_BYTES_MAX));
             let read = repo.regions.get_sized(&some.iter().map(sized).collect::<Vec<_>>());
             for ((name, _), read) in some.iter().zip(read) {
-                whole &= !matches!(judge(repo, *name, ix, read, &mut None)?, Copy::Gone);
+                judged.add(*name, ix, judge(repo, *name, ix, read, &mut None))?;
             }
         }
-        Ok(whole)
+        Ok(judged)
     };
     if workers == 0 {
-        return members.iter().try_fold(true, |whole, ix| Ok(of(ix)? && whole));
+        return members.iter().try_fold(Judged::default(), |judged, ix| Ok(judged.and(of(ix)?)));
     }
     std::thread::scope(|scope| {
         let threads: Vec<_> = members.iter().map(|ix| scope.spawn(move || of(ix))).collect();
-        threads.into_iter().try_fold(true, |whole, thread| {
+        threads.into_iter().try_fold(Judged::default(), |judged, thread| {
             let one = thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Bug, "reading the index ended early")))?;
-            Ok(whole && one)
+            Ok(judged.and(one))
         })
     })
+}
+
+/// The index of all members, as far as it can be read.
+pub(super) struct Loaded {
+    /// What can be read.
+    pub(super) index: Arc<Index>,
+    /// Why not all of it.
+    lost: Option<Error>,
+}
+
+impl Loaded {
+    /// A pack that no index names may be named by what cannot be read: then nothing can be said of it, nor of what is in it.
+    /// What else is in packs that others name too is found there, or not at all, and then the marking stops.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(super) fn hides_nothing(&self, table: &Table) -> Result<()> {
+        match &self.lost {
+            Some(why) if table.rows.iter().any(|row| row.is_orphan() && !row.doomed) => Err(why.clone().advise(
+                "no region has this part of the index whole, and packs are there that no other part names: \
+                     `holdfast repair index` reads what is in them; nothing was removed",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Loads the index of all members.
 ///
 /// # Errors
-/// A listing failed, a segment cannot be read, or interrupted.
-pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)) -> Result<Arc<Index>> {
+/// A listing failed, a segment cannot be read and a region has it whole, the keys were changed, or interrupted.
+pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)) -> Result<Loaded> {
     for _ in 0..ROUNDS_MAX {
-        let listing = listing(repo, members)?;
-        if !all_good(repo, &listing, members, means)? {
+        let mut listing = listing(repo, members)?;
+        let judged = judge_all(repo, &listing, members, means)?;
+        if judged.strange {
+            changed::keys_stand(repo)?;
+        }
+        if judged.gone {
             continue;
+        }
+        let mut lost = None;
+        for (name, (at, why)) in judged.bad {
+            let holders = listing.get(&name).map_or(RegionSet::NONE, Holders::all);
+            for ix in holders.iter().filter(|ix| !at.has(*ix)) {
+                if matches!(copy_of(repo, name, ix, &mut None)?, Copy::Good) {
+                    return Err(mend_first(why));
+                }
+            }
+            listing.remove(&name);
+            lost = Some(why);
         }
         let whole = members.count() == repo.regions.len();
         let (ahead, failed, gone) = Default::default();
@@ -215,7 +320,7 @@ pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)
             return Err(e);
         }
         if !*lock(&strict.gone) {
-            return Ok(Arc::new(index));
+            return Ok(Loaded { index: Arc::new(index), lost });
         }
     }
     Err(Error::new(Kind::Retry, "index segments go away as they are read")
@@ -230,8 +335,10 @@ pub(super) fn load(repo: &Arc<Repo>, members: RegionSet, means: (usize, &Cancel)
 pub(super) fn content(repo: &Repo, name: SegmentName, at: RegionSet) -> Result<Option<Content>> {
     let mut content = None;
     for ix in at.iter() {
-        if matches!(copy_of(repo, name, ix, &mut content)?, Copy::Good) {
-            break;
+        match copy_of(repo, name, ix, &mut content)? {
+            Copy::Good => break,
+            Copy::Bad(e) => return Err(mend_first(e)),
+            Copy::Junk | Copy::Strange | Copy::Gone => {}
         }
     }
     Ok(content)
@@ -246,4 +353,26 @@ pub(super) fn are_listed(repo: &Repo, ix: usize, names: &BTreeSet<SegmentName>) 
         .filter_map(|line| if let Key::Index(name) = line.key { Some(name) } else { None })
         .collect();
     Ok(names.is_subset(&there))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(n: u8, size: u64, modified: i64) -> Listed {
+        Listed { key: Key::Index(SegmentName([n; 32])), size, modified }
+    }
+
+    /// What was stored meanwhile takes nothing from the first listing; what was there before, and was not in it, does.
+    #[test]
+    fn listings_agree_beside_somebody_who_stores() {
+        let before = [line(1, 10, 100), line(2, 20, 200)];
+        let with = |more: Listed| [before[0].clone(), before[1].clone(), more];
+        assert!(agree(&before, &before, 300));
+        assert!(agree(&before, &with(line(3, 30, 300)), 300), "stored since");
+        assert!(!agree(&before, &with(line(3, 30, 299)), 300), "the first one was short");
+        assert!(!agree(&before, &before[1..], 300), "removed, or the second one is short");
+        assert!(!agree(&before, &[before[0].clone(), line(2, 21, 200)], 300), "another size");
+        assert!(agree(&[], &[], 0));
+    }
 }

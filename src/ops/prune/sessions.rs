@@ -12,7 +12,8 @@ use crate::format::signed::{Opened, check_sum};
 use crate::region::RegionSet;
 use crate::repo::epochs::Epochs;
 use crate::repo::index::open_segment;
-use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed, members, view};
+use crate::repo::view::{self, Made};
+use crate::repo::{Repo, SMALL_OBJECT_BYTES_MAX, changed, members};
 use crate::store::{Key, Prefix, Put};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// Between two looks at sessions that are waited for.
 const LOOK_EVERY_MS: i64 = 2000;
+/// A folder tells nothing of its clock, and a zone that is set wrong makes hours; what is from further ahead says nothing.
+const AHEAD_MS: i64 = 24 * 3_600_000;
 
 /// A session without an outcome.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,7 @@ impl Sessions {
     /// A listing failed.
     pub(super) fn look(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
         self.all.clear();
+        let now = repo.env.now();
         for ix in members.iter() {
             let lines = repo.regions.list(ix, Prefix::Sessions)?;
             let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
@@ -58,7 +62,7 @@ impl Sessions {
                 let new = Open { at: RegionSet::NONE, since: time, outcome: RegionSet::NONE };
                 let open = self.all.entry(sid).or_insert(new);
                 (open.at, open.since) = (open.at.with(ix), open.since.min(time));
-                self.sign(sid, time);
+                self.sign(sid, time, now);
             }
         }
         for ix in members.iter() {
@@ -72,14 +76,19 @@ impl Sessions {
         self.segments(repo, members, dead_after_ms)
     }
 
-    fn sign(&mut self, sid: SessionId, time: TimeMs) {
+    /// Notes a sign of life; one from far ahead is none, or a clock that was wrong once keeps a session alive until then.
+    fn sign(&mut self, sid: SessionId, time: TimeMs, now: TimeMs) {
+        if time.0.saturating_sub(now.0) > AHEAD_MS {
+            return;
+        }
         let newest = self.signs.entry(sid).or_insert(time);
         *newest = time.max(*newest);
     }
 
     /// Whoever named packs a short while ago is at work.
     fn segments(&mut self, repo: &Repo, members: RegionSet, dead_after_ms: i64) -> Result<()> {
-        let since = repo.env.now().0.saturating_sub(dead_after_ms);
+        let now = repo.env.now();
+        let since = now.0.saturating_sub(dead_after_ms);
         for ix in members.iter() {
             let lines = repo.regions.list(ix, Prefix::Index)?;
             let ahead = repo.regions.clock_ahead_ms(ix, repo.env.now());
@@ -92,14 +101,14 @@ impl Sessions {
                 });
                 if let Some(sid) = writer {
                     self.writers.insert(name, sid);
-                    self.sign(sid, TimeMs(ours(line.modified)));
+                    self.sign(sid, TimeMs(ours(line.modified)), now);
                 }
             }
         }
         Ok(())
     }
 
-    /// Whether it gave a sign of life so short a while ago; a time that is yet to come is one.
+    /// Whether it gave a sign of life so short a while ago; a time that is yet to come, but soon, is one.
     fn is_alive(&self, sid: &SessionId, now: TimeMs, dead_after_ms: i64) -> bool {
         let sign = self.signs.get(sid).copied().unwrap_or(TimeMs(i64::MIN));
         now.0.saturating_sub(sign.0) < dead_after_ms
@@ -208,8 +217,17 @@ pub(super) struct Patience {
     pub(super) dead_after_ms: i64,
 }
 
+/// What became of the sessions of before.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    /// How many were ended.
+    pub(super) ended: u64,
+    /// Those that were left alone for what a region shows and cannot be read: it may be their snapshot.
+    pub(super) unsure: BTreeSet<SessionId>,
+}
+
 /// Ends every session of an epoch before `number` that has no outcome where it is decided. Those that show life are
-/// waited for, up to an end. Returns how many were ended.
+/// waited for, up to an end. `lost`: whose snapshots a person knows to be lost, whatever is shown of them.
 ///
 /// # Errors
 /// A member failed, the keys were changed, or interrupted.
@@ -218,20 +236,24 @@ pub(super) fn resolve(
     epochs: &Epochs,
     members: RegionSet,
     patience: Patience,
+    lost: &dyn Fn(&SessionId) -> bool,
     cancel: &Cancel,
-) -> Result<u64> {
+) -> Result<Resolved> {
     let (number, begun) = (epochs.newest(), repo.env.steady());
     let mut sessions = Sessions::default();
     loop {
         sessions.look(repo, members, patience.dead_after_ms)?;
-        let (mut open, mut strange) = (Vec::new(), false);
+        let (mut open, mut resolved, mut strange) = (Vec::new(), Resolved::default(), false);
         for (sid, one) in sessions.all.iter().filter(|(_, one)| !one.outcome.covers(members)) {
-            match decides(repo, *sid, one, number, &mut strange)? {
-                Decides::In(ix) if !one.outcome.has(ix) && !is_made(repo, *sid, one.outcome)? => {
-                    open.push((*sid, RegionSet::of([ix])));
-                }
-                Decides::Nowhere if !is_made(repo, *sid, one.outcome)? => open.push((*sid, members)),
-                _ => {}
+            let at = match decides(repo, *sid, one, number, &mut strange)? {
+                Decides::In(ix) if !one.outcome.has(ix) => RegionSet::of([ix]),
+                Decides::Nowhere => members,
+                Decides::In(_) | Decides::Not => continue,
+            };
+            match made_in(repo, *sid, one.outcome, &mut strange)? {
+                Made::Snapshot => {}
+                Made::Perhaps if !lost(sid) => _ = resolved.unsure.insert(*sid),
+                Made::Perhaps | Made::Nothing | Made::Strange => open.push((*sid, at)),
             }
         }
         // Nobody's session is left alone: by keys that are newer it may be somebody's.
@@ -241,7 +263,9 @@ pub(super) fn resolve(
         let left = patience.wait_ms.saturating_sub(repo.env.steady().saturating_sub(begun));
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         if left <= 0 || !open.iter().any(|(sid, _)| at_work.contains_key(sid)) {
-            return open.iter().try_fold(0, |ended, (sid, at)| end(repo, epochs, *sid, *at).map(|()| ended + 1));
+            open.iter().try_for_each(|(sid, at)| end(repo, epochs, *sid, *at))?;
+            resolved.ended = open.len() as u64;
+            return Ok(resolved);
         }
         repo.env.wait(cancel, Duration::from_millis(left.min(LOOK_EVERY_MS).unsigned_abs()))?;
     }
@@ -275,11 +299,20 @@ fn decides(repo: &Repo, sid: SessionId, open: &Open, number: Epoch, strange: &mu
     Ok(decides)
 }
 
-/// Whether one of these regions shows what a session made: then it was made first where that is decided, whatever that region
-/// has lost since. Where it decides is not known, junk in one region, or an end that was put there for that region's sake,
-/// keeps nobody from creating the outcome in another.
-fn is_made(repo: &Repo, sid: SessionId, at: RegionSet) -> Result<bool> {
-    at.iter().try_fold(false, |made, ix| Ok(made || view::shows_manifest(repo, sid, ix)?))
+/// What these regions show of what a session made. If one shows a snapshot it was made first where that is decided, whatever
+/// that region has lost since. Junk in one region, or an end that was put there for that region's sake, keeps nobody from
+/// creating the outcome in another.
+fn made_in(repo: &Repo, sid: SessionId, at: RegionSet, strange: &mut bool) -> Result<Made> {
+    let mut made = Made::Nothing;
+    for ix in at.iter() {
+        match view::made(repo, sid, ix)? {
+            Made::Snapshot => return Ok(Made::Snapshot),
+            Made::Perhaps => made = Made::Perhaps,
+            Made::Strange => *strange = true,
+            Made::Nothing => {}
+        }
+    }
+    Ok(made)
 }
 
 fn place_of(repo: &Repo, region: RegionId) -> Decides {

@@ -119,10 +119,12 @@ impl Survey {
         let at_work = sessions.at_work(repo.env.now(), patience.dead_after_ms);
         let roots =
             Roots::look(repo, epochs, &Ask { members, stage: Stage::Planned, last: wish.last, lost: wish.lost })?;
-        let index = segments::load(repo, members, (wish.workers, wish.cancel))?;
+        let loaded = segments::load(repo, members, (wish.workers, wish.cancel))?;
+        let index = Arc::clone(&loaded.index);
         let makers = sessions.busy(repo, &roots.ended, (repo.env.now(), patience.dead_after_ms))?;
         let busy: BTreeSet<SessionId> = makers.keys().copied().collect();
         table.add_index(repo, &index, &busy, &epochs.doomed())?;
+        loaded.hides_nothing(&table)?;
         let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
         let mut marks = Marks::new(index.entries_total());
         let mut counting = Counting::new(&table, members);

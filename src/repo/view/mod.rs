@@ -18,7 +18,7 @@ use crate::format::snapshot::{Manifest, Seen};
 use crate::region::{Ahead, Lists, RegionSet};
 use crate::store::{Key, Prefix};
 use recall::{Place, Recall};
-pub use roots::{Outcomes, shows_manifest};
+pub use roots::{Made, Outcomes, made, shows_manifest};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot.

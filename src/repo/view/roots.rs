@@ -129,7 +129,33 @@ fn look(
     Ok(unsure.map_or(Ok(end), Err))
 }
 
-/// Whether this region shows a manifest.
+/// What a region shows of what a session may have made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// A manifest that verifies.
+    Snapshot,
+    /// What cannot be read, and may be a manifest.
+    Perhaps,
+    /// Nothing, or an end.
+    Nothing,
+    /// What is whole and not ours, by the keys that are known here.
+    Strange,
+}
+
+/// What this region shows of what a session may have made.
+///
+/// # Errors
+/// It does not answer.
+pub fn made(repo: &Repo, sid: SessionId, ix: usize) -> Result<Made> {
+    Ok(match shown(repo, sid, ix)? {
+        Shown::Is(Outcome::Snapshot(_)) => Made::Snapshot,
+        Shown::Unsure(_) => Made::Perhaps,
+        Shown::Is(Outcome::End) | Shown::Gone => Made::Nothing,
+        Shown::Junk(_) => Made::Strange,
+    })
+}
+
+/// Whether this region may show a manifest: what is not known for certain to be something else counts.
 ///
 /// # Errors
 /// It does not answer.
