@@ -88,6 +88,7 @@ impl Closing {
             packs: report.packs.clone(),
             moved: report.caught_up.snapshots > 0,
             accepted: report.accepted,
+            how: Some(report.mode.name().into()),
             ..self
         }
     }

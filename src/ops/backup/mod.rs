@@ -78,6 +78,8 @@ pub struct BackupReport {
     pub parent: Option<SessionId>,
     /// Name of the source.
     pub source: String,
+    /// How the snapshot was made, which need not be how it was asked for: a delta, or a whole one in its place.
+    pub mode: Mode,
     /// What was found.
     pub counts: Counts,
     /// What it cost.

@@ -277,6 +277,7 @@ impl Run<'_> {
             snapshot: committed.map(|c| c.sid),
             parent: self.parent.as_ref().map(|p| p.manifest.sid),
             source: self.source.name.clone(),
+            mode: self.options.mode,
             counts: built.counts,
             transfer,
             errors: built.errors,
