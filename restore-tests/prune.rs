@@ -8,6 +8,7 @@ mod patience;
 mod races;
 mod refused;
 mod stops;
+mod told;
 
 use crate::crash::{complete_alone, restores, text};
 use crate::harness::{Bench, configure_daily, noise};

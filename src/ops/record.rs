@@ -187,7 +187,7 @@ impl Closing {
             ],
             reached: report.regions.iter().filter(|r| r.failed.is_none()).map(|r| r.region.clone()).collect(),
             behind: report.behind(),
-            packs: report.plan.iter().map(|line| line.name).collect(),
+            packs: report.gone().into_iter().collect(),
             ..self
         }
     }

@@ -43,7 +43,7 @@ use decide::Decided;
 use roots::{Ask, Roots, Stage};
 use sessions::Patience;
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use survey::Survey;
@@ -179,6 +179,11 @@ impl Report {
         let alarms = self.alarms.iter().map(|alarm| format!("WARNING: {alarm}"));
         let behind = self.behind().into_iter().map(|(region, why)| format!("region {region} was not finished: {why}"));
         alarms.chain(behind).collect()
+    }
+
+    /// Packs that are gone from any region, each once: what was planned and stays is none of them.
+    pub fn gone(&self) -> BTreeSet<PackName> {
+        self.regions.iter().flat_map(|region| &region.gone).copied().collect()
     }
 
     /// Bytes that were given back, over all regions.
