@@ -50,7 +50,7 @@ pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
     }
 }
 
-/// Begins the next epoch at home, with what it condemns. Says whether it was this call: somebody else's beginning is to
+/// Begins the next epoch at home, with what it condemns, or to say which snapshots there are. Says whether it was this call: somebody else's beginning is to
 /// be carried through first.
 ///
 /// # Errors
@@ -58,7 +58,8 @@ pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
 pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Root>) -> Result<bool> {
     let next = epochs.newest().0.checked_add(1).map(Epoch);
     let number = next.ok_or_else(|| Error::new(Kind::Refused, "no further epoch is possible"))?;
-    if epochs.unended().is_some() || condemned.is_empty() || condemned.len() > LIST_PACKS_MAX {
+    let says_nothing = condemned.is_empty() && roots.is_empty();
+    if epochs.unended().is_some() || says_nothing || condemned.len() > LIST_PACKS_MAX {
         return Err(Error::new(Kind::Bug, "an epoch that must not begin"));
     }
     let begin = EpochBegin {

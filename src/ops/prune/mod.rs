@@ -284,7 +284,7 @@ impl Prune<'_> {
         let (epochs, members) = epochs(self.repo, self.wish.dry_run)?;
         self.seen = state(&epochs);
         if let Some(unended) = epochs.unended() {
-            if !unended.condemns {
+            if !unended.prunes {
                 let what = format!("the regions are being changed: epoch {} is not decided", unended.number);
                 return Err(
                     Error::new(Kind::Refused, what).advise("finish that first: run the same `holdfast region` again")
@@ -307,7 +307,7 @@ impl Prune<'_> {
             return Ok(true);
         }
         let condemned = survey.condemned();
-        if condemned.is_empty() {
+        if condemned.is_empty() && !survey.roots.is_news() {
             self.finish(&epochs, members, &survey)?;
             return Ok(true);
         }
@@ -394,7 +394,10 @@ impl Prune<'_> {
         if !wish.dry_run {
             let Patience { wait_ms, dead_after_ms } = wish.patience();
             let patience = Patience { wait_ms: wait_ms.min(self.clock.left_ms()), dead_after_ms };
-            self.report.ended += sessions::resolve(repo, epochs, members, patience, wish.cancel)?;
+            // An epoch that condemns nothing is in nobody's way.
+            if unended.condemns {
+                self.report.ended += sessions::resolve(repo, epochs, members, patience, wish.cancel)?;
+            }
             roots::spread_markers(repo, members)?;
             stage = Stage::Decided;
         }
