@@ -5,9 +5,9 @@ mod crash;
 mod decided;
 mod overtaken;
 mod patience;
-mod races;
+pub mod races;
 mod refused;
-mod stops;
+pub mod stops;
 mod told;
 
 use crate::crash::{complete_alone, restores, text};
