@@ -2,7 +2,7 @@
 
 use super::races::condemn_everything;
 use super::stops::inside;
-use super::{Versions, backup, forget, plan, planned, prune, versions, write};
+use super::{NOW, Versions, backup, forget, plan, planned, prune, versions, write};
 use crate::crash::restores;
 use crate::harness::Bench;
 use crate::inside::Inside;
@@ -107,4 +107,28 @@ fn a_check_without_a_key_misses_nothing_that_a_prune_removed_for_another() {
     let mut keyless = bench.command(&["--json", "verify", "--level", "ciphertext"]);
     let output = keyless.env_remove("HOLDFAST_PASSPHRASE").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// What a prune did not look at it says nothing of.
+#[test]
+fn a_look_at_an_epoch_of_another_makes_no_figures_up() {
+    let Versions { bench, sids, .. } = versions(&["a", "b"]);
+    forget(&bench, &sids[0]);
+    condemn_everything(&bench);
+    let said = plan(&bench);
+    let kept = &said["kept"];
+    assert!(kept["packs"].is_null() && kept["bytes"].is_null() && said["unused"].is_null(), "{said:#}");
+    assert_eq!((&said["snapshots"], &said["carried"]), (&2.into(), &serde_json::json!([2])), "{said:#}");
+    let dry = [&NOW[..], &["--dry-run"]].concat();
+    let text = |args: &[&str]| String::from_utf8(bench.run(args).1.stdout).unwrap();
+    let looked = text(&dry);
+    assert!(looked.contains("\n2 snapshots stay\n") && !looked.contains("0 packs stay"), "{looked}");
+    // The regions wait for it: it is said by which command it ends.
+    let (code, value) = bench.json(&["region", "add", "c=region-c"]);
+    assert!(code == 11 && value["error"].to_string().contains("holdfast prune"), "{value:#}");
+    // No time at all: nothing is known.
+    let late = [&NOW[..], &["--stop-after", "0s"]].concat();
+    assert!(!text(&late).contains("snapshots stay"), "{}", text(&late));
+    let done = text(&NOW);
+    assert!(done.contains("packs stay"), "{done}");
 }
