@@ -5,10 +5,11 @@ mod crash;
 mod decided;
 mod overtaken;
 mod patience;
-mod races;
+pub mod races;
 mod refused;
-mod stops;
+pub mod stops;
 mod strange;
+mod told;
 
 use crate::crash::{complete_alone, restores, text};
 use crate::harness::{Bench, configure_daily, noise};

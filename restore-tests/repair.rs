@@ -4,6 +4,7 @@ use crate::crash::{
     KILLED, STUMBLES, complete_alone, fill, instants, interfere, regions_agree, restores, says, spread, text,
 };
 use crate::harness::{Bench, files};
+use crate::prune::{Versions, clean, forget, prune, versions};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -154,6 +155,24 @@ fn a_pack_damaged_everywhere_at_other_places_is_put_together() {
     assert_eq!((code, &value["repair"]["put_back"], &value["repair"]["left"]), (5, &0.into(), &3.into()), "{value:#}");
     let (code, value) = bench.json(&["restore", &sid, "--target", "partly"]);
     assert_eq!((code, value["errors_total"].as_u64()), (5, Some(1)), "{value:#}");
+}
+
+/// A prune removes the announcements of sessions that are over: of which generation old packs are, the snapshots still say.
+#[test]
+fn an_index_that_is_lost_after_a_prune_gets_its_generations_back() {
+    let Versions { bench, sids, copies } = versions(&["a", "b"]);
+    let source = bench.path("source");
+    let independent = bench.ok(&["backup", "--name", "s", "--mode", "independent", text(&source)]);
+    forget(&bench, &sids[0]);
+    prune(&bench);
+    let sessions = bench.objects("a").into_iter().filter(|object| object.starts_with("sessions/"));
+    assert_eq!(sessions.count(), 0, "the prune left announcements");
+    ["a", "b"].iter().for_each(|region| std::fs::remove_dir_all(bench.region(region).join("index")).unwrap());
+    bench.ok(&["repair", "index"]);
+    prune(&bench);
+    restores(&bench, &sids[2], &copies[2], "of the first generation");
+    restores(&bench, independent["snapshot"].as_str().unwrap(), &copies[2], "of the second generation");
+    clean(&bench, "rebuilt");
 }
 
 #[test]

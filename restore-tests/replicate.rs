@@ -2,6 +2,11 @@
 
 use crate::crash::{complete_alone, fill, sweep, text};
 use crate::harness::{Bench, assert_same, end, files, start};
+use crate::prune::races::condemn_everything;
+use crate::prune::stops::inside;
+use crate::prune::{Versions, forget, prune, versions};
+use holdfast::base::Generation;
+use holdfast::repo::session::{Errand, Session};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -108,6 +113,45 @@ fn a_region_that_was_away_for_several_runs_is_brought_up() {
     let runs = bench.ok(&["runs", "--last", "1"]);
     assert_eq!((&runs["runs"][0]["kind"], &runs["runs"][0]["code"]), (&json!("replicate"), &json!(0)), "{runs:#}");
     assert_eq!(bench.ok(&["status"])["sources"][0]["behind"], json!([]));
+}
+
+/// The end of a session is no snapshot, and epochs are copied too.
+#[test]
+fn a_dry_run_counts_what_would_come() {
+    let Versions { bench, sids, .. } = versions(&["a", "b"]);
+    forget(&bench, &sids[0]);
+    prune(&bench);
+    let ended = {
+        let opened = inside(&bench);
+        let errand = Errand { host: "h".into(), source: "given up".into(), generation: Generation(1) };
+        let session = Session::announce(&opened.repo, errand, None).unwrap();
+        session.give_up(&opened.repo, "it had nothing to do").unwrap();
+        session.sid
+    };
+    for object in [format!("snapshots/{}", ended.hex()), "epochs/00000002/end".to_owned()] {
+        std::fs::remove_file(bench.region("b").join(object)).unwrap();
+    }
+    let (code, looked) = bench.json(&["replicate", "--dry-run"]);
+    let lacks = &of(&looked, "b")["lacks"];
+    let counted = ["packs", "segments", "snapshots", "other"].map(|kind| lacks[kind].as_u64().unwrap());
+    assert_eq!((code, counted), (4, [0, 0, 0, 2]), "{looked:#}");
+    let done = bench.ok(&["replicate"]);
+    let came = of(&done, "b");
+    assert_eq!((&came["objects"], &came["bytes"]), (&2.into(), &lacks["bytes"]), "{looked:#}\n{done:#}");
+    equal(&bench, "brought up");
+}
+
+/// What waits for a prune that was cut off is said to wait.
+#[test]
+fn a_region_that_waits_for_a_prune_is_told_so() {
+    let Versions { bench, sids, .. } = versions(&["a", "b"]);
+    forget(&bench, &sids[0]);
+    condemn_everything(&bench);
+    for folder in ["index", "packs"] {
+        std::fs::remove_dir_all(bench.region("b").join(folder)).unwrap();
+    }
+    let said = String::from_utf8(bench.run(&["replicate"]).1.stdout).unwrap();
+    assert!(said.contains("a prune has begun and not ended"), "{said}");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use crate::harness::{Bench, noise};
 use crate::inside::{Inside, plant};
 use holdfast::base::{Epoch, HoldId, SessionId};
 use holdfast::format::envelope::Kind as ObjectKind;
-use holdfast::format::objects::{Forgotten, Hold};
+use holdfast::format::objects::{Forgotten, Hold, Root};
+use holdfast::repo::pruning;
 use holdfast::store::Key;
 use std::path::PathBuf;
 
@@ -108,6 +109,53 @@ fn a_snapshot_that_is_gone_without_a_marker_stops_it() {
     bench.ok(&[&NOW[..], &["--last", "s", "--lost", &versions.sids[2]]].concat());
     assert!(packs(bench, "a").is_empty());
     assert_eq!(prune(bench)["alarms"].as_array().map(Vec::len), Some(0));
+}
+
+/// The same, where nothing goes with it: what a person has said once need not be said again.
+#[test]
+fn a_snapshot_that_a_person_calls_lost_is_missed_no_more() {
+    let versions = versions(&["a", "b"]);
+    let bench = &versions.bench;
+    // Another source needs all that the lost one does.
+    bench.ok(&["backup", "--name", "other", crate::crash::text(&bench.path("source"))]);
+    forget(bench, &versions.sids[0]);
+    prune(bench);
+    for region in ["a", "b"] {
+        std::fs::remove_file(bench.region(region).join("snapshots").join(&versions.sids[2])).unwrap();
+    }
+    let before = packs(bench, "a");
+    stops(bench, 5, "gone without a marker");
+    let done = bench.ok(&[&NOW[..], &["--lost", &versions.sids[2]]].concat());
+    assert_eq!((&done["epoch"], packs(bench, "a")), (&3.into(), before), "{done:#}");
+    let again = prune(bench);
+    assert!(again["epoch"].is_null(), "{again:#}");
+    comes_back(&versions, bench, 1, "beside one that is lost");
+}
+
+/// An epoch that only says which snapshots there are, cut off before its end: whoever comes next goes on, with the regions too.
+#[test]
+fn an_epoch_that_condemns_nothing_is_carried_through() {
+    let versions = two_gone();
+    for changes in [false, true] {
+        let case = versions.bench.copy();
+        {
+            let inside = inside(&case);
+            let digest = holdfast::base::Digest::ZERO;
+            let sid = SessionId::parse(&versions.sids[2]).unwrap();
+            let roots = vec![Root { sid, digest, first_seen: 1 }];
+            assert!(pruning::begin(&inside.repo, inside.repo.epochs(), &[], roots).unwrap());
+        }
+        if changes {
+            let value = case.ok(&["region", "add", "c=region-c"]);
+            assert_eq!(value["epoch"], 3, "{value:#}");
+            continue;
+        }
+        let done = prune(&case);
+        assert_eq!(done["carried"], serde_json::json!([2]), "{done:#}");
+        assert!(done["regions"][0]["removed"]["packs"].as_u64() > Some(0), "{done:#}");
+        comes_back(&versions, &case, 2, "after both");
+        clean(&case, "after both");
+    }
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn json_of(repo: &Repo, report: &Report, seconds: f64) -> Value {
         "carried": report.adopted.iter().map(|epoch| epoch.0).collect::<Vec<_>>(), "snapshots": report.snapshots,
         "forgotten": report.forgotten.iter().map(|sid| sid.hex()).collect::<Vec<_>>(), "chunks": report.chunks,
         "pages": report.pages, "plan": report.plan.iter().map(|line| line_json(repo, line)).collect::<Vec<_>>(),
-        "plan_left": report.left, "stopped": report.stopped.map(|why| why.name()), "spared": report.spared, "kept": sum_json(report.kept), "unused": report.unused,
+        "plan_left": report.left, "stopped": report.stopped.map(|why| why.name()), "spared": report.spared, "kept": {"packs": report.kept.map(|kept| kept.packs), "bytes": report.kept.map(|kept| kept.bytes)}, "unused": report.unused,
         "repacked": {"packs": report.repacked.packs, "bytes": report.repacked.bytes, "bytes_new": report.repacked.bytes_new},
         "segments_merged": report.merged, "sessions_ended": report.ended, "sessions_at_work": report.at_work,
         "orphans": {"young": young, "needed": needed, "unreadable": unreadable},
@@ -125,20 +125,28 @@ fn text_of(repo: &Repo, report: &Report, seconds: f64) -> String {
     for epoch in &report.adopted {
         text.push_str(&format!("epoch {epoch} of an earlier prune was not decided: it comes first\n"));
     }
-    text.push_str(&format!(
-        "{} snapshots stay, {} forgotten ones go; {} packs stay, {}, of which about {} are needed by no snapshot\n",
-        units::count(report.snapshots),
-        units::count(report.forgotten.len() as u64),
-        units::count(report.kept.packs),
-        units::bytes(report.kept.bytes),
-        units::bytes(report.unused),
-    ));
+    text.push_str(&stays_text(report));
     report.regions.iter().for_each(|region| text.push_str(&region_text(region)));
     if report.dry_run {
         text.push_str(&plan_text(repo, &report.plan));
     }
     text.push_str(&remarks_text(report));
     text
+}
+
+/// What stays, as far as it was looked at.
+fn stays_text(report: &Report) -> String {
+    let Some(snapshots) = report.snapshots.map(units::count) else { return String::new() };
+    let (Some(kept), Some(unused)) = (report.kept, report.unused) else {
+        return format!("{snapshots} snapshots stay\n");
+    };
+    format!(
+        "{snapshots} snapshots stay, {} forgotten ones go; {} packs stay, {}, of which about {} are needed by no snapshot\n",
+        units::count(report.forgotten.len() as u64),
+        units::count(kept.packs),
+        units::bytes(kept.bytes),
+        units::bytes(unused),
+    )
 }
 
 fn region_text(region: &RegionReport) -> String {

@@ -97,12 +97,13 @@ fn region_line(region: &RegionReport) -> String {
         (Some(why), _) => format!("BEHIND: {}", plain(why)),
         (None, 0) => "complete".to_owned(),
         (None, _) => format!(
-            "lacks {} packs, {} segments, {} snapshots, {} others ({})",
+            "lacks {} packs, {} segments, {} snapshots, {} others ({}){}",
             units::count(lack.packs),
             units::count(lack.segments),
             units::count(lack.snapshots),
             units::count(lack.small),
-            units::bytes(lack.bytes)
+            units::bytes(lack.bytes),
+            region.waits_for().map_or_else(String::new, |what| format!("; {what}"))
         ),
     };
     format!(

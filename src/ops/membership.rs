@@ -156,7 +156,9 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
     let Some(unended) = epochs.unended() else { return Ok(epochs) };
     if unended.condemns {
         let what = format!("a prune is at work, or was cut off: epoch {} is not decided", unended.number);
-        return Err(Error::new(Kind::Refused, what).advise("let it finish, then run again"));
+        return Err(
+            Error::new(Kind::Refused, what).advise("let it finish, or finish it with `holdfast prune`; then run again")
+        );
     }
     let stay = all_but(epochs.members(), gone);
     let at = all_answer(repo, &stay)?;

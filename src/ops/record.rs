@@ -174,21 +174,26 @@ impl Closing {
             let own = report.plan.iter().filter(|line| line.reason == reason);
             own.fold(0u64, |sum, line| sum.saturating_add(line.size))
         };
+        // What was not looked at is no figure.
+        let looked = [
+            ("bytes_kept", report.kept.map(|kept| kept.bytes)),
+            ("bytes_unused", report.unused),
+            ("snapshots", report.snapshots),
+        ];
+        let looked = looked.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let figures = [
+            ("bytes_copy", planned(prune::Reason::Copy)),
+            ("bytes_dead", planned(prune::Reason::Dead)),
+            ("bytes_orphan", planned(prune::Reason::Orphan)),
+            ("bytes_removed", removed.bytes),
+            ("packs_removed", removed.packs),
+            ("snapshots_forgotten", report.forgotten.len() as u64),
+        ];
         Closing {
-            figures: vec![
-                ("bytes_copy", planned(prune::Reason::Copy)),
-                ("bytes_dead", planned(prune::Reason::Dead)),
-                ("bytes_kept", report.kept.bytes),
-                ("bytes_orphan", planned(prune::Reason::Orphan)),
-                ("bytes_removed", removed.bytes),
-                ("bytes_unused", report.unused),
-                ("packs_removed", removed.packs),
-                ("snapshots", report.snapshots),
-                ("snapshots_forgotten", report.forgotten.len() as u64),
-            ],
+            figures: figures.into_iter().chain(looked).collect(),
             reached: report.regions.iter().filter(|r| r.failed.is_none()).map(|r| r.region.clone()).collect(),
             behind: report.behind(),
-            packs: report.plan.iter().map(|line| line.name).collect(),
+            packs: report.gone().into_iter().collect(),
             ..self
         }
     }

@@ -7,7 +7,8 @@
 //! is condemned meanwhile; it ends without a snapshot.
 //!
 //! A pack does not say of which generation it is. In a repository that has several, it is taken to be of that of the last
-//! session that had begun when it was stored.
+//! session that had begun when it was stored: by the snapshots too, since a prune removes the announcements of sessions that
+//! are over.
 
 use super::catch_up::{self, CaughtUp};
 use super::verify::parallel;
@@ -18,6 +19,7 @@ use crate::format::envelope::{Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::index::{PackLine, Place, Segment, divide, encode_packs, encode_places};
 use crate::format::objects::Session as SessionObject;
 use crate::format::pack;
+use crate::format::snapshot::Manifest;
 use crate::region::{RegionSet, lock};
 use crate::repo::Repo;
 use crate::repo::gather::keys_of;
@@ -226,6 +228,12 @@ impl Generations {
             let opened = repo.read_object(at, &key).ok();
             let session = opened.and_then(|opened| opened.decode::<SessionObject>("session").ok());
             begun.extend(session.map(|session| (session.created, session.generation)));
+        }
+        // Forgotten ones too: what they stored may still be there.
+        for (key, at) in repo.regions.listed(repo.usable(), Prefix::Snapshots) {
+            let opened = repo.read_object(at, &key).ok().filter(|opened| opened.kind == ObjectKind::Manifest);
+            let manifest = opened.and_then(|opened| opened.decode::<Manifest>("manifest").ok());
+            begun.extend(manifest.map(|manifest| (manifest.start, manifest.generation)));
         }
         begun.sort_unstable_by_key(|(created, _)| *created);
         Generations(begun)

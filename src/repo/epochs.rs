@@ -41,6 +41,11 @@ impl EpochState {
         &self.begun.begin.members
     }
 
+    /// Whether a prune began it, or a change of the regions, which names neither packs nor snapshots.
+    fn is_of_prune(&self) -> bool {
+        !self.begun.condemned.is_empty() || !self.begun.begin.roots.is_empty()
+    }
+
     fn roots(&self) -> impl Iterator<Item = &Root> {
         self.begun.begin.roots.iter().chain(self.ends.iter().flat_map(|done| &done.roots))
     }
@@ -66,6 +71,9 @@ pub struct Unended {
     pub begin: Digest,
     /// Whether it condemns packs: then it is a prune's.
     pub condemns: bool,
+    /// Whether a prune began it: to condemn packs, or only to say which snapshots there are. A change of the regions says
+    /// nothing of them.
+    pub prunes: bool,
 }
 
 /// What the regions say.
@@ -179,7 +187,8 @@ impl Epochs {
     pub fn unended(&self) -> Option<Unended> {
         let (number, state) = self.known.last_key_value()?;
         let (begin, condemns) = (state.begun.digest, !state.begun.condemned.is_empty());
-        state.ends.is_empty().then_some(Unended { number: *number, begin, condemns })
+        let prunes = state.is_of_prune();
+        state.ends.is_empty().then_some(Unended { number: *number, begin, condemns, prunes })
     }
 
     /// Whether what other regions say may be taken from this one: it is a member, or goes by a change that is not decided.
@@ -307,7 +316,7 @@ impl Epochs {
 
     /// The roots that the last prune saw, or the one at work.
     pub fn last_roots(&self) -> Vec<Root> {
-        let prune = self.known.values().rev().find(|e| !e.begun.condemned.is_empty());
+        let prune = self.known.values().rev().find(|e| e.is_of_prune());
         prune.map(|e| e.roots().cloned().collect()).unwrap_or_default()
     }
 

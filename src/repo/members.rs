@@ -7,19 +7,20 @@
 
 use super::epochs::{Epochs, Lag, Unended};
 use super::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
-use crate::base::{Epoch, RegionId, SessionId};
+use crate::base::{Epoch, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::{EpochBegin, EpochEnd, Member, Session, Tombstone};
+use crate::format::objects::{EpochBegin, EpochEnd, LIST_PACKS_MAX, Member, Root, Session, Tombstone};
 use crate::format::signed::Fresh;
 use crate::region::{self, RegionSet, SUFFIXES};
 use crate::store::{Key, Prefix, Put};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use minicbor::bytes::ByteVec;
+use std::collections::{BTreeSet, HashSet};
 
 /// Every so many epochs the end carries all packs that are dead.
-pub(super) const CARRIED_EVERY: u32 = 64;
+const CARRIED_EVERY: u32 = 64;
 
 /// Why a member is behind that the configuration does not name.
 pub const UNNAMED: &str = "is a member of the repository, and this configuration does not name it";
@@ -94,27 +95,52 @@ pub fn begin(repo: &Repo, epochs: &Epochs, home: usize, members: Vec<Member>) ->
 /// # Errors
 /// The region failed.
 pub fn end(repo: &Repo, epochs: &Epochs, home: usize, unended: &Unended) -> Result<()> {
+    decide(repo, epochs, home, unended, (&[], Vec::new()))
+}
+
+/// Decides an epoch, with what it dooms and the roots that were seen.
+///
+/// # Errors
+/// The region failed.
+pub(super) fn decide(
+    repo: &Repo,
+    epochs: &Epochs,
+    home: usize,
+    unended: &Unended,
+    (doomed, roots): (&[PackName], Vec<Root>),
+) -> Result<()> {
     let number = unended.number;
-    let carried = || {
-        let mut doomed: Vec<_> = epochs.doomed().into_iter().collect();
-        doomed.sort();
-        doomed.iter().flat_map(|pack| *pack.bytes()).collect::<Vec<u8>>().into()
-    };
     let end = EpochEnd {
         fresh: Fresh { epoch: number, ..repo.fresh() },
         number,
         begin: unended.begin,
-        doomed: Vec::new().into(),
-        roots: Vec::new(),
+        doomed: bytes_of(doomed),
+        roots,
         created: repo.env.now().0,
         forgotten: Vec::new().into(),
-        doomed_before: number.0.is_multiple_of(CARRIED_EVERY).then(carried),
+        doomed_before: carried(number, doomed.len(), || epochs.doomed()),
     };
     let canonical = Key::EpochEnd(number, 0).canonical();
     let bytes = repo.seal(ObjectKind::EpochEnd, &canonical, &end)?;
     let rival = |key: &Key, there: &[u8]| super::epochs::ends(repo.trust(), key, there, number, &unended.begin);
     // Another's end was first, and stands.
     put_first(repo, home, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
+}
+
+/// All packs that are dead, for an end that carries them beside so many of its own: as long as both are no longer than one
+/// list may be. With more of them the end would be no object, and its epoch could never be decided; nobody needs to have them here.
+fn carried(number: Epoch, own: usize, before: impl FnOnce() -> HashSet<PackName>) -> Option<ByteVec> {
+    if !number.0.is_multiple_of(CARRIED_EVERY) {
+        return None;
+    }
+    let mut all: Vec<PackName> = before().into_iter().collect();
+    all.sort_unstable();
+    (all.len().saturating_add(own) <= LIST_PACKS_MAX).then(|| bytes_of(&all))
+}
+
+/// Packs as epochs list them.
+pub(super) fn bytes_of(packs: &[PackName]) -> ByteVec {
+    packs.iter().flat_map(|pack| *pack.bytes()).collect::<Vec<u8>>().into()
 }
 
 /// Who was first.
@@ -303,4 +329,47 @@ pub fn close_sessions(repo: &Repo, epochs: &Epochs, (ix, lost): (usize, Option<R
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{ConfigNo, Digest};
+    use crate::format::cbor;
+    use crate::format::envelope::BODY_BYTES_MAX;
+
+    /// What was ever removed grows without end; the end of an epoch stays an object.
+    #[test]
+    fn an_end_fits_however_much_is_dead() {
+        let packs = |count: u32| {
+            let name = |n: u32| {
+                let mut name = [0; PackName::LEN];
+                name[..4].copy_from_slice(&n.to_le_bytes());
+                PackName(name)
+            };
+            (0..count).map(name).collect::<Vec<PackName>>()
+        };
+        let most = LIST_PACKS_MAX as u32;
+        let cases =
+            [(0, 1_600_000, false), (most, most, false), (0, most, true), (most / 2, most / 2, true), (most, 0, true)];
+        for (own, before, carries) in cases {
+            let doomed_before = carried(Epoch(64), own as usize, || packs(before).into_iter().collect());
+            assert_eq!(
+                doomed_before.as_ref().map(|list| list.len()),
+                carries.then_some(before as usize * PackName::LEN)
+            );
+            let end = EpochEnd {
+                fresh: Fresh { config: ConfigNo(1), digest: Digest::ZERO, epoch: Epoch(64) },
+                number: Epoch(64),
+                begin: Digest::ZERO,
+                doomed: bytes_of(&packs(own)),
+                roots: Vec::new(),
+                created: 0,
+                forgotten: Vec::new().into(),
+                doomed_before,
+            };
+            assert!(cbor::encode(&end).len() <= BODY_BYTES_MAX, "{own} and {before}");
+        }
+        assert!(carried(Epoch(63), 0, || packs(1).into_iter().collect()).is_none());
+    }
 }

@@ -4,21 +4,16 @@
 //! read back; then everything that must happen in between; then `end` at home, and its copies. Cut off anywhere, any
 //! prune goes on: the list stands in `begin`.
 
-use super::epochs::{self, Epochs, Unended};
-use super::members::{CARRIED_EVERY, First, copy_epochs, place_of, put_first};
+use super::epochs::{Epochs, Unended};
+use super::members::{self, First, bytes_of, copy_epochs, place_of, put_first};
 use super::{Repo, changed};
 use crate::base::{Epoch, PackName};
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
-use crate::format::objects::{EpochBegin, EpochEnd, LIST_PACKS_MAX, Root};
+use crate::format::objects::{EpochBegin, LIST_PACKS_MAX, Root};
 use crate::format::signed::Fresh;
 use crate::region::RegionSet;
 use crate::store::Key;
-use minicbor::bytes::ByteVec;
-
-fn bytes_of(packs: &[PackName]) -> ByteVec {
-    packs.iter().flat_map(|pack| *pack.bytes()).collect::<Vec<u8>>().into()
-}
 
 /// The region that decides the numbered series.
 fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
@@ -55,7 +50,7 @@ pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
     }
 }
 
-/// Begins the next epoch at home, with what it condemns. Says whether it was this call: somebody else's beginning is to
+/// Begins the next epoch at home, with what it condemns, or to say which snapshots there are. Says whether it was this call: somebody else's beginning is to
 /// be carried through first.
 ///
 /// # Errors
@@ -63,7 +58,8 @@ pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
 pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Root>) -> Result<bool> {
     let next = epochs.newest().0.checked_add(1).map(Epoch);
     let number = next.ok_or_else(|| Error::new(Kind::Refused, "no further epoch is possible"))?;
-    if epochs.unended().is_some() || condemned.is_empty() || condemned.len() > LIST_PACKS_MAX {
+    let says_nothing = condemned.is_empty() && roots.is_empty();
+    if epochs.unended().is_some() || says_nothing || condemned.len() > LIST_PACKS_MAX {
         return Err(Error::new(Kind::Bug, "an epoch that must not begin"));
     }
     let begin = EpochBegin {
@@ -85,25 +81,7 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
 /// # Errors
 /// Home failed.
 pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<()> {
-    let number = unended.number;
-    let carried = || {
-        let mut all: Vec<PackName> = epochs.doomed().into_iter().collect();
-        all.sort();
-        (all.len() <= LIST_PACKS_MAX).then(|| bytes_of(&all))
-    };
-    let end = EpochEnd {
-        fresh: Fresh { epoch: number, ..repo.fresh() },
-        number,
-        begin: unended.begin,
-        doomed: bytes_of(doomed),
-        roots,
-        created: repo.env.now().0,
-        forgotten: Vec::new().into(),
-        doomed_before: if number.0.is_multiple_of(CARRIED_EVERY) { carried() } else { None },
-    };
-    let bytes = repo.seal(ObjectKind::EpochEnd, &Key::EpochEnd(number, 0).canonical(), &end)?;
-    let rival = |key: &Key, there: &[u8]| epochs::ends(repo.trust(), key, there, number, &unended.begin);
-    put_first(repo, home(repo, epochs)?, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
+    members::decide(repo, epochs, home(repo, epochs)?, unended, (doomed, roots))
 }
 
 /// Copies every epoch to every member and reads them back there.

@@ -113,8 +113,8 @@ pub struct Report {
     pub epoch: Option<Epoch>,
     /// Epochs of other prunes that were carried through.
     pub adopted: Vec<Epoch>,
-    /// Snapshots that stay.
-    pub snapshots: u64,
+    /// Snapshots that stay, once that was looked at.
+    pub snapshots: Option<u64>,
     /// Snapshots that are forgotten, and whose manifests go.
     pub forgotten: Vec<SessionId>,
     /// Different chunks that they need.
@@ -129,10 +129,10 @@ pub struct Report {
     pub stopped: Option<Stopped>,
     /// Packs of the plan that stay after all: something needs them now.
     pub spared: u64,
-    /// Packs that stay.
-    pub kept: Sum,
+    /// Packs that stay, once it was looked at all: not for an epoch that somebody else began.
+    pub kept: Option<Sum>,
     /// Bytes in them that no snapshot needs, about.
-    pub unused: u64,
+    pub unused: Option<u64>,
     /// What was written anew, or would be.
     pub repacked: Repacked,
     /// Index segments that became part of larger ones.
@@ -171,7 +171,8 @@ impl Report {
     pub fn summary(&self) -> String {
         let removed = self.removed();
         let (packs, bytes) = (units::count(removed.packs), units::bytes(removed.bytes));
-        format!("{packs} packs removed, {bytes}; {} snapshots stay", units::count(self.snapshots))
+        let stay = self.snapshots.map(|n| format!("; {} snapshots stay", units::count(n)));
+        format!("{packs} packs removed, {bytes}{}", stay.unwrap_or_default())
     }
 
     /// What a person should know: alarms, and what was not finished.
@@ -179,6 +180,11 @@ impl Report {
         let alarms = self.alarms.iter().map(|alarm| format!("WARNING: {alarm}"));
         let behind = self.behind().into_iter().map(|(region, why)| format!("region {region} was not finished: {why}"));
         alarms.chain(behind).collect()
+    }
+
+    /// Packs that are gone from any region, each once: what was planned and stays is none of them.
+    pub fn gone(&self) -> BTreeSet<PackName> {
+        self.regions.iter().flat_map(|region| &region.gone).copied().collect()
     }
 
     /// Bytes that were given back, over all regions.
@@ -279,7 +285,7 @@ impl Prune<'_> {
         let (epochs, members) = epochs(self.repo, self.wish.dry_run)?;
         self.seen = state(&epochs);
         if let Some(unended) = epochs.unended() {
-            if !unended.condemns {
+            if !unended.prunes {
                 let what = format!("the regions are being changed: epoch {} is not decided", unended.number);
                 return Err(
                     Error::new(Kind::Refused, what).advise("finish that first: run the same `holdfast region` again")
@@ -302,7 +308,7 @@ impl Prune<'_> {
             return Ok(true);
         }
         let condemned = survey.condemned();
-        if condemned.is_empty() {
+        if condemned.is_empty() && !survey.roots.is_news() {
             self.finish(&epochs, members, &survey)?;
             return Ok(true);
         }
@@ -313,6 +319,8 @@ impl Prune<'_> {
         if !pruning::begin(self.repo, &epochs, &condemned, survey.roots.lines())? {
             return Ok(false);
         }
+        // Its own, whatever comes of the copies.
+        self.seen = (Epoch(epochs.newest().0.saturating_add(1)), false);
         let begun = pruning::spread(self.repo, &self.repo.epochs_since(&epochs), members)?;
         // Another prune may have carried it through already, and begun the next: what was marked is no answer to that list.
         if begun.unended().is_none_or(|unended| Some(unended.number.0) != epochs.newest().0.checked_add(1)) {
@@ -389,10 +397,13 @@ impl Prune<'_> {
         if !wish.dry_run {
             let Patience { wait_ms, dead_after_ms } = wish.patience();
             let patience = Patience { wait_ms: wait_ms.min(self.clock.left_ms()), dead_after_ms };
-            let lost = |sid: &SessionId| roots::is_named(wish.lost, sid);
-            let resolved = sessions::resolve(repo, epochs, members, patience, &lost, wish.cancel)?;
-            self.report.ended += resolved.ended;
-            unsure = resolved.unsure;
+            // An epoch that condemns nothing is in nobody's way.
+            if unended.condemns {
+                let lost = |sid: &SessionId| roots::is_named(wish.lost, sid);
+                let resolved = sessions::resolve(repo, epochs, members, patience, &lost, wish.cancel)?;
+                self.report.ended += resolved.ended;
+                unsure = resolved.unsure;
+            }
             roots::spread_markers(repo, members)?;
             stage = Stage::Decided;
         }
@@ -401,7 +412,7 @@ impl Prune<'_> {
         let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         self.report.spared += decided.spared.len() as u64;
         if survey.is_none() {
-            self.report.snapshots = roots.roots.len() as u64;
+            self.report.snapshots = Some(roots.roots.len() as u64);
             self.report.plan = decided.lines(epochs);
             self.report.alarms.clone_from(&roots.alarms);
         }

@@ -54,6 +54,8 @@ pub(super) struct Roots {
     pub(super) ended: BTreeMap<SessionId, RegionSet>,
     /// What a person should know.
     pub(super) alarms: Vec<String>,
+    /// Whether one that the last prune saw is gone without a marker, and a person knows that it is lost.
+    lost: bool,
 }
 
 fn open_marker(repo: &Repo, sid: SessionId, bytes: &[u8]) -> Option<Forgotten> {
@@ -161,7 +163,7 @@ impl Roots {
     /// A member failed, a hold or an outcome cannot be read, or a snapshot that the last prune saw is gone without a marker.
     pub(super) fn look(repo: &Repo, epochs: &Epochs, ask: &Ask<'_>) -> Result<Roots> {
         let outcomes = Outcomes::load(repo, ask.members)?;
-        none_vanished(repo, epochs, &outcomes, ask)?;
+        let lost = has_lost(repo, epochs, &outcomes, ask)?;
         let marked = markers(repo, ask.members, &outcomes)?;
         // After the markers: who holds looks for a marker after his hold was made.
         let held = Holds::certain(repo)?.held();
@@ -188,7 +190,7 @@ impl Roots {
             }
         }
         let seen = epochs.first_seen();
-        let mut roots = Roots { gone: unread, ended: outcomes.ended, alarms, ..Roots::default() };
+        let mut roots = Roots { gone: unread, ended: outcomes.ended, alarms, lost, ..Roots::default() };
         for (sid, snapshot) in outcomes.snapshots {
             match going.contains(&sid) {
                 true => _ = roots.gone.insert(sid, snapshot.regions),
@@ -213,6 +215,12 @@ impl Roots {
                 Err(Error::new(Kind::Retry, what).advise("run again; nothing was decided"))
             }
         }
+    }
+
+    /// Whether it must be recorded which ones there are, though nothing goes: else each later prune misses again what a person
+    /// has said once is lost.
+    pub(super) fn is_news(&self) -> bool {
+        self.lost && !self.roots.is_empty()
     }
 
     /// As epochs keep them.
@@ -272,29 +280,38 @@ fn roots_of_the_last(outcomes: &Outcomes, going: &BTreeSet<SessionId>) -> BTreeM
     nothing_stays.map(|(source, (.., sid))| (source.to_owned(), sid)).collect()
 }
 
-/// A snapshot that the last prune saw and no listing shows any more was forgotten, or was lost.
-fn none_vanished(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, ask: &Ask<'_>) -> Result<()> {
+/// A snapshot that the last prune saw and no listing shows any more was forgotten, or was lost: says whether a person
+/// knows of one that it is lost.
+///
+/// # Errors
+/// One is gone, and nobody says so.
+fn has_lost(repo: &Repo, epochs: &Epochs, outcomes: &Outcomes, ask: &Ask<'_>) -> Result<bool> {
     let is_there = |sid: &SessionId| outcomes.snapshots.contains_key(sid) || outcomes.unsure.contains_key(sid);
     let missing = epochs.last_roots().into_iter().map(|root| root.sid);
-    let missing: BTreeSet<SessionId> = missing.filter(|sid| !is_there(sid) && !ask.is_lost(sid)).collect();
+    let missing: BTreeSet<SessionId> = missing.filter(|sid| !is_there(sid)).collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let listed = listed(repo, ask.members)?;
+    let (listed, mut lost) = (listed(repo, ask.members)?, false);
     for sid in missing {
         let mut marked = false;
         for ix in listed.get(&sid).copied().unwrap_or_default().iter() {
             marked = marked || marker_in(repo, sid, ix)?.is_some();
         }
-        if !marked {
-            let what =
-                format!("snapshot {} was there when the last prune ran, and is gone without a marker", sid.short());
-            return Err(Error::new(Kind::Damage, what).advise(format!(
-                "bring back a region that has it, or find out who removed it; if it is lost for good, \
-                     `holdfast prune --lost {}` goes on without it; nothing was removed",
-                sid.hex()
-            )));
+        match (marked, ask.is_lost(&sid)) {
+            (true, _) => {}
+            (false, true) => lost = true,
+            (false, false) => return Err(vanished(sid)),
         }
     }
-    Ok(())
+    Ok(lost)
+}
+
+fn vanished(sid: SessionId) -> Error {
+    let what = format!("snapshot {} was there when the last prune ran, and is gone without a marker", sid.short());
+    Error::new(Kind::Damage, what).advise(format!(
+        "bring back a region that has it, or find out who removed it; if it is lost for good, \
+         `holdfast prune --lost {}` goes on without it; nothing was removed",
+        sid.hex()
+    ))
 }

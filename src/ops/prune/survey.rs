@@ -166,7 +166,7 @@ impl Survey {
 
     /// What of it is reported.
     pub(super) fn tell(&self, report: &mut Report) {
-        report.snapshots = self.roots.roots.len() as u64;
+        report.snapshots = Some(self.roots.roots.len() as u64);
         report.forgotten = self.roots.gone.keys().copied().collect();
         (report.pages, report.chunks, report.at_work) = (self.marks.pages, self.marks.chunks, self.at_work);
         (report.left, report.alarms) = (self.left, self.roots.alarms.clone());
@@ -177,7 +177,7 @@ impl Survey {
             kept.add(row.size);
             unused = unused.saturating_add(row.unused());
         }
-        (report.kept, report.unused) = (kept, unused);
+        (report.kept, report.unused) = (Some(kept), Some(unused));
         let again = self.table.rows.iter().filter(|row| row.doomed && !row.listed.is_empty());
         let again =
             again.map(|row| Line { name: row.name, size: row.size, reason: Reason::Again, regions: row.listed });

@@ -43,6 +43,8 @@ pub struct RegionReport {
     pub planned: Vec<(Reason, Sum)>,
     /// Packs that are gone.
     pub removed: Sum,
+    /// Their names.
+    pub gone: Vec<PackName>,
     /// Packs that the store did not let go.
     pub postponed: Sum,
     /// Why it did not.
@@ -281,7 +283,10 @@ impl RegionReport {
     fn count(&mut self, removed: &Removed, sizes: &HashMap<Key, u64>) {
         for key in &removed.gone {
             match key {
-                Key::Pack(_) => self.removed.add(sizes.get(key).copied().unwrap_or(0)),
+                Key::Pack(name) => {
+                    self.removed.add(sizes.get(key).copied().unwrap_or(0));
+                    self.gone.push(*name);
+                }
                 Key::Index(_) => self.segments += 1,
                 Key::Snapshot(_) => self.snapshots += 1,
                 _ => self.sessions += 1,

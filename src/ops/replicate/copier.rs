@@ -79,10 +79,21 @@ impl Budget {
         }
         *free -= bytes;
         drop(free);
-        let done = act();
-        *lock(&self.free) += bytes;
-        self.freed.notify_all();
-        done
+        let _taken = Taken { of: self, bytes };
+        act()
+    }
+}
+
+/// Room that is given back whatever ends the work, a panic too: others wait for it without an end.
+struct Taken<'b> {
+    of: &'b Budget,
+    bytes: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *lock(&self.of.free) += self.bytes;
+        self.of.freed.notify_all();
     }
 }
 
@@ -314,5 +325,28 @@ impl<'c> Copier<'c> {
             Key::Quarantine(_) | Key::QuarantineRecord(_) | Key::Probe(_) => Err(FormatError::Unsigned("set aside")),
             Key::Region => Err(FormatError::Malformed("region", "marks are not copied")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn work_that_panics_gives_its_room_back() {
+        let budget = Budget { free: Mutex::new(IN_FLIGHT_BYTES_MAX), freed: Condvar::new() };
+        let free = || *lock(&budget.free);
+        let died = catch_unwind(AssertUnwindSafe(|| {
+            budget.within(1000, || {
+                assert_eq!(free(), IN_FLIGHT_BYTES_MAX - 1000);
+                assert_eq!(free(), 0, "it dies");
+            });
+        }));
+        assert!(died.is_err());
+        assert_eq!(free(), IN_FLIGHT_BYTES_MAX);
+        // More than there is takes all, and does not wait for ever.
+        assert_eq!(budget.within(u64::MAX, free), 0);
+        assert_eq!(free(), IN_FLIGHT_BYTES_MAX);
     }
 }

@@ -22,6 +22,7 @@ use crate::repo::members::{self, UNNAMED};
 use crate::repo::view::Listing;
 use crate::repo::{OpeningLists, Repo, SMALL_OBJECT_BYTES_MAX};
 use crate::store::{Key, Prefix, Put};
+use bytes::Bytes;
 use copier::{Copier, Job, Stands};
 use plan::{Stored, small_jobs};
 use std::collections::BTreeSet;
@@ -152,7 +153,9 @@ impl Work<'_> {
     fn run(&mut self) -> Result<()> {
         let repo = self.repo;
         let epochs = if self.wish.dry_run {
-            repo.epochs_since(repo.epochs())
+            let epochs = repo.epochs_since(repo.epochs());
+            self.lacks_epochs(&epochs);
+            epochs
         } else {
             for ix in repo.usable() {
                 if let Err(e) = repo.regions.sweep(ix) {
@@ -225,10 +228,7 @@ impl Work<'_> {
             return before;
         }
         for Lag { from, to, key } in lags {
-            let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
-            let Ok(bytes) = fetched.and_then(|b| repo.open_object(&key, &b).map(|_| b).map_err(region::lift)) else {
-                continue;
-            };
+            let Some(bytes) = self.epoch(from, &key) else { continue };
             match region::put_numbered(&repo.regions, to, key, &bytes) {
                 Ok(Put::Created) => self.copier.count(to, bytes.len() as u64),
                 Ok(_) => {}
@@ -236,6 +236,26 @@ impl Work<'_> {
             }
         }
         repo.epochs_since(&before)
+    }
+
+    /// An object of an epoch as a region has it, if it verifies there.
+    fn epoch(&self, from: usize, key: &Key) -> Option<Bytes> {
+        let bytes = self.repo.regions.get(from, key, SMALL_OBJECT_BYTES_MAX).ok()?;
+        self.repo.open_object(key, &bytes).is_ok().then_some(bytes)
+    }
+
+    /// Counts what would be copied of epochs: each once, whoever else has it too.
+    fn lacks_epochs(&mut self, epochs: &Epochs) {
+        let mut counted = BTreeSet::new();
+        for Lag { from, to, key } in epochs.lag(self.repo.usable()) {
+            let Some(bytes) = self.epoch(from, &key).filter(|_| counted.insert((to, key.canonical()))) else {
+                continue;
+            };
+            if let Some(lack) = self.pass.lack.get_mut(to) {
+                lack.small += 1;
+                lack.bytes = lack.bytes.saturating_add(bytes.len() as u64);
+            }
+        }
     }
 
     /// Packs, then the segments that name them.
@@ -262,10 +282,9 @@ impl Work<'_> {
 
     fn outcomes(&mut self, listed: Vec<Job>, stored: &Stored) -> Result<()> {
         if self.wish.dry_run {
-            let forgotten = if listed.is_empty() { BTreeSet::new() } else { outcomes::forgotten(self.repo, &listed) };
-            let wanted = |job: &&Job| !forgotten.contains(&job.key);
-            for job in listed.iter().filter(wanted) {
-                self.pass.lacks(job, job.to, &Stands { at: job.from, spoiled: false }, true);
+            for (lacked, _) in outcomes::wanted(self.repo, &self.copier, listed, self.targets())? {
+                let as_is = Stands { at: lacked.job.from, spoiled: false };
+                self.pass.lacks(&lacked.job, lacked.missing, &as_is, lacked.shows);
             }
             return Ok(());
         }
@@ -309,15 +328,19 @@ impl RegionReport {
         self.failed.is_none() && self.lack.objects() == 0
     }
 
+    /// What some of that which it lacks may be waiting for.
+    pub fn waits_for(&self) -> Option<&'static str> {
+        let waits = self.waits && self.failed.is_none() && self.lack.objects() > 0;
+        waits.then_some("a prune has begun and not ended, and what it may remove waits for it")
+    }
+
     /// Why it is behind, where it is.
     pub fn behind(&self) -> Option<String> {
-        match (&self.failed, self.lack.objects()) {
-            (Some(why), _) => Some(why.clone()),
-            (None, 0) => None,
-            (None, n) if self.waits => {
-                Some(format!("lacks {n} objects; a prune has begun and not ended, and what it may remove waits for it"))
-            }
-            (None, n) => Some(format!("lacks {n} objects")),
+        match (&self.failed, self.lack.objects(), self.waits_for()) {
+            (Some(why), ..) => Some(why.clone()),
+            (None, 0, _) => None,
+            (None, n, Some(what)) => Some(format!("lacks {n} objects; {what}")),
+            (None, n, None) => Some(format!("lacks {n} objects")),
         }
     }
 }

@@ -26,15 +26,16 @@ pub(super) struct Lacked {
     start: i64,
 }
 
-/// Which outcomes may go where: `listed` before the segments were, so that what another writer makes meanwhile, and
-/// may need segments that were not seen, is left to the next time.
-pub(super) fn plan(
+/// Outcomes that regions lack and that are wanted there, ready for them or not. What nobody can tell for now is left out.
+///
+/// # Errors
+/// Interrupted.
+pub(super) fn wanted(
     repo: &Arc<Repo>,
     copier: &Copier<'_>,
     listed: Vec<Job>,
     targets: RegionSet,
-    stored: &Stored,
-) -> Result<Vec<Lacked>> {
+) -> Result<Vec<(Lacked, Option<Manifest>)>> {
     let targets = targets.and(repo.usable());
     let wanted = |job: &Job| {
         // A region that failed since vouches for nothing: its segments may not have been seen.
@@ -51,26 +52,41 @@ pub(super) fn plan(
         copier.means.cancel.check()?;
         Ok(look(repo, job.from.and(copier.believed(&job.key)).and(repo.usable()), &job.key))
     })?;
+    let one = |(job, shown): (Job, Option<Shown>)| {
+        let Shown { from, manifest } = shown?;
+        let missing = RegionSet::of(targets.iter().filter(|ix| !job.from.has(*ix)));
+        let start = manifest.as_ref().map_or(i64::MIN, |manifest| manifest.start);
+        let job = Job { from, to: missing, ..job };
+        Some((Lacked { job, missing, shows: manifest.is_some(), start }, manifest))
+    };
+    Ok(listed.into_iter().zip(shown).filter_map(one).collect())
+}
+
+/// Which outcomes may go where: `listed` before the segments were, so that what another writer makes meanwhile, and
+/// may need segments that were not seen, is left to the next time.
+pub(super) fn plan(
+    repo: &Arc<Repo>,
+    copier: &Copier<'_>,
+    listed: Vec<Job>,
+    targets: RegionSet,
+    stored: &Stored,
+) -> Result<Vec<Lacked>> {
     let (mut reader, mut known) = (None, Known::default());
     let mut lacked = Vec::new();
-    for (job, shown) in listed.into_iter().zip(shown) {
+    for (mut one, manifest) in wanted(repo, copier, listed, targets)? {
         copier.means.cancel.check()?;
-        let Some(Shown { from, manifest }) = shown else { continue };
-        let shows = manifest.is_some();
-        let missing = RegionSet::of(targets.iter().filter(|ix| !job.from.has(*ix)));
-        let (mut to, mut start) = (missing, i64::MIN);
         if let Some(manifest) = manifest {
-            start = manifest.start;
             if reader.is_none() {
                 reader = Some(Reader::new(Arc::clone(repo), Arc::new(Index::load(repo)?)));
             }
             // A region may have lost a part of its index, and lists the rest without an error.
             if let Some(reader) = &reader {
                 let present = |pack: &_| stored.present(pack);
-                to = complete::regions(reader, &mut known, &manifest.root, (missing, &present), copier.means.cancel)?;
+                let (root, cancel) = (&manifest.root, copier.means.cancel);
+                one.job.to = complete::regions(reader, &mut known, root, (one.missing, &present), cancel)?;
             }
         }
-        lacked.push(Lacked { job: Job { from, to, ..job }, missing, shows, start });
+        lacked.push(one);
     }
     // A snapshot vouches for earlier ones: those come first, so that a region never shows one without the other.
     lacked.sort_by_key(|lacked| lacked.start);
@@ -107,7 +123,7 @@ fn look(repo: &Repo, at: RegionSet, key: &Key) -> Option<Shown> {
 }
 
 /// Of these outcomes, those of snapshots with a marker that verifies.
-pub(super) fn forgotten(repo: &Repo, outcomes: &[Job]) -> BTreeSet<Key> {
+fn forgotten(repo: &Repo, outcomes: &[Job]) -> BTreeSet<Key> {
     let asked: BTreeSet<Key> = outcomes.iter().map(|job| job.key).collect();
     let snapshot_of = |(key, at)| match key {
         Key::Forgotten(sid) if asked.contains(&Key::Snapshot(sid)) => {
