@@ -87,6 +87,7 @@ fn a_prune_whose_time_ends_forgets_no_damage() {
     }
     let report = cut_by_time(&bench);
     assert!(report.stopped.is_some() && report.epoch.is_none() && !report.plan.is_empty(), "{report:?}");
+    assert!(Closing::default().prune(&report).packs.is_empty(), "the catalog would drop what is still there");
     let source = bench.path("source");
     write(&source, 1);
     let sid = backup(&bench, &source);
