@@ -319,8 +319,6 @@ impl Prune<'_> {
         if !pruning::begin(self.repo, &epochs, &condemned, survey.roots.lines())? {
             return Ok(false);
         }
-        // Its own, whatever comes of the copies.
-        self.seen = (Epoch(epochs.newest().0.saturating_add(1)), false);
         let begun = pruning::spread(self.repo, &self.repo.epochs_since(&epochs), members)?;
         // Another prune may have carried it through already, and begun the next: what was marked is no answer to that list.
         if begun.unended().is_none_or(|unended| Some(unended.number.0) != epochs.newest().0.checked_add(1)) {
