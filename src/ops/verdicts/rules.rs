@@ -215,7 +215,7 @@ mod tests {
         };
         assert_eq!(report.files[3].verdict.pickle.grade, Grade::Unknown);
         let with = |pickle| Rules { pickle, ..Rules::default() };
-        assert_eq!(said(&with(PickleRule::Off), &report), []);
+        assert!(said(&with(PickleRule::Off), &report).is_empty());
         let warned = said(&with(PickleRule::Warn), &report);
         assert_eq!(warned, [("bad: its pickle is unsafe: it loads os.system: it runs commands".into(), false)]);
         let refused = said(&with(PickleRule::Refuse), &report);
@@ -242,7 +242,7 @@ mod tests {
             let (a, b) = (said(&require, &report), said(&warn, &report));
             assert!(a.len() == count && a.iter().all(|(_, refused)| *refused), "{standing:?}: {a:?}");
             assert!(b.len() == count && b.iter().all(|(_, refused)| !refused), "{standing:?}: {b:?}");
-            assert_eq!(said(&with(SignatureRule::Off), &report), []);
+            assert!(said(&with(SignatureRule::Off), &report).is_empty());
         }
         let report = report(signature(Some(Standing::Valid), &["a", "b"]));
         assert_eq!(said(&warn, &report)[0].0, "model.sig: a is not signed, and so are 1 more");
