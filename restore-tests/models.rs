@@ -1,7 +1,9 @@
 //! Files of tensors: known by their header, cut at their tensors, so that a tensor is stored once wherever it stands.
 
+mod backups;
 mod containers;
 mod libraries;
+mod trusted;
 mod verbs;
 
 use crate::harness::{Bench, assert_same, noise};

@@ -773,6 +773,7 @@ fn backed_up(repo: &std::sync::Arc<holdfast::repo::Repo>, source: &Path, name: &
         dry_run: false,
         workers,
         limits: backup::Limits::default(),
+        rules: None,
     };
     let report = backup::run(repo, options, &Progress::default(), &Cancel::new()).unwrap();
     assert_eq!(report.errors_total, 0);

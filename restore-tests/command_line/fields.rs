@@ -227,6 +227,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     policies(c);
     judged(c);
     models(&bench, c);
+    models_stored(c);
     braked(c);
     membership(c);
     pruned(c);
@@ -259,6 +260,21 @@ fn judged(c: &mut Checker) {
     std::os::unix::fs::symlink("nowhere", folder.join("link")).expect("link");
     let said = run(&bench, c, "model check", &["model", "check", "model"]);
     assert_eq!(said["exit"]["name"], "damage", "{said:#}");
+}
+
+/// The same in snapshots.
+fn models_stored(c: &mut Checker) {
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("model")).expect("directory");
+    std::fs::write(bench.path("model/bad"), "cos\nsystem\n(tR.").expect("file");
+    std::fs::write(bench.path("model/model.sig"), "{}").expect("file");
+    let said = run(&bench, c, "backup", &["backup", "model:model", "--trust-pickle", "refuse"]);
+    assert_eq!(said["exit"]["name"], "refused", "{said:#}");
+    run(&bench, c, "model check", &["model", "check", "--snapshot", "latest"]);
+    run(&bench, c, "snapshots", &["snapshots"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "restored", "--trust-anyway"]);
+    let said = run(&bench, c, "verify", &["verify"]);
+    assert_eq!(said["verdicts"][0]["refused"], 1, "{said:#}");
 }
 
 /// Regions that come and go.

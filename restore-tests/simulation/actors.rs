@@ -210,6 +210,7 @@ impl<'s> Player<'s> {
             dry_run: false,
             workers: 0,
             limits: Limits::default(),
+            rules: None,
         };
         let report = backup::run(&repo, options, &Progress::default(), &self.cancel)?;
         if report.errors_total > 0 {

@@ -7,6 +7,7 @@ use super::output::{Outcome, path_text, plain};
 use super::paths;
 use super::progress::Shown;
 use super::recorded::Recorded;
+use super::verdicts;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
@@ -86,10 +87,14 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
             .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
     }
+    let all = paths::all(args)?;
+    let of_models = verdicts::paths(args, &all)?;
+    let model = of_models.is_some().then(|| args.trust.trust());
     let source = Source {
         name: String::new(),
-        paths: paths::all(args)?,
+        paths: of_models.unwrap_or(all),
         etcd: None,
+        model,
         exclude: patterns,
         exclude_caches: args.exclude_caches,
         ignore_file: args.ignore_file.clone(),
@@ -145,7 +150,7 @@ pub fn misses_text(misses: &[Miss], total: u64, text: &mut String) {
 
 pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
     let (c, t) = (&report.counts, &report.transfer);
-    json!({
+    let mut value = json!({
         "verb": "backup",
         "snapshot": report.snapshot.map(|s| s.hex()),
         "parent": report.parent.map(|s| s.hex()),
@@ -162,7 +167,11 @@ pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
         "behind": report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect::<Vec<_>>(),
         "caught_up": {"objects": report.caught_up.objects, "bytes": report.caught_up.bytes, "snapshots": report.caught_up.snapshots},
         "copies_min": report.copies_min, "encoder_errors": report.encoder_errors,
-    })
+    });
+    if let Some(found) = &report.verdicts {
+        value["verdicts"] = verdicts::json_of(found);
+    }
+    value
 }
 
 pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
@@ -202,6 +211,7 @@ pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> 
             text.push_str(&format!("FAILED: {} complete copies, {} wanted\n", report.regions.len(), report.copies_min));
         }
     }
+    report.verdicts.iter().for_each(|found| verdicts::text_of(found, &mut text));
     for (region, why) in &report.behind {
         text.push_str(&format!("BEHIND: region {region}: {why}\n"));
     }

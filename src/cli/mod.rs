@@ -43,6 +43,7 @@ mod snapshots;
 mod stats;
 mod status;
 mod tag;
+mod verdicts;
 mod verify;
 
 use crate::base::memory;

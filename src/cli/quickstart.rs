@@ -143,6 +143,7 @@ fn back_up(context: &Context, repo: &Arc<Repo>, args: &Quickstart, progress: &Pr
         dry_run: false,
         workers: context.workers(),
         limits: backup::Limits::default(),
+        rules: None,
     };
     backup::run(repo, options, progress, &context.cancel)
 }

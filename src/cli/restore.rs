@@ -10,6 +10,7 @@ use super::output::{Outcome, path_text};
 use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::shown_repair;
+use super::verdicts;
 use crate::base::{Pace, Progress, SessionId, units};
 use crate::error::{Exit, Result};
 use crate::format::run::RunKind;
@@ -42,6 +43,7 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(repo)?;
+    verdicts::leave(context, &args.trust, &reader, &snapshot.manifest)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
@@ -88,6 +90,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         "files": report.files, "files_same": report.files_same, "directories": report.dirs, "other": report.others,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "deleted": report.deleted,
         "errors": misses_json(&report.misses), "errors_total": report.misses_total, "lost": report.lost,
+        "checked": report.checked,
     });
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
@@ -140,6 +143,10 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64) -> String {
             units::count(report.files_same),
             units::count(report.deleted)
         ));
+    }
+    if report.checked > 0 {
+        let checked = units::count(report.checked);
+        text.push_str(&format!("  {checked} files of models were read again, and are what was recorded\n"));
     }
     if args.dry_run && args.delete {
         text.push_str("  what --delete would remove is not looked for in a dry run\n");

@@ -24,6 +24,7 @@ pub mod state;
 pub mod teller;
 mod turn;
 mod webhook;
+mod wrong;
 
 pub use job::{Job, JobId};
 pub use memory::{Again, Counts, Memory, Pending, Running};

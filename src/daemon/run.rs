@@ -3,11 +3,12 @@
 use super::alert::Told;
 use super::hook::{self, HookEnd};
 use super::turn::{self, Turn, Whose};
+use super::wrong::wrong_with;
 use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
 use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
-use crate::format::snapshot::{Miss, Mode};
+use crate::format::snapshot::Mode;
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
@@ -384,6 +385,7 @@ impl Work<'_> {
         self.say_missed(closed.as_ref());
         let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        verified.verdicts.iter().for_each(|told| self.say(&told.to_string()));
         if let Some(Err(e)) = &repaired {
             self.say(&format!("repair: ended early: {e}"));
         }
@@ -578,20 +580,6 @@ impl Work<'_> {
 
 /// The turn at a source, which ends with this; or why the source is left to another.
 type Await = std::result::Result<Option<Turn>, String>;
-
-fn wrong_with(report: &BackupReport) -> Vec<String> {
-    let mut why = Vec::new();
-    if report.errors_total > 0 {
-        let named = |miss: &Miss| format!("{}: {}", String::from_utf8_lossy(&miss.path), miss.message);
-        why.push(format!("{} could not be read", report.errors_total));
-        why.extend(report.errors.iter().map(named));
-    }
-    why.extend(report.behind.iter().map(|(region, reason)| format!("region {region} is behind: {reason}")));
-    if report.regions.len() < report.copies_min {
-        why.push(format!("{} complete copies, {} wanted", report.regions.len(), report.copies_min));
-    }
-    why
-}
 
 fn said_of(other: &Live) -> String {
     format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())

@@ -35,4 +35,5 @@ pub mod stats;
 pub mod status;
 pub mod tag;
 pub mod tar;
+pub mod verdicts;
 pub mod verify;

@@ -16,6 +16,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::run::{ERRORS_MAX, Figure, Lagging, Run, RunKind};
 use crate::format::signed::Fresh;
 use crate::format::snapshot::{Miss, Mode};
+use crate::model::verdict::Grade;
 use crate::region::Finding;
 use crate::repo::Repo;
 use crate::store::{Key, Put};
@@ -61,10 +62,18 @@ impl Closing {
     #[must_use]
     pub fn backup(self, report: &BackupReport) -> Closing {
         let (c, t) = (&report.counts, &report.transfer);
+        let verdicts = report.verdicts.iter().flat_map(|verdicts| {
+            let count = |grade| verdicts.report.count(grade) as u64;
+            [
+                ("verdicts.refused", verdicts.refused() as u64),
+                ("verdicts.unknown", count(Grade::Unknown)),
+                ("verdicts.unsafe", count(Grade::Unsafe)),
+            ]
+        });
         Closing {
             source: Some(report.source.clone()),
             snapshots: report.snapshot.into_iter().collect(),
-            figures: vec![
+            figures: [
                 ("bytes", c.bytes),
                 ("bytes_new", t.bytes_new),
                 ("bytes_read", t.bytes_read),
@@ -80,7 +89,10 @@ impl Closing {
                 ("files_unchanged", c.files_unchanged),
                 ("other", c.other),
                 ("symlinks", c.symlinks),
-            ],
+            ]
+            .into_iter()
+            .chain(verdicts)
+            .collect(),
             reached: report.regions.clone(),
             behind: report.behind.clone(),
             errors: report.errors.clone(),

@@ -2,6 +2,7 @@
 //! printed or carried out, exactly as it is.
 
 use super::forget::Target;
+use super::verdicts;
 use crate::base::{SessionId, TimeMs, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Mode};
@@ -181,7 +182,7 @@ fn plan_source(source: &str, all: &[&Snapshot], wish: &Wish, facts: &Facts) -> S
         .map(|Dated { snapshot, time, doubt }| {
             let m = &snapshot.manifest;
             let small = small(&m.sid);
-            let good = m.errors_total == 0 && small == Small::No;
+            let good = m.errors_total == 0 && small == Small::No && !verdicts::is_refused(m);
             let (held, suspect) = (facts.held.contains(&m.sid), doubt.is_some());
             Candidate { sid: m.sid, time: *time, good, held, suspect, small, places: snapshot.regions.bits() }
         })

@@ -14,13 +14,14 @@ use super::prune::{self, Prune};
 use super::repository::Repository;
 use super::retention::Retention;
 use super::sheet::Sheet;
+use super::trust::Trust;
 use super::types::{
     BackupPolicySpec, BlackoutSpec, Concurrency, Copies, Document, Metadata, ObjectivesSpec, RetentionSpec,
-    RetriesSpec, ScheduleSpec, SourceSpec,
+    RetriesSpec, ScheduleSpec, SourceKind, SourceSpec,
 };
 use super::verify::{self, Verify};
-use super::when;
 use super::{API_VERSION, DocumentKind};
+use super::{trust, when};
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ pub struct Source {
     pub paths: Vec<PathBuf>,
     /// The cluster, if it is one.
     pub etcd: Option<Etcd>,
+    /// What is asked of its models, if it is of these.
+    pub model: Option<Trust>,
     /// Patterns of what is left out; they compile.
     pub exclude: Vec<String>,
     /// Whether the content of tagged caches is left out.
@@ -260,8 +263,10 @@ impl Source {
         let of_files = self.etcd.is_none();
         SourceSpec {
             name: Some(self.name.clone()),
+            kind: of_files.then(|| if self.model.is_some() { SourceKind::Model } else { SourceKind::Files }),
             paths: self.paths.iter().map(|path| path.display().to_string()).collect(),
             etcd: self.etcd.as_ref().map(Etcd::effective),
+            trust: self.model.as_ref().map(Trust::effective),
             exclude: self.exclude.clone(),
             exclude_caches: of_files.then_some(self.exclude_caches),
             ignore_file: of_files.then(|| self.ignore_file.clone()),
@@ -400,12 +405,13 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             let what = format!("{} is not the name of a file", quoted(ignore_file));
             sheet.refuse(&format!("{at}.ignoreFile"), what, "write a name without `/`, like `.holdfastignore`");
         }
-        let etcd = etcd::judge(sheet, &at, spec);
+        let (etcd, model) = (etcd::judge(sheet, &at, spec), trust::judge(sheet, &at, spec));
         let paths = if etcd.is_some() { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
         sources.push(Source {
             name,
             paths,
             etcd,
+            model,
             exclude: spec.exclude.clone(),
             exclude_caches: spec.exclude_caches.unwrap_or(false),
             ignore_file: ignore_file.to_owned(),

@@ -1,6 +1,8 @@
 //! Arguments of `holdfast model`.
 
+use super::Filter;
 use clap::{Args as ClapArgs, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Debug, ClapArgs)]
@@ -9,7 +11,7 @@ pub struct Model {
     pub verb: ModelVerb,
 }
 
-/// What to do with a model; needs no repository.
+/// What to do with a model.
 #[derive(Debug, Subcommand)]
 pub enum ModelVerb {
     /// List the tensors in files
@@ -28,8 +30,13 @@ Signatures are those of OpenSSF Model Signing (model.sig), checked off-line.\n\n
 )]
 pub struct ModelCheck {
     /// Files, or folders of them
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "snapshot", value_name = "PATH")]
     pub path: Vec<PathBuf>,
+    /// The verdicts that stand in this snapshot of models instead: digits of an id, or `latest`; needs the repository
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "path")]
+    pub snapshot: Option<OsString>,
+    #[command(flatten)]
+    pub filter: Filter,
     /// A public key (PEM) whose signatures are believed; repeat for more. Each folder must then be signed
     #[arg(long, value_name = "FILE")]
     pub signature_key: Vec<PathBuf>,

@@ -1,13 +1,17 @@
 //! Big files: several workers take turns at one. Blocks are read side by side and cut in their order, and what was
 //! cut is stored side by side again.
 
-use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Worker, attributes, failed};
+use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Whole, Worker, attributes, failed};
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
 use crate::chunk::{CUT_BYTES_MAX, Layout};
 use crate::error::Result;
 use crate::format::tree::{Entry, EntryType, Item};
+use crate::model::archive::examine;
 use crate::model::format::{self, FRONT_BYTES as MODEL_FRONT_BYTES, Format, Found};
+use crate::model::recorded::Recorded;
+use crate::model::verdict::Hashing;
+use crate::ops::verdicts::attribute;
 use crate::region::lock;
 use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
 use crossbeam_channel::Sender;
@@ -37,6 +41,8 @@ struct Token {
     expected: Option<Stamp>,
     /// Set for a file of tensors.
     layout: Option<Layout>,
+    /// Of what was cut, where files are judged.
+    hashing: Option<Hashing>,
     size: u64,
     /// Behind what was cut.
     pos: u64,
@@ -107,14 +113,6 @@ impl Big {
         self.turns.wait_while(lock(&self.open), waits).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One hand less; the last one ends the file, or begins it anew.
-    fn leave(&self, token: &mut Token) {
-        token.busy -= 1;
-        if token.cut_all && token.busy == 0 && !token.over {
-            self.end(token);
-        }
-    }
-
     /// It cannot be read.
     fn fail(&self, token: &mut Token, why: &SourceError) {
         if !std::mem::replace(&mut token.over, true) {
@@ -122,8 +120,8 @@ impl Big {
         }
     }
 
-    /// Everything was cut and stored: did the file stay the same meanwhile?
-    fn end(&self, token: &mut Token) {
+    /// Everything was cut, stored and judged: did the file stay the same meanwhile?
+    fn end(&self, token: &mut Token, recorded: Option<Recorded>) {
         let Some(file) = token.file.clone() else { return };
         let mut entry = self.entry.clone();
         // One look, both to compare and to keep: a change between two would pass for what was read.
@@ -139,6 +137,9 @@ impl Big {
             Ok(_) => {
                 let (xattrs, misses) = attributes(&file);
                 entry.xattrs = xattrs;
+                if let Some(recorded) = recorded {
+                    attribute::put(&mut entry, &if changed { recorded.changed() } else { recorded });
+                }
                 Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
             }
         };
@@ -199,12 +200,31 @@ impl Worker<'_, '_> {
                     // The builder is gone: the run was given up, and nobody wants the rest.
                     return Ok(());
                 }
-                big.leave(&mut lock(&big.open));
+                self.leave(big, lock(&big.open));
             }
             duty.done = true;
             if matches!(turn, Turn::Over) {
                 return Ok(());
             }
+        }
+    }
+
+    /// One hand less; the last one judges the file if that is asked for, and ends it or begins it anew.
+    fn leave(&self, big: &Big, mut token: MutexGuard<'_, Token>) {
+        token.busy -= 1;
+        if !token.cut_all || token.busy > 0 || token.over {
+            return;
+        }
+        let Some(file) = token.file.clone().filter(|_| self.judges) else { return big.end(&mut token, None) };
+        let (hashing, size) = (token.hashing.take().unwrap_or_default(), token.pos);
+        // Nobody cuts any more, and others need not wait for this.
+        drop(token);
+        let file = Paced { file: &file, pace: self.pace };
+        let pickle = examine(&Whole { file, size, cancel: self.cancel });
+        let recorded = Recorded::new(hashing.finish(), pickle);
+        let mut token = lock(&big.open);
+        if !token.over {
+            big.end(&mut token, Some(recorded));
         }
     }
 
@@ -232,7 +252,7 @@ impl Worker<'_, '_> {
             }
             if token.cut_all {
                 // It ended before this block. The last one to find that may have begun it anew, and be the only one left.
-                big.leave(&mut token);
+                self.leave(big, token);
                 return Turn::Again;
             }
             read.and_then(|got| self.cut_block(&file, &mut token, claim, got))
@@ -289,9 +309,17 @@ impl Worker<'_, '_> {
             cuts.list.push(Cut::Chunk(len));
             done += len;
         }
+        self.hash(token, from, done);
         self.count(done);
         token.cut(done);
         Ok(cuts)
+    }
+
+    /// Takes note of bytes in the buffer that were cut.
+    fn hash(&self, token: &mut Token, from: usize, len: usize) {
+        if self.judges {
+            token.hashing.get_or_insert_default().update(&self.buf[from..from + len]);
+        }
     }
 
     /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
@@ -314,6 +342,9 @@ impl Worker<'_, '_> {
                 Extent::Hole { end, .. } => {
                     let end = end.min(token.size);
                     cuts.list.push(Cut::Hole(end - token.pos));
+                    if self.judges {
+                        token.hashing.get_or_insert_default().zeros(end - token.pos);
+                    }
                     token.pos = end;
                     token.data_end = end;
                 }
@@ -340,6 +371,7 @@ impl Worker<'_, '_> {
             done += len;
         }
         debug_assert!(done > 0 || got < CUT_BYTES_MAX);
+        self.hash(token, 0, done);
         self.count(done);
         token.cut(done);
         Ok(cuts)

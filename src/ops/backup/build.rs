@@ -1,5 +1,6 @@
 //! Puts entries together in order: directories become trees, chunk lists become pages.
 
+use super::Verdicts;
 use super::plan::{Planned, Planner};
 use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Progress};
@@ -7,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::snapshot::{Counts, ERRORS_MAX, Label, Miss};
 use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
+use crate::ops::verdicts::Gathered;
 use crate::repo::pages::Same;
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
 use crossbeam_channel::Receiver;
@@ -30,6 +32,10 @@ pub(super) struct Built {
     pub(super) changed_total: u64,
     /// What the manifest says beside.
     pub(super) labels: Vec<Label>,
+    /// The verdicts on files, where they are judged.
+    pub(super) gathered: Option<Gathered>,
+    /// What is made of them.
+    pub(super) verdicts: Option<Verdicts>,
     errors_bytes: usize,
     changed_bytes: usize,
 }
@@ -84,14 +90,18 @@ pub(super) struct Builder<'b> {
 }
 
 impl<'b> Builder<'b> {
-    pub(super) fn new(sink: &'b mut dyn PageSink, progress: &'b Progress) -> Self {
-        Builder { open: Vec::new(), sink, progress, built: Built::default() }
+    pub(super) fn new(sink: &'b mut dyn PageSink, progress: &'b Progress, judges: bool) -> Self {
+        let built = Built { gathered: judges.then(Gathered::default), ..Built::default() };
+        Builder { open: Vec::new(), sink, progress, built }
     }
 
     /// Takes one step; waits for its work.
     pub(super) fn step(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Enter(entry) => self.open.push((*entry, DirWriter::default())),
+            Step::Enter(entry) => {
+                self.built.gathered.iter_mut().for_each(|all| all.enter(&entry.name));
+                self.open.push((*entry, DirWriter::default()));
+            }
             Step::Leave => self.leave()?,
             Step::Ready(entries) => {
                 for entry in entries {
@@ -124,6 +134,7 @@ impl<'b> Builder<'b> {
     fn leave(&mut self) -> Result<()> {
         let (mut entry, dir) = self.open.pop().ok_or_else(|| Error::new(Kind::Bug, "left more than was entered"))?;
         entry.tree = dir.finish(self.sink)?;
+        self.built.gathered.iter_mut().for_each(Gathered::leave);
         self.progress.dirs.add(1);
         if self.open.is_empty() {
             self.spill_xattrs(&mut entry)?;
@@ -136,6 +147,7 @@ impl<'b> Builder<'b> {
     }
 
     fn add(&mut self, mut entry: Entry, read: bool) -> Result<()> {
+        self.built.gathered.iter_mut().for_each(|all| all.entry(&entry));
         self.spill_xattrs(&mut entry)?;
         self.built.count(&entry, read);
         if entry.kind == EntryType::File {

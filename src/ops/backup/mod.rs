@@ -8,6 +8,7 @@ mod begun;
 mod big;
 mod build;
 mod hand;
+mod origin;
 mod plan;
 mod run;
 mod step;
@@ -17,6 +18,7 @@ mod work;
 pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
+use super::verdicts::{self, Complaint, Rules};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
@@ -33,6 +35,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::{Cut, Given, StreamName, stream, streams};
+
+/// Kind of a source of any files.
+const FILES: &str = "files";
 
 /// What to back up, and how.
 pub struct BackupOptions {
@@ -56,6 +61,24 @@ pub struct BackupOptions {
     pub workers: usize,
     /// What else it may use.
     pub limits: Limits,
+    /// The files are models: each is judged, and these are the rules.
+    pub rules: Option<Rules>,
+}
+
+/// What was found in models.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// The verdicts.
+    pub report: verdicts::Report,
+    /// What is not as it should be.
+    pub complaints: Vec<Complaint>,
+}
+
+impl Verdicts {
+    /// How much of it is more than a warning.
+    pub fn refused(&self) -> usize {
+        self.complaints.iter().filter(|complaint| complaint.refused).count()
+    }
 }
 
 /// What a backup may use.
@@ -106,6 +129,8 @@ pub struct BackupReport {
     pub accepted: bool,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
+    /// The verdicts on its files, if they are models.
+    pub verdicts: Option<Verdicts>,
     /// The snapshots that there were when it began.
     pub view: View,
 }
@@ -123,17 +148,19 @@ impl BackupReport {
         if self.snapshot.is_some() && self.regions.len() < self.copies_min {
             exit = exit.worse(Exit::Failed);
         }
-        exit
+        // What is not to be trusted must not look like what could not be read, or is only late somewhere.
+        let refused = self.verdicts.as_ref().is_some_and(|verdicts| verdicts.refused() > 0);
+        if refused && exit != Exit::Failed { Exit::Refused } else { exit }
     }
 }
 
-/// The name of a source that was given none: `files:host:paths`, sorted. Bytes that are no text, and those that
+/// The name of a source that was given none: `kind:host:paths`, sorted. Bytes that are no text, and those that
 /// would make two lists of paths look alike, are escaped.
-pub fn default_name(host: &str, paths: &[PathBuf]) -> String {
+fn default_name(kind: &str, host: &str, paths: &[PathBuf]) -> String {
     let mut texts: Vec<String> = paths.iter().map(|p| escaped(p.as_os_str().as_bytes())).collect();
     texts.sort();
     texts.dedup();
-    format!("files:{host}:{}", texts.join(":"))
+    format!("{kind}:{host}:{}", texts.join(":"))
 }
 
 fn escaped(path: &[u8]) -> String {
@@ -155,7 +182,7 @@ impl BackupOptions {
     /// [`run`].
     ///
     /// # Errors
-    /// A pattern that cannot be understood.
+    /// A pattern that cannot be understood, or a key that cannot be read.
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
             paths: source.paths.clone(),
@@ -174,7 +201,13 @@ impl BackupOptions {
             dry_run: false,
             workers,
             limits: Limits::default(),
+            rules: source.model.as_ref().map(Rules::read).transpose()?,
         })
+    }
+
+    /// Kind of the source.
+    fn kind(&self) -> &'static str {
+        if self.rules.is_some() { verdicts::KIND } else { FILES }
     }
 
     /// Name of the source.
@@ -184,7 +217,7 @@ impl BackupOptions {
     pub fn source_name(&self) -> Result<String> {
         match &self.name {
             Some(name) => Ok(name.clone()),
-            None => Ok(default_name(&self.host, &absolute(&self.paths)?)),
+            None => Ok(default_name(self.kind(), &self.host, &absolute(&self.paths)?)),
         }
     }
 }
@@ -212,7 +245,7 @@ pub fn run_begun(
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
     let source = Source {
-        kind: "files".into(),
+        kind: options.kind().into(),
         name: options.source_name()?,
         host: options.host.clone(),
         paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
@@ -234,7 +267,9 @@ pub fn run_begun(
     };
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
-    let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
+    let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation);
+    // Of another kind, it may have with its files what does not belong there, or not what does.
+    let parent = parent.filter(|p| p.manifest.source.kind == source.kind).cloned();
     let fs_id = fs_id(&paths);
     if let Some(parent) = &parent {
         progress.bytes_expected.set(parent.manifest.counts.bytes);
@@ -308,7 +343,7 @@ mod tests {
     fn names_of_sources_tell_paths_apart_and_nothing_else() {
         let name = |paths: &[&[u8]]| {
             let paths: Vec<PathBuf> = paths.iter().map(|p| PathBuf::from(OsStr::from_bytes(p))).collect();
-            default_name("h", &absolute(&paths).unwrap())
+            default_name("files", "h", &absolute(&paths).unwrap())
         };
         assert_eq!(name(&[b"/b", b"/a/./c/"]), "files:h:/a/c:/b");
         assert_eq!(name(&[b"/a"]), name(&[b"//a/."]));

@@ -5,6 +5,7 @@ use crate::chunk::Coder;
 use crate::format::leaf::{Leaf, Raw};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, items};
+use crate::ops::verdicts::attribute;
 use crate::repo::pages::{Pages, Same};
 use crate::repo::reader::Reader;
 use crate::repo::tree::ListReader;
@@ -63,6 +64,8 @@ pub(super) struct Planner<'p> {
     /// The rule, and when the parent's run began and ended.
     parent: Option<(ParentRule, (i64, i64))>,
     sound: Sound<'p>,
+    /// Whether files need a verdict.
+    judges: bool,
     root: Option<Option<ChunkId>>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
@@ -79,6 +82,7 @@ impl<'p> Planner<'p> {
         reader: &'p Reader,
         parent: Option<(&Manifest, ParentRule)>,
         look_up: Option<&'p Writer<'p>>,
+        judges: bool,
     ) -> Self {
         Planner {
             walk,
@@ -86,6 +90,7 @@ impl<'p> Planner<'p> {
             coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             sound: Sound::new(reader, look_up),
+            judges,
             root: parent.filter(|(m, _)| m.root.kind == EntryType::Dir).map(|(m, _)| m.root.tree),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -171,14 +176,15 @@ impl<'p> Planner<'p> {
         };
         let meta = found.meta();
         let candidate = raw.kind == EntryType::File && !too_recent(&raw.meta, rule, ran);
-        // All that it would be encoded from is what it was: it is taken over as it stands.
-        if candidate && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
+        // All that it would be encoded from is what it was: it is taken over as it stands. A verdict is more than that.
+        if candidate && !self.judges && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
             return self.keep(&leaf, &raw);
         }
         let mut entry = found.entry();
         if let (true, Ok(old)) = (candidate, leaf.entry(&raw))
             && unchanged(&old, &entry, rule)
             && old.flags.unwrap_or(0) == 0
+            && (!self.judges || attribute::of(&old).is_some())
             && self.is_stored(&old)
         {
             self.take_over(&mut entry, &dir, old, rule);
@@ -231,6 +237,9 @@ impl<'p> Planner<'p> {
         match dir.xattrs(&entry.name) {
             Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
             Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
+        }
+        if self.judges {
+            attribute::keep(entry, &old);
         }
     }
 

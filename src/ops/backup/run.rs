@@ -2,15 +2,17 @@
 
 use super::begun::begin;
 use super::build::{self, Built};
+use super::origin::Origin;
 use super::plan::Planner;
 use super::work::{self, Means};
-use super::{BackupOptions, BackupReport};
+use super::{BackupOptions, BackupReport, Verdicts};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::signed;
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
 use crate::ops::catch_up::{self, CaughtUp};
+use crate::ops::verdicts::{self, beside, labels};
 use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -23,7 +25,7 @@ use crate::repo::writer::Writer;
 use crate::source::files::{ParentRule, Walk};
 use crate::store::{Key, Prefix};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How many sessions a run may need.
@@ -57,7 +59,7 @@ impl Run<'_> {
     /// With `look_up`, a file of the parent is taken over only if every chunk of it is known to the writer.
     fn planner<'p>(&self, walk: Walk, reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Planner<'p> {
         let parent = self.parent.as_ref().zip(self.parent_rule()).map(|(p, rule)| (&p.manifest, rule));
-        Planner::new(walk, reader, parent, look_up)
+        Planner::new(walk, reader, parent, look_up, self.options.rules.is_some())
     }
 
     pub(super) fn dry(&self, walk: Walk) -> Result<BackupReport> {
@@ -150,9 +152,9 @@ impl Run<'_> {
         let writer = Writer::new(repo, session, known, (limits.compression, self.options.workers), self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
         let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
-        let means =
-            Means { workers: self.options.workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref() };
-        let built = work::run(&writer, &mut planner, &means, repo);
+        let (workers, judges) = (self.options.workers, self.options.rules.is_some());
+        let means = Means { workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref(), judges };
+        let built = work::run(&writer, &mut planner, &means, repo).and_then(|built| self.judged(built));
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = built.and_then(|built| match built.root {
@@ -174,6 +176,19 @@ impl Run<'_> {
                 Err(e)
             }
         }
+    }
+
+    /// Judges what needs to know all files of models.
+    fn judged(&self, mut built: Built) -> Result<Built> {
+        let (Some(rules), Some(gathered)) = (&self.options.rules, built.gathered.take()) else { return Ok(built) };
+        let (mut report, now) = (gathered.finish(), self.repo.env.now());
+        let shelf = Origin::new(self.paths, self.cancel);
+        let means = verdicts::Means { trust: rules.trust(), now, shelf: &shelf, cancel: self.cancel };
+        beside(&mut report, Path::new(""), 0, &means)?;
+        let complaints = rules.complaints(&report);
+        built.labels = labels(&report, &complaints, now);
+        built.verdicts = Some(Verdicts { report, complaints });
+        Ok(built)
     }
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
@@ -291,6 +306,7 @@ impl Run<'_> {
             packs,
             accepted: self.options.tags.iter().any(|tag| tag == MAY_SHRINK),
             encoder_errors: self.progress.encoder_errors.get(),
+            verdicts: built.verdicts,
             view: View::default(),
         }
     }

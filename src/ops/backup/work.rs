@@ -10,6 +10,8 @@ use crate::chunk::Cutter;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
 use crate::format::tree::{Entry, INLINE_BYTES_MAX, Item, push_item};
+use crate::model::recorded::Recorded;
+use crate::ops::verdicts::attribute;
 use crate::region::lock;
 use crate::repo::Repo;
 use crate::repo::writer::Writer;
@@ -36,16 +38,18 @@ pub(super) struct Means<'m> {
     pub(super) cancel: &'m Cancel,
     /// How fast files may be read.
     pub(super) pace: Option<&'m Pace>,
+    /// Whether files are judged as models.
+    pub(super) judges: bool,
 }
 
 /// Plans, works and builds.
 pub(super) fn run(writer: &Writer<'_>, planner: &mut Planner<'_>, means: &Means<'_>, repo: &Repo) -> Result<Built> {
-    let &Means { workers, progress, cancel, pace } = means;
+    let &Means { workers, progress, cancel, pace, judges } = means;
     let mut trees = writer.packer(Class::Tree);
-    let crew =
-        Crew { writer, progress, cancel, pace, cutter: Cutter::files(repo.gear_seed()), failed: Mutex::new(None) };
+    let (cutter, failed) = (Cutter::files(repo.gear_seed()), Mutex::new(None));
+    let crew = Crew { writer, progress, cancel, pace, judges, cutter, failed };
     let result = {
-        let mut builder = Builder::new(&mut trees, progress);
+        let mut builder = Builder::new(&mut trees, progress, judges);
         let done = if workers == 0 {
             crew.inline(planner, &mut builder)
         } else {
@@ -68,6 +72,7 @@ struct Crew<'c, 'r> {
     progress: &'c Progress,
     cancel: &'c Cancel,
     pace: Option<&'c Pace>,
+    judges: bool,
     cutter: Cutter,
     failed: Mutex<Option<Error>>,
 }
@@ -76,7 +81,7 @@ impl Crew<'_, '_> {
     fn worker(&self) -> Worker<'_, '_> {
         let packer = self.writer.packer(Class::Data);
         let (cutter, progress, cancel, pace) = (&self.cutter, self.progress, self.cancel, self.pace);
-        Worker { packer, buf: Vec::new(), cutter, progress, cancel, pace }
+        Worker { packer, buf: Vec::new(), cutter, progress, cancel, pace, judges: self.judges }
     }
 
     fn fail(&self, error: Error) {
@@ -236,6 +241,9 @@ impl Worker<'_, '_> {
             changed = got != len || now != expected;
             if !changed || attempt == ATTEMPTS_MAX {
                 self.content(&mut entry, got.min(len))?;
+                if self.judges {
+                    attribute::put(&mut entry, &Recorded::of(&self.buf[..got.min(len)]));
+                }
                 break;
             }
             if let Err(e) = file.apply(&mut entry) {
