@@ -43,6 +43,7 @@ mod snapshots;
 mod stats;
 mod status;
 mod tag;
+mod tensors;
 mod verify;
 
 use crate::base::memory;
@@ -92,6 +93,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Dump(args) => dump::run(context, &args),
         Verb::Restore(args) => match &args.tar {
             Some(file) => dump::restore(context, &args, file),
+            None if !args.pick.tensors.is_empty() => tensors::restore(context, &args),
             None => restore::run(context, &args),
         },
         Verb::Copy(args) => copy::run(context, &args),

@@ -1,6 +1,7 @@
 //! What is in a model file, judged from its bytes alone: nothing is executed, unpacked to a disk or asked of a network.
 //!
 //! - [`format`]: headers, and where tensors lie, told by what files hold and never by their names.
+//! - [`names`]: patterns that choose tensors by their names.
 //! - [`verdict`]: the words of a judgement, as they are shown and as they can be stored.
 //! - [`pickle`]: what would run if the file were loaded, by walking its opcodes.
 //! - [`archive`]: where pickles hide: zip, tar, gzip, zlib, NumPy files, one in another.
@@ -11,6 +12,7 @@
 
 pub mod archive;
 pub mod format;
+pub mod names;
 pub mod pickle;
 pub mod signature;
 pub mod verdict;

@@ -61,26 +61,28 @@ impl Closing {
     #[must_use]
     pub fn backup(self, report: &BackupReport) -> Closing {
         let (c, t) = (&report.counts, &report.transfer);
+        let mut figures = report.models.figures();
+        figures.extend([
+            ("bytes", c.bytes),
+            ("bytes_new", t.bytes_new),
+            ("bytes_read", t.bytes_read),
+            ("bytes_stored", t.bytes_stored),
+            ("changed_total", report.changed_total),
+            ("chunks_new", t.chunks_new),
+            ("chunks_used", t.chunks_used),
+            ("directories", c.dirs),
+            ("encoder_errors", report.encoder_errors),
+            ("excluded", c.excluded),
+            ("files", c.files),
+            ("files_read", c.files_read),
+            ("files_unchanged", c.files_unchanged),
+            ("other", c.other),
+            ("symlinks", c.symlinks),
+        ]);
         Closing {
             source: Some(report.source.clone()),
             snapshots: report.snapshot.into_iter().collect(),
-            figures: vec![
-                ("bytes", c.bytes),
-                ("bytes_new", t.bytes_new),
-                ("bytes_read", t.bytes_read),
-                ("bytes_stored", t.bytes_stored),
-                ("changed_total", report.changed_total),
-                ("chunks_new", t.chunks_new),
-                ("chunks_used", t.chunks_used),
-                ("directories", c.dirs),
-                ("encoder_errors", report.encoder_errors),
-                ("excluded", c.excluded),
-                ("files", c.files),
-                ("files_read", c.files_read),
-                ("files_unchanged", c.files_unchanged),
-                ("other", c.other),
-                ("symlinks", c.symlinks),
-            ],
+            figures,
             reached: report.regions.clone(),
             behind: report.behind.clone(),
             errors: report.errors.clone(),

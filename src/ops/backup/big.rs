@@ -134,12 +134,20 @@ impl Big {
             return;
         }
         token.over = true;
+        let model = token.layout.is_some();
         let done = match now {
             Err(e) => failed(&e),
             Ok(_) => {
                 let (xattrs, misses) = attributes(&file);
                 entry.xattrs = xattrs;
-                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
+                Done {
+                    result: Ok(entry),
+                    items: None,
+                    read: true,
+                    model,
+                    misses,
+                    changed: changed.then(|| file.path()),
+                }
             }
         };
         let _ = self.pieces.send(Piece::End(Box::new(done)));

@@ -17,6 +17,7 @@ mod work;
 pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
+use super::model::Compared;
 use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
@@ -104,6 +105,8 @@ pub struct BackupReport {
     pub accepted: bool,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
+    /// Models that are not what they were in the parent.
+    pub models: Compared,
     /// The snapshots that there were when it began.
     pub view: View,
 }
