@@ -59,7 +59,9 @@ fn read_of_packs(bench: &Bench, args: &[&str]) -> (Value, u64) {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-y", "-e", "trace=read,readv,pread64,preadv,preadv2,mmap,splice", "-o"]).arg(&trace);
     command.arg(inner.get_program()).args(inner.get_args()).current_dir(bench.dir.path());
-    inner.get_envs().for_each(|(name, value)| drop(command.env(name, value.unwrap_or_default())));
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
     let out = command.output().expect("strace is needed");
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     let said = String::from_utf8(out.stdout).unwrap();
@@ -74,7 +76,7 @@ fn read_of_packs(bench: &Bench, args: &[&str]) -> (Value, u64) {
             sum += line.rsplit("= ").next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         }
     }
-    (serde_json::from_str(said.lines().last().unwrap()).unwrap(), sum)
+    (serde_json::from_str(said.lines().next_back().unwrap()).unwrap(), sum)
 }
 
 /// Restores the latest snapshot and compares it with the source.

@@ -30,7 +30,7 @@ fn backed_up(files: &[(&str, &[u8])]) -> Bench {
 }
 
 fn restore<'a>(what: &'a str, names: &[&'a str], target: &'a str) -> Vec<&'a str> {
-    let names = names.iter().flat_map(|name| ["--tensors", name]);
+    let names = names.iter().flat_map(|name| ["--tensors", *name]);
     ["restore", what].into_iter().chain(names).chain(["--target", target]).collect()
 }
 
