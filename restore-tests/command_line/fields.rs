@@ -343,6 +343,25 @@ fn models(bench: &Bench, c: &mut Checker) {
     run(bench, c, "model ls", &["model", "ls", &at("")]);
     lines(bench, c, "model diff, for each difference", &["model", "diff", &at("one"), &at("two")]);
     run(bench, c, "model diff", &["model", "diff", &at("one"), &at("broken")]);
+    kept_models(c);
+}
+
+/// A model that is suddenly another one, and a tensor that comes back alone.
+fn kept_models(c: &mut Checker) {
+    use crate::formats::containers::{Array, safetensors};
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    for (seed, layers) in [(1, 3), (2, 4)] {
+        let model = safetensors(&[Array::new("a", "F32", &[90_000], seed)]);
+        std::fs::write(bench.path("source/model.safetensors"), model).expect("file");
+        let config = format!("{{\"model_type\": \"x\", \"num_layers\": {layers}}}");
+        std::fs::write(bench.path("source/config.json"), config).expect("file");
+        let said = run(&bench, c, "backup", &["backup", "source"]);
+        assert_eq!(said["models"]["sudden_total"].as_u64(), (seed == 2).then_some(2), "{said:#}");
+    }
+    let one = ["restore", "latest:model.safetensors", "--tensors", "a", "--target", "target"];
+    run(&bench, c, "restore --tensors", &one);
+    run(&bench, c, "restore --tensors", &[&one[..], &["--dry-run"]].concat());
 }
 
 /// What looks into snapshots.

@@ -23,7 +23,7 @@ pub use doctor::Doctor;
 pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
-pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb};
+pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb, TensorTarget};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
 pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
@@ -266,6 +266,8 @@ pub struct Restore {
     /// Most bytes a second that are read from each region: 10MiB/s
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     pub limit_download: Option<Rate>,
+    #[command(flatten)]
+    pub pick: TensorTarget,
     #[command(flatten)]
     pub etcd: EtcdTarget,
     #[command(flatten)]

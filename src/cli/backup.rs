@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
+use crate::ops::model::{Compared, Counts, Sudden};
 use crate::ops::record::Closing;
 use crate::policy::{Hooks, Rate, Source, is_file_name};
 use crate::repo::index::cache::Cache;
@@ -171,6 +172,34 @@ pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
     if let Some(found) = &report.verdicts {
         value["verdicts"] = verdicts::json_of(found);
     }
+    if !report.models.is_empty() {
+        value["models"] = models_json(&report.models);
+    }
+    value
+}
+
+/// Models that are not what they were.
+fn models_json(models: &Compared) -> Value {
+    let counts = |c: &Counts| {
+        json!({
+            "bytes": c.bytes, "bytes_changed": c.bytes_changed, "tensors_same": c.same, "tensors_changed": c.changed,
+            "tensors_form": c.form, "tensors_added": c.added, "tensors_removed": c.removed, "tensors_unknown": c.unknown,
+        })
+    };
+    let one = |sudden: &Sudden| {
+        let mut value = counts(&sudden.counts);
+        value["path"] = json!(path_text(&sudden.path));
+        value["config"] = json!(sudden.config);
+        value["gone"] = json!(sudden.gone);
+        value
+    };
+    let mut value = counts(&models.counts);
+    value["compared"] = json!(models.models);
+    value["sudden"] = models.sudden.iter().map(one).collect();
+    value["sudden_total"] = json!(models.sudden.len());
+    value["unknown"] = json!(models.unknown);
+    value["unknown_total"] = json!(models.unknown.len());
+    value["left"] = json!(models.left);
     value
 }
 
@@ -224,6 +253,7 @@ pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> 
             text.push_str(&format!("  {}\n", path_text(path)));
         }
     }
+    report.models.lines().iter().for_each(|what| text.push_str(&format!("{what}\n")));
     if report.encoder_errors > 0 {
         text.push_str(&format!(
             "WARNING: {} chunks did not decode to what they were encoded from and were stored as they are; test this machine's memory\n",

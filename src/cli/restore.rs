@@ -55,7 +55,7 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
 }
 
 /// Damage that was met is mended once everything is restored. Whatever comes of that, the files are there.
-fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
+pub(super) fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
     let found = repo.findings();
     if found.is_empty() || args.no_repair || args.dry_run {
         return None;

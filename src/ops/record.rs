@@ -70,29 +70,29 @@ impl Closing {
                 ("verdicts.unsafe", count(Grade::Unsafe)),
             ]
         });
+        let mut figures = report.models.figures();
+        figures.extend([
+            ("bytes", c.bytes),
+            ("bytes_new", t.bytes_new),
+            ("bytes_read", t.bytes_read),
+            ("bytes_stored", t.bytes_stored),
+            ("changed_total", report.changed_total),
+            ("chunks_new", t.chunks_new),
+            ("chunks_used", t.chunks_used),
+            ("directories", c.dirs),
+            ("encoder_errors", report.encoder_errors),
+            ("excluded", c.excluded),
+            ("files", c.files),
+            ("files_read", c.files_read),
+            ("files_unchanged", c.files_unchanged),
+            ("other", c.other),
+            ("symlinks", c.symlinks),
+        ]);
+        figures.extend(verdicts);
         Closing {
             source: Some(report.source.clone()),
             snapshots: report.snapshot.into_iter().collect(),
-            figures: [
-                ("bytes", c.bytes),
-                ("bytes_new", t.bytes_new),
-                ("bytes_read", t.bytes_read),
-                ("bytes_stored", t.bytes_stored),
-                ("changed_total", report.changed_total),
-                ("chunks_new", t.chunks_new),
-                ("chunks_used", t.chunks_used),
-                ("directories", c.dirs),
-                ("encoder_errors", report.encoder_errors),
-                ("excluded", c.excluded),
-                ("files", c.files),
-                ("files_read", c.files_read),
-                ("files_unchanged", c.files_unchanged),
-                ("other", c.other),
-                ("symlinks", c.symlinks),
-            ]
-            .into_iter()
-            .chain(verdicts)
-            .collect(),
+            figures,
             reached: report.regions.clone(),
             behind: report.behind.clone(),
             errors: report.errors.clone(),

@@ -132,6 +132,7 @@ impl Big {
             return;
         }
         token.over = true;
+        let model = token.layout.is_some();
         let done = match now {
             Err(e) => failed(&e),
             Ok(_) => {
@@ -140,7 +141,14 @@ impl Big {
                 if let Some(recorded) = recorded {
                     attribute::put(&mut entry, &if changed { recorded.changed() } else { recorded });
                 }
-                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
+                Done {
+                    result: Ok(entry),
+                    items: None,
+                    read: true,
+                    model,
+                    misses,
+                    changed: changed.then(|| file.path()),
+                }
             }
         };
         let _ = self.pieces.send(Piece::End(Box::new(done)));

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::snapshot::{Counts, ERRORS_MAX, Label, Miss};
 use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
+use crate::ops::model::is_of_a_model;
 use crate::ops::verdicts::Gathered;
 use crate::repo::pages::Same;
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
@@ -16,6 +17,9 @@ use std::collections::BTreeMap;
 
 /// Most changed files that are kept by name.
 const CHANGED_MAX: usize = 1000;
+
+/// Most files of models that are compared with what they were.
+const MODELS_MAX: usize = 1000;
 
 /// Most bytes of paths and messages that are kept by name, of either list. A path may have a megabyte, and a manifest
 /// must stay small enough to be read again.
@@ -36,8 +40,12 @@ pub(super) struct Built {
     pub(super) gathered: Option<Gathered>,
     /// What is made of them.
     pub(super) verdicts: Option<Verdicts>,
+    /// Files of models that were read, and how many there were beyond them.
+    pub(super) models: Vec<Vec<u8>>,
+    pub(super) models_left: u64,
     errors_bytes: usize,
     changed_bytes: usize,
+    models_bytes: usize,
 }
 
 /// Whether this many bytes more are within the limit; if so, they are counted.
@@ -171,6 +179,9 @@ impl<'b> Builder<'b> {
                     entry.flags = Some(FLAG_CHANGED);
                     self.note_changed(path);
                 }
+                if done.read && is_of_a_model(&entry.name, done.model) {
+                    self.note_model(&entry.name);
+                }
                 self.add(entry, done.read)
             }
             Err(miss) => {
@@ -180,6 +191,19 @@ impl<'b> Builder<'b> {
         }?;
         done.misses.into_iter().for_each(|miss| self.built.missed(miss, self.progress));
         Ok(())
+    }
+
+    /// A file of a model, to be compared with what stood there.
+    fn note_model(&mut self, name: &[u8]) {
+        // The root has no name that leads to it.
+        let above = self.open.iter().skip(1).map(|(entry, _)| &entry.name[..]);
+        let path = above.chain([name]).collect::<Vec<_>>().join(&b'/');
+        let built = &mut self.built;
+        if built.models.len() < MODELS_MAX && fits(&mut built.models_bytes, path.len()) {
+            built.models.push(path);
+        } else {
+            built.models_left += 1;
+        }
     }
 
     fn note_changed(&mut self, path: Vec<u8>) {

@@ -104,5 +104,12 @@ pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::
 }
 
 pub(super) fn failed(error: &SourceError) -> Done {
-    Done { result: Err(miss(error.path.clone(), error)), items: None, read: true, misses: Vec::new(), changed: None }
+    Done {
+        result: Err(miss(error.path.clone(), error)),
+        items: None,
+        read: true,
+        model: false,
+        misses: Vec::new(),
+        changed: None,
+    }
 }

@@ -18,6 +18,7 @@ mod work;
 pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
+use super::model::Compared;
 use super::verdicts::{self, Complaint, Rules};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
@@ -131,6 +132,8 @@ pub struct BackupReport {
     pub encoder_errors: u64,
     /// The verdicts on its files, if they are models.
     pub verdicts: Option<Verdicts>,
+    /// Models that are not what they were in the parent.
+    pub models: Compared,
     /// The snapshots that there were when it began.
     pub view: View,
 }

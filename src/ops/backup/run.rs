@@ -12,6 +12,7 @@ use crate::format::signed;
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
 use crate::ops::catch_up::{self, CaughtUp};
+use crate::ops::model::{Compared, sudden};
 use crate::ops::verdicts::{self, beside, labels};
 use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
@@ -89,12 +90,28 @@ impl Run<'_> {
                 Ended::Committed(mut done) => {
                     self.take_back(&mut done, &mut caught_up);
                     View::remember(self.repo, &done);
-                    return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
+                    let models = self.models(&done.manifest, &built);
+                    let report = self.report(Some(&done), built, done.manifest.transfer, caught_up, stored);
+                    return Ok(BackupReport { models, ..report });
                 }
                 Ended::Fenced(sid) => refreshes = Some(sid),
             }
         }
         Err(Error::new(Kind::Retry, "the session was fenced again and again").advise("run again: stored work is kept"))
+    }
+
+    /// Models that were read, beside what they were in the parent. It needs the index with what was just stored.
+    fn models(&self, made: &Manifest, built: &Built) -> Compared {
+        let Some(parent) = self.parent.as_ref().filter(|_| !built.models.is_empty()) else {
+            return Compared::default();
+        };
+        match Index::load(self.repo) {
+            Ok(index) => {
+                let reader = Reader::near(Arc::clone(self.repo), Arc::new(index));
+                sudden(&reader, (&parent.manifest, made), &built.models, built.models_left, self.cancel)
+            }
+            Err(e) => Compared { unknown: vec![e.to_string()], ..Compared::default() },
+        }
     }
 
     /// Where a region failed after another one had been left behind for being slow, there may be fewer copies than are asked
@@ -307,6 +324,7 @@ impl Run<'_> {
             accepted: self.options.tags.iter().any(|tag| tag == MAY_SHRINK),
             encoder_errors: self.progress.encoder_errors.get(),
             verdicts: built.verdicts,
+            models: Compared::default(),
             view: View::default(),
         }
     }

@@ -189,7 +189,14 @@ impl Worker<'_, '_> {
                     all.push(if read {
                         self.small(&dir, entry)?
                     } else {
-                        Done { result: Ok(entry), items: None, read: false, misses: Vec::new(), changed: None }
+                        Done {
+                            result: Ok(entry),
+                            items: None,
+                            read: false,
+                            model: false,
+                            misses: Vec::new(),
+                            changed: None,
+                        }
                     });
                 }
                 // The builder is gone only when the run was given up.
@@ -250,7 +257,14 @@ impl Worker<'_, '_> {
                 return Ok(failed(&e));
             }
         }
-        Ok(Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) })
+        Ok(Done {
+            result: Ok(entry),
+            items: None,
+            read: true,
+            model: false,
+            misses,
+            changed: changed.then(|| file.path()),
+        })
     }
 
     /// Stores the first `len` bytes of the buffer as the content of a small file.

@@ -21,9 +21,13 @@ pub fn or_files(
     say: &dyn Fn(&str),
     means: (&Progress, &Cancel),
 ) -> Result<BackupReport> {
-    let Some(cluster) = &source.etcd else { return store::run(repo, options, means.0, means.1) };
-    let (etcd, mut options) = (EtcdOptions::of(cluster)?, options);
     let said = |what: &str| say(&format!("source {}: {what}", source.name));
+    let Some(cluster) = &source.etcd else {
+        let report = store::run(repo, options, means.0, means.1)?;
+        report.models.lines().iter().for_each(|what| said(what));
+        return Ok(report);
+    };
+    let (etcd, mut options) = (EtcdOptions::of(cluster)?, options);
     let (report, found) = if cluster.deltas && options.mode == Mode::Incremental {
         options.mode = Mode::Delta;
         // A snapshot is made though nothing changed: it says of which time it is.
