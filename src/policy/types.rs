@@ -140,6 +140,9 @@ pub struct SourceSpec {
     /// A cluster of etcd, instead of paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdSpec>,
+    /// A bucket of S3 or what speaks its protocol, instead of paths: s3://bucket/prefix, with the options of regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
     /// Patterns of what is left out, as in .gitignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,

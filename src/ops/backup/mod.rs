@@ -8,6 +8,7 @@ mod begun;
 mod big;
 mod build;
 mod hand;
+mod object;
 mod plan;
 mod run;
 mod step;
@@ -17,7 +18,7 @@ mod work;
 pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
-use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
+use crate::base::{Bucket, Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
@@ -25,7 +26,9 @@ use crate::policy::{self, Excludes};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::view::View;
-use crate::source::files::{Walk, WalkOptions};
+use crate::source::any::Walk;
+use crate::source::bucket;
+use crate::source::files::WalkOptions;
 use begun::begin;
 pub use plan::are_intact;
 use run::Run;
@@ -38,7 +41,9 @@ pub use stream::{Cut, Given, StreamName, stream, streams};
 pub struct BackupOptions {
     /// Directories or files.
     pub paths: Vec<PathBuf>,
-    /// Name of the source; by default `files:host:paths`.
+    /// Instead of them, objects of a bucket.
+    pub bucket: Option<Bucket>,
+    /// Name of the source; by default `files:host:paths`, or `bucket:` and the bucket's address.
     pub name: Option<String>,
     /// Host.
     pub host: String,
@@ -134,6 +139,12 @@ pub fn default_name(host: &str, paths: &[PathBuf]) -> String {
     format!("files:{host}:{}", texts.join(":"))
 }
 
+/// The name of a bucket that was given none: where it is, whatever way leads there.
+fn bucket_name(bucket: &Bucket) -> String {
+    let bare = Bucket::new(bucket.service, bucket.name.clone(), bucket.prefix.clone());
+    format!("bucket:{}", Bucket { endpoint: bucket.endpoint.clone(), ..bare })
+}
+
 fn escaped(path: &[u8]) -> String {
     let mut text = String::new();
     for part in path.utf8_chunks() {
@@ -157,6 +168,7 @@ impl BackupOptions {
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
             paths: source.paths.clone(),
+            bucket: source.bucket.clone(),
             name: Some(source.name.clone()),
             host,
             tags: source.tags.clone(),
@@ -180,9 +192,10 @@ impl BackupOptions {
     /// # Errors
     /// What is given is no path.
     pub fn source_name(&self) -> Result<String> {
-        match &self.name {
-            Some(name) => Ok(name.clone()),
-            None => Ok(default_name(&self.host, &absolute(&self.paths)?)),
+        match (&self.name, &self.bucket) {
+            (Some(name), _) => Ok(name.clone()),
+            (None, Some(bucket)) => Ok(bucket_name(bucket)),
+            (None, None) => Ok(default_name(&self.host, &absolute(&self.paths)?)),
         }
     }
 }
@@ -209,12 +222,7 @@ pub fn run_begun(
 ) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
-    let source = Source {
-        kind: "files".into(),
-        name: options.source_name()?,
-        host: options.host.clone(),
-        paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
-    };
+    let source = source_of(&options, &paths)?;
     // When the run began, not the walk: a file written just before is not called too young to be taken over.
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
@@ -223,7 +231,7 @@ pub fn run_begun(
     let _hurry = repo.regions.hurry(repo.copies_min);
     let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
         Some(begun) => begun.walk?,
-        None => begin(&paths, &options)?,
+        None => begin(repo, &paths, &options, cancel)?,
     };
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let (caught_up, view) = match options.dry_run {
@@ -233,7 +241,7 @@ pub fn run_begun(
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
-    let fs_id = fs_id(&paths);
+    let fs_id = options.bucket.as_ref().map_or_else(|| fs_id(&paths), |bucket| Some(bucket::Source::id(bucket)));
     if let Some(parent) = &parent {
         progress.bytes_expected.set(parent.manifest.counts.bytes);
     }
@@ -242,6 +250,15 @@ pub fn run_begun(
     let report = if options.dry_run { run.dry(walk) } else { with_records(&run, walk, caught_up) };
     let view = run.view;
     report.map(|report| BackupReport { view, ..report })
+}
+
+/// What the manifest says that was backed up.
+fn source_of(options: &BackupOptions, paths: &[PathBuf]) -> Result<Source> {
+    let (kind, paths) = match &options.bucket {
+        Some(bucket) => ("bucket", vec![bucket.to_string().into_bytes().into()]),
+        None => ("files", paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect()),
+    };
+    Ok(Source { kind: kind.into(), name: options.source_name()?, host: options.host.clone(), paths })
 }
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.
