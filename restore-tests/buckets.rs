@@ -232,7 +232,8 @@ fn a_snapshot_goes_back_into_a_bucket_as_it_was() {
     assert!(code == 3 && value["errors"][0]["path"] == "link" && value["errors_total"] == 1, "{code} {value:#}");
     told(&server, "other", &["folder/file".into(), "folder/hollow/".into()]);
     for more in [&["--revision", "3"][..], &["--check"]] {
-        let (code, value) = world.run(&[&["restore", "latest", "--to", &url(&server, "other/x")], more].concat());
+        let (code, value) =
+            world.run(&[&["restore", "latest", "--to", url(&server, "other/x").as_str()][..], more].concat());
         assert_eq!(code, 2, "{value:#}");
     }
 }

@@ -8,7 +8,7 @@ const LONG: [u8; 256] = [b'x'; 256];
 
 #[test]
 fn keys_that_are_no_paths_are_named_and_lead_nowhere() {
-    let long = [b"p/", &LONG[..]].concat();
+    let long = [&b"p/"[..], &LONG[..]].concat();
     let bad: [(&[u8], &str); 14] = [
         (b"p//rooted", "empty part"),
         (b"p/a//b", "empty part"),
@@ -38,7 +38,9 @@ fn keys_that_are_no_paths_are_named_and_lead_nowhere() {
     ];
     let all = bad.iter().map(|(key, _)| *key).chain(good.iter().map(|(key, _)| *key));
     let mut objects: Vec<(&[u8], &[u8])> = all.map(|key| (key, key)).collect();
-    objects.extend([(&b"p/hollow/"[..], &b""[..]), (b"p/", b""), (b"outside", b"not asked for")]);
+    for (key, bytes) in [("p/hollow/", ""), ("p/", ""), ("outside", "not asked for")] {
+        objects.push((key.as_bytes(), bytes.as_bytes()));
+    }
     let store = StandIn::start(&objects);
     store.with(|state| state.page = 4);
     let world = World::new();
@@ -49,11 +51,11 @@ fn keys_that_are_no_paths_are_named_and_lead_nowhere() {
     assert!(errors.iter().all(|e| e["kind"] == "unaddressable"), "{report:#}");
     for (key, why) in bad {
         let tail = String::from_utf8_lossy(key.split(|b| b"\0\xff".contains(b)).next().unwrap()).into_owned();
-        let named = |e: &&Value| {
+        let named = |e: &Value| {
             let (path, message) = (e["path"].as_str().unwrap(), e["message"].as_str().unwrap());
             path.starts_with(&format!("s3://bucket/{tail}")) && message.contains(why)
         };
-        assert!(errors.iter().find(named).is_some(), "{tail}: {why}: {report:#}");
+        assert!(errors.iter().any(named), "{tail}: {why}: {report:#}");
     }
     let record = world.ok(&["runs"]);
     assert!(record.to_string().contains("s3://bucket/p/a//b"), "{record:#}");
@@ -75,7 +77,7 @@ fn a_repository_in_its_own_source_is_left_out() {
     super::put(&world, &server, "shared", &[super::plain("data/x", b"mine")]);
     world.bench.regions.clear();
     let region = format!("own={}", super::url(&server, "shared/backups"));
-    let with = |more: &[&str]| world.run(&[&["--region", &region], more].concat());
+    let with = |more: &[&str]| world.run(&[&["--region", region.as_str()][..], more].concat());
     let (code, value) = with(&["init", "--no-recovery-key"]);
     assert_eq!(code, 0, "{value:#}");
     for _ in 0..2 {

@@ -36,13 +36,13 @@ impl Page {
     /// `None`: it is not understood.
     pub(super) fn parse(bytes: &[u8]) -> Option<Page> {
         let text = String::from_utf8_lossy(bytes);
-        let writing = Writing::of(&text);
+        let escaped = between(&text, "EncodingType") == Some("url");
         let mut lines = Vec::new();
         let mut rest = &text[..];
         while let Some((_, behind)) = rest.split_once("<Contents>") {
             let (block, behind) = behind.split_once("</Contents>")?;
             rest = behind;
-            lines.push(line(block, writing)?);
+            lines.push(line(block, escaped)?);
         }
         let token = between(&text, "NextContinuationToken").map(unescaped).filter(|token| !token.is_empty());
         let more = between(&text, "IsTruncated").is_some_and(|more| more.trim().eq_ignore_ascii_case("true"));
@@ -50,33 +50,11 @@ impl Page {
     }
 }
 
-/// How keys are written in a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writing {
-    /// As they are.
-    Raw,
-    /// As in addresses; `+` is a space.
-    Space,
-    /// As in addresses; `+` is a plus.
-    Plus,
-}
-
-impl Writing {
-    /// Amazon writes `+` for a space, as forms have it; others write `%20`, and leave a plus as it is.
-    fn of(text: &str) -> Writing {
-        match between(text, "EncodingType") {
-            Some("url") if text.contains("%20") => Writing::Plus,
-            Some("url") => Writing::Space,
-            _ => Writing::Raw,
-        }
-    }
-}
-
-fn line(block: &str, writing: Writing) -> Option<Line> {
+fn line(block: &str, escaped: bool) -> Option<Line> {
     let key = unescaped(between(block, "Key")?);
     let etag = between(block, "ETag").map(unescaped);
     Some(Line {
-        key: if writing == Writing::Raw { key.into_bytes() } else { decoded(&key, writing)? },
+        key: if escaped { decoded(&key)? } else { key.into_bytes() },
         size: between(block, "Size")?.trim().parse().ok()?,
         modified: between(block, "LastModified")
             .and_then(|time| TimeMs::from_utc(time.trim()))
@@ -90,8 +68,9 @@ pub(super) fn is_etag(text: &str) -> bool {
     (1..=ETAG_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// With `%xx` read; `None` where two hex digits do not follow.
-fn decoded(text: &str, writing: Writing) -> Option<Vec<u8>> {
+/// With `%xx` read, and `+` for a space, as forms have it and Amazon writes keys; a plus is always escaped. `None` where two
+/// hex digits do not follow.
+fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -102,7 +81,7 @@ fn decoded(text: &str, writing: Writing) -> Option<Vec<u8>> {
                 bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
                 rest = tail.get(2..)?;
             }
-            b'+' if writing == Writing::Space => bytes.push(b' '),
+            b'+' => bytes.push(b' '),
             byte => bytes.push(*byte),
         }
     }
@@ -173,7 +152,10 @@ mod tests {
         assert_eq!(keys(&plain), [b"a//b".to_vec(), "<&ä\u{1}+%41 ".into()]);
         let url = "<EncodingType>url</EncodingType>";
         assert_eq!(keys(&format!("{url}{}", object("a+b%2Bc%FF%00"))), [b"a b+c\xff\0"]);
-        assert_eq!(keys(&format!("{url}{}{}", object("a%20b"), object("c+d"))), [b"a b", b"c+d"]);
+        assert_eq!(
+            keys(&format!("{url}{}{}", object("a%20b/c+d"), object("e%2Bf"))),
+            [b"a b/c d".to_vec(), b"e+f".to_vec()]
+        );
         assert_eq!(page(&format!("{url}{}", object("%4"))), None);
     }
 
