@@ -201,6 +201,7 @@ impl<'s> Player<'s> {
         let repo = self.open()?;
         let options = BackupOptions {
             paths: vec![self.source.folder.clone()],
+            bucket: None,
             name: Some(name),
             host: format!("host-{}", self.number),
             tags: Vec::new(),

@@ -8,14 +8,14 @@ use super::paths;
 use super::progress::Shown;
 use super::recorded::Recorded;
 use super::verdicts;
-use crate::base::{Progress, units};
+use crate::base::{Bucket, Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
 use crate::ops::model::{Compared, Counts, Sudden};
 use crate::ops::record::Closing;
-use crate::policy::{Hooks, Rate, Source, is_file_name};
+use crate::policy::{self, Hooks, Rate, Source, is_file_name};
 use crate::repo::index::cache::Cache;
 use crate::source::files;
 use crate::source::stream::Stream;
@@ -36,8 +36,8 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     files::raise_descriptors();
     let mut begun = None;
     let repo = context.open_beside(&mut |marked| {
-        // A stream has no walk.
-        if name.is_none() {
+        // A stream has no walk, and a bucket is listed once it is known what of it is the repository's.
+        if name.is_none() && options.bucket.is_none() {
             let state = context.state().ok();
             let index = state.and_then(|state| Cache::identity_of(&state, &marked.id));
             begun = Some(options.begin(&marked.regions, index));
@@ -88,13 +88,15 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
             .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
     }
-    let all = paths::all(args)?;
+    let bucket = bucket(args)?;
+    let all = if bucket.is_some() { Vec::new() } else { paths::all(args)? };
     let of_models = verdicts::paths(args, &all)?;
     let model = of_models.is_some().then(|| args.trust.trust());
     let source = Source {
         name: String::new(),
         paths: of_models.unwrap_or(all),
         etcd: None,
+        bucket,
         model,
         exclude: patterns,
         exclude_caches: args.exclude_caches,
@@ -111,6 +113,22 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         read: args.limit_read.as_ref().map(Rate::bytes),
     };
     Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
+}
+
+/// The bucket that is to be backed up, if it is one.
+fn bucket(args: &Backup) -> Result<Option<Bucket>> {
+    let mut texts = args.path.iter().filter_map(|path| path.to_str()).filter(|text| policy::is_bucket(text));
+    let Some(text) = texts.next().filter(|_| !args.stdin_from_command) else { return Ok(None) };
+    let lists = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
+    if args.path.len() > 1 || lists {
+        let advice = "back each up by itself, under a name of its own";
+        return Err(Error::new(Kind::Config, "a bucket is a source of its own").advise(advice));
+    }
+    if args.clone || args.one_file_system || args.exclude_caches {
+        let what = "--clone, --one-file-system and --exclude-caches say nothing of a bucket";
+        return Err(Error::new(Kind::Config, what));
+    }
+    policy::bucket(text).map(Some)
 }
 
 /// Where a stream stands in its snapshot, if it is one that is backed up; it names the source too.

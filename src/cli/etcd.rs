@@ -188,6 +188,9 @@ pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Op
 fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Goal, PathBuf)) -> Result<Outcome> {
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
+    if args.etcd.overwrite {
+        return Err(Error::new(Kind::Config, "a database is written into a new file: --overwrite has no place there"));
+    }
     if !path.is_empty() {
         return Err(Error::new(Kind::Config, "the whole database is restored: name the snapshot without a path"));
     }

@@ -11,14 +11,15 @@ use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::shown_repair;
 use super::verdicts;
-use crate::base::{Pace, Progress, SessionId, units};
-use crate::error::{Exit, Result};
+use crate::base::{Bucket, Pace, Progress, SessionId, units};
+use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind;
 use crate::ops::browse;
 use crate::ops::record::Closing;
 use crate::ops::repair::{self, RepairReport};
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
-use crate::policy::Rate;
+use crate::ops::restore_bucket::{self, BucketRequest};
+use crate::policy::{self, Rate};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
@@ -48,7 +49,13 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);
-    let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
+    let report = match bucket(args)? {
+        None => restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?,
+        Some(place) => {
+            let request = BucketRequest { place, overwrite: args.etcd.overwrite, workers: context.workers() };
+            restore_bucket::run(&reader, &snapshot.manifest, &root, &request, (&progress, &context.cancel))?
+        }
+    };
     let (source, elapsed_ms) = (snapshot.manifest.source.name.clone(), shown.elapsed_ms());
     let repaired = mended(context, args, repo);
     Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms, repaired })
@@ -68,7 +75,9 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
     if let Some(address) = &args.etcd.into {
         return etcd::put_back(context, args, &repo, address);
     }
-    if let Some(outcome) = etcd::restore(context, args, &repo)? {
+    if bucket(args)?.is_none()
+        && let Some(outcome) = etcd::restore(context, args, &repo)?
+    {
         return Ok(outcome);
     }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
@@ -104,7 +113,20 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
 
 /// The target; the arguments are refused without one.
 fn target(args: &Restore) -> &Path {
-    args.target.as_deref().unwrap_or_else(|| Path::new(""))
+    args.target.as_deref().or(args.etcd.to.as_deref()).unwrap_or_else(|| Path::new(""))
+}
+
+/// The bucket that is the target, if one is.
+fn bucket(args: &Restore) -> Result<Option<Bucket>> {
+    let text = args.etcd.to.as_deref().and_then(Path::to_str).filter(|text| policy::is_bucket(text));
+    let Some(text) = text else { return Ok(None) };
+    let etcd = &args.etcd;
+    if etcd.revision.is_some() || etcd.time.is_some() || etcd.bump_revision.is_some() || etcd.check {
+        let what =
+            "--revision, --time, --bump-revision and --check belong to databases of etcd, and no bucket takes one";
+        return Err(Error::new(Kind::Config, what));
+    }
+    policy::bucket(text).map(Some)
 }
 
 fn request(context: &Context, args: &Restore) -> Result<RestoreRequest> {

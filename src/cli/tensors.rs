@@ -12,11 +12,11 @@ use super::repair::shown_repair;
 use super::restore::mended;
 use super::verdicts;
 use crate::base::{Pace, Progress, units};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::ops::model::{PickRequest, Picked, PickedTensor, pick};
 use crate::ops::record::Closing;
-use crate::policy::Rate;
+use crate::policy::{Rate, is_bucket};
 use crate::repo::view::View;
 use serde_json::{Value, json};
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +35,7 @@ pub fn restore(context: &Context, args: &Restore) -> Result<Outcome> {
     repo.regions.read_slowly(|| rate.map(|rate| Pace::new(rate, &context.cancel)));
     let request = PickRequest {
         patterns: args.pick.tensors.clone(),
-        target: target(args),
+        target: target(args)?,
         dry_run: args.dry_run,
         workers: context.workers(),
     };
@@ -76,8 +76,14 @@ pub fn restore(context: &Context, args: &Restore) -> Result<Outcome> {
 }
 
 /// `--to` says the same here as `--target`.
-fn target(args: &Restore) -> PathBuf {
-    args.target.clone().or_else(|| args.etcd.to.clone()).unwrap_or_default()
+fn target(args: &Restore) -> Result<PathBuf> {
+    let target = args.target.clone().or_else(|| args.etcd.to.clone()).unwrap_or_default();
+    match target.to_str().is_some_and(is_bucket) {
+        true => Err(Error::new(Kind::Config, "tensors are written into a directory, and into no bucket")
+            .at(target.display())
+            .advise("name a directory with --target")),
+        false => Ok(target),
+    }
 }
 
 fn json_of(tensor: &PickedTensor) -> Value {

@@ -28,6 +28,7 @@ pub mod repair;
 pub mod repair_index;
 pub mod replicate;
 pub mod restore;
+pub mod restore_bucket;
 pub mod retain;
 pub mod scrub;
 pub mod side_by_side;

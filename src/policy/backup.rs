@@ -1,6 +1,7 @@
 //! `kind: BackupPolicy`: what is backed up, when, where to, how long it is kept and how it is proven.
 
 use super::alerts::{self, Alert};
+use super::bucket;
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
@@ -22,6 +23,7 @@ use super::types::{
 use super::verify::{self, Verify};
 use super::{API_VERSION, DocumentKind};
 use super::{trust, when};
+use crate::base::Bucket;
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
 use std::path::PathBuf;
@@ -52,17 +54,19 @@ pub struct BackupPolicy {
     priority: i32,
 }
 
-/// Directories or files that are backed up together, or a cluster of etcd.
+/// Directories or files that are backed up together, or a cluster of etcd, or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its identity over time.
     pub name: String,
-    /// Absolute paths; none of a cluster.
+    /// Absolute paths; none of a cluster or a bucket.
     pub paths: Vec<PathBuf>,
     /// The cluster, if it is one.
     pub etcd: Option<Etcd>,
     /// What is asked of its models, if it is of these.
     pub model: Option<Trust>,
+    /// The bucket, if it is one.
+    pub bucket: Option<Bucket>,
     /// Patterns of what is left out; they compile.
     pub exclude: Vec<String>,
     /// Whether the content of tagged caches is left out.
@@ -260,13 +264,14 @@ impl BackupPolicy {
 
 impl Source {
     fn effective(&self) -> SourceSpec {
-        let of_files = self.etcd.is_none();
+        let of_files = self.etcd.is_none() && self.bucket.is_none();
         SourceSpec {
             name: Some(self.name.clone()),
             kind: of_files.then(|| if self.model.is_some() { SourceKind::Model } else { SourceKind::Files }),
             paths: self.paths.iter().map(|path| path.display().to_string()).collect(),
             etcd: self.etcd.as_ref().map(Etcd::effective),
             trust: self.model.as_ref().map(Trust::effective),
+            bucket: self.bucket.as_ref().map(Bucket::to_string),
             exclude: self.exclude.clone(),
             exclude_caches: of_files.then_some(self.exclude_caches),
             ignore_file: of_files.then(|| self.ignore_file.clone()),
@@ -405,13 +410,16 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             let what = format!("{} is not the name of a file", quoted(ignore_file));
             sheet.refuse(&format!("{at}.ignoreFile"), what, "write a name without `/`, like `.holdfastignore`");
         }
-        let (etcd, model) = (etcd::judge(sheet, &at, spec), trust::judge(sheet, &at, spec));
-        let paths = if etcd.is_some() { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
+        let (etcd, bucket) = (etcd::judge(sheet, &at, spec), bucket::judge(sheet, &at, spec));
+        let model = trust::judge(sheet, &at, spec);
+        let elsewhere = etcd.is_some() || spec.bucket.is_some();
+        let paths = if elsewhere { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
         sources.push(Source {
             name,
             paths,
             etcd,
             model,
+            bucket,
             exclude: spec.exclude.clone(),
             exclude_caches: spec.exclude_caches.unwrap_or(false),
             ignore_file: ignore_file.to_owned(),

@@ -11,6 +11,7 @@
 
 mod alerts;
 mod backup;
+mod bucket;
 mod calendar;
 mod coming;
 mod configuration;
@@ -43,6 +44,7 @@ mod yaml;
 
 pub use alerts::{Address, Alert, Receiver, Url, Webhook};
 pub use backup::{BackupPolicy, Retries, Source};
+pub use bucket::{bucket, is_bucket};
 pub use calendar::{Blackout, Calendar, Start, Task, share};
 pub use coming::Coming;
 pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load, parse, repository as one_repository};

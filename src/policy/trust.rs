@@ -34,9 +34,13 @@ impl Trust {
 /// Judges what a source says of its kind; `None`: it has no models.
 pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Option<Trust> {
     let is_model = source.kind == Some(SourceKind::Model);
-    if source.kind.is_some() && source.etcd.is_some() {
-        let advice = "leave kind out: `etcd:` says what it is";
-        sheet.refuse(&format!("{at}.kind"), "the source is a cluster of etcd and has a kind of paths", advice);
+    let elsewhere = match (&source.etcd, &source.bucket) {
+        (Some(_), _) => Some(("the source is a cluster of etcd and has a kind of paths", "`etcd:`")),
+        (None, Some(_)) => Some(("the source is a bucket and has a kind of paths", "`bucket:`")),
+        (None, None) => None,
+    };
+    if let Some((what, by)) = elsewhere.filter(|_| source.kind.is_some()) {
+        sheet.refuse(&format!("{at}.kind"), what, format!("leave kind out: {by} says what it is"));
     }
     if !is_model && source.trust.is_some() {
         sheet.refuse(&format!("{at}.trust"), "trust is asked of models only", "add `kind: model`, or leave it out");

@@ -146,6 +146,9 @@ pub struct SourceSpec {
     /// What becomes of models that are not to be trusted; only of kind model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<TrustSpec>,
+    /// A bucket of S3 or what speaks its protocol, instead of paths: s3://bucket/prefix, with the options of regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
     /// Patterns of what is left out, as in .gitignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,

@@ -77,7 +77,8 @@ fn etcd_words(etcd: &Etcd) -> String {
 
 fn source(source: &Source) -> String {
     let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
-    let what = source.etcd.as_ref().map_or(paths.join(", "), etcd_words);
+    let files = || source.bucket.as_ref().map_or(paths.join(", "), |bucket| bucket.to_string());
+    let what = source.etcd.as_ref().map_or_else(files, etcd_words);
     let mut text = format!("reads {what} as `{}`", source.name);
     let mut without = source.exclude.clone();
     if source.exclude_caches {

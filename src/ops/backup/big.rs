@@ -5,7 +5,7 @@ use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Whole, Worker, attributes, fa
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
 use crate::chunk::{CUT_BYTES_MAX, Layout};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::tree::{Entry, EntryType, Item};
 use crate::model::archive::examine;
 use crate::model::format::{self, FRONT_BYTES as MODEL_FRONT_BYTES, Format, Found};
@@ -13,7 +13,8 @@ use crate::model::recorded::Recorded;
 use crate::model::verdict::Hashing;
 use crate::ops::verdicts::attribute;
 use crate::region::lock;
-use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
+use crate::source::any::{Dir, File};
+use crate::source::files::{Extent, SourceError, Stamp};
 use crossbeam_channel::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ type Answer<T> = std::result::Result<T, SourceError>;
 
 /// A big file on which several workers take turns.
 pub(super) struct Big {
-    dir: Arc<DirHandle>,
+    dir: Dir,
     entry: Entry,
     open: Mutex<Token>,
     /// The turn went on, or there is none any more.
@@ -37,7 +38,7 @@ pub(super) struct Big {
 /// Who holds it cuts next.
 #[derive(Default)]
 struct Token {
-    file: Option<Arc<SourceFile>>,
+    file: Option<Arc<File>>,
     expected: Option<Stamp>,
     /// Set for a file of tensors.
     layout: Option<Layout>,
@@ -53,6 +54,8 @@ struct Token {
     busy: usize,
     attempt: u32,
     cut_all: bool,
+    /// What an object that changed says to whoever still reads the version before.
+    torn: Option<SourceError>,
     over: bool,
 }
 
@@ -103,8 +106,13 @@ enum Turn {
 }
 
 impl Big {
-    pub(super) fn new(dir: Arc<DirHandle>, entry: Entry, pieces: Sender<Piece>) -> Big {
+    pub(super) fn new(dir: Dir, entry: Entry, pieces: Sender<Piece>) -> Big {
         Big { dir, entry, open: Mutex::default(), turns: Condvar::new(), pieces }
+    }
+
+    /// As [`Dir::gone`].
+    pub(super) fn gone(&self) -> Option<Error> {
+        self.dir.gone()
     }
 
     /// Waits until all blocks before were cut, or no more is to be cut.
@@ -125,12 +133,20 @@ impl Big {
         let Some(file) = token.file.clone() else { return };
         let mut entry = self.entry.clone();
         // One look, both to compare and to keep: a change between two would pass for what was read.
-        let now = file.apply(&mut entry).map(|()| Stamp::of(&entry));
-        let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
-        if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
+        let torn = token.torn.take();
+        let again = token.attempt < ATTEMPTS_MAX;
+        let now = match &torn {
+            Some(e) if !again => Err(e.clone()),
+            Some(_) => file.renew().and_then(|()| file.stamp()),
+            None => file.apply(&mut entry).map(|()| Stamp::of(&entry)),
+        };
+        let changed = now.as_ref().is_ok_and(|now| torn.is_some() || Some(now) != token.expected.as_ref());
+        if changed && again && token.begin(&file).is_ok() {
             let _ = self.pieces.send(Piece::Restart);
             return;
         }
+        // Of parts of two versions nothing is made.
+        let now = now.and_then(|now| torn.map_or(Ok(now), Err));
         token.over = true;
         let model = token.layout.is_some();
         let done = match now {
@@ -157,7 +173,7 @@ impl Big {
 
 impl Token {
     /// Begins, or begins anew.
-    fn begin(&mut self, file: &Arc<SourceFile>) -> Answer<()> {
+    fn begin(&mut self, file: &Arc<File>) -> Answer<()> {
         let stamp = file.stamp()?;
         *self = Token {
             file: Some(Arc::clone(file)),
@@ -170,7 +186,7 @@ impl Token {
     }
 
     /// Whether its blocks may be read ahead of the cuts: it has neither holes nor tensors.
-    fn is_plain(&self, file: &SourceFile) -> bool {
+    fn is_plain(&self, file: &File) -> bool {
         !file.is_sparse() && self.layout.is_none() && self.size > 0
     }
 
@@ -223,7 +239,8 @@ impl Worker<'_, '_> {
         if !token.cut_all || token.busy > 0 || token.over {
             return;
         }
-        let Some(file) = token.file.clone().filter(|_| self.judges) else { return big.end(&mut token, None) };
+        let judged = self.judges && token.torn.is_none();
+        let Some(file) = token.file.clone().filter(|_| judged) else { return big.end(&mut token, None) };
         let (hashing, size) = (token.hashing.take().unwrap_or_default(), token.pos);
         // Nobody cuts any more, and others need not wait for this.
         drop(token);
@@ -270,6 +287,11 @@ impl Worker<'_, '_> {
         };
         let turn = match cut {
             Ok(cuts) => Turn::Store(token.seq - 1, cuts),
+            Err(e) if file.is_passing(&e) => {
+                (token.torn, token.cut_all) = (Some(e), true);
+                self.leave(big, token);
+                Turn::Again
+            }
             Err(e) => {
                 big.fail(&mut token, &e);
                 Turn::Over
@@ -280,18 +302,28 @@ impl Worker<'_, '_> {
     }
 
     /// The file; opened by the first one that comes.
-    fn opened(&mut self, big: &Big, token: &mut Token) -> Answer<Arc<SourceFile>> {
+    fn opened(&mut self, big: &Big, token: &mut Token) -> Answer<Arc<File>> {
         let file = match &token.file {
             Some(file) => Arc::clone(file),
             None => {
-                let file = Arc::new(files::open(&big.dir, &big.entry)?);
+                let file = Arc::new(big.dir.open(&big.entry)?);
                 file.advise_sequential();
                 token.begin(&file)?;
                 file
             }
         };
-        if token.claims == 0 && token.seq == 0 {
-            token.layout = self.layout(big, &file, token.size)?;
+        while token.claims == 0 && token.seq == 0 {
+            match self.layout(big, &file, token.size) {
+                Ok(layout) => {
+                    token.layout = layout;
+                    break;
+                }
+                Err(e) if file.is_passing(&e) && token.attempt < ATTEMPTS_MAX => {
+                    file.renew()?;
+                    token.begin(&file)?;
+                }
+                Err(e) => return Err(e),
+            }
         }
         Ok(file)
     }
@@ -299,7 +331,7 @@ impl Worker<'_, '_> {
     /// Cuts a block that lies in the buffer, together with what the one before left over.
     fn cut_block(
         &mut self,
-        file: &SourceFile,
+        file: &File,
         token: &mut Token,
         Claim { start, len, .. }: Claim,
         got: usize,
@@ -331,7 +363,7 @@ impl Worker<'_, '_> {
     }
 
     /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
-    fn cut_in_order(&mut self, file: &SourceFile, token: &mut Token) -> Answer<Cuts> {
+    fn cut_in_order(&mut self, file: &File, token: &mut Token) -> Answer<Cuts> {
         let mut cuts = Cuts::default();
         while token.pos >= token.data_end {
             let next = if token.pos >= token.size {
@@ -391,7 +423,7 @@ impl Worker<'_, '_> {
     }
 
     /// Where the tensors of a file lie, if it begins like a model and is one.
-    fn layout(&mut self, big: &Big, file: &SourceFile, size: u64) -> Answer<Option<Layout>> {
+    fn layout(&mut self, big: &Big, file: &File, size: u64) -> Answer<Option<Layout>> {
         self.make_room(MODEL_FRONT_BYTES);
         let got = self.read_to(0, file, 0, MODEL_FRONT_BYTES)?;
         let Some(kind) = Format::probe(&self.buf[..got]) else { return Ok(self.layout_beside(big, size)) };
@@ -407,7 +439,7 @@ impl Worker<'_, '_> {
     fn layout_beside(&self, big: &Big, size: u64) -> Option<Layout> {
         let name = std::str::from_utf8(&big.entry.name).ok()?;
         let owner = name.strip_suffix(".data").or_else(|| name.strip_suffix("_data"))?;
-        let owner = files::open(&big.dir, &Entry::bare(owner.as_bytes(), EntryType::File)).ok()?;
+        let owner = big.dir.open(&Entry::bare(owner.as_bytes(), EntryType::File)).ok()?;
         let len = owner.stamp().ok()?.size;
         match format::read(&Paced { file: &owner, pace: self.pace }, len).ok()? {
             Found::Model(model) => Layout::of(&model.sections_beside(name), size),

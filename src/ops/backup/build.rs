@@ -296,8 +296,9 @@ pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel:
             Planned::Leave => built.root = open.pop(),
             Planned::Batch { work, .. } => {
                 for work in work {
-                    built.count(&work.entry, work.read);
-                    if work.read {
+                    let read = work.read && !work.entry.has_content();
+                    built.count(&work.entry, read);
+                    if read {
                         progress.bytes_read.add(work.entry.size());
                     }
                 }

@@ -8,7 +8,8 @@ use crate::format::snapshot::Miss;
 use crate::model::archive::At;
 use crate::model::format::ReadAt;
 use crate::repo::writer::Packer;
-use crate::source::files::{SourceError, SourceFile};
+use crate::source::any::File;
+use crate::source::files::SourceError;
 
 /// What a worker reads at once.
 pub(super) const READ_BYTES: usize = 16 << 20;
@@ -33,7 +34,7 @@ impl Worker<'_, '_> {
     pub(super) fn read_to(
         &mut self,
         at: usize,
-        file: &SourceFile,
+        file: &File,
         offset: u64,
         len: usize,
     ) -> std::result::Result<usize, SourceError> {
@@ -49,7 +50,7 @@ impl Worker<'_, '_> {
 
 /// A file that is read as fast as is allowed.
 pub(super) struct Paced<'f> {
-    pub(super) file: &'f SourceFile,
+    pub(super) file: &'f File,
     pub(super) pace: Option<&'f Pace>,
 }
 
@@ -95,7 +96,7 @@ impl At for Whole<'_> {
     }
 }
 
-pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
+pub(super) fn attributes(file: &File) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
     match file.xattrs() {
         Ok(found) if found.is_empty() => (None, Vec::new()),
         Ok(found) => (Some(found), Vec::new()),

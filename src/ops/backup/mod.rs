@@ -8,6 +8,7 @@ mod begun;
 mod big;
 mod build;
 mod hand;
+mod object;
 mod origin;
 mod plan;
 mod run;
@@ -20,7 +21,7 @@ pub use begun::Begun;
 use super::catch_up::{self, CaughtUp};
 use super::model::Compared;
 use super::verdicts::{self, Complaint, Rules};
-use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
+use crate::base::{Bucket, Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
@@ -28,7 +29,9 @@ use crate::policy::{self, Excludes};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::view::View;
-use crate::source::files::{Walk, WalkOptions};
+use crate::source::any::Walk;
+use crate::source::bucket;
+use crate::source::files::WalkOptions;
 use begun::begin;
 pub use plan::are_intact;
 use run::Run;
@@ -39,12 +42,16 @@ pub use stream::{Cut, Given, StreamName, stream, streams};
 
 /// Kind of a source of any files.
 const FILES: &str = "files";
+/// Kind of a source of objects.
+const BUCKET: &str = "bucket";
 
 /// What to back up, and how.
 pub struct BackupOptions {
     /// Directories or files.
     pub paths: Vec<PathBuf>,
-    /// Name of the source; by default `files:host:paths`.
+    /// Instead of them, objects of a bucket.
+    pub bucket: Option<Bucket>,
+    /// Name of the source; by default `files:host:paths`, or `bucket:` and the bucket's address.
     pub name: Option<String>,
     /// Host.
     pub host: String,
@@ -166,6 +173,12 @@ fn default_name(kind: &str, host: &str, paths: &[PathBuf]) -> String {
     format!("{kind}:{host}:{}", texts.join(":"))
 }
 
+/// The name of a bucket that was given none: where it is, whatever way leads there.
+fn bucket_name(bucket: &Bucket) -> String {
+    let bare = Bucket::new(bucket.service, bucket.name.clone(), bucket.prefix.clone());
+    format!("bucket:{}", Bucket { endpoint: bucket.endpoint.clone(), ..bare })
+}
+
 fn escaped(path: &[u8]) -> String {
     let mut text = String::new();
     for part in path.utf8_chunks() {
@@ -189,6 +202,7 @@ impl BackupOptions {
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
             paths: source.paths.clone(),
+            bucket: source.bucket.clone(),
             name: Some(source.name.clone()),
             host,
             tags: source.tags.clone(),
@@ -210,7 +224,11 @@ impl BackupOptions {
 
     /// Kind of the source.
     fn kind(&self) -> &'static str {
-        if self.rules.is_some() { verdicts::KIND } else { FILES }
+        match (&self.bucket, &self.rules) {
+            (Some(_), _) => BUCKET,
+            (None, Some(_)) => verdicts::KIND,
+            (None, None) => FILES,
+        }
     }
 
     /// Name of the source.
@@ -218,9 +236,10 @@ impl BackupOptions {
     /// # Errors
     /// What is given is no path.
     pub fn source_name(&self) -> Result<String> {
-        match &self.name {
-            Some(name) => Ok(name.clone()),
-            None => Ok(default_name(self.kind(), &self.host, &absolute(&self.paths)?)),
+        match (&self.name, &self.bucket) {
+            (Some(name), _) => Ok(name.clone()),
+            (None, Some(bucket)) => Ok(bucket_name(bucket)),
+            (None, None) => Ok(default_name(self.kind(), &self.host, &absolute(&self.paths)?)),
         }
     }
 }
@@ -247,12 +266,7 @@ pub fn run_begun(
 ) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
-    let source = Source {
-        kind: options.kind().into(),
-        name: options.source_name()?,
-        host: options.host.clone(),
-        paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
-    };
+    let source = source_of(&options, &paths)?;
     // When the run began, not the walk: a file written just before is not called too young to be taken over.
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
@@ -261,7 +275,7 @@ pub fn run_begun(
     let _hurry = repo.regions.hurry(repo.copies_min);
     let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
         Some(begun) => begun.walk?,
-        None => begin(&paths, &options)?,
+        None => begin(repo, &paths, &options, cancel)?,
     };
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let (caught_up, view) = match options.dry_run {
@@ -273,7 +287,7 @@ pub fn run_begun(
     let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation);
     // Of another kind, it may have with its files what does not belong there, or not what does.
     let parent = parent.filter(|p| p.manifest.source.kind == source.kind).cloned();
-    let fs_id = fs_id(&paths);
+    let fs_id = options.bucket.as_ref().map_or_else(|| fs_id(&paths), |bucket| Some(bucket::Source::id(bucket)));
     if let Some(parent) = &parent {
         progress.bytes_expected.set(parent.manifest.counts.bytes);
     }
@@ -282,6 +296,15 @@ pub fn run_begun(
     let report = if options.dry_run { run.dry(walk) } else { with_records(&run, walk, caught_up) };
     let view = run.view;
     report.map(|report| BackupReport { view, ..report })
+}
+
+/// What the manifest says that was backed up.
+fn source_of(options: &BackupOptions, paths: &[PathBuf]) -> Result<Source> {
+    let paths = match &options.bucket {
+        Some(bucket) => vec![bucket.to_string().into_bytes().into()],
+        None => paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
+    };
+    Ok(Source { kind: options.kind().into(), name: options.source_name()?, host: options.host.clone(), paths })
 }
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.

@@ -23,7 +23,8 @@ use crate::repo::reader::Reader;
 use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
 use crate::repo::writer::Writer;
-use crate::source::files::{ParentRule, Walk};
+use crate::source::any::Walk;
+use crate::source::files::ParentRule;
 use crate::store::{Key, Prefix};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,9 @@ impl Run<'_> {
     fn parent_rule(&self) -> Option<ParentRule> {
         let parent = self.parent.as_ref()?;
         match self.options.mode {
+            Mode::Incremental if self.options.bucket.is_some() => {
+                (parent.manifest.fs_id == self.fs_id).then_some(ParentRule::Objects)
+            }
             Mode::Incremental if self.options.clone => Some(ParentRule::Clone),
             Mode::Incremental if parent.manifest.fs_id == self.fs_id => Some(ParentRule::SameFs),
             _ => None,
@@ -83,7 +87,7 @@ impl Run<'_> {
             let session = Session::announce(self.repo, errand, refreshes)?;
             let walk = match walk.take() {
                 Some(first) => first,
-                None => begin(self.paths, self.options)?,
+                None => begin(self.repo, self.paths, self.options, self.cancel)?,
             };
             let (built, work) = self.write(&session, walk, &mut stored)?;
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {

@@ -7,10 +7,10 @@
 use super::calls::{self, Header, Part, Status};
 use super::grpc::{Channel, Failed, Means, OUT_OF_RANGE, PATIENCE, SILENCE, tls};
 use super::kv::{CORRUPT, alarm_name};
-use super::scratch;
 use super::taken::Taken;
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::source::scratch;
 use futures_util::future::join_all;
 use std::cell::Cell;
 use std::collections::BTreeSet;
