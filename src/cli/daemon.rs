@@ -8,6 +8,7 @@ use super::common::{Context, Signal};
 use super::output::Outcome;
 use crate::base::{Cancel, TimeMs, units};
 use crate::daemon::alert::Told as AlertTold;
+use crate::daemon::between;
 use crate::daemon::crew::{Crew, Done};
 use crate::daemon::engine::{Engine, Event, Host, Standing};
 use crate::daemon::mend::Mender;
@@ -16,11 +17,12 @@ use crate::daemon::round::{self, Announcement, Telling, Undone};
 use crate::daemon::run::{Open, SourceEnd, Surroundings};
 use crate::daemon::seed::seeds;
 use crate::daemon::state::StateDir;
+use crate::daemon::tally::Tally;
 use crate::daemon::teller::Teller;
 use crate::daemon::{Job, JobId, Limits, Note, Reading, Start};
 use crate::error::{Exit, Result};
 use crate::ops::live::Over;
-use crate::policy::{self, BackupPolicy, Configuration, RegionSpec, Retries};
+use crate::policy::{self, BackupPolicy, Configuration, RegionSpec, Retries, Task};
 use crate::region::lock;
 use crate::repo::held::Held;
 use crate::source::files::hostname;
@@ -56,6 +58,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         &|repository, copies_min| context.open_held(&context.places_of(repository, copies_min), &secret);
     let (in_force, over) = (Mutex::new(configuration.clone()), Over { host: hostname(), before: context.env.now() });
     let retries_here = args.once;
+    let tally = Tally::default();
     let alerts = Alerts { teller: Teller::new(), telling: Cancel::new(), told: told.clone() };
     let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| {
         let configuration = lock(&in_force).clone();
@@ -63,10 +66,14 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         let repository = configuration.repository(Some(policy.repository().as_str()))?;
         let say = |text: &str| told.remark(Some(&start.job), text);
         let (env, workers) = (&context.env, context.workers());
-        let around = Surroundings { open, say: &say, env, state: &state, cancel, workers, over: Some(&over) };
+        let over = Some(&over);
+        let around = Surroundings { open, say: &say, env, state: &state, cancel, workers, over, tally: None };
         let retries = if retries_here { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
         let again = |exit: Exit| !retries_here && comes_again(policy, start, exit, context.env.now());
         let aside = |announced: Announcement| alerts.tell(&start.job, announced);
+        if start.job.kind == Task::Delta {
+            return between::run(&around, policy, repository, &tally, &aside);
+        }
         let telling = Telling { again: &again, aside: Some(&aside) };
         round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
     };
@@ -143,7 +150,7 @@ impl<'a> Mending<'a> {
                 let say = |text: &str| self.told.remark(None, text);
                 let (env, workers) = (&self.context.env, self.context.workers());
                 let Mending { open, state, cancel, .. } = self;
-                let around = Surroundings { open, say: &say, env, state, cancel, workers, over: None };
+                let around = Surroundings { open, say: &say, env, state, cancel, workers, over: None, tally: None };
                 Mender::new(self.every_ms).run(&around, &|| lock(self.in_force).clone());
             });
         }
@@ -158,10 +165,12 @@ fn comes_again(policy: &BackupPolicy, start: &Start, exit: Exit, now: TimeMs) ->
     matches!(exit, Exit::Failed | Exit::NoRepository) && before && start.attempt <= policy.retries().max
 }
 
-/// The jobs of all policies. A run that is started by hand has no jitter, and is tried again at once by itself.
+/// The jobs of all policies. A run that is started by hand has no jitter, and is tried again at once by itself; there is
+/// no time between backups.
 fn jobs(configuration: &Configuration, once: bool) -> Vec<Job> {
     let mut jobs: Vec<Job> = configuration.policies().iter().flat_map(Job::of).collect();
     if once {
+        jobs.retain(|job| job.every_ms.is_none());
         for job in &mut jobs {
             Arc::make_mut(&mut job.calendar).jitter_ms = 0;
             job.retry.max = 0;
