@@ -442,7 +442,10 @@ fn what_comes_between_backups_keeps_to_blackouts_and_to_a_clock_that_is_set() {
         desk.now.wall = TimeMs(desk.now.wall.0 + set);
         let begin = desk.now.wall.0;
         let at: Vec<i64> = desk.starts(5 * MINUTE, Exit::Done).into_iter().map(|(_, at)| at + NOON - begin).collect();
-        assert!((10..=11).contains(&at.len()) && at.windows(2).all(|pair| pair[1] - pair[0] <= 30_000), "{set}: {at:?}");
+        assert!(
+            (10..=11).contains(&at.len()) && at.windows(2).all(|pair| pair[1] - pair[0] <= 30_000),
+            "{set}: {at:?}"
+        );
     }
     // Another period counts from now on; the same one goes on; one that is gone ends, also while it is at work.
     let mut desk = Desk::new(vec![between("p")]);

@@ -137,11 +137,13 @@ mod tests {
         let whole = One { whole: true, ..GOOD };
         let degraded = One { fate: Fate::Degraded, ..GOOD };
         let all = [GOOD, GOOD, BAD, BAD, BAD, QUIET, GOOD, whole, degraded, degraded, GOOD];
-        let wanted =
-            [(0, [1, 0, 0]), (2, [1, 1, 0]), (5, [0, 2, 1]), (7, [2, 0, 0]), (8, [1, 0, 0]), (10, [2, 0, 0])];
+        let wanted = [(0, [1, 0, 0]), (2, [1, 1, 0]), (5, [0, 2, 1]), (7, [2, 0, 0]), (8, [1, 0, 0]), (10, [2, 0, 0])];
         assert_eq!(recorded(all), wanted);
         // What goes on to fail is recorded once an hour, too.
-        assert_eq!(recorded(std::iter::repeat_n(BAD, 7201)), [(0, [0, 1, 0]), (3600, [0, 3600, 0]), (7200, [0, 3600, 0])]);
+        assert_eq!(
+            recorded(std::iter::repeat_n(BAD, 7201)),
+            [(0, [0, 1, 0]), (3600, [0, 3600, 0]), (7200, [0, 3600, 0])]
+        );
     }
 
     #[test]

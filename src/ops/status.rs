@@ -268,12 +268,7 @@ fn damage(catalog: &Catalog, places: &[Place], until: i64) -> catalog::Result<Op
 }
 
 /// Start of the newest snapshot in enough regions that was taken between backups: most of them have no record.
-fn between(
-    catalog: Option<&Catalog>,
-    name: &str,
-    expected: &Expected<'_>,
-    until: i64,
-) -> catalog::Result<Option<i64>> {
+fn between(catalog: Option<&Catalog>, name: &str, expected: &Expected<'_>, until: i64) -> catalog::Result<Option<i64>> {
     let Some((catalog, policy)) = catalog.zip(expected.of(name)) else { return Ok(None) };
     let has_them = policy.sources().iter().any(|source| source.name == name && source.between().is_some());
     if has_them { catalog.newest_delta(name, policy.copies_min(), until) } else { Ok(None) }

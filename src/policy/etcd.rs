@@ -146,7 +146,8 @@ fn deltas(sheet: &mut Sheet<'_>, at: &str, spec: Option<&DeltasSpec>) -> Deltas 
         Some(DeltasSpec::Incremental(true)) => return Deltas::Incremental,
         Some(DeltasSpec::Between(spec)) => spec,
     };
-    let every = duration::length_ms(&spec.every).map_err(|e| e.advise("write whole seconds or more, like `30s`"));
+    let whole = |e: Error| Error::new(Kind::Config, e.what()).advise("write whole seconds or more, like `30s`");
+    let every = duration::length_ms(&spec.every).map_err(whole);
     let bytes_max = spec.max_bytes.as_deref().map_or(Ok(SEGMENT_BYTES_MAX), segment_bytes);
     let every = sheet.take(&format!("{at}.every"), every);
     let bytes_max = sheet.take(&format!("{at}.maxBytes"), bytes_max);

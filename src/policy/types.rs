@@ -191,8 +191,7 @@ pub struct EtcdSpec {
     /// File with the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
-    /// Whether incremental backups take only what changed since the last snapshot, and full ones the whole; or how often a
-    /// daemon takes what changed between backups, all of which take the whole then. Default: false.
+    /// Whether incremental backups take only what changed; or how often a daemon does, between backups. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deltas: Option<DeltasSpec>,
 }
@@ -228,7 +227,7 @@ impl JsonSchema for DeltasSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BetweenSpec {
-    /// How often: whole seconds or more.
+    /// How often: whole seconds or more, and more often than backups are due.
     #[schemars(extend("pattern" = DURATION))]
     pub every: String,
     /// A file of changes has at most so many bytes, unless a single transaction has more. Default: 8MiB.

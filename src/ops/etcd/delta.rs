@@ -149,7 +149,8 @@ pub fn delta(
         Some(why) => (0, Gathered::Not(why)),
         None => changed(etcd, (&reader, manifest), before, cancel)?,
     };
-    let exposed_ms = repo.env.now().0.saturating_sub(newest_at(&view, &source, before.revision).unwrap_or(manifest.start));
+    let exposed_ms =
+        repo.env.now().0.saturating_sub(newest_at(&view, &source, before.revision).unwrap_or(manifest.start));
     let gathered = match gathered {
         Gathered::All(gathered) if gathered.is_empty() && !terms.unchanged.is_stored(exposed_ms) => {
             return Ok(Delta::Nothing(before.revision));

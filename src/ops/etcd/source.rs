@@ -65,7 +65,9 @@ pub fn between(
         Delta::Nothing(_) => Ok((None, Mode::Delta)),
         Delta::Whole(report, found, why) => {
             let why = format!("a whole snapshot, no delta: {why}");
-            std::iter::once(&why).chain(&found.remarks).for_each(|what| say(&format!("source {}: {what}", source.name)));
+            std::iter::once(&why)
+                .chain(&found.remarks)
+                .for_each(|what| say(&format!("source {}: {what}", source.name)));
             Ok((Some(*report), options.mode))
         }
     }
