@@ -14,7 +14,7 @@ use crate::daemon::engine::{Engine, Event, Host, Standing};
 use crate::daemon::mend::Mender;
 use crate::daemon::notify::Notify;
 use crate::daemon::round::{self, Announcement, Telling, Undone};
-use crate::daemon::run::{Open, SourceEnd, Surroundings};
+use crate::daemon::run::{Open, Report, SourceEnd, Surroundings};
 use crate::daemon::seed::seeds;
 use crate::daemon::state::StateDir;
 use crate::daemon::tally::Tally;
@@ -57,26 +57,11 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let open: &Open<'_> =
         &|repository, copies_min| context.open_held(&context.places_of(repository, copies_min), &secret);
     let (in_force, over) = (Mutex::new(configuration.clone()), Over { host: hostname(), before: context.env.now() });
-    let retries_here = args.once;
-    let tally = Tally::default();
     let alerts = Alerts { teller: Teller::new(), telling: Cancel::new(), told: told.clone() };
-    let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| {
-        let configuration = lock(&in_force).clone();
-        let policy = configuration.policy(&start.job.policy)?;
-        let repository = configuration.repository(Some(policy.repository().as_str()))?;
-        let say = |text: &str| told.remark(Some(&start.job), text);
-        let (env, workers) = (&context.env, context.workers());
-        let over = Some(&over);
-        let around = Surroundings { open, say: &say, env, state: &state, cancel, workers, over, tally: None };
-        let retries = if retries_here { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
-        let again = |exit: Exit| !retries_here && comes_again(policy, start, exit, context.env.now());
-        let aside = |announced: Announcement| alerts.tell(&start.job, announced);
-        if start.job.kind == Task::Delta {
-            return between::run(&around, policy, repository, &tally, &aside);
-        }
-        let telling = Telling { again: &again, aside: Some(&aside) };
-        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
-    };
+    let (in_force, state, alerts) = (&in_force, state.as_path(), &alerts);
+    let work =
+        Working { context, told: &told, open, state, in_force, over, alerts, tally: Tally::default(), once: args.once };
+    let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| work.run(start, cancel, earlier);
     let (done_to, done) = unbounded();
     let (signals_to, signals) = unbounded();
     context.forward_signals(signals_to)?;
@@ -85,18 +70,18 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let catch_up_ms = if args.once { 0 } else { CATCH_UP_MS };
     let limits = Limits { runs: args.runs, per_regions: args.runs_per_repository, catch_up_ms };
     let begin = Reading { wall: context.env.now(), steady: context.env.steady() };
-    let mending = Mending::new((context, &told), open, &state, &in_force, &args.replicate_every)?;
+    let mending = Mending::new((context, &told), open, state, in_force, &args.replicate_every)?;
     std::thread::scope(|scope| {
         mending.beside(scope, args.once);
         let mut desk = Desk {
             context,
-            in_force: &in_force,
+            in_force,
             told: &told,
             watch,
             notify: Notify::from_env(),
             crew: Crew::new(scope, &work, done_to),
-            alerts: &alerts,
-            state: &state,
+            alerts,
+            state,
             done,
             signals,
             frozen: args.once.then_some(begin),
@@ -118,6 +103,40 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         desk.all_told(turned.is_err());
         turned.map(|()| desk.outcome(args.once))
     })
+}
+
+/// What runs need.
+struct Working<'a> {
+    context: &'a Context,
+    told: &'a Told,
+    open: &'a Open<'a>,
+    state: &'a Path,
+    in_force: &'a InForce,
+    over: Over,
+    alerts: &'a Alerts,
+    tally: Tally,
+    once: bool,
+}
+
+impl Working<'_> {
+    /// Does a run, as the configuration wants it that is in force now.
+    fn run(&self, start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>) -> Result<Report> {
+        let configuration = lock(self.in_force).clone();
+        let policy = configuration.policy(&start.job.policy)?;
+        let repository = configuration.repository(Some(policy.repository().as_str()))?;
+        let say = |text: &str| self.told.remark(Some(&start.job), text);
+        let (env, workers, over) = (&self.context.env, self.context.workers(), Some(&self.over));
+        let Working { open, state, .. } = *self;
+        let around = Surroundings { open, say: &say, env, state, cancel, workers, over, tally: None };
+        let aside = |announced: Announcement| self.alerts.tell(&start.job, announced);
+        if start.job.kind == Task::Delta {
+            return between::run(&around, policy, repository, &self.tally, &aside);
+        }
+        let retries = if self.once { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
+        let again = |exit: Exit| !self.once && comes_again(policy, start, exit, env.now());
+        let telling = Telling { again: &again, aside: Some(&aside) };
+        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
+    }
 }
 
 /// Brings up regions that are behind, beside the runs.
