@@ -1,5 +1,6 @@
 //! Backups of real etcd clusters, and real etcds that come up on what comes back.
 
+mod between;
 mod compaction;
 mod deltas;
 mod liar;

@@ -14,7 +14,7 @@ use crate::format::run::RunKind;
 use crate::format::snapshot::{Manifest, Mode};
 use crate::ops::etcd::{
     self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, Fate, Goal, KeyChange, Keys, PutBack,
-    PutReport, Unchanged,
+    PutReport, Terms,
 };
 use crate::ops::record::Closing;
 use crate::policy::{self, Rate};
@@ -81,7 +81,7 @@ pub fn backup(context: &Context, args: &Backup, address: Address) -> Result<Outc
         context,
         true,
         |_| match options.mode {
-            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, Unchanged::Left, means),
+            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, &Terms::ASKED, means),
             _ => etcd::backup(&repo, &options, &etcd, means)
                 .map(|(stored, found)| Delta::Whole(Box::new(stored), Box::new(found), String::new())),
         },

@@ -5,7 +5,7 @@ use super::bucket;
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
-use super::etcd::{self, Etcd};
+use super::etcd::{self, Between, Deltas, Etcd};
 use super::exclude::Excludes;
 use super::hooks::{self, Hooks};
 use super::limits::{self, Limits};
@@ -140,6 +140,20 @@ impl BackupPolicy {
         policy
     }
 
+    /// How often a daemon takes what changed in its clusters between backups, milliseconds; `None`: never.
+    pub fn between_ms(&self) -> Option<i64> {
+        self.sources.iter().find_map(Source::between).map(|between| between.every_ms)
+    }
+
+    /// The same policy for what is taken between backups: only the sources that have it, without hooks, and a source that
+    /// somebody else is at work on is left to him.
+    pub fn between(&self) -> BackupPolicy {
+        let mut sources = self.sources.clone();
+        sources.retain(|source| source.between().is_some());
+        sources.iter_mut().for_each(|source| source.hooks = Hooks::default());
+        BackupPolicy { sources, hooks: Hooks::default(), concurrency: Concurrency::Forbid, ..self.clone() }
+    }
+
     /// Regions that must hold a complete copy before a run counts as done.
     pub fn copies_min(&self) -> u32 {
         self.copies_min
@@ -263,6 +277,14 @@ impl BackupPolicy {
 }
 
 impl Source {
+    /// How what changed is taken between backups, if it is.
+    pub fn between(&self) -> Option<Between> {
+        match self.etcd.as_ref()?.deltas {
+            Deltas::Between(between) => Some(between),
+            Deltas::Never | Deltas::Incremental => None,
+        }
+    }
+
     fn effective(&self) -> SourceSpec {
         let of_files = self.etcd.is_none() && self.bucket.is_none();
         SourceSpec {
@@ -301,6 +323,10 @@ pub(super) fn judge(
     let copies_min = repository.and_then(|repository| judge_copies(sheet, spec, repository));
     let sources = judge_sources(sheet, &spec.sources, &document.metadata.name);
     let calendar = judge_calendar(sheet, &document.metadata.name, spec);
+    if sheet.found.len() == before {
+        let periods = sources.iter().enumerate().filter_map(|(n, source)| Some((n, source.between()?.every_ms)));
+        etcd::judge_periods(sheet, &periods.collect::<Vec<_>>(), calendar.largest_gap_ms());
+    }
     let retries = judge_retries(sheet, spec.retries.as_ref());
     let retention = judge_retention(sheet, spec.retention.as_ref());
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());

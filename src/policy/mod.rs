@@ -51,7 +51,7 @@ pub use configuration::{Checked, Configuration, DocumentKind, Text, check, load,
 pub use cron::Cron;
 pub use diff::{Change, RetentionEffect, changes, lost_by, retention_effect};
 pub use duration::{parse as duration_ms, span_ms};
-pub use etcd::Etcd;
+pub use etcd::{Between, Deltas, Etcd};
 pub use exclude::Excludes;
 pub use hooks::{Hook, Hooks};
 pub use limits::Limits;

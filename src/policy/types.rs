@@ -3,8 +3,13 @@
 //!
 //! The comments of fields are the schema's descriptions.
 
-use schemars::JsonSchema;
+mod models;
+
+pub use models::{PickleRule, SignatureRule, SourceKind, TrustSpec};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::borrow::Cow;
 
 const DURATION: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
 const SPAN: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$";
@@ -169,65 +174,6 @@ pub struct SourceSpec {
     pub hooks: Option<HooksSpec>,
 }
 
-/// What the paths of a source hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum SourceKind {
-    /// Anything.
-    #[default]
-    Files,
-    /// Models.
-    Model,
-}
-
-/// What becomes of models that are not to be trusted. Nothing of it keeps a snapshot from being made: one that has what is
-/// refused is marked, its run fails, and it is restored only with leave.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrustSpec {
-    /// Signatures (OpenSSF Model Signing). Default: warn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signature: Option<SignatureRule>,
-    /// Pickles. Default: warn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pickle: Option<PickleRule>,
-    /// Files (PEM) with the public keys whose signatures are believed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub key: Vec<String>,
-    /// Files (PEM) with certificates of the authorities that vouch for signers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub chain: Vec<String>,
-}
-
-/// What is asked of signatures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum SignatureRule {
-    /// Each file is signed by who is believed, and is as it was signed; anything else is refused.
-    Require,
-    /// What is wrong is said.
-    #[default]
-    Warn,
-    /// Nothing.
-    Off,
-}
-
-/// What is asked of pickles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum PickleRule {
-    /// What is not known to be harmless is refused: unsafe and unknown ones.
-    Refuse,
-    /// Unsafe ones are said.
-    #[default]
-    Warn,
-    /// Nothing.
-    Off,
-}
-
 /// A cluster of etcd, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -257,9 +203,49 @@ pub struct EtcdSpec {
     /// File with the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
-    /// Incremental backups take only what changed since the last snapshot; full ones take the whole. Default: false.
+    /// Whether incremental backups take only what changed; or how often a daemon does, between backups. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deltas: Option<bool>,
+    pub deltas: Option<DeltasSpec>,
+}
+
+/// When only what changed is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DeltasSpec {
+    /// By incremental backups, or never.
+    Incremental(bool),
+    /// Between backups.
+    Between(BetweenSpec),
+}
+
+impl JsonSchema for DeltasSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Deltas".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // Of either type; what is said of fields is said of a mapping only.
+        let mut schema = BetweenSpec::json_schema(generator);
+        schema.insert("type".into(), json!(["boolean", "object"]));
+        schema
+    }
+}
+
+/// How a daemon takes what changed between backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BetweenSpec {
+    /// How often: whole seconds or more, and more often than backups are due.
+    #[schemars(extend("pattern" = DURATION))]
+    pub every: String,
+    /// A file of changes has at most so many bytes, unless a single transaction has more. Default: 8MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]+(B|kB|MB|Ki|Mi|KiB|MiB)$"))]
+    pub max_bytes: Option<String>,
 }
 
 /// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.

@@ -6,13 +6,14 @@
 
 use super::backup::{EtcdOptions, EtcdReport, backup, known};
 use super::seam::Seam;
-use super::{BASE, CHAIN, CHANGES, CLUSTER, KIND, NEW_CLUSTER, REVISION, WHOLE, label, last_of};
+use super::{BASE, CHAIN, CHANGES, CLUSTER, EVERY, KIND, NEW_CLUSTER, REVISION, WHOLE, is_one, label, last_of, number};
 use crate::base::{Cancel, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Label, Manifest, Mode};
 use crate::format::tree::Entry;
 use crate::ops::backup::{self as store, BackupOptions, BackupReport, Cut, Given, StreamName};
+use crate::policy::Between;
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::reader::Reader;
@@ -26,8 +27,12 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Changes of so many bytes make a file; more of them another one.
-const FILE_BYTES_MAX: usize = 8 << 20;
+/// Changes are gathered until there are so many bytes; more of them are another part.
+const PART_BYTES_MAX: usize = 8 << 20;
+/// Where nothing changes, and a daemon looks more often, there is a snapshot about as often as this.
+const STILL_MS: i64 = 60_000;
+/// A daemon makes no whole snapshots instead of deltas more often than this.
+const WHOLE_AFTER_MS: i64 = 5 * 60_000;
 /// How long a watch may be silent while there is something to be told.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Changes are gathered in so many parts at most: so it comes to an end, however slowly a member tells them.
@@ -63,6 +68,49 @@ pub enum Unchanged {
     Left,
     /// There is one, which says of which time it is.
     Stored,
+    /// There is one if the last one began so long ago, ms.
+    After(i64),
+}
+
+/// What a delta may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// What to do where nothing changed.
+    pub unchanged: Unchanged,
+    /// A file of changes has at most so many bytes, however they were told, unless a single revision has more.
+    pub file_bytes_max: u64,
+    /// A whole snapshot may stand for it if the last whole one was read so long ago, ms.
+    pub whole_after_ms: i64,
+    /// How often it is taken, where a daemon does it between backups, ms.
+    pub every_ms: Option<i64>,
+}
+
+impl Unchanged {
+    /// Whether there is a snapshot, so long after the last one began, ms.
+    fn is_stored(self, ms: i64) -> bool {
+        match self {
+            Unchanged::Left => false,
+            Unchanged::Stored => true,
+            // A clock that was set back says nothing.
+            Unchanged::After(least) => !(0..least).contains(&ms),
+        }
+    }
+}
+
+impl Terms {
+    /// Of one that somebody asks for.
+    pub const ASKED: Terms =
+        Terms { unchanged: Unchanged::Left, file_bytes_max: u64::MAX, whole_after_ms: 0, every_ms: None };
+
+    /// Of one between backups. Where nothing changes there is a snapshot each minute or so: it says of which time it is.
+    pub fn between(between: &Between) -> Terms {
+        Terms {
+            unchanged: Unchanged::After(STILL_MS.saturating_sub(between.every_ms / 2)),
+            file_bytes_max: between.bytes_max,
+            whole_after_ms: WHOLE_AFTER_MS,
+            every_ms: Some(between.every_ms),
+        }
+    }
 }
 
 /// What became of it.
@@ -83,7 +131,7 @@ pub fn delta(
     repo: &Arc<Repo>,
     options: &mut BackupOptions,
     etcd: &EtcdOptions,
-    unchanged: Unchanged,
+    terms: &Terms,
     means: (&Progress, &Cancel),
 ) -> Result<Delta> {
     repo.may_write()?;
@@ -93,45 +141,82 @@ pub fn delta(
     let Some(last) = last_of(&view, &source).filter(|_| !etcd.new_cluster) else {
         return whole(repo, options, etcd, means, "there is no snapshot yet to go on from".into());
     };
+    let manifest = &last.manifest;
     let reader = Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?));
-    let kept = files(&reader, &last.manifest)?;
+    let kept = files(&reader, manifest)?;
+    let before = known(manifest);
+    let (id, gathered) = match unfit(&reader, &kept) {
+        Some(why) => (0, Gathered::Not(why)),
+        None => changed(etcd, (&reader, manifest), before, cancel)?,
+    };
+    let exposed_ms =
+        repo.env.now().0.saturating_sub(newest_at(&view, &source, before.revision).unwrap_or(manifest.start));
+    let gathered = match gathered {
+        Gathered::All(gathered) if gathered.is_empty() && !terms.unchanged.is_stored(exposed_ms) => {
+            return Ok(Delta::Nothing(before.revision));
+        }
+        Gathered::All(gathered) => gathered,
+        Gathered::Not(why) => {
+            not_again(manifest, begun, terms, &why)?;
+            return whole(repo, options, etcd, means, why);
+        }
+    };
+    let report = DeltaReport {
+        after: before.revision,
+        to: gathered.last().map_or(before.revision, |changes| changes.to),
+        changes: gathered.iter().map(|changes| changes.changes.len() as u64).sum(),
+        exposed_ms,
+    };
+    let most = usize::try_from(terms.file_bytes_max).unwrap_or(usize::MAX);
+    let parts: Vec<Changes> = gathered.into_iter().flat_map(|changes| changes.parts(most)).collect();
+    let mut given = Given { begun: Some(begun), ..given(repo, id, last, kept, &parts)? };
+    given.labels.extend(terms.every_ms.map(|ms| Label { key: EVERY.into(), value: ms.to_string() }));
+    let stored = store::streams(repo, options, given, means)?;
+    Ok(Delta::Stored(Box::new(stored), report))
+}
+
+/// When the newest snapshot was begun that knows of a revision as the last one: where nothing changed there may be several.
+fn newest_at(view: &View, source: &str, revision: i64) -> Option<i64> {
+    let own = view.snapshots.values().map(|s| &s.manifest).filter(|m| is_one(m) && m.source.name == source);
+    own.filter(|m| number(m, REVISION) == Some(revision)).map(|m| m.start).max()
+}
+
+/// Why a snapshot with these files is not to be gone on from, if so.
+fn unfit(reader: &Reader, kept: &[Entry]) -> Option<String> {
     if kept.len() >= FILES_MAX {
-        let why = format!("the last snapshot has {} files of changes already", kept.len());
-        return whole(repo, options, etcd, means, why);
+        return Some(format!("the last snapshot has {} files of changes already", kept.len()));
     }
-    if !store::are_intact(&reader, &kept) {
-        let why = "the last snapshot is damaged, or not in every region";
-        return whole(repo, options, etcd, means, why.into());
-    }
-    let before = known(&last.manifest);
+    (!store::are_intact(reader, kept)).then(|| "the last snapshot is damaged, or not in every region".into())
+}
+
+/// What changed since a snapshot, and the cluster's id.
+fn changed(
+    etcd: &EtcdOptions,
+    (reader, manifest): (&Reader, &Manifest),
+    before: Before,
+    cancel: &Cancel,
+) -> Result<(u64, Gathered)> {
     let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
     let (id, target) = (cluster.id(), cluster.newest(cancel)?);
     if target < before.revision {
         let what = format!("the cluster went back: revision {target}, the last snapshot has {}", before.revision);
         return Err(Error::new(Kind::Refused, what).advise(NEW_CLUSTER));
     }
-    let gathered = if target > before.revision {
-        let seam = Seam::of(&reader, &last.manifest, before.revision, cancel)?;
-        gather(etcd, cluster, (before, target), seam, cancel)?
-    } else {
-        Gathered::All(Vec::new())
-    };
-    let gathered = match gathered {
-        Gathered::All(gathered) if gathered.is_empty() && unchanged == Unchanged::Left => {
-            return Ok(Delta::Nothing(target));
-        }
-        Gathered::All(gathered) => gathered,
-        Gathered::Not(why) => return whole(repo, options, etcd, means, why),
-    };
-    let report = DeltaReport {
-        after: before.revision,
-        to: gathered.last().map_or(before.revision, |changes| changes.to),
-        changes: gathered.iter().map(|changes| changes.changes.len() as u64).sum(),
-        exposed_ms: repo.env.now().0.saturating_sub(last.manifest.start),
-    };
-    let given = Given { begun: Some(begun), ..given(repo, id, last, kept, &gathered)? };
-    let stored = store::streams(repo, options, given, means)?;
-    Ok(Delta::Stored(Box::new(stored), report))
+    if target == before.revision {
+        return Ok((id, Gathered::All(Vec::new())));
+    }
+    let seam = Seam::of(reader, manifest, before.revision, cancel)?;
+    Ok((id, gather(etcd, cluster, (before, target), seam, cancel)?))
+}
+
+/// A whole snapshot reads all of a member: where deltas cannot go on from one, there is not one after the other.
+fn not_again(last: &Manifest, now: i64, terms: &Terms, why: &str) -> Result<()> {
+    let read = number(last, WHOLE).unwrap_or(last.end);
+    if (0..terms.whole_after_ms).contains(&now.saturating_sub(read)) {
+        let what = format!("no delta ({why}), and the last whole snapshot is not five minutes old");
+        return Err(Error::new(Kind::Retry, what));
+    }
+    Ok(())
 }
 
 /// A whole snapshot instead.
@@ -220,7 +305,7 @@ impl Parts {
         let again = self.seam.as_ref().is_some_and(|seam| !seam.is_empty());
         let mut follower = Follower::begin(cluster, self.at.saturating_sub(i64::from(again)), cancel)?;
         while self.at < target {
-            let until = Until { revision: Some(target), time: SILENCE, bytes: FILE_BYTES_MAX };
+            let until = Until { revision: Some(target), time: SILENCE, bytes: PART_BYTES_MAX };
             let mut changes = match follower.gather(until, cancel)? {
                 Followed::Compacted(_) => return Ok(Some(COMPACTED.into())),
                 Followed::TooMuch => return Ok(Some(TOO_MUCH.into())),

@@ -14,13 +14,13 @@ mod seam;
 mod source;
 
 pub use backup::{EtcdOptions, EtcdReport, backup};
-pub use delta::{Delta, DeltaReport, Unchanged, delta};
+pub use delta::{Delta, DeltaReport, Terms, Unchanged, delta};
 pub use find::{KeysFound, find};
 pub use keys::{Keys, Kind as KeyChange, diff};
 pub use put_back::{Fate, PutBack, PutReport, put_back};
 pub use restore::{EtcdRestore, EtcdRestored, Goal, restore};
 
-pub use source::or_files;
+pub use source::{between, or_files};
 
 use crate::format::snapshot::{Manifest, Mode};
 use crate::repo::view::{Snapshot, View};
@@ -50,6 +50,9 @@ const BASE: &str = "etcd.base-revision";
 /// When all of it had been read, ms.
 const WHOLE: &str = "etcd.base-end";
 
+/// How often a daemon takes such deltas between backups, ms.
+const EVERY: &str = "etcd.every-ms";
+
 /// A snapshot with which another history begins.
 const ANEW: &str = "etcd.begins-anew";
 
@@ -60,6 +63,16 @@ fn last_of<'v>(view: &'v View, source: &str) -> Option<&'v Snapshot> {
     let anew = all().filter(|s| label(&s.manifest, ANEW).is_some()).map(|s| s.manifest.start).max();
     let here = all().filter(|s| anew.is_none_or(|anew| s.manifest.start >= anew));
     here.max_by_key(|s| (number(&s.manifest, REVISION), s.manifest.mode != Mode::Delta, s.manifest.start))
+}
+
+/// What deltas of one row have in common: the cluster, and the whole snapshot that they go on from.
+pub type Row<'m> = [Option<&'m str>; 3];
+
+/// Of a delta that a daemon took between backups, its row and its last revision: a later one of the same row that is as far
+/// on has every revision that it has.
+pub fn row(manifest: &Manifest) -> Option<(Row<'_>, i64)> {
+    label(manifest, EVERY).filter(|_| is_one(manifest) && manifest.mode == Mode::Delta)?;
+    Some(([CLUSTER, BASE, WHOLE].map(|key| label(manifest, key)), number(manifest, REVISION)?))
 }
 
 fn number(manifest: &Manifest, key: &str) -> Option<i64> {
