@@ -1,5 +1,6 @@
 //! Backups of real etcd clusters, and real etcds that come up on what comes back.
 
+mod auth;
 mod compaction;
 mod deltas;
 mod liar;

@@ -407,9 +407,8 @@ async fn greet(
 ) -> std::result::Result<Connected, Failed> {
     let greeted = async {
         let mut channel = Channel::connect(endpoint, tls.clone()).await?;
-        if let Some((name, password)) = &means.user {
-            let token = calls::authenticate(&channel, name, &password.0).await?;
-            channel.authorize(token);
+        if let Some(user) = &means.user {
+            channel.sign_in(user.clone()).await?;
         }
         let status = calls::status(&channel).await?;
         Ok(Connected { channel, status })
