@@ -1,6 +1,7 @@
 //! Backups of real etcd clusters, and real etcds that come up on what comes back.
 
 mod auth;
+mod checks;
 mod compaction;
 mod deltas;
 mod liar;
