@@ -4,6 +4,8 @@ mod auth;
 mod checks;
 mod compaction;
 mod deltas;
+mod diverged;
+mod histories;
 mod liar;
 mod load;
 mod measured;
