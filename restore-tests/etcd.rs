@@ -5,6 +5,7 @@ mod checks;
 mod compaction;
 mod deltas;
 mod diverged;
+mod failover;
 mod histories;
 mod liar;
 mod load;
