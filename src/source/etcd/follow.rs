@@ -193,8 +193,14 @@ impl<'c> Follower<'c> {
             .finish();
         let request = Message::new().bytes(1, &create).finish();
         let channel = cluster.channel()?;
-        let answers = run(&cluster.runtime, cancel, channel.both_ways("Watch/Watch", &request))?;
-        let answers = answers.map_err(|e| e.at(channel.authority()))?;
+        let begun = async {
+            if channel.has_user() {
+                // A short question gets another token where that has ended; a watch would only end.
+                calls::newest(channel).await?;
+            }
+            channel.both_ways("Watch/Watch", &request).await
+        };
+        let answers = run(&cluster.runtime, cancel, begun)?.map_err(|e| e.at(channel.authority()))?;
         Ok(Follower { cluster, answers, last: after, held: Batch::default() })
     }
 
