@@ -14,6 +14,7 @@ import json
 import random
 import ssl
 import sys
+import time
 import urllib.parse
 
 
@@ -111,9 +112,21 @@ def put_by(etcd, of, key):
     print(etcd.call("kv/txn", {"compare": [is_good], "success": either[0], "failure": either[1]})["header"]["revision"])
 
 
+def answered(etcd, path, body):
+    """What is answered once there is a leader: members elect another one while one of them dies."""
+    for left in reversed(range(100)):
+        try:
+            return etcd.call(path, body)
+        except (OSError, http.client.HTTPException, RuntimeError) as e:
+            if left == 0 or (isinstance(e, RuntimeError) and " 503 " not in str(e)):
+                raise
+            etcd.connection = None
+            time.sleep(0.1)
+
+
 def dump(etcd, revisions):
     for revision in revisions:
-        answer = etcd.call("kv/range", {"key": b64(b"\0"), "range_end": b64(b"\0"), "revision": revision})
+        answer = answered(etcd, "kv/range", {"key": b64(b"\0"), "range_end": b64(b"\0"), "revision": revision})
         for kv in answer.get("kvs", []):
             fields = [kv["key"], kv.get("value", ""), kv["create_revision"], kv["mod_revision"], kv["version"], kv.get("lease", "0")]
             print(revision, *(field or "-" for field in fields))
