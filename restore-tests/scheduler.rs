@@ -419,7 +419,11 @@ fn what_comes_between_backups_is_left_out_where_something_is_in_its_way() {
     assert!(quiet);
     assert_eq!(desk.scheduler.at_work(), 1);
     let then: Vec<JobId> = desk.end(&delta.id, Exit::Done).start.into_iter().map(|start| start.job).collect();
-    assert_eq!(then, [incremental.id.clone()], "the backup goes first, and none of those that were left out");
+    assert_eq!(
+        then,
+        std::slice::from_ref(&incremental.id),
+        "the backup goes first, and none of those that were left out"
+    );
     // Nor does one begin beside the backup, or to the room of others.
     assert!((0..10).all(|_| desk.pass(30_000).start.is_empty()));
     assert!(desk.end(&incremental.id, Exit::Done).start.is_empty());

@@ -74,7 +74,7 @@ fn wanted<'a>(arrays: impl IntoIterator<Item = &'a Array>) -> Vec<(String, Strin
 /// The file that was written, which must be the only one in the target.
 fn written(bench: &Bench, said: &Value) -> PathBuf {
     let file = bench.dir.path().join(said["file"].as_str().unwrap());
-    assert_eq!(files(file.parent().unwrap()), [file.clone()]);
+    assert_eq!(files(file.parent().unwrap()), std::slice::from_ref(&file));
     file
 }
 
