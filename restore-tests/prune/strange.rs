@@ -2,7 +2,7 @@
 //! session from being ended nor stop a prune for good.
 
 use super::stops::inside;
-use super::{ANEW, NOW, clean, comes_back, forget, packs, prune, versions};
+use super::{ANEW, NOW, Versions, clean, comes_back, forget, packs, prune, versions};
 use crate::harness::Bench;
 use crate::inside::{Inside, plant};
 use holdfast::base::{Generation, SessionId};
@@ -31,6 +31,15 @@ fn sleeper(inside: &Inside) -> SessionId {
     Session::announce(&inside.repo, errand, None).unwrap().sid
 }
 
+/// Something is to go, and somebody sleeps.
+fn one_sleeps() -> (Versions, Inside, SessionId) {
+    let versions = versions(&["a", "b"]);
+    forget(&versions.bench, &versions.sids[0]);
+    let inside = inside(&versions.bench);
+    let sid = sleeper(&inside);
+    (versions, inside, sid)
+}
+
 fn is_ended_in(inside: &Inside, ix: usize, sid: SessionId) -> bool {
     let key = Key::Snapshot(sid);
     let bytes = inside.repo.regions.get(ix, &key, 1 << 20).unwrap();
@@ -40,11 +49,8 @@ fn is_ended_in(inside: &Inside, ix: usize, sid: SessionId) -> bool {
 /// What another region makes up at its outcome is no snapshot: it would commit after what it rests on was removed.
 #[test]
 fn a_session_is_ended_where_it_decides_whatever_another_region_makes_up() {
-    let versions = versions(&["a", "b"]);
+    let (versions, inside, sid) = one_sleeps();
     let bench = &versions.bench;
-    forget(bench, &versions.sids[0]);
-    let inside = inside(bench);
-    let sid = sleeper(&inside);
     let manifest = std::fs::read(bench.region("a").join("snapshots").join(&versions.sids[2])).unwrap();
     plant(&bench.region("b"), &format!("snapshots/{}", sid.hex()), &of_no_key(&manifest, true));
     let done = prune(bench);
@@ -57,11 +63,8 @@ fn a_session_is_ended_where_it_decides_whatever_another_region_makes_up() {
 /// What cannot be read may be its snapshot; when a person says that it is lost, it must not be made afterwards.
 #[test]
 fn a_session_whose_snapshot_is_said_to_be_lost_is_ended() {
-    let versions = versions(&["a", "b"]);
+    let (versions, inside, sid) = one_sleeps();
     let bench = &versions.bench;
-    forget(bench, &versions.sids[0]);
-    let inside = inside(bench);
-    let sid = sleeper(&inside);
     plant(&bench.region("b"), &format!("snapshots/{}", sid.hex()), b"torn");
     let before = packs(bench, "a");
     let (code, value) = bench.json(&NOW);

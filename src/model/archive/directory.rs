@@ -134,18 +134,23 @@ pub fn entry(part: Part<'_>, offset: u64) -> io::Result<Option<(Entry, u64)>> {
     let name = text(part, name_at, sizes[0])?;
     let extra_at = name_at.saturating_add(sizes[0]);
     let extra = part.piece(extra_at, usize::try_from(sizes[1]).unwrap_or(0))?;
-    let mut entry = Entry {
-        name,
-        flags: number::<2>(&head, 8),
-        method: number::<2>(&head, 10),
-        crc: number::<4>(&head, 16),
-        packed: number::<4>(&head, 20),
-        size: number::<4>(&head, 24),
-        offset: number::<4>(&head, 42),
-    };
+    let mut entry = described(name, &head, 8, number::<4>(&head, 42));
     enlarge(&mut entry, &extra);
     let next = extra_at.saturating_add(sizes[1]).saturating_add(sizes[2]);
     Ok(Some((entry, next)))
+}
+
+/// What both heads say of an entry in the same order, from its flags at `at` on: flags, method, time and date, CRC, sizes.
+fn described(name: String, head: &[u8], at: usize, offset: u64) -> Entry {
+    Entry {
+        name,
+        flags: number::<2>(head, at),
+        method: number::<2>(head, at + 2),
+        crc: number::<4>(head, at + 8),
+        packed: number::<4>(head, at + 12),
+        size: number::<4>(head, at + 16),
+        offset,
+    }
 }
 
 /// The head before an entry's data at `offset`, and where the data begins.
@@ -160,15 +165,7 @@ pub fn local(part: Part<'_>, offset: u64) -> io::Result<Option<(Entry, u64)>> {
     let name = text(part, name_at, name_size)?;
     let extra_at = name_at.saturating_add(name_size);
     let extra = part.piece(extra_at, usize::try_from(extra_size).unwrap_or(0))?;
-    let mut entry = Entry {
-        name,
-        flags: number::<2>(&head, 6),
-        method: number::<2>(&head, 8),
-        crc: number::<4>(&head, 14),
-        packed: number::<4>(&head, 18),
-        size: number::<4>(&head, 22),
-        offset,
-    };
+    let mut entry = described(name, &head, 6, offset);
     enlarge(&mut entry, &extra);
     Ok(Some((entry, extra_at.saturating_add(extra_size))))
 }

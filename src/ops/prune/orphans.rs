@@ -75,12 +75,13 @@ impl Means<'_> {
             };
             match pack::check_name(name, bytes).and_then(|()| self.read(bytes)) {
                 Ok(chunks) => return Ok(Some(chunks)),
-                // By a key that is newer it may be somebody's; while the keys stand nobody made it who is known here.
-                Err(why) if matches!(why, FormatError::WrongKey) => {
-                    changed::keys_stand(self.repo)?;
+                Err(why) => {
+                    // By a key that is newer it may be somebody's; while the keys stand nobody made it who is known here.
+                    if matches!(why, FormatError::WrongKey) {
+                        changed::keys_stand(self.repo)?;
+                    }
                     self.repo.regions.record(ix, &key.path(), &why);
                 }
-                Err(why) => self.repo.regions.record(ix, &key.path(), &why),
             }
         }
         Ok(None)
