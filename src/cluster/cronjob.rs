@@ -382,6 +382,9 @@ impl Making<'_> {
                 ));
             }
         }
+        if self.policy.between_ms().is_some() {
+            said.push("deltas between backups are taken by a daemon; CronJobs take the backups alone".into());
+        }
         if self.policy.concurrency() != Concurrency::Forbid {
             said.push(
                 "a run that is due while one of the same CronJob is under way is missed, whatever `concurrency` says"

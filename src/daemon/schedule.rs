@@ -15,8 +15,11 @@
 //! forwards passes due times, which are then late. One that is set back by at most [`BACK_MAX_MS`] repeats
 //! nothing: due times that were handled stay handled. One that is set back further had been wrong: due times that
 //! were handled and are in the future again become due again when they come.
+//!
+//! What is taken between backups has a period and no due times: it is in [`super::beat`], and none of this is about it.
 
 use super::agenda::Agenda;
+use super::beat::Beats;
 use super::job::{Job, JobId};
 use super::memory::{Again, Memory, Pending, Running};
 use super::note::{Missed, Note};
@@ -89,6 +92,7 @@ pub struct Scheduler {
     /// Jobs of the runs at work, as they were when these started.
     active: BTreeMap<JobId, Job>,
     agenda: Agenda,
+    beats: Beats,
     /// Full runs by what they read.
     fulls: BTreeMap<String, Vec<JobId>>,
     limits: Limits,
@@ -111,6 +115,7 @@ impl Scheduler {
             memory,
             active: BTreeMap::new(),
             agenda: Agenda::default(),
+            beats: Beats::default(),
             fulls: BTreeMap::new(),
             limits,
             last: None,
@@ -162,15 +167,31 @@ impl Scheduler {
         waiting.iter().for_each(|id| self.judge(id, now.wall, &mut plan));
         self.start(&waiting, now.wall, &mut plan);
         due.iter().chain(&waiting).for_each(|id| self.touch(id, now.wall));
-        plan.wake = self.agenda.first();
+        self.between(now.wall, &mut plan);
+        plan.wake = self.agenda.first().into_iter().chain(self.beats.first()).min();
         plan
+    }
+
+    /// Starts what is to be taken between backups now, where nothing is in its way; there is a next time.
+    fn between(&mut self, now: TimeMs, plan: &mut Plan) {
+        for (job, due) in self.beats.due(now) {
+            if job.calendar.free_from(now) == now && self.has_room(&job) {
+                plan.start.push(Start { job: job.id.clone(), due, attempt: 1 });
+                self.active.insert(job.id.clone(), job);
+            }
+        }
     }
 
     /// The run of a job has ended.
     pub fn ended(&mut self, id: &JobId, exit: Exit, now: Reading) -> Plan {
         let mut notes = Vec::new();
         self.clock(now, &mut notes);
-        self.active.remove(id);
+        let between = self.active.remove(id).is_some_and(|job| job.every_ms.is_some());
+        if between {
+            // Nothing of it is remembered.
+            let plan = self.tick(now);
+            return Plan { notes: [notes, plan.notes].concat(), ..plan };
+        }
         self.changed = true;
         if let Some(run) = self.memory.get_mut(id).and_then(|m| m.running.take()) {
             if self.jobs.contains_key(id) {
@@ -195,6 +216,9 @@ impl Scheduler {
     }
 
     fn replace_jobs(&mut self, jobs: Vec<Job>, seeds: &BTreeMap<JobId, TimeMs>, now: TimeMs, notes: &mut Vec<Note>) {
+        let (beats, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.every_ms.is_some());
+        let beats = beats.into_iter().filter_map(|job| job.every_ms.map(|every_ms| (job, every_ms)));
+        self.beats.replace(beats.collect(), now);
         self.jobs = jobs.into_iter().map(|job| (job.id.clone(), job)).collect();
         let (known, active) = (&self.jobs, &self.active);
         self.memory.retain(|id, memory| {

@@ -211,8 +211,12 @@ pub fn of(
         let name = snapshots.source.clone();
         sources.entry(name).or_default().1 = Some(snapshots);
     }
-    let source = |(name, (runs, snapshots))| source(name, runs, snapshots, &places);
-    let sources = sources.into_iter().map(source).map(|s| judged(s, now.0, expected)).collect();
+    let source = |(name, (runs, snapshots))| -> catalog::Result<SourceStatus> {
+        let mut source = source(name, runs, snapshots, &places);
+        source.success = source.success.max(between(catalog, &source.name, expected, until)?);
+        Ok(judged(source, now.0, expected))
+    };
+    let sources = sources.into_iter().map(source).collect::<catalog::Result<_>>()?;
     let policies: catalog::Result<Vec<PolicyStatus>> =
         expected.policies.iter().map(|policy| policy_status(catalog, policy, now, expected.state)).collect();
     Ok(Status {
@@ -261,6 +265,13 @@ fn damage(catalog: &Catalog, places: &[Place], until: i64) -> catalog::Result<Op
         looked < CHECKS_MAX && !left.is_empty()
     })?;
     Ok(found)
+}
+
+/// Start of the newest snapshot in enough regions that was taken between backups: most of them have no record.
+fn between(catalog: Option<&Catalog>, name: &str, expected: &Expected<'_>, until: i64) -> catalog::Result<Option<i64>> {
+    let Some((catalog, policy)) = catalog.zip(expected.of(name)) else { return Ok(None) };
+    let has_them = policy.sources().iter().any(|source| source.name == name && source.between().is_some());
+    if has_them { catalog.newest_delta(name, policy.copies_min(), until) } else { Ok(None) }
 }
 
 fn source(

@@ -33,6 +33,18 @@ pub(super) struct View {
     pub(super) strides: Vec<u64>,
 }
 
+impl View {
+    /// Whether its numbers lie row by row, without others between them.
+    pub(super) fn is_dense(&self) -> bool {
+        let mut step = 1u64;
+        self.shape.iter().zip(&self.strides).rev().all(|(size, stride)| {
+            let fits = *size == 1 || *stride == step;
+            step = step.saturating_mul(*size);
+            fits
+        }) || self.shape.contains(&0)
+    }
+}
+
 /// All tensors by name.
 #[derive(Debug, Default)]
 pub(super) struct State {

@@ -2,14 +2,16 @@
 
 use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
-use crate::format::leaf::{Leaf, Raw};
+use crate::format::leaf::{Leaf, Meta, Raw};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, items};
+use crate::ops::verdicts::attribute;
 use crate::repo::pages::{Pages, Same};
 use crate::repo::reader::Reader;
 use crate::repo::tree::ListReader;
 use crate::repo::writer::Writer;
-use crate::source::files::{DirHandle, Event, Found, ParentRule, SourceError, Walk, too_recent, unchanged};
+use crate::source::any::{Dir, Event, Found, Walk};
+use crate::source::files::{ParentRule, SourceError, too_recent, unchanged};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -33,12 +35,12 @@ pub(super) enum Planned {
     Leave,
     /// Entries of one directory.
     Batch {
-        dir: Arc<DirHandle>,
+        dir: Dir,
         work: Vec<Work>,
     },
     /// A file that is cut in turns.
     Big {
-        dir: Arc<DirHandle>,
+        dir: Dir,
         entry: Box<Entry>,
     },
     /// Files that did not change, of so many bytes together.
@@ -63,11 +65,13 @@ pub(super) struct Planner<'p> {
     /// The rule, and when the parent's run began and ended.
     parent: Option<(ParentRule, (i64, i64))>,
     sound: Sound<'p>,
+    /// Whether files need a verdict.
+    judges: bool,
     root: Option<Option<ChunkId>>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
     batch_bytes: u64,
-    batch_dir: Option<Arc<DirHandle>>,
+    batch_dir: Option<Dir>,
     /// Either this or the batch is empty.
     same: Option<(Same, u64)>,
     ready: std::collections::VecDeque<Planned>,
@@ -79,6 +83,7 @@ impl<'p> Planner<'p> {
         reader: &'p Reader,
         parent: Option<(&Manifest, ParentRule)>,
         look_up: Option<&'p Writer<'p>>,
+        judges: bool,
     ) -> Self {
         Planner {
             walk,
@@ -86,6 +91,7 @@ impl<'p> Planner<'p> {
             coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             sound: Sound::new(reader, look_up),
+            judges,
             root: parent.filter(|(m, _)| m.root.kind == EntryType::Dir).map(|(m, _)| m.root.tree),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -112,7 +118,7 @@ impl<'p> Planner<'p> {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Enter { entry, .. } => {
+            Event::Enter(entry) => {
                 self.close_batch();
                 self.enter(&entry);
                 self.ready.push_back(Planned::Enter(entry));
@@ -122,9 +128,9 @@ impl<'p> Planner<'p> {
                 self.cursors.pop();
                 self.ready.push_back(Planned::Leave);
             }
-            Event::File { found, dir } => self.file(found, dir),
-            Event::Item { entry, dir } => self.put(*entry, dir, false),
-            Event::Failed { path, error } => self.ready.push_back(Planned::Missed(miss(path, &error))),
+            Event::File(found, dir) => self.file(found, dir),
+            Event::Item(entry, dir) => self.put(*entry, dir, false),
+            Event::Failed(path, error) => self.ready.push_back(Planned::Missed(miss(path, &error))),
             Event::Excluded => self.ready.push_back(Planned::Excluded),
         }
     }
@@ -164,23 +170,29 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn file(&mut self, found: Found, dir: Arc<DirHandle>) {
+    fn file(&mut self, found: Found, dir: Dir) {
         let old = self.counterpart(found.name());
         let (Some((leaf, raw)), Some((rule, ran))) = (old, self.parent) else {
             return self.put(found.entry(), dir, true);
         };
         let meta = found.meta();
-        let candidate = raw.kind == EntryType::File && !too_recent(&raw.meta, rule, ran);
-        // All that it would be encoded from is what it was: it is taken over as it stands.
-        if candidate && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
+        // Content that the store has no name for cannot be known again.
+        let named = rule != ParentRule::Objects || meta.inode != 0;
+        let candidate = raw.kind == EntryType::File && named && !too_recent(&raw.meta, rule, ran);
+        // All that it would be encoded from is what it was: it is taken over as it stands. A verdict is more than that.
+        if candidate && !self.judges && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
             return self.keep(&leaf, &raw);
         }
         let mut entry = found.entry();
         if let (true, Ok(old)) = (candidate, leaf.entry(&raw))
             && unchanged(&old, &entry, rule)
             && old.flags.unwrap_or(0) == 0
+            && (!self.judges || attribute::of(&old).is_some())
             && self.is_stored(&old)
         {
+            if rule == ParentRule::Objects {
+                return self.object(entry, dir, old, ran);
+            }
             self.take_over(&mut entry, &dir, old, rule);
             return self.put(entry, dir, false);
         }
@@ -203,13 +215,33 @@ impl<'p> Planner<'p> {
         self.same = Some((Same::new(Arc::clone(leaf), raw), size));
     }
 
-    fn put(&mut self, entry: Entry, dir: Arc<DirHandle>, read: bool) {
+    /// An object with the content that it had. Whether what else is kept of it is the same only its time tells, and
+    /// within a second not even that: then a worker asks for it.
+    fn object(&mut self, mut entry: Entry, dir: Dir, old: Entry, ran: (i64, i64)) {
+        entry.take_content(&old);
+        let same = unchanged(&old, &entry, ParentRule::SameFs)
+            && !too_recent(
+                &Meta { ctime: (entry.ctime_s.saturating_add(2), 0), ..Meta::of(&entry) },
+                ParentRule::SameFs,
+                ran,
+            );
+        if same {
+            (entry.xattrs, entry.xattrs_ref) = (old.xattrs, old.xattrs_ref);
+        }
+        self.add(entry, dir, !same);
+    }
+
+    fn put(&mut self, entry: Entry, dir: Dir, read: bool) {
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
             self.ready.push_back(Planned::Big { dir, entry: Box::new(entry) });
             return;
         }
-        let other_dir = self.batch_dir.as_ref().is_some_and(|open| !Arc::ptr_eq(open, &dir));
+        self.add(entry, dir, read);
+    }
+
+    fn add(&mut self, entry: Entry, dir: Dir, read: bool) {
+        let other_dir = self.batch_dir.as_ref().is_some_and(|open| !open.is(&dir));
         let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
         if other_dir || full || self.same.is_some() {
             self.close_batch();
@@ -221,16 +253,19 @@ impl<'p> Planner<'p> {
 
     /// Content and attributes of an unchanged file come from the parent; but on a clone, where no time tells whether
     /// attributes changed, these are read.
-    fn take_over(&mut self, entry: &mut Entry, dir: &DirHandle, old: Entry, rule: ParentRule) {
+    fn take_over(&mut self, entry: &mut Entry, dir: &Dir, old: Entry, rule: ParentRule) {
         entry.take_content(&old);
         if rule == ParentRule::SameFs || unchanged(&old, entry, ParentRule::SameFs) {
             entry.xattrs = old.xattrs;
             entry.xattrs_ref = old.xattrs_ref;
             return;
         }
-        match dir.xattrs(&entry.name) {
+        match dir.xattrs(entry) {
             Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
             Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
+        }
+        if self.judges {
+            attribute::keep(entry, &old);
         }
     }
 

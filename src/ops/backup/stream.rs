@@ -69,7 +69,7 @@ pub fn stream(
 ) -> Result<BackupReport> {
     repo.may_write()?;
     let given = Given {
-        kind: "files",
+        kind: super::FILES,
         paths: vec![name.path()],
         parts: vec![(name.clone(), input, Cut::Content)],
         labels: Vec::new(),

@@ -4,11 +4,11 @@
 //! snapshot: what follows in it is another history. So a delta first sees the snapshot's last revision again, and goes on
 //! only if the cluster says of it what the snapshot says.
 
+use super::ROWS;
 use super::deltas::Deltas;
 use super::keys::part;
-use super::{NEW_CLUSTER, ROWS};
 use crate::base::Cancel;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::format::snapshot::Manifest;
 use crate::repo::reader::Reader;
 use crate::source::etcd::follow::Changes;
@@ -43,26 +43,17 @@ impl Seam {
         self.changes.is_empty()
     }
 
-    /// Takes it from the front of what a watch told.
-    ///
-    /// # Errors
-    /// The cluster says something else of it.
-    pub fn take_from(self, new: &mut Changes) -> Result<()> {
+    /// Takes it from the front of what a watch told; says whether it was there, as the snapshot has it.
+    pub fn take_from(&self, new: &mut Changes) -> bool {
         if self.is_empty() {
-            return Ok(());
+            return true;
         }
         let count = new.changes.iter().take_while(|change| change.revision.main == self.revision).count();
         let behind = new.changes.split_off(count);
         let told = std::mem::replace(&mut new.changes, behind);
         let same = told.len() == self.changes.len() && told.iter().zip(&self.changes).all(|(a, b)| is_same(a, b));
-        if !same {
-            let revision = self.revision;
-            let what =
-                format!("the cluster's history is another one: its revision {revision} is not the last snapshot's");
-            return Err(Error::new(Kind::Refused, what).advise(NEW_CLUSTER));
-        }
         new.after = self.revision;
-        Ok(())
+        same
     }
 }
 
@@ -81,6 +72,10 @@ fn last_rows(reader: &Reader, manifest: &Manifest, revision: i64) -> Result<Vec<
         let (found, deleted) = Revision::decode(key)?;
         if found.main != revision {
             break;
+        }
+        // A revision that was moved up stands there as a row of no key, of which a watch says nothing.
+        if KeyValue::decode(&row.value).is_ok_and(|kv| kv.key.is_empty()) {
+            continue;
         }
         changes.push(Change { revision: found, deleted, message: row.value });
     }
@@ -105,7 +100,7 @@ mod tests {
         let seam = || Seam { revision: 7, changes: vec![change(7, 0, b"a", false), change(7, 1, b"", true)] };
         let whole = vec![change(7, 0, b"a", false), change(7, 1, b"", true), change(8, 0, b"b", false)];
         let mut new = told(whole.clone());
-        seam().take_from(&mut new).unwrap();
+        assert!(seam().take_from(&mut new));
         assert_eq!(new, Changes { after: 7, ..told(vec![change(8, 0, b"b", false)]) });
         for other in [
             vec![change(7, 0, b"x", false), whole[1].clone(), whole[2].clone()],
@@ -113,12 +108,10 @@ mod tests {
             vec![whole[0].clone(), whole[2].clone()],
             vec![whole[2].clone()],
         ] {
-            let error = seam().take_from(&mut told(other)).unwrap_err();
-            assert_eq!(error.kind(), Kind::Refused);
-            assert!(error.what().contains("history is another one"), "{error}");
+            assert!(!seam().take_from(&mut told(other)));
         }
         let mut new = told(vec![change(8, 0, b"b", false)]);
-        Seam { revision: 7, changes: Vec::new() }.take_from(&mut new).unwrap();
+        assert!(Seam { revision: 7, changes: Vec::new() }.take_from(&mut new));
         assert_eq!(new, told(vec![change(8, 0, b"b", false)]));
     }
 }

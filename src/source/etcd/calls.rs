@@ -118,17 +118,6 @@ pub async fn status(channel: &Channel) -> Result<Status, Failed> {
     Ok(status)
 }
 
-/// A token for a user.
-///
-/// # Errors
-/// It is not taken.
-pub async fn authenticate(channel: &Channel, name: &str, password: &str) -> Result<String, Failed> {
-    let request = Message::new().bytes(1, name.as_bytes()).bytes(2, password.as_bytes()).finish();
-    let answer = channel.ask("Auth/Authenticate", &request).await?;
-    let token = Fields::of(&answer).find_map(|field| field.ok().filter(|(n, _)| *n == 2).map(|(_, v)| v.text()));
-    token.ok_or_else(|| unreadable(Malformed))
-}
-
 /// Alarms that are raised: member and kind.
 ///
 /// # Errors
