@@ -70,3 +70,24 @@ fn another_history_of_the_same_revision_is_refused_to_a_policy() {
     assert!(code != 0 && report.to_string().contains("history is another one"), "{code} {report:#}");
     assert_eq!((bench.ok(&["ls", "latest"])["snapshot"].clone(), visible()), (before, 1), "nothing of it is visible");
 }
+
+#[test]
+fn a_compaction_that_is_not_there_any_more_is_another_history() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    cluster.load(20, 97);
+    cluster.ctl(&["snapshot", "save", "old.db"]);
+    // Of the snapshot's last revision nothing is left to be compared.
+    cluster.ctl(&["put", "/gone", "x"]);
+    cluster.ctl(&["del", "/gone"]);
+    cluster.ctl(&["compact", "--physical", &cluster.revision().to_string()]);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "{report:#}");
+    let last = cluster.revision();
+    cluster.put_back("old.db");
+    assert!(cluster.load(30, 98) > last);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!(code, 11, "{report:#}");
+    assert!(report["error"]["what"].as_str().unwrap().contains("history is another one"), "{report:#}");
+}

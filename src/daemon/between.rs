@@ -24,11 +24,12 @@ pub fn run(
     let (start, said) = (around.env.now(), Mutex::new(Vec::new()));
     let keep = |text: &str| lock(&said).push(text.to_owned());
     let quiet = Surroundings { say: &keep, tally: Some(tally), ..*around };
+    let named = policy.between();
     let once = Retries { max: 0, ..policy.retries() };
-    let ended = run::run(&quiet, &policy.between(), repository, Task::Delta, once, Vec::new());
-    let Some(fate) = fate(&ended) else { return ended };
+    let ended = run::run(&quiet, &named, repository, Task::Delta, once, Vec::new());
+    let Some(ends) = ends(&ended, &named) else { return ended };
     let every_ms = policy.between_ms().unwrap_or_default();
-    let turn = tally.turn(policy.name().as_str(), fate, around.env.now(), every_ms);
+    let turn = tally.turn(policy.name().as_str(), &ends, around.env.now(), every_ms);
     if turn.said {
         lock(&said).iter().for_each(|text| (around.say)(text));
         match &ended {
@@ -44,11 +45,12 @@ pub fn run(
     ended
 }
 
-/// The worst that became of a source; `None` where that is nobody's fault: it was interrupted, or others are at work.
-fn fate(ended: &Result<Report>) -> Option<Fate> {
+/// What became of each source; `None` where that is nobody's fault: it was interrupted. Where nothing could be tried, all failed.
+fn ends<'e>(ended: &'e Result<Report>, policy: &'e BackupPolicy) -> Option<Vec<(&'e str, Fate)>> {
     match ended {
-        Err(e) => (e.exit() != Exit::Interrupted).then_some(Fate::Failed),
+        Err(e) if e.exit() == Exit::Interrupted => None,
+        Err(_) => Some(policy.sources().iter().map(|source| (source.name.as_str(), Fate::Failed)).collect()),
         Ok(report) if report.exit() == Exit::Interrupted => None,
-        Ok(report) => report.sources.iter().map(|source| source.fate).filter(|fate| *fate != Fate::Excluded).max(),
+        Ok(report) => Some(report.sources.iter().map(|end| (end.source.as_str(), end.fate)).collect()),
     }
 }

@@ -347,8 +347,9 @@ impl Work<'_> {
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
         let (say, progress) = (self.around.say, Progress::default());
+        let tried = self.around.tally.map(|tally| tally.tried(self.policy.name().as_str(), &source.name));
         let act = || match self.kind {
-            Task::Delta => etcd::between(self.repo, source, options?, say, (&progress, cancel)),
+            Task::Delta => etcd::between(self.repo, (source, tried.as_deref()), options?, say, (&progress, cancel)),
             _ => etcd::or_files(self.repo, source, options?, say, (&progress, cancel)).map(|done| (Some(done), mode)),
         };
         let end = |done: &(Option<BackupReport>, Mode), closing: Closing| {

@@ -165,17 +165,19 @@ impl Scheduler {
         due.iter().for_each(|id| self.admit(id, now.wall, &mut plan.notes));
         let waiting = self.agenda.waiting();
         waiting.iter().for_each(|id| self.judge(id, now.wall, &mut plan));
-        self.start(&waiting, now.wall, &mut plan);
+        let wanted = self.start(&waiting, now.wall, &mut plan);
         due.iter().chain(&waiting).for_each(|id| self.touch(id, now.wall));
-        self.between(now.wall, &mut plan);
+        self.between(now.wall, &wanted, &mut plan);
         plan.wake = self.agenda.first().into_iter().chain(self.beats.first()).min();
         plan
     }
 
-    /// Starts what is to be taken between backups now, where nothing is in its way; there is a next time.
-    fn between(&mut self, now: TimeMs, plan: &mut Plan) {
+    /// Starts what is to be taken between backups now, where nothing is in its way and nobody waits for its sources; there is
+    /// a next time.
+    fn between(&mut self, now: TimeMs, wanted: &BTreeSet<String>, plan: &mut Plan) {
         for (job, due) in self.beats.due(now) {
-            if job.calendar.free_from(now) == now && self.has_room(&job) {
+            let free = job.calendar.free_from(now) == now && wanted.is_disjoint(&job.sources);
+            if free && self.has_room(&job) {
                 plan.start.push(Start { job: job.id.clone(), due, attempt: 1 });
                 self.active.insert(job.id.clone(), job);
             }
@@ -390,8 +392,8 @@ impl Scheduler {
         fulls.into_iter().find(does).map(|full| full.id.clone())
     }
 
-    /// Starts what may start, by priority, then full runs, then the longest wait.
-    fn start(&mut self, waiting: &[JobId], now: TimeMs, plan: &mut Plan) {
+    /// Starts what may start, by priority, then full runs, then the longest wait. Returns the sources that others wait for.
+    fn start(&mut self, waiting: &[JobId], now: TimeMs, plan: &mut Plan) -> BTreeSet<String> {
         let mut ready: Vec<(i32, bool, TimeMs, JobId)> = Vec::new();
         for (id, job) in waiting.iter().filter_map(|id| Some((id, self.jobs.get(id)?))) {
             let ripe = self.memory.get(id).and_then(|m| ripe(m, now));
@@ -411,6 +413,7 @@ impl Scheduler {
             }
             self.begin(job, now, plan);
         }
+        waiting
     }
 
     /// Moves a run that is ready within a blackout to its end.

@@ -7,9 +7,10 @@
 
 use super::report::Fate;
 use crate::base::TimeMs;
+use crate::ops::etcd::Tried;
 use crate::region::lock;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// How long one record stands for all that end like it.
 const RECORD_MS: i64 = 3_600_000;
@@ -42,8 +43,10 @@ pub struct Turn {
 pub struct Tally {
     /// By policy and source.
     rows: Mutex<BTreeMap<(String, String), Row>>,
-    /// By policy.
-    courses: Mutex<BTreeMap<String, Course>>,
+    /// By policy and source, too.
+    courses: Mutex<BTreeMap<(String, String), Course>>,
+    /// When whole snapshots were tried, by policy and source.
+    tried: Mutex<BTreeMap<(String, String), Arc<Tried>>>,
 }
 
 #[derive(Debug, Default)]
@@ -87,22 +90,43 @@ impl Tally {
         })
     }
 
-    /// What is done about a run of a policy that comes so often, milliseconds.
-    pub fn turn(&self, policy: &str, fate: Fate, now: TimeMs, every_ms: i64) -> Turn {
+    /// Where it is noted when a whole snapshot of a source was tried instead.
+    pub fn tried(&self, policy: &str, source: &str) -> Arc<Tried> {
+        let mut tried = lock(&self.tried);
+        Arc::clone(tried.entry((policy.to_owned(), source.to_owned())).or_default())
+    }
+
+    /// What is done about a run of a policy that comes so often, milliseconds, in which this became of its sources: what is
+    /// new of any of them is said and told.
+    pub fn turn(&self, policy: &str, ends: &[(&str, Fate)], now: TimeMs, every_ms: i64) -> Turn {
         let mut courses = lock(&self.courses);
-        let course = courses.entry(policy.to_owned()).or_default();
-        let before = course.last.replace(fate);
+        ends.iter().fold(Turn::default(), |all, (source, fate)| {
+            let course = courses.entry((policy.to_owned(), (*source).to_owned())).or_default();
+            let turn = course.turn(*fate, now, every_ms);
+            Turn { said: all.said || turn.said, told: all.told || turn.told }
+        })
+    }
+}
+
+impl Course {
+    fn turn(&mut self, fate: Fate, now: TimeMs, every_ms: i64) -> Turn {
+        let before = self.last.replace(fate);
         let said = before != Some(fate);
-        if fate == Fate::Protected {
-            course.since = None;
-            // The first one, too: what a daemon before this one has told is not known here.
-            return Turn { said, told: course.told.take().is_some() || before.is_none() };
+        match fate {
+            // That others are at work on it is nobody's fault, and says nothing of how it is.
+            Fate::Excluded => return Turn { said, told: false },
+            Fate::Protected => {
+                self.since = None;
+                // The first one, too: what a daemon before this one has told is not known here.
+                return Turn { said, told: self.told.take().is_some() || before.is_none() };
+            }
+            Fate::Degraded | Fate::Failed => {}
         }
-        let since = *course.since.get_or_insert(now);
+        let since = *self.since.get_or_insert(now);
         let patience = PATIENCE_MS.max(every_ms.saturating_mul(PATIENCE_PERIODS));
-        let told = now.0.saturating_sub(since.0) >= patience && course.told < Some(fate);
+        let told = now.0.saturating_sub(since.0) >= patience && self.told < Some(fate);
         if told {
-            course.told = Some(fate);
+            self.told = Some(fate);
         }
         Turn { said, told }
     }
@@ -149,7 +173,7 @@ mod tests {
     #[test]
     fn people_are_told_after_a_while_once_and_when_it_is_well_again() {
         let tally = Tally::default();
-        let turn = |fate, second: i64| tally.turn("p", fate, TimeMs(second * 1000), 30_000);
+        let turn = |fate, second: i64| tally.turn("p", &[("s", fate)], TimeMs(second * 1000), 30_000);
         let (nothing, said) = (Turn::default(), Turn { said: true, told: false });
         assert_eq!(turn(Fate::Protected, 0), Turn { said: true, told: true });
         assert_eq!(turn(Fate::Protected, 30), nothing);
@@ -165,7 +189,29 @@ mod tests {
         assert_eq!(turn(Fate::Protected, 540), Turn { said: true, told: true });
         assert_eq!(turn(Fate::Protected, 570), nothing);
         // Where they are far apart, three of them.
-        let slow = |second: i64| tally.turn("q", Fate::Failed, TimeMs(second * 1000), 600_000).told;
+        let slow = |second: i64| tally.turn("q", &[("s", Fate::Failed)], TimeMs(second * 1000), 600_000).told;
         assert_eq!([0, 600, 1200, 1800].map(slow), [false, false, false, true]);
+    }
+
+    #[test]
+    fn of_several_sources_each_is_told() {
+        let tally = Tally::default();
+        let turn = |a, b, second: i64| tally.turn("p", &[("a", a), ("b", b)], TimeMs(second * 1000), 30_000);
+        use Fate::{Excluded, Failed, Protected};
+        let (nothing, said, told) =
+            (Turn::default(), Turn { said: true, told: false }, Turn { said: false, told: true });
+        turn(Protected, Protected, 0);
+        assert_eq!([turn(Failed, Protected, 30), turn(Failed, Protected, 330)], [said, told]);
+        // The second one fails while the first still does.
+        assert_eq!(
+            [turn(Failed, Failed, 360), turn(Failed, Failed, 390), turn(Failed, Failed, 660)],
+            [said, nothing, told]
+        );
+        assert_eq!(turn(Protected, Failed, 690), Turn { said: true, told: true }, "the first is well again");
+        // Left to others: said once, and neither well nor worse.
+        assert_eq!([turn(Protected, Excluded, 720), turn(Protected, Excluded, 750)], [said, nothing]);
+        assert_eq!(turn(Protected, Protected, 780), Turn { said: true, told: true });
+        assert!(Arc::ptr_eq(&tally.tried("p", "a"), &tally.tried("p", "a")));
+        assert!(!Arc::ptr_eq(&tally.tried("p", "a"), &tally.tried("p", "b")));
     }
 }

@@ -31,7 +31,7 @@ pub struct SourceStatus {
     pub rpo: Option<i64>,
     /// Whether it is longer ago than that.
     pub missed: bool,
-    /// Whether the last backup left no snapshot in enough regions.
+    /// Whether the last backup left no snapshot in enough regions, or the last one that was no delta.
     pub broken: bool,
     /// The last backup, however it ended.
     pub last: Option<RunLine>,
@@ -280,7 +280,7 @@ fn source(
     snapshots: Option<SourceSnapshots>,
     places: &[Place],
 ) -> SourceStatus {
-    let (last, success) = runs.map_or((None, None), |r| (r.last, r.success));
+    let (last, whole, success) = runs.map_or((None, None, None), |r| (r.last, r.last_but_deltas, r.success));
     // Runs of programs that kept no records left snapshots only.
     let newest = snapshots.as_ref().and_then(|s| s.sizes.last()).map(|size| size.start);
     let success = success.max(newest.filter(|_| last.is_none()));
@@ -292,7 +292,7 @@ fn source(
     let copies: Vec<(String, u64)> = places.iter().map(|place| (place.name.clone(), held(place))).collect();
     let behind = copies.iter().filter(|(_, n)| *n < total).map(|(name, _)| name.clone()).collect();
     // As `success` counts them.
-    let broken = last.as_ref().is_some_and(|run| ![0, 3, 4].contains(&run.exit));
+    let broken = last.iter().map(|run| run.exit).chain(whole).any(|exit| ![0, 3, 4].contains(&exit));
     let partial = last.as_ref().is_some_and(|run| run.exit == Exit::Partial as u8);
     let shrunk = snapshots.as_ref().and_then(|s| shrunk(&s.sizes));
     SourceStatus {

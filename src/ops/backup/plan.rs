@@ -317,6 +317,12 @@ pub fn are_intact(reader: &Reader, entries: &[Entry]) -> bool {
     entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| sound.has(id)))
 }
 
+/// The same, where nobody vouches for that snapshot: each part must be known to the writer, which notes what it rests on.
+pub(super) fn are_known(reader: &Reader, entries: &[Entry], writer: &Writer<'_>) -> bool {
+    let (mut coder, sound) = (Coder::default(), Sound::new(reader, Some(writer)));
+    entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| sound.has(id)))
+}
+
 /// What may be re-used.
 struct Sound<'p> {
     reader: &'p Reader,

@@ -28,6 +28,7 @@ use crate::source::etcd::segment::{self, HASH_BYTES, Head};
 use crate::source::stream::Stream;
 use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// Changes are gathered until there are so many bytes; more of them are another part.
@@ -45,7 +46,11 @@ const TOO_MUCH: &str = "more changed since the last snapshot than is worth a del
 /// Why there is no delta.
 const COMPACTED: &str = "what changed since the last snapshot was compacted away";
 /// Why there is no delta.
+const AT_ODDS: &str = "the members do not say the same of what changed";
+/// Why there is no delta.
 const DOUBTED: &str = "each member that answers is called corrupt, or had other keys than the last snapshot";
+/// Why there is no delta.
+const DAMAGED: &str = "the last snapshot is damaged, or not in every region";
 /// A watch that is lost, or says something else than the last snapshot, is begun anew so often.
 const WATCHES_MAX: u32 = 4;
 /// Before it is: a cluster that lost its leader needs a moment to elect another one.
@@ -77,9 +82,12 @@ pub enum Unchanged {
     After(i64),
 }
 
+/// When a whole snapshot was last tried instead of a delta, ms; none yet where it is 0.
+pub type Tried = AtomicI64;
+
 /// What a delta may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'t> {
     /// What to do where nothing changed.
     pub unchanged: Unchanged,
     /// A file of changes has at most so many bytes, however they were told, unless a single revision has more.
@@ -88,6 +96,8 @@ pub struct Terms {
     pub whole_after_ms: i64,
     /// How often it is taken, where a daemon does it between backups, ms.
     pub every_ms: Option<i64>,
+    /// Where it is noted that a whole one is tried: it counts whatever becomes of it.
+    pub tried: Option<&'t Tried>,
 }
 
 impl Unchanged {
@@ -102,19 +112,38 @@ impl Unchanged {
     }
 }
 
-impl Terms {
+impl<'t> Terms<'t> {
     /// Of one that somebody asks for.
-    pub const ASKED: Terms =
-        Terms { unchanged: Unchanged::Left, file_bytes_max: u64::MAX, whole_after_ms: 0, every_ms: None };
+    pub const ASKED: Terms<'static> =
+        Terms { unchanged: Unchanged::Left, file_bytes_max: u64::MAX, whole_after_ms: 0, every_ms: None, tried: None };
 
     /// Of one between backups. Where nothing changes there is a snapshot each minute or so: it says of which time it is.
-    pub fn between(between: &Between) -> Terms {
+    pub fn between(between: &Between, tried: Option<&'t Tried>) -> Terms<'t> {
         Terms {
             unchanged: Unchanged::After(STILL_MS.saturating_sub(between.every_ms / 2)),
             file_bytes_max: between.bytes_max,
             whole_after_ms: WHOLE_AFTER_MS,
             every_ms: Some(between.every_ms),
+            tried,
         }
+    }
+
+    /// Whether there may be a whole snapshot now instead: it reads all of a member, so there is not one after the other,
+    /// neither where deltas cannot go on from one nor where none comes to be.
+    fn allow(&self, last: Option<&Manifest>, now: i64, why: &str) -> Result<()> {
+        let read = last.map(|last| number(last, WHOLE).unwrap_or(last.end));
+        let tried = self.tried.map(|tried| tried.load(Ordering::Relaxed)).filter(|tried| *tried != 0);
+        let soon = |before: i64| (0..self.whole_after_ms).contains(&now.saturating_sub(before));
+        if read.is_some_and(soon) {
+            let what = format!("no delta ({why}), and the last whole snapshot is not five minutes old");
+            return Err(Error::new(Kind::Retry, what));
+        }
+        if tried.is_some_and(soon) {
+            let what = format!("no delta ({why}), and a whole snapshot was tried less than five minutes ago");
+            return Err(Error::new(Kind::Retry, what));
+        }
+        self.tried.iter().for_each(|tried| tried.store(now, Ordering::Relaxed));
+        Ok(())
     }
 }
 
@@ -136,7 +165,7 @@ pub fn delta(
     repo: &Arc<Repo>,
     options: &mut BackupOptions,
     etcd: &EtcdOptions,
-    terms: &Terms,
+    terms: &Terms<'_>,
     means: (&Progress, &Cancel),
 ) -> Result<Delta> {
     repo.may_write()?;
@@ -144,16 +173,22 @@ pub fn delta(
     let view = View::recall(repo)?;
     let source = options.source_name()?;
     let Some(last) = last_of(&view, &source).filter(|_| !etcd.new_cluster) else {
-        return whole(repo, options, etcd, means, "there is no snapshot yet to go on from".into());
+        let why = "there is no snapshot yet to go on from";
+        terms.allow(None, begun, why)?;
+        return whole(repo, options, etcd, means, why.into());
     };
     let manifest = &last.manifest;
     let reader = Reader::near(Arc::clone(repo), Arc::new(Index::load(repo)?));
-    let kept = files(&reader, manifest)?;
-    let before = known(manifest);
-    let revision = before.revision;
-    let (id, gathered) = match unfit((&reader, manifest), &kept, &before) {
-        Some(why) => (0, Gathered::Not(why)),
-        None => changed(etcd, (&reader, manifest), before, cancel)?,
+    let (before, not) = (known(manifest), |why: String| (0, Gathered::Not(why)));
+    let (revision, listed) = (before.revision, or_damaged(files(&reader, manifest))?);
+    let whole_instead = |options: &mut BackupOptions, why: String| {
+        terms.allow(Some(manifest), begun, &why)?;
+        whole(repo, options, etcd, means, why)
+    };
+    let (id, gathered) = match listed.as_ref().map(|kept| unfit((&reader, manifest), kept, &before)) {
+        None => not(DAMAGED.into()),
+        Some(Some(why)) => not(why),
+        Some(None) => changed(etcd, (&reader, manifest), before, cancel)?,
     };
     let exposed_ms = repo.env.now().0.saturating_sub(newest_beside(&view, manifest));
     let mut gathered = match gathered {
@@ -161,10 +196,7 @@ pub fn delta(
             return Ok(Delta::Nothing(revision));
         }
         Gathered::All(gathered) => gathered,
-        Gathered::Not(why) => {
-            not_again(manifest, begun, terms, &why)?;
-            return whole(repo, options, etcd, means, why);
-        }
+        Gathered::Not(why) => return whole_instead(options, why),
     };
     let all = &gathered.all;
     let report = DeltaReport {
@@ -175,10 +207,23 @@ pub fn delta(
     };
     let most = usize::try_from(terms.file_bytes_max).unwrap_or(usize::MAX);
     gathered.all = gathered.all.into_iter().flat_map(|changes| changes.parts(most)).collect();
-    let mut given = Given { begun: Some(begun), ..given(repo, id, last, kept, gathered)? };
+    let mut given = Given { begun: Some(begun), ..given(repo, id, last, listed.unwrap_or_default(), gathered)? };
     given.labels.extend(terms.every_ms.map(|ms| Label { key: EVERY.into(), value: ms.to_string() }));
-    let stored = store::streams(repo, options, given, means)?;
-    Ok(Delta::Stored(Box::new(stored), report))
+    match store::streams(repo, options, given, means) {
+        Ok(stored) => Ok(Delta::Stored(Box::new(stored), report)),
+        // A prune that is at work takes something of it away.
+        Err(e) if e.kind() == Kind::NotFound => whole_instead(options, e.what().to_owned()),
+        Err(e) => Err(e),
+    }
+}
+
+/// What was read of the last snapshot; nothing where it is damaged.
+fn or_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(e) if e.kind() == Kind::Damage => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// When the newest snapshot was begun that is as far on as this one: where nothing changed there may be several.
@@ -197,7 +242,7 @@ fn unfit((reader, manifest): (&Reader, &Manifest), kept: &[Entry], before: &Befo
     if sender.is_some_and(|sender| before.doubted.contains(&sender)) {
         return Some("the last snapshot is of a member that had other keys than the one before".into());
     }
-    (!store::are_intact(reader, kept)).then(|| "the last snapshot is damaged, or not in every region".into())
+    (!store::are_intact(reader, kept)).then(|| DAMAGED.into())
 }
 
 /// What changed since a snapshot, and the cluster's id.
@@ -216,18 +261,10 @@ fn changed(
         let what = format!("the cluster went back: revision {target}, the last snapshot has {}", before.revision);
         return Err(Error::new(Kind::Refused, what).advise(NEW_CLUSTER));
     }
-    let seam = Seam::of(reader, manifest, before.revision, cancel)?;
-    Ok((id, gather(etcd, cluster, (before, target), seam, cancel)?))
-}
-
-/// A whole snapshot reads all of a member: where deltas cannot go on from one, there is not one after the other.
-fn not_again(last: &Manifest, now: i64, terms: &Terms, why: &str) -> Result<()> {
-    let read = number(last, WHOLE).unwrap_or(last.end);
-    if (0..terms.whole_after_ms).contains(&now.saturating_sub(read)) {
-        let what = format!("no delta ({why}), and the last whole snapshot is not five minutes old");
-        return Err(Error::new(Kind::Retry, what));
+    match or_damaged(Seam::of(reader, manifest, before.revision, cancel))? {
+        Some(seam) => Ok((id, gather(etcd, cluster, (before, target), seam, cancel)?)),
+        None => Ok((id, Gathered::Not(DAMAGED.into()))),
     }
-    Ok(())
 }
 
 /// A whole snapshot instead.
@@ -280,8 +317,8 @@ fn gather(
     seam: Seam,
     cancel: &Cancel,
 ) -> Result<Gathered> {
-    let (at, seam) = (before.revision, Some(seam).filter(|seam| !seam.is_empty()));
-    let mut parts = Parts { all: Vec::new(), at, bytes: 0, seam, before, strange: Vec::new() };
+    let at = before.revision;
+    let mut parts = Parts { all: Vec::new(), at, bytes: 0, seam, oldest: None, before, strange: Vec::new() };
     let mut here = Some(cluster);
     for left in (0..WATCHES_MAX).rev() {
         let cluster = here.take().map_or_else(|| again(etcd, &parts.before, cancel), |cluster| Ok(Some(cluster)));
@@ -294,6 +331,8 @@ fn gather(
         match went {
             Ok(Went::There) => return Ok(Gathered::All(parts)),
             Ok(Went::Not(why)) => return Ok(Gathered::Not(why)),
+            // Which of them is right, only a whole snapshot finds out: it compares what all of them have.
+            Ok(Went::Elsewhere) if !parts.all.is_empty() => return Ok(Gathered::Not(AT_ODDS.into())),
             Ok(Went::Elsewhere) if left > 0 => {}
             Ok(Went::Elsewhere) => return Err(another(at)),
             Err(e) if e.kind() == Kind::Retry && left > 0 => cancel.wait(ELECTION)?,
@@ -322,12 +361,24 @@ struct Parts {
     all: Vec<Changes>,
     at: i64,
     bytes: usize,
-    /// What must come first, until it came.
-    seam: Option<Seam>,
+    /// The end of the last snapshot, which each member that is watched must know.
+    seam: Seam,
+    /// The oldest revision that must not have been compacted when all is told, once something is asked of it.
+    oldest: Option<i64>,
     /// What is known from before, with the members that say something else now.
     before: Before,
     /// The addresses of those.
     strange: Vec<String>,
+}
+
+/// How a watch begins.
+enum Begin {
+    /// With a revision that must be told again as it is known.
+    With(Seam),
+    /// Behind what the member was asked for.
+    Behind,
+    /// Not at all.
+    Never(Went),
 }
 
 impl Parts {
@@ -338,33 +389,68 @@ impl Parts {
 
     /// Watches on to a revision, and asks whether that was all.
     fn all_of(&mut self, cluster: &Cluster, target: i64, cancel: &Cancel) -> Result<Went> {
-        if self.at >= target && self.seam.is_none() {
-            return Ok(Went::There);
-        }
-        // Of a revision at which a compaction ended a watch may tell only a part, or nothing; what was changed before is gone.
-        let begin = self.before.revision.saturating_sub(1);
-        let compacted = || if begin < 1 { Ok(false) } else { cluster.has(begin, cancel).map(|has| !has) };
-        if compacted()? {
+        let went = match self.begin(cluster, cancel)? {
+            Begin::Never(went) => Ok(went),
+            Begin::With(seam) => self.follow(cluster, target, Some(seam), cancel),
+            Begin::Behind => self.follow(cluster, target, None, cancel),
+        };
+        let oldest = self.oldest.unwrap_or(self.before.revision);
+        let told = match &went {
+            Ok(went) => !matches!(went, Went::Not(_)),
+            // Revisions that a compaction took while they were told are a gap.
+            Err(e) => e.kind() == Kind::Source,
+        };
+        if told && !cluster.has(oldest, cancel)? {
             return Ok(Went::Not(COMPACTED.into()));
         }
-        match self.follow(cluster, target, cancel)? {
-            Went::There | Went::Elsewhere if compacted()? => Ok(Went::Not(COMPACTED.into())),
-            Went::Elsewhere => {
-                let (member, endpoint) = cluster.asks()?;
-                self.before.doubted.insert(member);
-                self.strange.push(endpoint);
-                Ok(Went::Elsewhere)
-            }
-            went => Ok(went),
+        if let Ok(Went::Elsewhere) = &went {
+            let (member, endpoint) = cluster.asks()?;
+            self.before.doubted.insert(member);
+            self.strange.push(endpoint);
+        }
+        went
+    }
+
+    /// Looks whether a member goes on from what is known. Of a revision at which a compaction ended a watch may tell only a
+    /// part, or nothing; what was changed before is gone.
+    fn begin(&mut self, cluster: &Cluster, cancel: &Cancel) -> Result<Begin> {
+        let gone = || Ok(Begin::Never(Went::Not(COMPACTED.into())));
+        let has = |revision: i64| cluster.has(revision, cancel);
+        let elsewhere = || Ok(Begin::Never(Went::Elsewhere));
+        if let Some(last) = self.all.last() {
+            return if has(self.oldest.unwrap_or(self.at))? { Ok(Begin::With(Seam::behind(last))) } else { gone() };
+        }
+        let (revision, before) = (self.seam.revision(), self.seam.revision().saturating_sub(1));
+        let has_before = has(before)?;
+        if !self.seam.is_empty() && has_before {
+            self.oldest = Some(before);
+            return Ok(Begin::With(self.seam.clone()));
+        }
+        self.oldest = Some(revision);
+        if !has(revision)? {
+            return gone();
+        }
+        if self.seam.is_empty() {
+            // What was compacted once is so for ever: this was put back to a time before.
+            return if self.seam.was_compacted() && has_before { elsewhere() } else { Ok(Begin::Behind) };
+        }
+        match self.seam.stands_in(cluster, cancel) {
+            Ok(true) => Ok(Begin::Behind),
+            Ok(false) => elsewhere(),
+            Err(_) if !has(revision)? => gone(),
+            Err(e) => Err(e),
         }
     }
 
     /// Watches on.
-    fn follow(&mut self, cluster: &Cluster, target: i64, cancel: &Cancel) -> Result<Went> {
-        let again = i64::from(self.seam.is_some());
+    fn follow(&mut self, cluster: &Cluster, target: i64, mut seam: Option<Seam>, cancel: &Cancel) -> Result<Went> {
+        if self.at >= target && seam.is_none() {
+            return Ok(Went::There);
+        }
+        let again = i64::from(seam.is_some());
         let mut follower = Follower::begin(cluster, self.at.saturating_sub(again), cancel)?;
-        while self.at < target || self.seam.is_some() {
-            let until = Until { revision: Some(target), time: SILENCE, bytes: PART_BYTES_MAX };
+        while self.at < target || seam.is_some() {
+            let until = Until { revision: Some(target), time: SILENCE, bytes: PART_BYTES_MAX, held: self.bytes };
             let mut changes = match follower.gather(until, cancel)? {
                 Followed::Compacted(_) => return Ok(Went::Not(COMPACTED.into())),
                 Followed::TooMuch => return Ok(Went::Not(TOO_MUCH.into())),
@@ -374,10 +460,9 @@ impl Parts {
                 let what = format!("the watch is silent at revision {}, and the cluster is at {target}", self.at);
                 return Err(Error::new(Kind::Retry, what));
             }
-            if self.seam.as_ref().is_some_and(|seam| !seam.take_from(&mut changes)) {
+            if seam.take().is_some_and(|seam| !seam.take_from(&mut changes)) {
                 return Ok(Went::Elsewhere);
             }
-            self.seam = None;
             self.bytes = self.bytes.saturating_add(changes.bytes);
             if self.bytes > HELD_BYTES_MAX || self.all.len() >= PARTS_MAX {
                 return Ok(Went::Not(TOO_MUCH.into()));
@@ -444,4 +529,24 @@ fn unhex(text: &str) -> Option<[u8; HASH_BYTES]> {
         *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_snapshot_that_fails_is_not_tried_again_at_once() {
+        let tried = Tried::new(0);
+        let between = Between { every_ms: 1000, bytes_max: 1 << 20 };
+        let terms = Terms::between(&between, Some(&tried));
+        let allowed = |second: i64| terms.allow(None, second * 1000, "why").is_ok();
+        // Nothing is stored by any of them: the daemon asks again each second.
+        let tries: Vec<i64> = (1..1000).filter(|second| allowed(*second)).collect();
+        assert_eq!(tries, [1, 301, 601, 901]);
+        let again = terms.allow(None, 902_000, "why").unwrap_err();
+        assert!(again.kind() == Kind::Retry && again.what().contains("less than five minutes ago"), "{again}");
+        // Who asks for it gets it.
+        assert!((0..3).all(|ms| Terms::ASKED.allow(None, ms, "why").is_ok()));
+    }
 }

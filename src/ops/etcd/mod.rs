@@ -14,7 +14,7 @@ mod seam;
 mod source;
 
 pub use backup::{EtcdOptions, EtcdReport, backup};
-pub use delta::{Delta, DeltaReport, Terms, Unchanged, delta};
+pub use delta::{Delta, DeltaReport, Terms, Tried, Unchanged, delta};
 pub use find::{KeysFound, find};
 pub use keys::{Keys, Kind as KeyChange, diff};
 pub use put_back::{Fate, PutBack, PutReport, put_back};

@@ -1,7 +1,7 @@
 //! Sources of policies, some of which are clusters.
 
 use super::backup::{EtcdOptions, backup};
-use super::delta::{Delta, Terms, Unchanged, delta};
+use super::delta::{Delta, Terms, Tried, Unchanged, delta};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Mode;
@@ -48,13 +48,13 @@ pub fn or_files(
 }
 
 /// Takes what changed in a cluster between its backups; there may be nothing to store. Says of which mode the snapshot is;
-/// what should be known is said.
+/// what should be known is said. `tried` remembers when a whole snapshot was tried instead.
 ///
 /// # Errors
 /// As for deltas.
 pub fn between(
     repo: &Arc<Repo>,
-    source: &policy::Source,
+    (source, tried): (&policy::Source, Option<&Tried>),
     mut options: BackupOptions,
     say: &dyn Fn(&str),
     means: (&Progress, &Cancel),
@@ -64,7 +64,7 @@ pub fn between(
     };
     let etcd = EtcdOptions::of(cluster)?;
     options.mode = Mode::Delta;
-    match delta(repo, &mut options, &etcd, &Terms::between(&between), means)? {
+    match delta(repo, &mut options, &etcd, &Terms::between(&between, tried), means)? {
         Delta::Stored(report, _) => Ok((Some(*report), Mode::Delta)),
         Delta::Nothing(_) => Ok((None, Mode::Delta)),
         Delta::Whole(report, found, why) => {

@@ -228,6 +228,21 @@ pub async fn get(channel: &Channel, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>
     Ok(None)
 }
 
+/// A key as it was at a revision, if it was there; of this member's own knowledge.
+///
+/// # Errors
+/// The member does not answer, or has compacted the revision.
+pub async fn at(channel: &Channel, key: &[u8], revision: i64) -> Result<Option<Vec<u8>>, Failed> {
+    let request = Message::new().bytes(1, key).number(4, revision.cast_unsigned()).number(7, 1).finish();
+    let answer = channel.ask("KV/Range", &request).await?;
+    for field in Fields::of(&answer) {
+        if let (2, value) = field.map_err(unreadable)? {
+            return Ok(Some(value.bytes().to_vec()));
+        }
+    }
+    Ok(None)
+}
+
 /// Puts a key, if it was changed last by this revision, or is not there where that is 0; says whether it did.
 ///
 /// # Errors

@@ -323,6 +323,15 @@ impl Cluster {
         run(&self.runtime, cancel, calls::get(channel, key))?.map_err(|e| e.at(channel.authority()))
     }
 
+    /// A key as the member that is asked had it at a revision, as etcd's message; `None` where it was not there.
+    ///
+    /// # Errors
+    /// It does not answer, or has compacted the revision.
+    pub fn at(&self, key: &[u8], revision: i64, cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+        let channel = self.channel()?;
+        run(&self.runtime, cancel, calls::at(channel, key, revision))?.map_err(|e| e.at(channel.authority()))
+    }
+
     /// Puts a key, if this revision changed it last, or it is not there where that is 0; says whether it did.
     ///
     /// # Errors

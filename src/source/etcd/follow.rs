@@ -74,6 +74,8 @@ pub struct Until {
     pub time: Duration,
     /// There are so many bytes.
     pub bytes: usize,
+    /// So many are held by whoever asks, of all that may be held.
+    pub held: usize,
 }
 
 /// What became of a watch.
@@ -220,7 +222,8 @@ impl<'c> Follower<'c> {
             let Some(next) = next else { break };
             let message = next.map_err(|e| e.at(&endpoint))?;
             let message = message.ok_or_else(|| Error::new(Kind::Retry, "the watch ended").at(&endpoint))?;
-            let room = HELD_BYTES_MAX.saturating_sub(self.held.bytes).saturating_sub(changes.bytes);
+            let holds = until.held.saturating_add(self.held.bytes).saturating_add(changes.bytes);
+            let room = HELD_BYTES_MAX.saturating_sub(holds);
             let batch = Batch::decode(&message, room).map_err(|e| unreadable(e).at(&endpoint))?;
             if batch.cut || batch.bytes > room {
                 return Ok(Followed::TooMuch);
