@@ -33,6 +33,13 @@ pub struct State {
     pub circle: bool,
     /// Whether it takes every version for the one that was asked for.
     pub careless: bool,
+    /// Whether listings, or answers that have an object's bytes, say no tags.
+    pub no_tags_listed: bool,
+    pub no_tags_given: bool,
+    /// The tag of everything, instead of one for each content.
+    pub tag: Option<&'static str>,
+    /// Whether it gives all where a part is asked for.
+    pub no_ranges: bool,
     /// Nobody may read these.
     pub private: Vec<&'static str>,
     /// Requests that came, as `METHOD target`.
@@ -121,19 +128,24 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
         return answer(client, 200, &[], b"", true);
     }
     let Some(bytes) = state.objects.get(&key) else { return refuse(client, head, 404, "NoSuchKey") };
-    let tag = etag(bytes);
+    let tag = state.tag.map_or_else(|| etag(bytes), str::to_owned);
     if state.private.iter().any(|private| private.as_bytes() == key) {
         return refuse(client, head, 403, "AccessDenied");
     }
     if !state.careless && head.header("if-match").is_some_and(|wanted| wanted != tag) {
         return refuse(client, head, 412, "PreconditionFailed");
     }
-    let headers = [("ETag", tag.as_str()), ("Last-Modified", DATE), ("Content-Type", "application/x-test")];
-    let range = head.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let Some((first, last)) = range else { return answer(client, 200, &headers, bytes, head.method != "HEAD") };
+    let headers = [("Last-Modified", DATE), ("Content-Type", "application/x-test"), ("ETag", tag.as_str())];
+    let untagged = state.no_tags_given && head.method == "GET";
+    let headers = if untagged { &headers[..2] } else { &headers[..] };
+    let range = head
+        .header("range")
+        .filter(|_| !state.no_ranges)
+        .and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((first, last)) = range else { return answer(client, 200, headers, bytes, head.method != "HEAD") };
     let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap().min(bytes.len() - 1));
     let range = format!("bytes {first}-{last}/{}", bytes.len());
-    let headers = [&headers[..], &[("Content-Range", range.as_str())]].concat();
+    let headers = [headers, &[("Content-Range", range.as_str())]].concat();
     answer(client, 206, &headers, &bytes[first..=last], true);
 }
 
@@ -145,9 +157,10 @@ fn listing(state: &State, prefix: &str, token: Option<String>) -> String {
     let page = if state.page == 0 { 1000 } else { state.page };
     let one = |(key, bytes): &(&Vec<u8>, &Vec<u8>)| {
         let size = state.sizes.get(*key).copied().unwrap_or(bytes.len() as u64);
-        let tag = etag(bytes).replace('"', "&quot;");
+        let tag = state.tag.map_or_else(|| etag(bytes), str::to_owned).replace('"', "&quot;");
+        let tag = if state.no_tags_listed { String::new() } else { format!("<ETag>{tag}</ETag>") };
         format!(
-            "<Contents><Key>{}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>",
+            "<Contents><Key>{}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified>{tag}<Size>{size}</Size></Contents>",
             form(key)
         )
     };

@@ -41,6 +41,9 @@ impl Source {
     /// What cannot be a key, in words.
     pub fn sink(self: &Arc<Self>, path: &[u8], entry: &Entry) -> std::result::Result<Sink, String> {
         let key = [self.prefix.as_bytes(), path].concat();
+        if key.is_empty() {
+            return Err("not restored: its key would be empty".into());
+        }
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("not restored: its key would be longer than {KEY_BYTES_MAX} bytes"));
         }
