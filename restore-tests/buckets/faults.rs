@@ -104,6 +104,25 @@ fn a_tag_that_stands_for_several_contents_says_nothing() {
     assert_eq!(world.restored("back", 0)["a"], b"behind");
 }
 
+/// The answer to the last request is lost: the object is there, and so the next answer is that there is no such upload.
+#[test]
+fn an_object_in_parts_that_was_made_is_not_called_missing() {
+    let bytes = noise(5, 40 << 20);
+    let store = StandIn::start(&[(b"p/big", &bytes)]);
+    let world = World::new();
+    assert_eq!(backup(&world, &store).0, 0);
+    let lost = |store: &StandIn| store.with(|state| state.script.push(("POST", "uploadId", 0, Act::Lose)));
+    lost(&store);
+    let value = world.ok(&["restore", "latest", "--to", &store.url("made")]);
+    assert_eq!((&value["files"], &value["errors_total"]), (&1.into(), &0.into()), "{value:#}");
+    assert!(store.with(|state| state.objects[&b"made/big"[..]] == bytes));
+    // One that was taken away meanwhile is.
+    lost(&store);
+    store.with(|state| state.script.push(("HEAD", "gone/big", 0, Act::Remove("gone/big"))));
+    let (code, value) = world.run(&["restore", "latest", "--to", &store.url("gone")]);
+    assert_eq!((code, &value["errors_total"]), (3, &1.into()), "{value:#}");
+}
+
 #[test]
 fn the_empty_key_is_never_put() {
     let store = StandIn::start(&[(b"p/", b""), (b"p/a", b"1"), (b"p/d/", b""), (b"p/d/b", b"2")]);

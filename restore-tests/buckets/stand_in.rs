@@ -17,6 +17,8 @@ pub enum Act {
     Remove(&'static str),
     /// The request is refused: status and code.
     Refuse(u16, &'static str),
+    /// It is done, and the answer says that it failed.
+    Lose,
 }
 
 #[derive(Default)]
@@ -42,6 +44,9 @@ pub struct State {
     pub no_ranges: bool,
     /// Nobody may read these.
     pub private: Vec<&'static str>,
+    /// Parts of objects that are not made yet, and how many parts those have that were.
+    pub uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
+    pub made: BTreeMap<Vec<u8>, usize>,
     /// Requests that came, as `METHOD target`.
     pub seen: Vec<String>,
 }
@@ -101,6 +106,11 @@ fn one(shared: &Mutex<State>, connection: TcpStream) {
     let due: Vec<(&str, &str, usize, Act)> = due;
     for (.., act) in due {
         match act {
+            Act::Lose => {
+                let key = head.parts().0.trim_start_matches("/bucket/").as_bytes().to_vec();
+                drop(upload(&mut state, &head, &key, content));
+                return refuse(&mut client, &head, 500, "InternalError");
+            }
             Act::Put(key, bytes) => drop(state.objects.insert(key.into(), bytes)),
             Act::Remove(key) => drop(state.objects.remove(key.as_bytes())),
             Act::Refuse(status, code) => return refuse(&mut client, &head, status, code),
@@ -123,12 +133,20 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
         return answer(client, 200, &[], text.as_bytes(), true);
     }
     let key = key.trim_start_matches('/').as_bytes().to_vec();
+    if head.method == "POST" || asked("partNumber").is_some() {
+        return match upload(state, head, &key, content) {
+            Some((text, tag)) => answer(client, 200, &[("ETag", tag.as_str())], text.as_bytes(), true),
+            None => refuse(client, head, 404, "NoSuchUpload"),
+        };
+    }
     if head.method == "PUT" {
         state.objects.insert(key, content);
         return answer(client, 200, &[], b"", true);
     }
     let Some(bytes) = state.objects.get(&key) else { return refuse(client, head, 404, "NoSuchKey") };
     let tag = state.tag.map_or_else(|| etag(bytes), str::to_owned);
+    let parts = |parts: &usize| format!("{}-{parts}\"", tag.trim_end_matches('"'));
+    let tag = state.made.get(&key).map_or(tag.clone(), parts);
     if state.private.iter().any(|private| private.as_bytes() == key) {
         return refuse(client, head, 403, "AccessDenied");
     }
@@ -147,6 +165,27 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
     let range = format!("bytes {first}-{last}/{}", bytes.len());
     let headers = [headers, &[("Content-Range", range.as_str())]].concat();
     answer(client, 206, &headers, &bytes[first..=last], true);
+}
+
+/// A step of an object that is put in parts: body and tag of the answer; `None` if the upload is over.
+fn upload(state: &mut State, head: &Head, key: &[u8], content: Vec<u8>) -> Option<(String, String)> {
+    let (_, query) = head.parts();
+    let asked = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    let Some(id) = asked("uploadId") else {
+        let id = format!("u{}", state.seen.len());
+        state.uploads.insert(id.clone(), BTreeMap::new());
+        return Some((format!("<UploadId>{id}</UploadId>"), String::new()));
+    };
+    let parts = state.uploads.get_mut(&id)?;
+    if let Some(number) = asked("partNumber") {
+        let tag = etag(&content);
+        parts.insert(number.parse().unwrap(), content);
+        return Some((String::new(), tag));
+    }
+    let parts = state.uploads.remove(&id)?;
+    state.made.insert(key.to_vec(), parts.len());
+    state.objects.insert(key.to_vec(), parts.into_values().flatten().collect());
+    Some((String::new(), String::new()))
 }
 
 fn listing(state: &State, prefix: &str, token: Option<String>) -> String {
