@@ -88,7 +88,8 @@ struct Piece {
 ///
 /// # Errors
 /// There is no model at the path, or no tensor for one of the patterns; one of them cannot stand in a file of safetensors;
-/// together they have far more bytes than the model; a file stands there and may not be replaced; no region has what is needed intact; the file cannot be written; interrupted.
+/// together they have far more bytes than the model; a file stands there and may not be replaced; no region has what is
+/// needed intact; the file cannot be written; interrupted.
 pub fn pick(
     reader: &Reader,
     manifest: &Manifest,
