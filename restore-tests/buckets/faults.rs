@@ -64,6 +64,85 @@ fn a_store_that_takes_any_version_for_the_one_that_was_asked_for_is_found_out() 
 }
 
 #[test]
+fn where_a_store_says_no_tags_nothing_is_mixed_either() {
+    let (before, after) = (noise(1, 30 << 20), noise(2, 30 << 20));
+    for (listed, given, code) in [(false, true, 0), (true, false, 3), (false, false, 3)] {
+        let store = StandIn::start(&[(b"p/big", &before), (b"p/small", b"small")]);
+        store.with(|state| {
+            (state.no_tags_listed, state.no_tags_given, state.careless) = (!listed, !given, true);
+            state.script.push(("GET", "/bucket/p/big", 3, Act::Put("p/big", after.clone())));
+        });
+        let world = World::new();
+        let (ended, report) = backup(&world, &store);
+        assert_eq!(ended, code, "{listed} {given}: {report:#}");
+        let restored = world.restored("back", 0);
+        match code {
+            0 => assert!(restored["big"] == after && restored["small"] == b"small"),
+            _ => assert!(!restored.contains_key("big") && report.to_string().contains("the store does not say")),
+        }
+    }
+}
+
+#[test]
+fn a_store_that_ignores_ranges_is_told_as_one() {
+    let store = StandIn::start(&[(b"p/big", &noise(1, 30 << 20)), (b"p/small", b"small")]);
+    store.with(|state| state.no_ranges = true);
+    let world = World::new();
+    let (code, report) = backup(&world, &store);
+    assert!(code == 2 && report.to_string().contains("the store ignores ranges"), "{code} {report:#}");
+}
+
+#[test]
+fn a_tag_that_stands_for_several_contents_says_nothing() {
+    let store = StandIn::start(&[(b"p/a", b"before"), (b"p/b", b"still")]);
+    store.with(|state| state.tag = Some("W/\"6\""));
+    let world = World::new();
+    assert_eq!(backup(&world, &store).0, 0);
+    store.with(|state| state.objects.insert(b"p/a".to_vec(), b"behind".to_vec()));
+    let (code, report) = backup(&world, &store);
+    assert!(code == 0 && report["files_read"] == 2, "{report:#}");
+    assert_eq!(world.restored("back", 0)["a"], b"behind");
+}
+
+/// The answer to the last request is lost: the object is there, and so the next answer is that there is no such upload.
+#[test]
+fn an_object_in_parts_that_was_made_is_not_called_missing() {
+    let bytes = noise(5, 40 << 20);
+    let store = StandIn::start(&[(b"p/big", &bytes)]);
+    let world = World::new();
+    assert_eq!(backup(&world, &store).0, 0);
+    let lost = |store: &StandIn| store.with(|state| state.script.push(("POST", "uploadId", 0, Act::Lose)));
+    lost(&store);
+    let value = world.ok(&["restore", "latest", "--to", &store.url("made")]);
+    assert_eq!((&value["files"], &value["errors_total"]), (&1.into(), &0.into()), "{value:#}");
+    assert!(store.with(|state| state.objects[&b"made/big"[..]] == bytes));
+    // One that was taken away meanwhile is.
+    lost(&store);
+    store.with(|state| state.script.push(("HEAD", "gone/big", 0, Act::Remove("gone/big"))));
+    let (code, value) = world.run(&["restore", "latest", "--to", &store.url("gone")]);
+    assert_eq!((code, &value["errors_total"]), (3, &1.into()), "{value:#}");
+}
+
+#[test]
+fn the_empty_key_is_never_put() {
+    let store = StandIn::start(&[(b"p/", b""), (b"p/a", b"1"), (b"p/d/", b""), (b"p/d/b", b"2")]);
+    let world = World::new();
+    assert_eq!(backup(&world, &store).0, 0);
+    for from in ["latest", "latest:/d"] {
+        let value = world.ok(&["restore", from, "--to", &store.url(""), "--overwrite"]);
+        assert_eq!(value["errors_total"], 0, "{value:#}");
+    }
+    let put: Vec<String> =
+        store.with(|state| state.seen.iter().filter(|seen| seen.starts_with("PUT")).cloned().collect());
+    let put: Vec<&str> = put.iter().filter_map(|seen| seen.split('?').next()).collect();
+    assert!(
+        put.contains(&"PUT /bucket/a") && put.contains(&"PUT /bucket/b") && put.contains(&"PUT /bucket/d/"),
+        "{put:?}"
+    );
+    assert!(!put.contains(&"PUT /bucket/") && !put.contains(&"PUT /bucket"), "{put:?}");
+}
+
+#[test]
 fn what_vanishes_or_has_another_size_is_named() {
     let store = StandIn::start(&[
         (b"p/gone", b"soon"),

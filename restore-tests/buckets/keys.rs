@@ -85,3 +85,70 @@ fn a_repository_in_its_own_source_is_left_out() {
         assert!(code == 0 && report["files"] == 1 && report["excluded"].as_u64() > Some(3), "{report:#}");
     }
 }
+
+/// With a region in a prefix of the bucket, each of these is refused, and the repository is what it was.
+#[test]
+fn neither_source_nor_target_is_a_region() {
+    let server = crate::stores::servers::seaweed(&["shared"]);
+    let mut world = World::new();
+    super::put(&world, &server, "shared", &[super::plain("data/x", b"mine"), super::plain("repo/mine", b"too")]);
+    world.bench.regions.clear();
+    let address = |rest: &str| super::url(&server, &format!("shared{rest}"));
+    let region = format!("own={}", address("/repo"));
+    let with = |more: &[&str]| world.run(&[&["--region", region.as_str()][..], more].concat());
+    assert_eq!(with(&["init", "--no-recovery-key"]).0, 0);
+    for source in ["/repo", "/repo/snapshots"] {
+        for end in ["", "/"] {
+            let (code, value) = with(&["backup", &format!("{}{end}", address(source))]);
+            assert!(code == 2 && value.to_string().contains("lies in a region"), "{source}{end}: {code} {value:#}");
+        }
+    }
+    let (code, report) = with(&["backup", &format!("{}/", address("/data"))]);
+    assert!(code == 0 && report["files"] == 1, "{report:#}");
+    let folder = world.bench.path("folder");
+    std::fs::create_dir_all(folder.join("repo/config")).unwrap();
+    std::fs::write(folder.join("repo/config/00000001"), b"EVIL").unwrap();
+    std::fs::write(folder.join("beside"), b"beside").unwrap();
+    assert_eq!(with(&["backup", "--name", "evil", folder.to_str().unwrap()]).0, 0);
+    for (from, to) in [
+        ("latest", ""),
+        ("latest", "/"),
+        ("latest:/repo", "/repo"),
+        ("latest:/repo", "/repo/"),
+        ("latest:/beside", "/repo/packs"),
+    ] {
+        let (code, value) = with(&["restore", from, "--to", &address(to), "--overwrite"]);
+        assert!(code == 11 && value.to_string().contains("into a region"), "{from} {to}: {code} {value:#}");
+    }
+    // What falls beside it may be put.
+    for (from, to) in [("latest:/beside", ""), ("latest:/repo", ""), ("latest", "/other")] {
+        assert_eq!(with(&["restore", from, "--to", &address(to), "--overwrite"]).0, 0, "{from} {to}");
+    }
+    assert_eq!(with(&["verify"]).0, 0);
+}
+
+#[test]
+fn an_object_is_not_given_up_for_a_mark() {
+    let store = StandIn::start(&[
+        (b"p/c", b"content"),
+        (b"p/c/", b""),
+        (b"p/c/sub/", b""),
+        (b"p/c-1", b"beside"),
+        (b"p/d", b"content"),
+        (b"p/d/", b""),
+        (b"p/d/x", b"real"),
+        (b"p/last", b"content"),
+        (b"p/last/", b""),
+    ]);
+    let world = World::new();
+    let (code, report) = world.run(&["backup", &store.url("p")]);
+    assert_eq!((code, &report["errors_total"]), (3, &4.into()), "{report:#}");
+    let mut named: Vec<&str> =
+        report["errors"].as_array().unwrap().iter().map(|e| e["path"].as_str().unwrap()).collect();
+    named.sort();
+    assert_eq!(named, ["c/", "c/sub/", "d", "last/"].map(|key| format!("s3://bucket/p/{key}")));
+    let restored = world.restored("back", 0);
+    let paths: Vec<&str> = restored.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["c", "c-1", "d/x", "last"]);
+    assert_eq!(restored["c"], b"content");
+}

@@ -17,6 +17,8 @@ pub enum Act {
     Remove(&'static str),
     /// The request is refused: status and code.
     Refuse(u16, &'static str),
+    /// It is done, and the answer says that it failed.
+    Lose,
 }
 
 #[derive(Default)]
@@ -33,8 +35,18 @@ pub struct State {
     pub circle: bool,
     /// Whether it takes every version for the one that was asked for.
     pub careless: bool,
+    /// Whether listings, or answers that have an object's bytes, say no tags.
+    pub no_tags_listed: bool,
+    pub no_tags_given: bool,
+    /// The tag of everything, instead of one for each content.
+    pub tag: Option<&'static str>,
+    /// Whether it gives all where a part is asked for.
+    pub no_ranges: bool,
     /// Nobody may read these.
     pub private: Vec<&'static str>,
+    /// Parts of objects that are not made yet, and how many parts those have that were.
+    pub uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
+    pub made: BTreeMap<Vec<u8>, usize>,
     /// Requests that came, as `METHOD target`.
     pub seen: Vec<String>,
 }
@@ -94,6 +106,11 @@ fn one(shared: &Mutex<State>, connection: TcpStream) {
     let due: Vec<(&str, &str, usize, Act)> = due;
     for (.., act) in due {
         match act {
+            Act::Lose => {
+                let key = head.parts().0.trim_start_matches("/bucket/").as_bytes().to_vec();
+                drop(upload(&mut state, &head, &key, content));
+                return refuse(&mut client, &head, 500, "InternalError");
+            }
             Act::Put(key, bytes) => drop(state.objects.insert(key.into(), bytes)),
             Act::Remove(key) => drop(state.objects.remove(key.as_bytes())),
             Act::Refuse(status, code) => return refuse(&mut client, &head, status, code),
@@ -116,25 +133,59 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
         return answer(client, 200, &[], text.as_bytes(), true);
     }
     let key = key.trim_start_matches('/').as_bytes().to_vec();
+    if head.method == "POST" || asked("partNumber").is_some() {
+        return match upload(state, head, &key, content) {
+            Some((text, tag)) => answer(client, 200, &[("ETag", tag.as_str())], text.as_bytes(), true),
+            None => refuse(client, head, 404, "NoSuchUpload"),
+        };
+    }
     if head.method == "PUT" {
         state.objects.insert(key, content);
         return answer(client, 200, &[], b"", true);
     }
     let Some(bytes) = state.objects.get(&key) else { return refuse(client, head, 404, "NoSuchKey") };
-    let tag = etag(bytes);
+    let tag = state.tag.map_or_else(|| etag(bytes), str::to_owned);
+    let parts = |parts: &usize| format!("{}-{parts}\"", tag.trim_end_matches('"'));
+    let tag = state.made.get(&key).map_or(tag.clone(), parts);
     if state.private.iter().any(|private| private.as_bytes() == key) {
         return refuse(client, head, 403, "AccessDenied");
     }
     if !state.careless && head.header("if-match").is_some_and(|wanted| wanted != tag) {
         return refuse(client, head, 412, "PreconditionFailed");
     }
-    let headers = [("ETag", tag.as_str()), ("Last-Modified", DATE), ("Content-Type", "application/x-test")];
-    let range = head.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let Some((first, last)) = range else { return answer(client, 200, &headers, bytes, head.method != "HEAD") };
+    let headers = [("Last-Modified", DATE), ("Content-Type", "application/x-test"), ("ETag", tag.as_str())];
+    let untagged = state.no_tags_given && head.method == "GET";
+    let headers = if untagged { &headers[..2] } else { &headers[..] };
+    let range = head
+        .header("range")
+        .filter(|_| !state.no_ranges)
+        .and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let Some((first, last)) = range else { return answer(client, 200, headers, bytes, head.method != "HEAD") };
     let (first, last) = (first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap().min(bytes.len() - 1));
     let range = format!("bytes {first}-{last}/{}", bytes.len());
-    let headers = [&headers[..], &[("Content-Range", range.as_str())]].concat();
+    let headers = [headers, &[("Content-Range", range.as_str())]].concat();
     answer(client, 206, &headers, &bytes[first..=last], true);
+}
+
+/// A step of an object that is put in parts: body and tag of the answer; `None` if the upload is over.
+fn upload(state: &mut State, head: &Head, key: &[u8], content: Vec<u8>) -> Option<(String, String)> {
+    let (_, query) = head.parts();
+    let asked = |name: &str| query.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    let Some(id) = asked("uploadId") else {
+        let id = format!("u{}", state.seen.len());
+        state.uploads.insert(id.clone(), BTreeMap::new());
+        return Some((format!("<UploadId>{id}</UploadId>"), String::new()));
+    };
+    let parts = state.uploads.get_mut(&id)?;
+    if let Some(number) = asked("partNumber") {
+        let tag = etag(&content);
+        parts.insert(number.parse().unwrap(), content);
+        return Some((String::new(), tag));
+    }
+    let parts = state.uploads.remove(&id)?;
+    state.made.insert(key.to_vec(), parts.len());
+    state.objects.insert(key.to_vec(), parts.into_values().flatten().collect());
+    Some((String::new(), String::new()))
 }
 
 fn listing(state: &State, prefix: &str, token: Option<String>) -> String {
@@ -145,9 +196,10 @@ fn listing(state: &State, prefix: &str, token: Option<String>) -> String {
     let page = if state.page == 0 { 1000 } else { state.page };
     let one = |(key, bytes): &(&Vec<u8>, &Vec<u8>)| {
         let size = state.sizes.get(*key).copied().unwrap_or(bytes.len() as u64);
-        let tag = etag(bytes).replace('"', "&quot;");
+        let tag = state.tag.map_or_else(|| etag(bytes), str::to_owned).replace('"', "&quot;");
+        let tag = if state.no_tags_listed { String::new() } else { format!("<ETag>{tag}</ETag>") };
         format!(
-            "<Contents><Key>{}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>",
+            "<Contents><Key>{}</Key><LastModified>2026-11-28T12:00:00.000Z</LastModified>{tag}<Size>{size}</Size></Contents>",
             form(key)
         )
     };

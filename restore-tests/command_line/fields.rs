@@ -361,7 +361,7 @@ fn kept_models(c: &mut Checker) {
     }
     let one = ["restore", "latest:model.safetensors", "--tensors", "a", "--target", "target"];
     run(&bench, c, "restore --tensors", &one);
-    run(&bench, c, "restore --tensors", &[&one[..], &["--dry-run"]].concat());
+    run(&bench, c, "restore --tensors", &[&one[..], &["--dry-run", "--overwrite"]].concat());
 }
 
 /// What looks into snapshots.

@@ -104,9 +104,10 @@ fn all_tensors_make_a_file_with_the_widest_numbers_first_in_place_of_what_stood_
     let bench = backed_up(&[("model.safetensors", &safetensors(&all))]);
     std::fs::create_dir(bench.path("target")).unwrap();
     std::fs::write(bench.path("target/model.safetensors"), crate::harness::noise(1, 50_000_000)).unwrap();
-    let said = bench.ok(&restore("latest:model.safetensors", &["*.bias", "*"], "target"));
+    let whole = restore("latest:model.safetensors", &["*.bias", "*"], "target");
+    let said = bench.ok(&[&whole[..], &["--overwrite"]].concat());
     let file = written(&bench, &said);
-    assert_eq!(loaded(&file), wanted(&all));
+    assert_eq!((&said["replaces"], loaded(&file)), (&json!(true), wanted(&all)));
     let dtypes: Vec<&Value> = said["tensors"].as_array().unwrap().iter().map(|one| &one["dtype"]).collect();
     assert!(dtypes[..20].iter().all(|dtype| *dtype == "F32") && dtypes[20..].iter().all(|dtype| *dtype == "F16"));
     // The same elsewhere, as `--to` says it; and nothing at all.
@@ -116,6 +117,7 @@ fn all_tensors_make_a_file_with_the_widest_numbers_first_in_place_of_what_stood_
     let dry = bench.ok(&[&restore("latest:model.safetensors", &["*"], "nothing")[..], &["--dry-run"]].concat());
     assert_eq!((dry["tensors"].as_array().map(Vec::len), &dry["run"]), (Some(40), &Value::Null));
     assert!(!bench.path("nothing").exists());
+    assert_eq!(bench.run(&["restore", "latest", "--target", "files", "--overwrite"]).0, 2, "it means nothing there");
     for more in [&["--delete"][..], &["--include", "x"], &["--tar", "x"], &["--revision", "3"]] {
         assert_eq!(bench.run(&[&to[..], more].concat()).0, 2, "{more:?}");
     }
@@ -166,6 +168,28 @@ fn tensors_of_a_model_in_several_files_come_out_of_those_that_have_them() {
         let what = format!("latest:/hub/snapshots/main/{path}");
         assert_eq!(bench.run(&restore(&what, &["*"], "links")).0, code, "{path}");
     }
+}
+
+/// Who may not read the numbers where they are may not read them in the new file either.
+#[test]
+fn a_file_out_of_several_is_as_narrow_as_the_narrowest() {
+    use std::os::unix::fs::PermissionsExt;
+    let all = arrays();
+    let list = format!("{{\"weight_map\":{{{:?}:\"1.safetensors\"}}}}", all[0].name);
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("source")).unwrap();
+    for (name, bytes, mode) in [
+        ("1.safetensors", &safetensors(&all[..2])[..], 0o600),
+        ("model.safetensors.index.json", list.as_bytes(), 0o644),
+    ] {
+        let path = bench.path("source").join(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    bench.ok(&["backup", "--name", "s", "source"]);
+    let said = bench.ok(&restore("latest:/model.safetensors.index.json", &["*"], "target"));
+    let mode = written(&bench, &said).metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
@@ -245,6 +269,99 @@ fn tensors_of_other_containers_become_safetensors_where_they_can() {
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(code == 11 && said.contains("a file beside the model, which is not there"), "{code}: {said}");
     assert!(!bench.path("odd").exists());
+}
+
+#[test]
+fn what_stands_at_the_name_stays_until_there_is_something_to_put_there() {
+    let all = arrays();
+    let bench = backed_up(&[("m/model.safetensors", &safetensors(&all))]);
+    let here = bench.path("source/m/model.safetensors");
+    let before = std::fs::read(&here).unwrap();
+    let args = restore("latest:/m/model.safetensors", &["layers.2.weight"], "source/m");
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, said) = bench.json(&[&args[..], more].concat());
+        assert_eq!((code, said["error"]["kind"].as_str()), (11, Some("refused")), "{said:#}");
+        assert!(said["error"]["advice"].as_str().unwrap().contains("--overwrite"), "{said:#}");
+    }
+    let over = [&args[..], &["--overwrite"]].concat();
+    let said = bench.ok(&[&over[..], &["--dry-run"]].concat());
+    assert_eq!((&said["replaces"], &said["dry_run"]), (&json!(true), &json!(true)));
+    let unchanged = || files(&bench.path("source/m")) == [here.clone()] && std::fs::read(&here).unwrap() == before;
+    assert!(unchanged());
+    // What it needs is lost.
+    let is_large = |pack: &PathBuf| pack.metadata().unwrap().len() > 1 << 20;
+    let packs: Vec<PathBuf> = files(&bench.region("a").join("packs")).into_iter().filter(is_large).collect();
+    let kept: Vec<Vec<u8>> = packs.iter().map(|pack| std::fs::read(pack).unwrap()).collect();
+    for (pack, bytes) in packs.iter().zip(&kept) {
+        let mut bytes = bytes.clone();
+        let (from, to) = (bytes.len() / 8, bytes.len() * 7 / 8);
+        bytes[from..to].iter_mut().for_each(|byte| *byte ^= 1);
+        std::fs::write(pack, bytes).unwrap();
+    }
+    assert_eq!(bench.json(&[&over[..], &["--no-repair"]].concat()).0, 5);
+    assert!(unchanged(), "{:?}", files(&bench.path("source/m")));
+    packs.iter().zip(&kept).for_each(|(pack, bytes)| std::fs::write(pack, bytes).unwrap());
+    // A directory is never replaced.
+    std::fs::create_dir_all(bench.path("dir/model.safetensors")).unwrap();
+    let args = restore("latest:/m/model.safetensors", &["layers.2.weight"], "dir");
+    assert_eq!(bench.json(&[&args[..], &["--overwrite"]].concat()).0, 11);
+    let said = bench.ok(&over);
+    assert_eq!(loaded(&written(&bench, &said)), wanted(&all[4..5]));
+}
+
+#[test]
+fn what_is_not_as_it_is_stored_is_refused() {
+    let all = [Array::new("w", "F32", &[30, 41], 1)];
+    let hooks = b"ccollections\nOrderedDict\n)R";
+    let plain = state(&all);
+    let with = |more: &[u8]| {
+        let at = plain.windows(hooks.len()).rposition(|part| part == hooks).unwrap() + hooks.len();
+        let pickle = [&plain[..at], more, &plain[at..]].concat();
+        torch_with(&pickle, &all, Zip { alignment: 64, ..Zip::default() })
+    };
+    // `{"conj": True}` as the last argument; and state that is set, behind the end of the call.
+    let conjugate = with(b"}X\x04\0\0\0conj\x88s");
+    let at = plain.len() - 2;
+    let built = [&plain[..at], b"}b", &plain[at..]].concat();
+    let built = torch_with(&built, &all, Zip { alignment: 64, ..Zip::default() });
+    let bench = backed_up(&[("plain.pt", &with(b"")), ("conjugate.pt", &conjugate), ("built.pt", &built)]);
+    let said = bench.ok(&restore("latest:/plain.pt", &["w"], "plain"));
+    assert_eq!(loaded(&written(&bench, &said)), wanted(&all));
+    for name in ["conjugate.pt", "built.pt"] {
+        let (code, out) = bench.run(&restore(&format!("latest:/{name}"), &["w"], "odd"));
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(
+            code == 11 && said.contains("in another order") && !bench.path("odd").exists(),
+            "{name}: {code}: {said}"
+        );
+    }
+}
+
+#[test]
+fn thousands_of_names_of_the_same_bytes_are_not_written_and_a_few_are() {
+    let one = Array::new("w", "F32", &[500, 1000], 1);
+    let of = |names: usize| {
+        // All are entries of one storage, whose key is the first.
+        let all: Vec<Array> = (0..names).map(|n| Array { name: format!("w{n}"), ..one.clone() }).collect();
+        let mut pickle = state(&all);
+        for n in 1..names {
+            let key = n.to_string();
+            let other = [&b"X"[..], &(key.len() as u32).to_le_bytes(), key.as_bytes(), b"X\x03\0\0\0cpu"].concat();
+            let at = pickle.windows(other.len()).position(|part| part == other).unwrap();
+            pickle.splice(at..at + other.len(), b"X\x01\0\0\x000X\x03\0\0\0cpu".iter().copied());
+        }
+        torch_with(&pickle, std::slice::from_ref(&one), Zip { alignment: 64, ..Zip::default() })
+    };
+    let (tied, many) = (of(2), of(300));
+    let bench = backed_up(&[("tied.pt", &tied), ("many.pt", &many)]);
+    let said = bench.ok(&restore("latest:/tied.pt", &["*"], "tied"));
+    assert_eq!(loaded(&written(&bench, &said)).len(), 2);
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, said) = bench.json(&[&restore("latest:/many.pt", &["*"], "many")[..], more].concat());
+        assert_eq!((code, said["error"]["kind"].as_str()), (11, Some("refused")), "{said:#}");
+        assert!(said.to_string().contains("they share their bytes") && !bench.path("many").exists(), "{said:#}");
+    }
+    bench.ok(&restore("latest:/many.pt", &["w17"], "many"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::figure;
 use crate::harness::{Bench, assert_same, noise};
 use crate::trust::{pickles, signatures};
 use serde_json::{Value, json};
+use std::os::unix::fs::symlink;
 
 /// A repository with a source that has these files in it.
 fn bench(files: &[(&str, &[u8])]) -> Bench {
@@ -75,6 +76,66 @@ fn pickles_are_warned_of_or_refused_and_unknown_is_not_safe() {
         let marked: Vec<bool> = text.lines().map(|line| line.contains("REFUSED")).collect();
         assert_eq!(marked, [false, false, true], "{text}");
     }
+}
+
+/// Who loads `pytorch_model.bin` follows it to where nothing was judged.
+#[test]
+fn links_that_lead_away_are_told_and_refused() {
+    let bench = bench(&[("good.txt", b"words")]);
+    let link = |target: &str, name: &str| symlink(target, bench.path("source").join(name)).unwrap();
+    std::fs::create_dir(bench.path("elsewhere")).unwrap();
+    std::fs::write(bench.path("elsewhere/bad.bin"), pickles::by_lines("os", "system")).unwrap();
+    let refuse = ["--trust-pickle", "refuse"];
+    std::fs::create_dir(bench.path("source/m")).unwrap();
+    link("../good.txt", "m/inside");
+    assert_eq!(backup(&bench, &refuse).0, 0, "a link to what is judged is judged");
+    link(bench.path("elsewhere/bad.bin").to_str().unwrap(), "pytorch_model.bin");
+    link("../elsewhere", "folder");
+    link("folder/../good.txt", "behind");
+    let is = |refused: bool| ["behind", "folder", "pytorch_model.bin"].map(|name| (name.to_owned(), refused)).to_vec();
+    let sorted = |done: &Value| {
+        let mut all = complaints(done);
+        all.sort();
+        all
+    };
+    let (code, done) = backup(&bench, &[]);
+    assert_eq!((code, sorted(&done)), (0, is(false)), "it is said");
+    assert_eq!(restore(&bench, &refuse).0, 11);
+    let (code, done) = backup(&bench, &refuse);
+    assert_eq!((code, sorted(&done)), (11, is(true)));
+    assert_eq!(restore(&bench, &[]).0, 11);
+    let (code, stored) = bench.json(&["model", "check", "--snapshot", "latest"]);
+    assert_eq!((code, figure(&stored, "errors_total")), (3, 3), "{stored:#}");
+}
+
+#[test]
+fn a_folder_and_its_snapshot_are_called_the_same() {
+    for (target, code) in [("good.txt", 0), ("sub", 3), ("gone", 3), ("loop", 3)] {
+        let bench = bench(&[("good.txt", b"words")]);
+        std::fs::create_dir(bench.path("source/sub")).unwrap();
+        std::fs::write(bench.path("source/sub/more"), b"words").unwrap();
+        symlink(target, bench.path("source/loop")).unwrap();
+        assert_eq!(backup(&bench, &["--trust-pickle", "refuse"]).0, if code == 0 { 0 } else { 11 }, "{target}");
+        let (found, there) = bench.json(&["model", "check", "source"]);
+        let (kept, stored) = bench.json(&["model", "check", "--snapshot", "latest"]);
+        assert_eq!((found, kept), (code, code), "{target}: {there:#} {stored:#}");
+        assert_eq!((&there["grade"], &there["errors_total"]), (&stored["grade"], &stored["errors_total"]), "{target}");
+    }
+}
+
+#[test]
+fn a_link_that_is_added_to_a_signed_folder_is_refused() {
+    let bench = signed();
+    sign(&bench, "p256");
+    assert_eq!(backup(&bench, &REQUIRE).0, 0);
+    for target in ["/tmp/modeling_x.py", "../unsigned", "gone"] {
+        let link = bench.path("source/modeling_x.py");
+        symlink(target, &link).unwrap();
+        let (code, done) = backup(&bench, &REQUIRE);
+        assert_eq!((code, complaints(&done)), (11, vec![("modeling_x.py".into(), true)]), "{target}");
+        std::fs::remove_file(&link).unwrap();
+    }
+    assert_eq!(backup(&bench, &REQUIRE).0, 0);
 }
 
 /// A snapshot that was refused pushes out none that was not.
@@ -152,6 +213,24 @@ fn signatures_are_required_and_each_change_is_refused() {
 }
 
 #[test]
+fn what_a_signer_left_out_is_refused_but_for_what_does_no_harm() {
+    let bench = signed();
+    sign(&bench, "p256");
+    std::fs::create_dir_all(bench.path("source/.git/hooks")).unwrap();
+    std::fs::write(bench.path("source/.gitattributes"), "*.bin filter=lfs").unwrap();
+    assert_eq!(backup(&bench, &REQUIRE).0, 0, "lists that Git reads are no harm");
+    for name in [".git/hooks/pre-commit", "notes"] {
+        std::fs::write(bench.path("source").join(name), "#!/bin/sh").unwrap();
+        let (code, done) = backup(&bench, &REQUIRE);
+        assert_eq!((code, complaints(&done)), (11, vec![("model.sig".into(), true)]), "{name}");
+        assert!(done.to_string().contains(&format!("{name} was left out by the signer")), "{done:#}");
+        let warn = ["--trust-signature", "warn", "--trust-key", "keys/p256.pub"];
+        assert_eq!(backup(&bench, &warn).0, 0, "{name}");
+        std::fs::remove_file(bench.path("source").join(name)).unwrap();
+    }
+}
+
+#[test]
 fn hashes_that_do_not_hold_are_said_and_refused_where_signatures_are_required() {
     let hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     let bench = bench(&[("a", b"hello"), ("SHA256SUMS", format!("{hash}  a\n").as_bytes())]);
@@ -178,6 +257,24 @@ fn configure(bench: &Bench, source: &str) {
         path.display()
     );
     std::fs::write(bench.path("holdfast.yaml"), text).unwrap();
+}
+
+#[test]
+fn a_key_that_cannot_be_read_keeps_no_snapshot_from_being_made() {
+    let mut bench = bench(&[("weights", b"words")]);
+    let key = bench.path("gone.pub").display().to_string();
+    for (rule, code) in [("require", 11), ("warn", 0)] {
+        let (ended, done) = backup(&bench, &["--trust-signature", rule, "--trust-key", &key]);
+        assert_eq!((ended, complaints(&done)[0].clone()), (code, (key.clone(), rule == "require")), "{done:#}");
+        assert!(done["snapshot"].is_string(), "{done:#}");
+    }
+    assert_eq!(restore(&bench, &["--trust-signature", "warn", "--trust-key", &key]).0, 2, "a restore needs it");
+    bench.regions.clear();
+    configure(&bench, &format!("kind: model\n    trust: {{signature: require, key: [{key}]}}"));
+    let (code, done) = bench.json(&["run", "daily"]);
+    let source = &done["sources"][0];
+    assert_eq!((code, &source["fate"]), (11, &json!("degraded")), "{done:#}");
+    assert!(source["snapshot"].is_string() && source["why"].to_string().contains("gone.pub"), "{done:#}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::model::signature::Trust;
 use crate::model::verdict::{Finding, Grade, Named, Signed};
 use crate::ops::model_check::{self, Wish};
-use crate::ops::verdicts::{Judged, List, Report, Signature, is_one, of_snapshot, read_chain, read_key};
+use crate::ops::verdicts::{Judged, List, Names, Report, Signature, is_one, of_snapshot, read_chain, read_key};
 use crate::repo::view::View;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -85,8 +85,8 @@ fn file_json(file: &Judged) -> Value {
     })
 }
 
-fn names(list: &[String]) -> Vec<String> {
-    list.iter().take(LIST_MAX).map(|name| plain(name)).collect()
+fn names(names: &[String]) -> Vec<String> {
+    names.iter().take(LIST_MAX).map(|name| plain(name)).collect()
 }
 
 fn signature_json(signature: &Signature) -> Value {
@@ -96,19 +96,19 @@ fn signature_json(signature: &Signature) -> Value {
         "path": path(&signature.path), "standing": signature.standing(),
         "why": checked.map(|checked| plain(&checked.why)),
         "checked_at": checked.map(|checked| checked.at.rfc3339()),
-        "ignore_paths": left_out.unwrap_or_default(), "same": files.same.len(),
-        "missing": names(&files.missing), "missing_total": files.missing.len(),
-        "unlisted": names(&files.unlisted), "unlisted_total": files.unlisted.len(),
-        "different": names(&files.different), "different_total": files.different.len(),
-        "ignored": names(&files.ignored), "ignored_total": files.ignored.len(),
+        "ignore_paths": left_out.unwrap_or_default(), "same": files.same,
+        "missing": names(&files.missing.first), "missing_total": files.missing.total,
+        "unlisted": names(&files.unlisted.first), "unlisted_total": files.unlisted.total,
+        "different": names(&files.different.first), "different_total": files.different.total,
+        "ignored": names(&files.ignored.first), "ignored_total": files.ignored.total,
     })
 }
 
 fn list_json(list: &List) -> Value {
     json!({
         "path": path(&list.path), "bad": list.bad,
-        "missing": names(&list.missing), "missing_total": list.missing.len(),
-        "different": names(&list.different), "different_total": list.different.len(),
+        "missing": names(&list.missing.first), "missing_total": list.missing.total,
+        "different": names(&list.different.first), "different_total": list.different.total,
     })
 }
 
@@ -192,10 +192,11 @@ fn signature_lines(signature: &Signature, text: &mut String) {
 }
 
 /// The first of a list of names, and how many there are.
-fn some(what: &str, list: &[String], text: &mut String) {
+fn some(what: &str, list: &Names, text: &mut String) {
     const SHOWN: usize = 20;
-    list.iter().take(SHOWN).for_each(|name| text.push_str(&format!("          {what}: {}\n", plain(name))));
-    if list.len() > SHOWN {
-        text.push_str(&format!("          {what}: {} more\n", list.len() - SHOWN));
+    list.first.iter().take(SHOWN).for_each(|name| text.push_str(&format!("          {what}: {}\n", plain(name))));
+    let more = list.total.saturating_sub(SHOWN as u64);
+    if more > 0 {
+        text.push_str(&format!("          {what}: {more} more\n"));
     }
 }

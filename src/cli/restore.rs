@@ -71,6 +71,11 @@ pub(super) fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Opt
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
+    if args.etcd.overwrite && args.etcd.into.is_none() && args.etcd.to.is_none() {
+        let e =
+            Error::new(Kind::Config, "--overwrite has no place here: files that stand in a target are replaced anyway");
+        return Err(e.advise("it goes with --into, --to s3://… and --tensors"));
+    }
     let repo = context.open()?;
     if let Some(address) = &args.etcd.into {
         return etcd::put_back(context, args, &repo, address);

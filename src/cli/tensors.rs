@@ -36,6 +36,7 @@ pub fn restore(context: &Context, args: &Restore) -> Result<Outcome> {
     let request = PickRequest {
         patterns: args.pick.tensors.clone(),
         target: target(args)?,
+        overwrite: args.etcd.overwrite,
         dry_run: args.dry_run,
         workers: context.workers(),
     };
@@ -61,7 +62,7 @@ pub fn restore(context: &Context, args: &Restore) -> Result<Outcome> {
     let file = path_text(file.as_os_str().as_bytes());
     let mut value = json!({
         "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": manifest.sid.hex(), "file": file,
-        "dry_run": args.dry_run, "seconds": elapsed_ms as f64 / 1000.0, "bytes": picked.report.bytes,
+        "dry_run": args.dry_run, "replaces": picked.replaces, "seconds": elapsed_ms as f64 / 1000.0, "bytes": picked.report.bytes,
         "bytes_fetched": picked.bytes_fetched, "tensors": picked.tensors.iter().map(json_of).collect::<Vec<_>>(),
         "tensors_total": picked.tensors_total,
     });
@@ -92,11 +93,12 @@ fn json_of(tensor: &PickedTensor) -> Value {
 
 fn text_of(picked: &Picked, file: &str, dry_run: bool, elapsed_ms: u64) -> String {
     let mut text = format!(
-        "{} {} of {} tensors, {} to {file} in {}; {} of chunks held them\n",
+        "{} {} of {} tensors, {} to {file}{} in {}; {} of chunks held them\n",
         if dry_run { "would restore" } else { "restored" },
         units::count(picked.tensors.len() as u64),
         units::count(picked.tensors_total),
         units::bytes(picked.report.bytes),
+        if picked.replaces { ", in place of the file that was there," } else { "" },
         units::duration_ms(elapsed_ms),
         units::bytes(picked.bytes_fetched)
     );

@@ -22,6 +22,7 @@ pub mod membership;
 pub mod model;
 pub mod model_check;
 pub mod not_begun;
+mod own;
 pub mod prune;
 pub mod record;
 pub mod repair;

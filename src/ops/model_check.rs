@@ -1,11 +1,11 @@
 //! Judges model files on a disk: what loading each would do, and whether the hashes and signatures that lie beside them
 //! hold. Reads; loads, executes and writes nothing.
 
-use super::verdicts::{self, Judged, Means, Report, Shelf};
+use super::verdicts::{self, Judged, Means, Report, Shelf, Stoppable};
 use crate::base::{Cancel, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::model::archive::{self, At, Part};
-use crate::model::signature::{Hash, Range, Trust};
+use crate::model::signature::Trust;
 use crate::model::verdict::{FileVerdict, Named, Sha256, Signed, blob_name};
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -43,7 +43,7 @@ pub fn run(wish: &Wish<'_>, cancel: &Cancel) -> Result<Report> {
         if !meta.is_dir() {
             run.file(path, &meta)?;
             if !wish.trust.is_empty() {
-                verdicts::alone(&mut run.report, path, first, &means);
+                verdicts::alone(&mut run.report, path, first, &means)?;
             }
             continue;
         }
@@ -98,10 +98,9 @@ impl Run<'_> {
         match fs::metadata(path) {
             Ok(meta) if meta.is_file() => self.file(path, &meta)?,
             Ok(meta) if meta.is_dir() => {
-                let what = "a link to a folder, which is not followed".to_owned();
-                self.report.errors.push((path.to_owned(), what));
+                self.report.errors.push((path.to_owned(), verdicts::TO_FOLDER.to_owned()));
             }
-            Ok(_) => {}
+            Ok(_) => self.report.errors.push((path.to_owned(), "a link to what is no file".to_owned())),
             Err(e) => self.failed(path, &e),
         }
         Ok(())
@@ -157,15 +156,8 @@ struct Disk<'a> {
 }
 
 impl Shelf for Disk<'_> {
-    fn whole(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > max { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-    }
-
-    fn digest(&self, file: &Judged, hash: Hash, (start, end): Range) -> Option<Vec<u8>> {
-        let opened = Opened::new(&file.path, self.cancel).ok()?;
-        hash.of(&mut Part::whole(&opened).part(start, end.saturating_sub(start))).ok()
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(Stoppable::open(path, self.cancel)?))
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! Paths are walked on the calling thread, objects are written by workers. An object is there whole or not at all.
 
-use super::browse;
 use super::restore::RestoreReport;
+use super::{browse, own};
 use crate::base::{Bucket, Cancel, Progress};
+use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, is_safe_name};
 use crate::region::lock;
 use crate::repo::reader::Reader;
-use crate::repo::tree::read_xattrs;
+use crate::repo::tree::{DirReader, read_xattrs};
 use crate::source::bucket::Source;
 use crossbeam_channel::{Receiver, bounded};
 use std::sync::{Arc, Mutex};
@@ -38,15 +39,56 @@ type Job = (Vec<u8>, Entry);
 struct Shared<'r> {
     reader: &'r Reader,
     source: Arc<Source>,
+    /// Whether everything is put under no prefix.
+    bare: bool,
     progress: &'r Progress,
     cancel: &'r Cancel,
     report: Mutex<RestoreReport>,
 }
 
+/// Refuses to put anything into a region of the repository: it would be written over, or hold what is not its own.
+fn beside_regions(reader: &Reader, root: &Entry, place: &Bucket) -> Result<()> {
+    let target = own::below(place);
+    for region in own::prefixes(&reader.repo.regions, place) {
+        let inside = match region.strip_prefix(target.as_str()) {
+            _ if target.starts_with(region.as_str()) => true,
+            Some(below) => has_dir(reader, root, below)?,
+            None => false,
+        };
+        if inside {
+            let what = "it would be restored into a region of the repository";
+            return Err(Error::new(Kind::Refused, what)
+                .at(place.to_string())
+                .advise("name another prefix, or another bucket"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory of this path, which ends with a slash, lies below another one.
+fn has_dir(reader: &Reader, root: &Entry, path: &str) -> Result<bool> {
+    let (mut at, mut coder) = (root.clone(), Coder::default());
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if at.kind != EntryType::Dir {
+            return Ok(false);
+        }
+        let (mut dir, mut found) = (DirReader::new(reader, at.tree), None);
+        while let Some(child) = dir.next(&mut coder)? {
+            if &child.name[..] == part.as_bytes() {
+                found = Some(child);
+                break;
+            }
+        }
+        let Some(child) = found else { return Ok(false) };
+        at = child;
+    }
+    Ok(at.kind == EntryType::Dir)
+}
+
 /// Restores `root` into the bucket.
 ///
 /// # Errors
-/// Objects are there already, the bucket cannot be used, a tree page is nowhere intact, or the run was interrupted.
+/// A region of the repository lies where something would be put, objects are there already, the bucket cannot be used, a tree page is nowhere intact, or the run was interrupted.
 pub fn run(
     reader: &Reader,
     manifest: &Manifest,
@@ -54,6 +96,7 @@ pub fn run(
     request: &BucketRequest,
     (progress, cancel): (&Progress, &Cancel),
 ) -> Result<RestoreReport> {
+    beside_regions(reader, root, &request.place)?;
     let source = Source::connect(&request.place, cancel)?;
     if !request.overwrite && !source.is_empty()? {
         return Err(Error::new(Kind::Refused, "objects are there already")
@@ -63,7 +106,8 @@ pub fn run(
     if root.name.is_empty() {
         progress.bytes_expected.set(manifest.counts.bytes);
     }
-    let shared = Shared { reader, source, progress, cancel, report: Mutex::default() };
+    let bare = request.place.prefix.is_empty();
+    let shared = Shared { reader, source, bare, progress, cancel, report: Mutex::default() };
     let workers = request.workers.max(WORKERS_MIN);
     let (jobs, queue) = bounded::<Job>(workers.saturating_mul(AHEAD));
     let walked = std::thread::scope(|scope| {
@@ -121,7 +165,7 @@ impl Shared<'_> {
         let unsupported = |what: String| ("unsupported", what);
         let failed = |e: &Error| (if e.kind() == Kind::Damage { "damage" } else { "io" }, e.to_string());
         if let Some(id) = entry.xattrs_ref.take() {
-            let found = read_xattrs(self.reader, &id, &mut crate::chunk::Coder::default());
+            let found = read_xattrs(self.reader, &id, &mut Coder::default());
             entry.xattrs = Some(found.map_err(|e| failed(&e))?);
         }
         // A part `..` would lead out of the prefix.
@@ -162,6 +206,10 @@ impl Shared<'_> {
         lock(&self.report).dirs += 1;
         let had = entry.xattrs.iter().flatten().any(|x| x.name.starts_with(b"user.s3."));
         let root = path.is_empty();
+        // Its key would be empty, and to put that is to make a bucket.
+        if root && self.bare {
+            return None;
+        }
         (had || (entry.tree.is_none() && !root)).then(|| if root { Vec::new() } else { [path, b"/"].concat() })
     }
 }

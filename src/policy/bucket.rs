@@ -30,6 +30,12 @@ pub fn bucket(text: &str) -> Result<Bucket> {
     let Place::Bucket(mut bucket) = place(&format!("{scheme}://{name}{query}"), Path::new(""))? else {
         return Err(refused("the address names no bucket"));
     };
+    if bucket.service != Service::S3 {
+        let what = "only buckets of S3, and of what speaks its protocol, can be backed up or restored into";
+        return Err(
+            Error::new(Kind::Config, what).advise("use an s3:// address; services like Google's have such an endpoint")
+        );
+    }
     if bucket.weak.is_some() {
         return Err(refused("the option `weak` belongs to regions"));
     }
@@ -86,6 +92,8 @@ mod tests {
             "s3://b/a%00",
             "s3://b/a#c",
             "s3://b?weak=yes",
+            "gs://models/hub",
+            "az://models/hub",
             "s3://b?secret=hunter2",
             "/b",
             "file:///b",

@@ -226,6 +226,14 @@ pub enum Walk {
 }
 
 impl Walk {
+    /// Why nothing more can be had, where what is walked can go away as a whole.
+    pub fn gone(&self) -> Option<Error> {
+        match self {
+            Walk::Files(_) => None,
+            Walk::Bucket(walker) => walker.gone(),
+        }
+    }
+
     /// The next step; `None` at the end.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Event> {

@@ -81,7 +81,7 @@ impl StoreError {
         Self::new(StoreErrorKind::Short, "read", object, "shorter than it should be")
     }
 
-    pub(super) fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
         StoreError { kind, action, object: object.to_owned(), detail: detail.into(), advice: None }
     }
 

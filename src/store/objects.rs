@@ -29,6 +29,8 @@ const PAGE_BYTES_MAX: u64 = 16 << 20;
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 /// Pages without a key that follow one another.
 const EMPTY_PAGES_MAX: usize = 10_000;
+/// What is said of a store that gives all of an object where a part was asked for.
+const IGNORES_RANGES: &str = "the store ignores ranges";
 /// How headers of an object's own begin.
 const OWN: &str = "x-amz-meta-";
 /// What else is kept of an object's headers, and put back.
@@ -93,7 +95,7 @@ impl Facts {
 /// Which content of an object is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// What the store calls it; without it only the size is compared.
+    /// What the store calls it; without it only the size is compared, and only of the whole it is known to be of one version.
     pub etag: Option<String>,
     /// Its size in bytes.
     pub size: u64,
@@ -152,9 +154,14 @@ impl Objects {
     ) -> Result<(StatusCode, HeaderMap, Bytes), StoreError> {
         let asker = self.asker()?;
         let object = String::from_utf8_lossy(key);
+        let ranged = call.headers.contains_key("range");
         self.bucket
             .patiently(action, &object, || async {
                 let (parts, body) = asker.call(call.clone()).await?.into_parts();
+                let longer = length(&parts.headers).is_none_or(|len| len > most);
+                if ranged && longer && parts.status == StatusCode::OK {
+                    return Err(Attempt::Final(StoreError::new(Kind::Unfit, action, &object, IGNORES_RANGES)));
+                }
                 Ok((parts.status, parts.headers, read(body, most, &object).await?))
             })
             .await
@@ -258,12 +265,17 @@ impl Objects {
         })?;
         let whole = total(&headers).filter(|_| status == StatusCode::PARTIAL_CONTENT);
         let facts = Facts::of(&headers, whole.map_or(bytes.len() as u64, |(_, total)| total));
-        if content.etag.is_some() && facts.etag.is_some() && facts.etag != content.etag {
-            return Err(StoreError::new(Kind::Changed, "read", &shown(key), "another version stands there"));
+        match (&content.etag, &facts.etag) {
+            (None, _) => {}
+            (Some(_), None) => {
+                return Err(self.odd("read", key, "the store does not say of which version these bytes are"));
+            }
+            (Some(wanted), Some(there)) if wanted == there => {}
+            _ => return Err(StoreError::new(Kind::Changed, "read", &shown(key), "another version stands there")),
         }
         let first = whole.map_or(0, |(first, _)| first);
         if range.as_ref().is_some_and(|range| range.start != first || (whole.is_none() && want != content.size)) {
-            return Err(StoreError::new(Kind::Unfit, "read", &shown(key), "the store ignores ranges"));
+            return Err(StoreError::new(Kind::Unfit, "read", &shown(key), IGNORES_RANGES));
         }
         if facts.size != content.size || bytes.len() as u64 != want {
             let what = format!("its listing says {} bytes, and it has {}", content.size, facts.size);

@@ -29,8 +29,9 @@ pub struct EtcdTarget {
     /// Put the keys of SNAPSHOT:PREFIX into this living cluster, where they are not there: etcd://HOST:2379,HOST:2379
     #[arg(long, value_name = "ADDRESS", help_heading = "etcd", group = "puts", conflicts_with_all = ["target", "tar", "to", "etcd_data_dir", "delete", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
     pub into: Option<String>,
-    /// Give keys that are there with another value the snapshot's; put objects where there are some already
-    #[arg(long, help_heading = "etcd", requires = "puts")]
+    /// Give keys that are there with another value the snapshot's; put objects where there are some already; with
+    /// --tensors, replace a file of the same name
+    #[arg(long, help_heading = "etcd")]
     pub overwrite: bool,
     #[command(flatten)]
     pub source: EtcdSource,

@@ -73,6 +73,6 @@ pub struct ModelDiff {
 pub struct TensorTarget {
     /// Only the tensors of this name, as one file of safetensors in the directory of --target, or --to; `*` stands for any signs,
     /// `?` for one; repeat for more. SNAPSHOT:PATH is a file of a model, its *.index.json, or the folder of that
-    #[arg(long, value_name = "NAME", help_heading = "Models", conflicts_with_all = ["tar", "delete", "overwrite", "include", "exclude", "no_owner", "no_xattrs", "no_devices", "etcd_data_dir", "into", "revision", "time", "check", "etcd_bin", "bump_revision"])]
+    #[arg(long, value_name = "NAME", help_heading = "Models", conflicts_with_all = ["tar", "delete", "include", "exclude", "no_owner", "no_xattrs", "no_devices", "etcd_data_dir", "into", "revision", "time", "check", "etcd_bin", "bump_revision"])]
     pub tensors: Vec<String>,
 }

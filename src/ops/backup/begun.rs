@@ -7,6 +7,7 @@
 use super::{BackupOptions, absolute};
 use crate::base::{Bucket, Cancel};
 use crate::error::{Error, Kind, Result};
+use crate::ops::own;
 use crate::region::Regions;
 use crate::repo::Repo;
 use crate::source::any::Walk;
@@ -72,12 +73,11 @@ fn walk(walker: Walker, workers: usize) -> Result<Walk> {
 
 /// What the repository has in the bucket that is backed up: it would grow with every run.
 fn own_prefixes(regions: &Regions, place: &Bucket) -> Result<Vec<String>> {
-    let same = |own: &&Bucket| (own.service, &own.name, &own.endpoint) == (place.service, &place.name, &place.endpoint);
-    let own: Vec<String> = regions.buckets().filter(same).map(|own| format!("{}/", own.prefix)).collect();
-    match own.iter().any(|prefix| prefix == "/") {
-        true => Err(Error::new(Kind::Config, "a region of the repository is all of this bucket")
+    let (all, own) = (own::below(place), own::prefixes(regions, place));
+    match own.iter().any(|prefix| all.starts_with(prefix.as_str())) {
+        true => Err(Error::new(Kind::Config, "what is to be backed up lies in a region of the repository, or is one")
             .at(place.to_string())
-            .advise("back up another bucket; a region beside other things needs a prefix")),
+            .advise("back up another prefix or bucket; a region beside other things needs a prefix of its own")),
         false => Ok(own),
     }
 }

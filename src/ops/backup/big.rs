@@ -1,7 +1,8 @@
 //! Big files: several workers take turns at one. Blocks are read side by side and cut in their order, and what was
 //! cut is stored side by side again.
 
-use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Whole, Worker, attributes, failed};
+use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Worker, attributes, failed};
+use super::seen::Seen;
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
 use crate::chunk::{CUT_BYTES_MAX, Layout};
@@ -16,12 +17,16 @@ use crate::region::lock;
 use crate::source::any::{Dir, File};
 use crate::source::files::{Extent, SourceError, Stamp};
 use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Room in front of a block that is read ahead: what the cuts of the block before leave over is read there.
 const FRONT_BYTES: usize = CUT_BYTES_MAX;
 /// A block that is read ahead.
 const BLOCK_BYTES: usize = READ_BYTES - FRONT_BYTES;
+
+/// Most chunks of a file that is judged: more than a TiB of them.
+const ITEMS_MAX: usize = 1 << 21;
 
 type Answer<T> = std::result::Result<T, SourceError>;
 
@@ -44,6 +49,9 @@ struct Token {
     layout: Option<Layout>,
     /// Of what was cut, where files are judged.
     hashing: Option<Hashing>,
+    /// What was stored, by the numbers of the turns, where files are judged.
+    stored: BTreeMap<u64, Vec<Item>>,
+    stored_items: usize,
     size: u64,
     /// Behind what was cut.
     pos: u64,
@@ -203,6 +211,14 @@ impl Token {
         Some(claim)
     }
 
+    /// Takes note of what was stored. What is left out of that is not judged, and unknown.
+    fn keep(&mut self, seq: u64, items: Vec<Item>) {
+        if self.stored_items.saturating_add(items.len()) <= ITEMS_MAX {
+            self.stored_items = self.stored_items.saturating_add(items.len());
+            self.stored.insert(seq, items);
+        }
+    }
+
     /// Takes note of what was cut.
     fn cut(&mut self, bytes: usize) {
         self.pos += bytes as u64;
@@ -220,11 +236,14 @@ impl Worker<'_, '_> {
             let turn = self.turn(big);
             if let Turn::Store(seq, cuts) = &turn {
                 let items = self.store(cuts)?;
+                let kept = self.judges.then(|| items.clone());
                 if big.pieces.send(Piece::Items { seq: *seq, items }).is_err() {
                     // The builder is gone: the run was given up, and nobody wants the rest.
                     return Ok(());
                 }
-                self.leave(big, lock(&big.open));
+                let mut token = lock(&big.open);
+                kept.into_iter().for_each(|items| token.keep(*seq, items));
+                self.leave(big, token);
             }
             duty.done = true;
             if matches!(turn, Turn::Over) {
@@ -241,12 +260,15 @@ impl Worker<'_, '_> {
         }
         let judged = self.judges && token.torn.is_none();
         let Some(file) = token.file.clone().filter(|_| judged) else { return big.end(&mut token, None) };
-        let (hashing, size) = (token.hashing.take().unwrap_or_default(), token.pos);
+        let (hashing, stored) = (token.hashing.take().unwrap_or_default(), std::mem::take(&mut token.stored));
+        let size = token.pos;
         // Nobody cuts any more, and others need not wait for this.
         drop(token);
-        let file = Paced { file: &file, pace: self.pace };
-        let pickle = examine(&Whole { file, size, cancel: self.cancel });
-        let recorded = Recorded::new(hashing.finish(), pickle);
+        let (file, id) = (Paced { file: &file, pace: self.pace }, |bytes: &[u8]| self.packer.id(bytes));
+        let read = |offset: u64, buf: &mut [u8]| format::ReadAt::read_at(&file, offset, buf);
+        let seen = Seen::new(size, stored.into_values().flatten(), &read, &id, self.cancel);
+        let recorded = Recorded::new(hashing.finish(), examine(&seen));
+        let recorded = if seen.is_other() { recorded.changed() } else { recorded };
         let mut token = lock(&big.open);
         if !token.over {
             big.end(&mut token, Some(recorded));

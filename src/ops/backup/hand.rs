@@ -5,7 +5,6 @@ use super::step::Done;
 use crate::base::{Cancel, Pace, Progress};
 use crate::chunk::Cutter;
 use crate::format::snapshot::Miss;
-use crate::model::archive::At;
 use crate::model::format::ReadAt;
 use crate::repo::writer::Packer;
 use crate::source::any::File;
@@ -73,26 +72,6 @@ impl Paced<'_> {
 impl ReadAt for Paced<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
         self.read(offset, buf).map_err(|e| std::io::Error::other(e.lift().to_string()))
-    }
-}
-
-/// A file as it is judged, of which so much was stored. Reading ends when the run is stopped.
-pub(super) struct Whole<'f> {
-    pub(super) file: Paced<'f>,
-    pub(super) size: u64,
-    pub(super) cancel: &'f Cancel,
-}
-
-impl At for Whole<'_> {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        if self.cancel.raised() {
-            return Err(std::io::Error::other("stopped"));
-        }
-        ReadAt::read_at(&self.file, offset, out)
     }
 }
 

@@ -12,6 +12,7 @@ mod object;
 mod origin;
 mod plan;
 mod run;
+mod seen;
 mod step;
 mod stream;
 mod work;
@@ -198,7 +199,7 @@ impl BackupOptions {
     /// [`run`].
     ///
     /// # Errors
-    /// A pattern that cannot be understood, or a key that cannot be read.
+    /// A pattern that cannot be understood, or signatures that are required of nobody.
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
             paths: source.paths.clone(),
@@ -218,7 +219,7 @@ impl BackupOptions {
             dry_run: false,
             workers,
             limits: Limits::default(),
-            rules: source.model.as_ref().map(Rules::read).transpose()?,
+            rules: source.model.as_ref().map(Rules::for_backup).transpose()?,
         })
     }
 

@@ -2,15 +2,17 @@
 
 use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
-use crate::format::leaf::{Leaf, Meta, Raw};
+use crate::error::Error;
+use crate::format::leaf::{Leaf, Raw};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, items};
 use crate::ops::verdicts::attribute;
 use crate::repo::pages::{Pages, Same};
 use crate::repo::reader::Reader;
-use crate::repo::tree::ListReader;
+use crate::repo::tree::{ListReader, read_xattrs};
 use crate::repo::writer::Writer;
 use crate::source::any::{Dir, Event, Found, Walk};
+use crate::source::bucket;
 use crate::source::files::{ParentRule, SourceError, too_recent, unchanged};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -116,6 +118,11 @@ impl<'p> Planner<'p> {
         }
     }
 
+    /// As [`Walk::gone`].
+    pub(super) fn gone(&self) -> Option<Error> {
+        self.walk.gone()
+    }
+
     fn take(&mut self, event: Event) {
         match event {
             Event::Enter(entry) => {
@@ -179,6 +186,7 @@ impl<'p> Planner<'p> {
         // Content that the store has no name for cannot be known again.
         let named = rule != ParentRule::Objects || meta.inode != 0;
         let candidate = raw.kind == EntryType::File && named && !too_recent(&raw.meta, rule, ran);
+        let candidate = candidate && self.is_tagged_alike(&leaf, &raw, &found, ran);
         // All that it would be encoded from is what it was: it is taken over as it stands. A verdict is more than that.
         if candidate && !self.judges && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
             return self.keep(&leaf, &raw);
@@ -197,6 +205,16 @@ impl<'p> Planner<'p> {
             return self.put(entry, dir, false);
         }
         self.put(entry, dir, true);
+    }
+
+    /// Whether an object is called by the store what it was called; of files nothing is asked here.
+    fn is_tagged_alike(&mut self, leaf: &Leaf, raw: &Raw, found: &Found, ran: (i64, i64)) -> bool {
+        let Found::Object(new) = found else { return true };
+        let Ok(mut old) = leaf.entry(raw) else { return false };
+        if let Some(id) = old.xattrs_ref.take() {
+            old.xattrs = read_xattrs(self.reader, &id, &mut self.coder).ok();
+        }
+        bucket::is_same_content(&old, new, ran)
     }
 
     /// A file that did not change in anything.
@@ -219,12 +237,7 @@ impl<'p> Planner<'p> {
     /// within a second not even that: then a worker asks for it.
     fn object(&mut self, mut entry: Entry, dir: Dir, old: Entry, ran: (i64, i64)) {
         entry.take_content(&old);
-        let same = unchanged(&old, &entry, ParentRule::SameFs)
-            && !too_recent(
-                &Meta { ctime: (entry.ctime_s.saturating_add(2), 0), ..Meta::of(&entry) },
-                ParentRule::SameFs,
-                ran,
-            );
+        let same = unchanged(&old, &entry, ParentRule::SameFs) && !bucket::is_new(&entry, ran);
         if same {
             (entry.xattrs, entry.xattrs_ref) = (old.xattrs, old.xattrs_ref);
         }

@@ -71,6 +71,7 @@ impl Run<'_> {
         let reader = Reader::near(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
         let mut planner = self.planner(walk, &reader, None);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
+        planner.gone().map_or(Ok(()), Err)?;
         Ok(self.report(None, built, self.transfer(), CaughtUp::default(), Vec::new()))
     }
 
@@ -175,7 +176,10 @@ impl Run<'_> {
         let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
         let (workers, judges) = (self.options.workers, self.options.rules.is_some());
         let means = Means { workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref(), judges };
-        let built = work::run(&writer, &mut planner, &means, repo).and_then(|built| self.judged(built));
+        let built = work::run(&writer, &mut planner, &means, repo);
+        // What of it was met by the walk alone is no miss either: nothing is known of the rest.
+        let built = built.and_then(|built| planner.gone().map_or(Ok(built), Err));
+        let built = built.and_then(|built| self.judged(built));
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = built.and_then(|built| match built.root {

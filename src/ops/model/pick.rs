@@ -1,8 +1,8 @@
 //! Restores some tensors of a model alone, as a file of safetensors: what is fetched is the header, and the chunks that
 //! these tensors lie in.
 
-use super::stored::{Held, LIST_SUFFIX, StoredModel, last};
-use crate::base::{Cancel, ChunkId, Progress};
+use super::stored::{Held, LIST_SUFFIX, StoredModel, is_too_much, last};
+use crate::base::{Cancel, ChunkId, Progress, units};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
@@ -16,6 +16,8 @@ use crate::repo::reader::Reader;
 use crate::source::files::{RestoreOptions, Target, TargetFile};
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +33,8 @@ pub struct PickRequest {
     pub patterns: Vec<String>,
     /// The directory to write the file into.
     pub target: PathBuf,
+    /// Whether a file of the same name may stand there already, which is replaced.
+    pub overwrite: bool,
     /// Only say what would be written.
     pub dry_run: bool,
     /// Threads; 0: none, everything inline.
@@ -57,6 +61,8 @@ pub struct Picked {
     pub name: Vec<u8>,
     /// Its tensors, in its order.
     pub tensors: Vec<PickedTensor>,
+    /// Whether a file stood there that is replaced.
+    pub replaces: bool,
     /// How many the model has.
     pub tensors_total: u64,
     /// Bytes of the chunks that were fetched for them, without the headers'.
@@ -82,7 +88,8 @@ struct Piece {
 ///
 /// # Errors
 /// There is no model at the path, or no tensor for one of the patterns; one of them cannot stand in a file of safetensors;
-/// no region has what is needed intact; the file cannot be written; interrupted.
+/// together they have far more bytes than the model; a file stands there and may not be replaced; no region has what is
+/// needed intact; the file cannot be written; interrupted.
 pub fn pick(
     reader: &Reader,
     manifest: &Manifest,
@@ -95,6 +102,9 @@ pub fn pick(
     all_known(&request.patterns, &model)?;
     model.tensors.sort_by_key(|held| (Reverse(width(&held.tensor.dtype)), held.file, held.tensor.range()));
     let sizes = sizes(&model)?;
+    few_enough(&model, &sizes)?;
+    let name = name_of(&model.path);
+    let replaces = stands(request, &name)?;
     let listed: Vec<_> =
         model.tensors.iter().zip(&sizes).map(|(held, bytes)| (held.name.as_str(), &held.tensor, *bytes)).collect();
     let shown = String::from_utf8_lossy(path);
@@ -102,14 +112,18 @@ pub fn pick(
     let (pieces, total) = pieces(reader, &model, &sizes, header.len() as u64)?;
     progress.bytes_expected.set(total);
     let mut picked = Picked {
-        name: name_of(&model.path),
+        name,
+        replaces,
         tensors: listed.iter().map(|(name, tensor, bytes)| picked_of(name, tensor, *bytes)).collect(),
         tensors_total: model.names.len() as u64,
         bytes_fetched: fetched(&pieces),
         report: RestoreReport { files: 1, bytes: total, ..RestoreReport::default() },
     };
     if !request.dry_run {
-        write(reader, &picked.name, (&model.entry, total), (&header, &pieces), request, (progress, cancel))?;
+        // Nobody is to read from the new file what nobody could in one that it comes from.
+        let mode = model.files.iter().fold(model.entry.mode, |mode, (_, entry)| mode & entry.mode);
+        let like = Entry { mode, ..model.entry.clone() };
+        write(reader, &picked.name, (&like, total), (&header, &pieces), request, (progress, cancel))?;
         picked.report.bytes_written = total;
     }
     Ok(picked)
@@ -160,6 +174,32 @@ fn sizes(model: &StoredModel) -> Result<Vec<u64>> {
         }
     };
     model.tensors.iter().map(one).collect()
+}
+
+/// Tensors may share their bytes, as tied ones do; but a small file may say of thousands that they do.
+fn few_enough(model: &StoredModel, sizes: &[u64]) -> Result<()> {
+    let all = sizes.iter().fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
+    let there = model.files.iter().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.size()));
+    if !is_too_much(all, there) {
+        return Ok(());
+    }
+    let (all, there) = (units::bytes(all), units::bytes(there));
+    let what = format!("the tensors have {all} together, and what they lie in has {there}: they share their bytes");
+    let e = Error::new(Kind::Refused, what).at(String::from_utf8_lossy(&model.path));
+    Err(e.advise("choose fewer of them, or restore the whole file, without --tensors"))
+}
+
+/// Whether a file stands where the new one is to be, and may be replaced.
+fn stands(request: &PickRequest, name: &[u8]) -> Result<bool> {
+    let path = request.target.join(OsStr::from_bytes(name));
+    let Ok(there) = std::fs::symlink_metadata(&path) else { return Ok(false) };
+    let refused = |what: &str| Error::new(Kind::Refused, what).at(path.display());
+    match (there.is_dir(), request.overwrite) {
+        (true, _) => Err(refused("a directory stands there").advise("name another directory with --target")),
+        (false, true) => Ok(true),
+        (false, false) => Err(refused("a file of this name is there already")
+            .advise("name another --target, or add --overwrite: the file is replaced by one with these tensors alone")),
+    }
 }
 
 /// Where the chosen tensors lie, and how long the new file will be.
@@ -228,25 +268,23 @@ fn write(
         size: Some(total),
         ..Entry::bare(name, EntryType::File)
     };
-    let file = TargetFile::replace(&dir, &entry).map_err(|e| e.lift())?;
+    // What stands at its name stays until the new file is whole.
+    let (file, hidden) = TargetFile::beside(&dir, &entry).map_err(|e| e.lift())?;
     let done = file.write_at(0, header).map_err(|e| e.lift());
     let done = done.and_then(|()| fill(reader, &file, &runs(pieces), request.workers, (progress, cancel)));
     let done = done.and_then(|()| file.set_len(total).map_err(|e| e.lift()));
-    match done.and_then(|()| check(&file, total)) {
-        Ok(()) => {
-            progress.files.add(1);
-            match file.finish(&entry).map_err(|errors| errors.into_iter().next()) {
-                Err(Some(e)) => Err(e.lift()),
-                _ => Ok(()),
-            }
-        }
+    let done = done.and_then(|()| check(&file, total));
+    let done = done.and_then(|()| file.sync().map_err(|e| e.lift()));
+    let done = done.and_then(|()| match file.finish(&entry).map_err(|errors| errors.into_iter().next()) {
+        Err(Some(e)) => Err(e.lift()),
+        _ => dir.put_in_place(&hidden, name, request.overwrite).map_err(|e| e.lift()),
+    });
+    match &done {
+        Ok(()) => progress.files.add(1),
         // What lacks something must not look like what was asked for.
-        Err(e) => {
-            drop(file);
-            dir.remove_all(name).map_err(|e| e.lift())?;
-            Err(e)
-        }
+        Err(_) => dir.remove_all(&hidden).map_err(|e| e.lift())?,
     }
+    done
 }
 
 /// Fetches all chunks and writes what is needed of them.

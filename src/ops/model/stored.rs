@@ -19,6 +19,15 @@ pub(super) const LIST_SUFFIX: &[u8] = b".index.json";
 /// How most single files are called.
 const FILE_SUFFIX: &[u8] = b".safetensors";
 
+/// How often the bytes of a file may be those of one of its tensors, and what is no matter for small ones.
+const FOLD_MAX: u64 = 4;
+const FOLD_BYTES_MIN: u64 = 1 << 20;
+
+/// Whether tensors have more bytes together than some that are tied would have, in files of so many bytes.
+pub(super) fn is_too_much(tensors: u64, files: u64) -> bool {
+    tensors > files.saturating_mul(FOLD_MAX).saturating_add(FOLD_BYTES_MIN)
+}
+
 /// A file of a snapshot for who reads headers; remembers why it could not be read.
 struct Readable<'r> {
     file: FileAt<'r>,

@@ -4,7 +4,7 @@
 //! which are keyed hashes of its bytes, say whether it is what it was. Of either snapshot the headers and the lists of
 //! chunks are read, and nothing of the tensors themselves.
 
-use super::stored::{Held, LIST_SUFFIX, StoredModel, beside, file_at, last, look, names_with};
+use super::stored::{Held, LIST_SUFFIX, StoredModel, beside, file_at, is_too_much, last, look, names_with};
 use crate::base::{Cancel, ChunkId, units};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
@@ -213,7 +213,7 @@ pub fn sudden(
     cancel: &Cancel,
 ) -> Compared {
     let mut compared = Compared { left, ..Compared::default() };
-    let mut both = Both { reader, old, new, lists: HashMap::new(), done: BTreeSet::new() };
+    let mut both = Both { reader, old, new, cancel, lists: HashMap::new(), done: BTreeSet::new() };
     for path in paths {
         match cancel.check().and_then(|()| both.one(path)) {
             Ok(None) => {}
@@ -239,6 +239,7 @@ struct Both<'b> {
     reader: &'b Reader,
     old: &'b Manifest,
     new: &'b Manifest,
+    cancel: &'b Cancel,
     /// Those of a folder.
     lists: HashMap<Vec<u8>, Vec<List>>,
     /// Models that were compared.
@@ -266,8 +267,8 @@ impl Both<'_> {
         if alone && !differ(&before, &now) || !self.done.insert(unit.clone()) {
             return Ok(None);
         }
-        let Some(before) = forms(self.reader, self.old, &unit)? else { return Ok(None) };
-        let Some(after) = forms(self.reader, self.new, &unit)? else {
+        let Some(before) = forms(self.reader, self.old, &unit, self.cancel)? else { return Ok(None) };
+        let Some(after) = forms(self.reader, self.new, &unit, self.cancel)? else {
             return Ok(Some(Sudden { path: unit, gone: true, ..Sudden::default() }));
         };
         let counts = compare(&before, after);
@@ -333,7 +334,7 @@ struct Form {
 }
 
 /// All tensors of a model by name; `None` if there is none.
-fn forms(reader: &Reader, manifest: &Manifest, path: &[u8]) -> Result<Option<BTreeMap<String, Form>>> {
+fn forms(reader: &Reader, manifest: &Manifest, path: &[u8], cancel: &Cancel) -> Result<Option<BTreeMap<String, Form>>> {
     let mut model = match StoredModel::open(reader, manifest, path, &|_| true) {
         Ok(model) => model,
         Err(e) if matches!(e.kind(), Kind::Config | Kind::Source | Kind::NotFound) => return Ok(None),
@@ -341,15 +342,20 @@ fn forms(reader: &Reader, manifest: &Manifest, path: &[u8]) -> Result<Option<BTr
     };
     model.tensors.sort_by_key(|held| held.file);
     let (mut forms, mut lies) = (BTreeMap::new(), (usize::MAX, None));
+    let there = model.files.iter().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.size()));
+    let mut looked = 0u64;
     for Held { name, tensor, file } in model.tensors {
+        cancel.check()?;
         if lies.0 != file {
             lies = (file, model.files.get(file).map(|(_, entry)| items(reader, entry)).transpose()?.flatten());
         }
+        let bytes = tensor.bytes().unwrap_or(0);
+        looked = looked.saturating_add(bytes);
         let identity = match (tensor.range(), &lies.1) {
-            (Some(range), Some(items)) => identity(items, range),
+            // Thousands of names of the same bytes would take as many looks at the same chunks.
+            (Some(range), Some(items)) if !is_too_much(looked, there) => identity(items, range),
             _ => Identity::Unknown,
         };
-        let bytes = tensor.bytes().unwrap_or(0);
         forms.insert(name, Form { dtype: tensor.dtype.into_owned(), shape: tensor.shape, bytes, identity });
     }
     Ok(Some(forms))

@@ -1,15 +1,15 @@
 //! The files of a tree with their verdicts, gathered entry by entry.
 
+use super::beside::why;
+use super::links::{Stands, resolve};
 use super::{Judged, Report, attribute};
 use crate::format::tree::{Entry, EntryType};
 use crate::model::verdict::{FileVerdict, Named, Signed, blob_name};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
-
-/// How many links may lead to each other.
-const LINKS_MAX: u32 = 16;
+use std::path::{Path, PathBuf};
 
 /// What is known so far. Paths are relative to the tree's root.
 #[derive(Debug, Default)]
@@ -57,55 +57,61 @@ impl Gathered {
         }
     }
 
-    /// All files, by path. A link to a file is one, as in the caches of Hugging Face; one that leads out of the tree, to a
-    /// folder or to nothing is none.
+    /// All files, by path. A link to a file is one, as in the caches of Hugging Face. One that leads elsewhere (out of the
+    /// tree, to a folder, to nothing) is told: who loads it would load what was not judged.
     pub fn finish(self) -> Report {
         let Gathered { mut report, links, .. } = self;
-        let linked: Vec<Judged> = {
-            let files: HashMap<&Path, &Judged> = if links.is_empty() {
-                HashMap::new()
-            } else {
-                report.files.iter().map(|file| (&*file.path, file)).collect()
+        if !links.is_empty() {
+            let followed: Vec<_> = {
+                let known = Known::of(&report.files, &links);
+                links.iter().map(|(path, _)| (path.clone(), known.follow(path).cloned())).collect()
             };
-            let by_path: HashMap<&Path, &Path> = links.iter().map(|(path, target)| (&**path, &**target)).collect();
-            let found = links.iter().filter_map(|(path, target)| Some((path, follow(path, target, &files, &by_path)?)));
-            found.map(|(path, file)| Judged { path: path.clone(), ..file.clone() }).collect()
-        };
-        report.files.extend(linked);
+            for (path, file) in followed {
+                match file {
+                    Ok(file) => report.files.push(Judged { path, ..file }),
+                    Err(e) => report.errors.push((path, why(&e))),
+                }
+            }
+        }
         report.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         report
     }
 }
 
-/// The file that a link leads to.
-fn follow<'f>(
-    path: &Path,
-    target: &Path,
-    files: &HashMap<&Path, &'f Judged>,
-    links: &HashMap<&Path, &Path>,
-) -> Option<&'f Judged> {
-    let mut at = step(path, target)?;
-    for _ in 0..LINKS_MAX {
-        if let Some(file) = files.get(&*at) {
-            return Some(file);
-        }
-        at = step(&at, links.get(&*at)?)?;
-    }
-    None
+/// What stands where, for who follows links.
+struct Known<'g> {
+    files: HashMap<&'g Path, &'g Judged>,
+    links: HashMap<&'g Path, &'g Path>,
+    /// Directories that have a file or a link, or one below.
+    dirs: HashSet<&'g Path>,
 }
 
-/// Where a link at a path leads; `None`: out of the tree.
-pub(super) fn step(path: &Path, target: &Path) -> Option<PathBuf> {
-    let mut at = path.parent()?.to_path_buf();
-    for part in target.components() {
-        match part {
-            Component::Normal(name) => at.push(name),
-            Component::ParentDir => at.pop().then_some(())?,
-            Component::CurDir => {}
-            Component::RootDir | Component::Prefix(_) => return None,
+impl<'g> Known<'g> {
+    fn of(files: &'g [Judged], links: &'g [(PathBuf, PathBuf)]) -> Self {
+        let mut dirs = HashSet::new();
+        for path in files.iter().map(|file| &*file.path).chain(links.iter().map(|(path, _)| &**path)) {
+            // Those above one that is known are known, too.
+            path.ancestors().skip(1).take_while(|dir| dirs.insert(*dir)).for_each(drop);
+        }
+        Known {
+            files: files.iter().map(|file| (&*file.path, file)).collect(),
+            links: links.iter().map(|(path, target)| (&**path, &**target)).collect(),
+            dirs,
         }
     }
-    Some(at)
+
+    /// The file that a link leads to.
+    fn follow(&self, path: &Path) -> io::Result<&'g Judged> {
+        let at = resolve(path, &mut |at| {
+            Ok(match (self.files.contains_key(at), self.links.get(at)) {
+                (true, _) => Stands::File,
+                (false, Some(target)) => Stands::Link(target.to_path_buf()),
+                (false, None) if self.dirs.contains(at) => Stands::Dir,
+                (false, None) => Stands::Nothing,
+            })
+        })?;
+        self.files.get(&*at).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_a_cache_are_files_and_others_are_not() {
+    fn links_of_a_cache_are_files_and_others_are_told() {
         let hash = Recorded::of(b"weights").sha256.hex();
         let mut all = Gathered::default();
         all.enter(b"");
@@ -140,6 +146,8 @@ mod tests {
             ("d", "d".into()),
             ("e", "../blobs".into()),
             ("f", format!("/blobs/{hash}")),
+            // What lies above the folder that `e` leads to is the root.
+            ("g", format!("e/../blobs/{hash}")),
         ] {
             all.entry(&link(name, &target));
         }
@@ -148,12 +156,17 @@ mod tests {
         let report = all.finish();
         let paths: Vec<String> = report.files.iter().map(|file| file.path.display().to_string()).collect();
         let blobs = [format!("blobs/{}", "0".repeat(64)), format!("blobs/{hash}")];
-        let mut wanted = vec![blobs[0].clone(), blobs[1].clone(), "snapshots/a".into(), "snapshots/b".into()];
+        let mut wanted = vec![blobs[0].clone(), blobs[1].clone()];
+        wanted.extend(["a", "b", "g"].map(|name| format!("snapshots/{name}")));
         wanted.sort();
         assert_eq!(paths, wanted);
         let named: Vec<Named> = report.files.iter().map(|file| file.verdict.blob).collect();
         assert_eq!(named.iter().filter(|named| **named == Named::Different).count(), 1);
-        assert_eq!(named.iter().filter(|named| **named == Named::Same).count(), 3);
-        assert_eq!(report.errors.len(), 1);
+        assert_eq!(named.iter().filter(|named| **named == Named::Same).count(), 4);
+        let told: Vec<String> = report.errors.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        let told_of = |path: &str, why: &str| told.iter().any(|line| line.starts_with(path) && line.contains(why));
+        assert!(told.len() == 5 && told_of("unjudged", "no verdict"), "{told:?}");
+        assert!(told_of("snapshots/c", "to nothing") && told_of("snapshots/d", "again and again"), "{told:?}");
+        assert!(told_of("snapshots/e", "a link to a folder") && told_of("snapshots/f", "leads out"), "{told:?}");
     }
 }

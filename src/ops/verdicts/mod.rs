@@ -9,13 +9,17 @@ pub mod attribute;
 mod beside;
 mod gathered;
 mod labels;
+mod links;
 mod rules;
+mod stoppable;
 mod stored;
 
 pub use beside::{Means, Shelf, alone, beside};
 pub use gathered::Gathered;
 pub use labels::{Noted, is_refused, labels, noted};
+pub use links::TO_FOLDER;
 pub use rules::{Complaint, Rules, read_chain, read_key};
+pub use stoppable::Stoppable;
 pub use stored::of_snapshot;
 
 use crate::error::Exit;
@@ -51,7 +55,78 @@ pub struct Signature {
     /// How it stands; none if it is missing.
     pub checked: Option<Checked>,
     /// The files beside what it says.
-    pub files: Comparison,
+    pub files: Against,
+}
+
+/// Names of files: the first, and how many there are. Who wrote them down may have written as many as he liked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The first, at most [`Names::MAX`].
+    pub first: Vec<String>,
+    /// All of them, counted.
+    pub total: u64,
+}
+
+impl Names {
+    /// Most that are kept.
+    pub const MAX: usize = 100;
+
+    /// One more.
+    pub fn add(&mut self, name: String) {
+        self.total = self.total.saturating_add(1);
+        if self.first.len() < Names::MAX {
+            self.first.push(name);
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+impl From<Vec<String>> for Names {
+    fn from(mut all: Vec<String>) -> Names {
+        let total = all.len() as u64;
+        all.truncate(Names::MAX);
+        all.shrink_to_fit();
+        Names { first: all, total }
+    }
+}
+
+/// The files of a folder beside those that were signed, as [`Comparison`] has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Against {
+    /// How many are as they were signed.
+    pub same: u64,
+    /// Signed, and not there.
+    pub missing: Names,
+    /// There, and not signed.
+    pub unlisted: Names,
+    /// Not as they were signed.
+    pub different: Names,
+    /// There, and left out by the signer.
+    pub ignored: Names,
+    /// Of these, those that may do harm: all but empty ones, and lists that Git alone reads.
+    pub unsaid: Names,
+}
+
+impl Against {
+    fn of(files: Comparison) -> Against {
+        Against {
+            same: files.same.len() as u64,
+            missing: files.missing.into(),
+            unlisted: files.unlisted.into(),
+            different: files.different.into(),
+            ignored: files.ignored.into(),
+            unsaid: Names::default(),
+        }
+    }
+
+    /// Whether the folder is what was signed.
+    pub fn is_same(&self) -> bool {
+        self.missing.is_empty() && self.unlisted.is_empty() && self.different.is_empty()
+    }
 }
 
 impl Signature {
@@ -69,9 +144,9 @@ pub struct List {
     /// Lines that were not understood, or contradict each other.
     pub bad: u64,
     /// Files that it names and that are not there.
-    pub missing: Vec<String>,
+    pub missing: Names,
     /// Files that it names and that are others.
-    pub different: Vec<String>,
+    pub different: Names,
 }
 
 /// All that was found.

@@ -1,13 +1,13 @@
 //! What verdicts are to be, and what is wrong where they are not.
 
-use super::{List, Report, Signature};
+use super::{List, Names, Report, Signature};
 use crate::error::{Error, Kind, Result};
 use crate::model::signature::{Chain, PublicKey, Standing, Trust};
 use crate::model::verdict::{Grade, Named};
 use crate::policy::{self, PickleRule, SignatureRule};
 use std::collections::HashSet;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest file with keys or certificates.
 const PEM_MAX: u64 = 1 << 20;
@@ -18,6 +18,8 @@ pub struct Rules {
     signature: SignatureRule,
     pickle: PickleRule,
     trust: Vec<Trust>,
+    /// Keys and certificates that could not be read: where, and why.
+    unread: Vec<(PathBuf, String)>,
 }
 
 /// Something that is not as it should be.
@@ -37,14 +39,38 @@ impl Rules {
     /// # Errors
     /// A file that cannot be read or understood; signatures are required, and nobody is believed.
     pub fn read(spec: &policy::Trust) -> Result<Rules> {
-        let keys = spec.keys.iter().map(|file| read_key(file).map(Trust::Key));
-        let chains = spec.chains.iter().map(|file| read_chain(file).map(Trust::Chain));
-        let trust: Vec<Trust> = keys.chain(chains).collect::<Result<_>>()?;
-        if trust.is_empty() && spec.signature == SignatureRule::Require {
+        let (rules, failure) = Rules::gather(spec)?;
+        failure.map_or(Ok(rules), Err)
+    }
+
+    /// The same for a backup: keys that cannot be read are complained of, and keep no snapshot from being made.
+    ///
+    /// # Errors
+    /// Signatures are required, and nobody is named who is believed.
+    pub fn for_backup(spec: &policy::Trust) -> Result<Rules> {
+        Rules::gather(spec).map(|(rules, _)| rules)
+    }
+
+    /// The rules with what could be read, and the first thing that could not.
+    fn gather(spec: &policy::Trust) -> Result<(Rules, Option<Error>)> {
+        if spec.keys.is_empty() && spec.chains.is_empty() && spec.signature == SignatureRule::Require {
             return Err(Error::new(Kind::Config, "signatures are required, and nobody's are believed")
                 .advise("give the public key of the signer, or certificates of authorities"));
         }
-        Ok(Rules { signature: spec.signature, pickle: spec.pickle, trust })
+        let keys = spec.keys.iter().map(|file| (file, read_key(file).map(Trust::Key)));
+        let chains = spec.chains.iter().map(|file| (file, read_chain(file).map(Trust::Chain)));
+        let mut rules = Rules { signature: spec.signature, pickle: spec.pickle, ..Rules::default() };
+        let mut failure = None;
+        for (file, read) in keys.chain(chains) {
+            match read {
+                Ok(trust) => rules.trust.push(trust),
+                Err(e) => {
+                    rules.unread.push((file.clone(), format!("whose signatures are believed: {}", e.what())));
+                    failure.get_or_insert(e);
+                }
+            }
+        }
+        Ok((rules, failure))
     }
 
     /// Who is believed.
@@ -63,6 +89,8 @@ impl Rules {
         let mut found = Vec::new();
         self.pickles(report, &mut found);
         if self.signature != SignatureRule::Off {
+            let require = self.signature == SignatureRule::Require;
+            found.extend(self.unread.iter().map(|(path, why)| complaint(path, why.clone(), require)));
             report.signatures.iter().for_each(|signature| self.signature(signature, &mut found));
         }
         self.hashes(report, &mut found);
@@ -115,12 +143,11 @@ impl Rules {
             ("is missing", &signature.files.missing),
             ("is not signed", &signature.files.unlisted),
             ("is not as it was signed", &signature.files.different),
+            ("was left out by the signer", &signature.files.unsaid),
         ];
         for (what, list) in lists {
-            match list.as_slice() {
-                [] => {}
-                [only] => complain(format!("{only} {what}")),
-                [first, rest @ ..] => complain(format!("{first} {what}, and so are {} more", rest.len())),
+            if let Some(said) = said(list, what) {
+                complain(said);
             }
         }
     }
@@ -132,13 +159,7 @@ impl Rules {
         }
         for List { path, bad, missing, different } in &report.lists {
             for (what, list) in [("is missing", missing), ("is not as the list says", different)] {
-                match list.as_slice() {
-                    [] => {}
-                    [only] => found.push(complaint(path, format!("{only} {what}"), refused)),
-                    [first, rest @ ..] => {
-                        found.push(complaint(path, format!("{first} {what}, and so are {} more", rest.len()), refused));
-                    }
-                }
+                found.extend(said(list, what).map(|said| complaint(path, said, refused)));
             }
             if *bad > 0 {
                 found.push(complaint(
@@ -149,6 +170,15 @@ impl Rules {
             }
         }
     }
+}
+
+/// What is so of these files, if there are any.
+fn said(names: &Names, what: &str) -> Option<String> {
+    let first = names.first.first()?;
+    Some(match names.total.saturating_sub(1) {
+        0 => format!("{first} {what}"),
+        more => format!("{first} {what}, and so are {more} more"),
+    })
 }
 
 fn complaint(path: &Path, what: String, refused: bool) -> Complaint {
@@ -185,9 +215,9 @@ mod tests {
     use super::*;
     use crate::base::TimeMs;
     use crate::model::recorded::Recorded;
-    use crate::model::signature::{Checked, Comparison};
+    use crate::model::signature::Checked;
     use crate::model::verdict::{FileVerdict, Signed};
-    use crate::ops::verdicts::Judged;
+    use crate::ops::verdicts::{Against, Judged};
 
     fn file(path: &str, content: &[u8]) -> Judged {
         let Recorded { sha256, pickle, .. } = Recorded::of(content);
@@ -197,8 +227,8 @@ mod tests {
 
     fn signature(standing: Option<Standing>, unlisted: &[&str]) -> Signature {
         let checked = standing.map(|standing| Checked { standing, why: "w".into(), at: TimeMs(0), statement: None });
-        let unlisted = unlisted.iter().map(|name| (*name).to_owned()).collect();
-        Signature { path: "model.sig".into(), checked, files: Comparison { unlisted, ..Comparison::default() } }
+        let unlisted = unlisted.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>().into();
+        Signature { path: "model.sig".into(), checked, files: Against { unlisted, ..Against::default() } }
     }
 
     fn said(rules: &Rules, report: &Report) -> Vec<(String, bool)> {
@@ -225,6 +255,20 @@ mod tests {
         // What could not be judged is not known to be harmless either.
         report.errors.push(("gone".into(), "it has no verdict".into()));
         assert!(said(&with(PickleRule::Refuse), &report).contains(&("gone: it has no verdict".into(), true)));
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_are_complained_of_in_backups_and_fail_elsewhere() {
+        for (signature, refused) in [(SignatureRule::Require, true), (SignatureRule::Warn, false)] {
+            let spec = policy::Trust { signature, keys: vec!["/nonexistent/key".into()], ..policy::Trust::default() };
+            assert_eq!(Rules::read(&spec).err().map(|e| e.kind()), Some(Kind::Config));
+            let rules = Rules::for_backup(&spec).unwrap();
+            let told = said(&rules, &Report::default());
+            assert!(told.len() == 1 && told[0].1 == refused, "{told:?}");
+            assert!(told[0].0.starts_with("/nonexistent/key: ") && told[0].0.contains("cannot read it"), "{told:?}");
+        }
+        let nobody = policy::Trust { signature: SignatureRule::Require, ..policy::Trust::default() };
+        assert!(Rules::for_backup(&nobody).is_err());
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! `user.s3.meta.` and its name. The time of a file is the store's; its inode is made of the tag of its content.
 
 use super::number;
+use crate::format::leaf::Meta;
 use crate::format::tree::{Entry, EntryType, Xattr};
+use crate::source::files::{ParentRule, too_recent};
 use crate::store::Facts;
 
 const ETAG: &str = "user.s3.etag";
@@ -35,6 +37,27 @@ pub(super) fn stamp(entry: &mut Entry, modified: i64) {
 /// The number by which content is known again; 0: it is not.
 pub(super) fn inode(etag: Option<&str>) -> u64 {
     etag.map_or(0, |etag| number(etag.as_bytes()).max(1))
+}
+
+/// Whether an object has the content that it had in the run from `ran.0` to `ran.1`, by all of its tag. A weak tag stands for
+/// several contents; one that is no digest may be made of time and size, and was given again within the same second.
+pub fn is_same_content(old: &Entry, new: &Entry, ran: (i64, i64)) -> bool {
+    let (Some(was), Some(is)) = (etag_of(old.xattrs.as_deref()), etag_of(new.xattrs.as_deref())) else { return false };
+    was == is && !is.starts_with("W/") && (is_digest(is) || !is_new(new, ran))
+}
+
+/// Whether its time cannot tell that it did not change in, or right after, that run: stores have seconds.
+pub fn is_new(entry: &Entry, ran: (i64, i64)) -> bool {
+    let later = Meta { ctime: (entry.ctime_s.saturating_add(2), 0), ..Meta::of(entry) };
+    too_recent(&later, ParentRule::SameFs, ran)
+}
+
+/// Whether a tag is made like MD5, with the number of parts behind it where there are some.
+fn is_digest(etag: &str) -> bool {
+    let bare = etag.trim_matches('"');
+    let (digits, parts) = bare.split_once('-').unwrap_or((bare, "1"));
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()) && number(parts)
 }
 
 /// The attribute with the tag.
@@ -109,6 +132,26 @@ mod tests {
         let mut back = headers(&all);
         back.sort();
         assert_eq!(back, facts.headers);
+    }
+
+    #[test]
+    fn content_is_known_again_by_all_of_its_tag() {
+        let with = |etag: &str, second: i64| {
+            let mut entry = entry(b"k", EntryType::File, second * 1000);
+            // All have one number, as tags do that were made to agree in it.
+            (entry.size, entry.inode, entry.xattrs) = (Some(3), 7, tagged(Some(etag)));
+            entry
+        };
+        let (digest, parts) = (format!("\"{}\"", "0a".repeat(16)), format!("\"{}-12\"", "0a".repeat(16)));
+        let ran = (100_000, 105_000);
+        let same = |was: &str, is: &str, second: i64| is_same_content(&with(was, second), &with(is, second), ran);
+        assert!(same(&digest, &digest, 50) && same(&digest, &digest, 100) && same(&parts, &parts, 100));
+        assert!(!same(&digest, &parts, 50) && !same("\"a\"", "\"b\"", 50));
+        // By time and size alone: not within the second of the run.
+        assert!(same("\"64-3\"", "\"64-3\"", 50) && !same("\"64-3\"", "\"64-3\"", 100));
+        assert!(!same("W/\"a\"", "W/\"a\"", 50));
+        let bare = Entry { xattrs: None, ..with(&digest, 50) };
+        assert!(!is_same_content(&bare, &with(&digest, 50), ran) && !is_same_content(&with(&digest, 50), &bare, ran));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod object;
 mod put;
 mod walk;
 
+pub use attrs::{is_new, is_same_content};
 pub use object::Object;
 pub use put::Sink;
 pub use walk::{Event, Walker};
@@ -20,12 +21,16 @@ use crate::format::tree::Entry;
 use crate::store::{Content, Facts, Line, Objects, StoreError, StoreErrorKind, StoreSettings};
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
 /// Threads that serve the sockets.
 const THREADS: usize = 2;
+/// After so many failures in a row, each of them after all patience, the store is as good as away.
+const FAILURES_MAX: u32 = 16;
 /// Between two looks whether the run was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -40,6 +45,8 @@ pub struct Source {
     prefix: String,
     /// Why it cannot be used any more.
     gone: Mutex<Option<Error>>,
+    /// Requests in a row that failed for no reason of their own.
+    failures: AtomicU32,
 }
 
 /// A directory: keys that begin alike.
@@ -61,7 +68,15 @@ impl Source {
         let runtime = runtime.map_err(|e| Error::new(Kind::Bug, format!("no runtime: {}", e.kind())))?;
         let prefix = if place.prefix.is_empty() { String::new() } else { format!("{}/", place.prefix) };
         let (place, cancel) = (place.clone(), cancel.clone());
-        Ok(Arc::new(Source { objects, runtime, cancel, place, prefix, gone: Mutex::default() }))
+        Ok(Arc::new(Source {
+            objects,
+            runtime,
+            cancel,
+            place,
+            prefix,
+            gone: Mutex::default(),
+            failures: AtomicU32::new(0),
+        }))
     }
 
     /// A number for the place: objects of another one are not compared.
@@ -87,7 +102,7 @@ impl Source {
                     return Err(Trouble::Interrupted);
                 }
                 if let Ok(done) = tokio::time::timeout(LOOK, &mut work).await {
-                    return done.map_err(|e| self.note(e));
+                    return done.inspect(|_| self.answered()).map_err(|e| self.note(e));
                 }
             }
         })
@@ -100,11 +115,18 @@ impl Source {
             e.kind,
             K::NoBucket | K::Credentials | K::Skewed | K::Unreachable | K::TimedOut | K::Throttled | K::Unfit
         );
-        if all {
+        // A store may fail at one object; at one after the other, it would be asked for days.
+        let failing = e.kind == K::Failed && self.failures.fetch_add(1, Relaxed) >= FAILURES_MAX - 1;
+        if all || failing {
             let error = e.lift().at(self.place.to_string());
             self.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
         Trouble::Store(e)
+    }
+
+    /// It has given what was asked for.
+    fn answered(&self) {
+        self.failures.store(0, Relaxed);
     }
 
     /// All objects, in the order of a tree.
@@ -244,5 +266,27 @@ impl Row {
     fn order(a: &[u8], b: &[u8]) -> Ordering {
         let (Some((.., one, _)), Some((.., other, _))) = (Row::split(a), Row::split(b)) else { return a.cmp(b) };
         one.split(|b| *b == b'/').cmp(other.split(|b| *b == b'/')).then_with(|| a.cmp(b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Service;
+
+    #[test]
+    fn a_store_that_fails_again_and_again_is_gone_and_one_that_fails_at_times_is_not() {
+        // Nobody is asked: only failures are counted.
+        let place = Bucket { endpoint: Some("http://127.0.0.1:9".into()), ..Bucket::new(Service::S3, "b", "p") };
+        let source = Source::connect(&place, &Cancel::default()).unwrap();
+        let failed = || StoreError::new(StoreErrorKind::Failed, "read", "k", "internal error");
+        for _ in 0..3 {
+            (1..FAILURES_MAX).for_each(|_| drop(source.note(failed())));
+            assert!(source.gone().is_none());
+            source.answered();
+        }
+        (0..FAILURES_MAX).for_each(|_| drop(source.note(failed())));
+        let gone = source.gone().unwrap();
+        assert!(gone.kind() == Kind::Retry && gone.to_string().contains("internal error"), "{gone}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Source, attrs};
 use crate::format::tree::{Entry, EntryType, Xattr};
-use crate::source::files::{SourceError, Stamp};
+use crate::source::files::{SourceError, SourceErrorKind, Stamp};
 use crate::store::{Content, Facts, StoreError};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -87,7 +87,7 @@ impl Object {
             return Ok(content.clone());
         }
         self.renew()?;
-        let missing = || SourceError::other(&self.path(), crate::source::files::SourceErrorKind::Vanished, "not found");
+        let missing = || SourceError::other(&self.path(), SourceErrorKind::Vanished, "not found");
         lock(&self.pinned).content.clone().ok_or_else(missing)
     }
 
@@ -95,11 +95,14 @@ impl Object {
         lock(&self.pinned).facts.get_or_insert(facts);
     }
 
-    /// What tells this version from another.
+    /// What tells this version from another. Where the walk met no tag, the version that is there now is meant from here on.
     ///
     /// # Errors
     /// It is not known yet, and cannot be asked for.
     pub fn stamp(&self) -> Answer<Stamp> {
+        if self.content()?.0.etag.is_none() && lock(&self.pinned).facts.is_none() {
+            self.renew()?;
+        }
         let mut entry = Entry::bare(b"", EntryType::File);
         self.apply(&mut entry)?;
         Ok(Stamp::of(&entry))
@@ -127,7 +130,7 @@ impl Object {
         }
         let facts = self.source.head(&self.key)?;
         if facts.etag != content.etag || facts.size != content.size {
-            let kind = crate::source::files::SourceErrorKind::Changed;
+            let kind = SourceErrorKind::Changed;
             return Err(SourceError::other(&self.path(), kind, "another version stands there"));
         }
         let all = attrs::of(&facts);
@@ -155,6 +158,11 @@ impl Object {
     /// As [`Object::read_whole`].
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Answer<usize> {
         let (content, _) = self.content()?;
+        if content.etag.is_none() {
+            // Parts of two versions could not be told from those of one.
+            let what = "the store does not say which version of it stands there, and it is too long to be read at once";
+            return Err(SourceError::other(&self.path(), SourceErrorKind::Io, what));
+        }
         let left = usize::try_from(content.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = left.min(buf.len());
         let Some(wanted) = buf.get_mut(..len) else { return Ok(0) };
@@ -241,6 +249,7 @@ async fn load(source: &Source, object: &Object, bytes: bool) -> Option<()> {
         false => source.objects.head(&object.key).await.map(|facts| (facts, None)),
     };
     let (facts, whole) = got.map_err(|e| source.note(e)).ok()?;
+    source.answered();
     if facts.etag == content.etag && facts.size == content.size {
         let mut pinned = lock(&object.pinned);
         (pinned.facts, pinned.whole) = (Some(facts), whole);

@@ -3,7 +3,7 @@
 use super::{Source, Trouble, attrs};
 use crate::error::{Error, Result};
 use crate::format::tree::Entry;
-use crate::store::{Part, unfit_headers};
+use crate::store::{Part, StoreErrorKind, unfit_headers};
 use bytes::Bytes;
 use std::io::Write;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct Sink {
     headers: Vec<(String, Vec<u8>)>,
     part_bytes: usize,
     buf: Vec<u8>,
+    /// Bytes that were put, or will be with what is left.
+    bytes: u64,
     upload: Option<(String, Vec<Part>)>,
     failed: Option<Error>,
 }
@@ -41,6 +43,9 @@ impl Source {
     /// What cannot be a key, in words.
     pub fn sink(self: &Arc<Self>, path: &[u8], entry: &Entry) -> std::result::Result<Sink, String> {
         let key = [self.prefix.as_bytes(), path].concat();
+        if key.is_empty() {
+            return Err("not restored: its key would be empty".into());
+        }
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("not restored: its key would be longer than {KEY_BYTES_MAX} bytes"));
         }
@@ -50,7 +55,8 @@ impl Source {
         let headers = attrs::headers(entry.xattrs.as_deref().unwrap_or_default());
         let least = usize::try_from(entry.size() / PARTS_MAX).unwrap_or(usize::MAX);
         let part_bytes = least.saturating_add(1).max(PART_BYTES);
-        Ok(Sink { source: Arc::clone(self), key, headers, part_bytes, buf: Vec::new(), upload: None, failed: None })
+        let (source, buf) = (Arc::clone(self), Vec::new());
+        Ok(Sink { source, key, headers, part_bytes, buf, bytes: 0, upload: None, failed: None })
     }
 }
 
@@ -79,12 +85,23 @@ impl Sink {
         let made = self
             .put(&id, &mut parts, body)
             .and_then(|()| self.source.wait(self.source.objects.complete(&self.key, &id, &parts)));
+        let made = made.or_else(|e| if self.stands(&e, parts.len()) { Ok(()) } else { Err(e) });
         made.map_err(|e| {
             let error = e.lift(place);
             // Given up when this is dropped.
             self.upload = Some((id, parts));
             error
         })
+    }
+
+    /// Whether the object was made all the same: its upload is gone, as that was the answer to a request which had to be made
+    /// again, and what stands there has its size and as many parts.
+    fn stands(&self, why: &Trouble, parts: usize) -> bool {
+        let gone = matches!(why, Trouble::Store(e) if e.kind == StoreErrorKind::NotFound);
+        let made = || self.source.wait(self.source.objects.head(&self.key)).ok();
+        let parts = format!("-{parts}\"");
+        gone && made()
+            .is_some_and(|facts| facts.size == self.bytes && facts.etag.is_some_and(|etag| etag.ends_with(&parts)))
     }
 
     fn put(&self, id: &str, parts: &mut Vec<Part>, body: Bytes) -> std::result::Result<(), Trouble> {
@@ -118,6 +135,7 @@ impl Write for Sink {
         }
         let len = bytes.len().min(self.part_bytes.saturating_sub(self.buf.len()));
         self.buf.extend_from_slice(bytes.get(..len).unwrap_or_default());
+        self.bytes = self.bytes.saturating_add(len as u64);
         Ok(len)
     }
 

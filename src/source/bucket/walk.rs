@@ -3,13 +3,16 @@
 //! Memory: one row, and the names of the open directories.
 
 use super::{Folder, Row, Source, attrs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::tree::{DIR_DEPTH_MAX, Entry, EntryType, is_safe_name};
 use crate::policy::Excludes;
 use crate::source::files::{SourceError, SourceErrorKind};
 use crate::source::sort::Sorted;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Most marks that may wait.
+const MARKS_MAX: usize = 1000;
 
 /// One step of a walk.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Walker {
     skip: Vec<Vec<u8>>,
     /// Waits until it is known whether keys lie below it.
     waiting: Option<Row>,
+    /// Marks below what waits, of which nobody knows yet whether anything else lies there.
+    marks: Vec<Row>,
     stack: Vec<(Vec<u8>, Arc<Folder>)>,
     queue: VecDeque<Event>,
     over: bool,
@@ -56,7 +61,17 @@ impl Walker {
         let below = |key: &String| Some(key.strip_prefix(&source.prefix)?.as_bytes().to_vec());
         let skip = skip.iter().filter_map(below).collect();
         let queue = VecDeque::new();
-        Ok(Walker { source, sorted, excludes, skip, waiting: None, stack: Vec::new(), queue, over: false })
+        Ok(Walker {
+            source,
+            sorted,
+            excludes,
+            skip,
+            waiting: None,
+            marks: Vec::new(),
+            stack: Vec::new(),
+            queue,
+            over: false,
+        })
     }
 
     /// The next step; `None` at the end. A walk that ends before its root does is not complete.
@@ -66,7 +81,8 @@ impl Walker {
             if let Some(event) = self.queue.pop_front() {
                 return Some(event);
             }
-            if self.over {
+            // A store that is away would be waited for again at each mark. The walk ends without its root.
+            if self.over || self.source.gone().is_some() {
                 return None;
             }
             match self.step() {
@@ -83,9 +99,7 @@ impl Walker {
     /// Reads a row, and places the one before.
     fn step(&mut self) -> Result<()> {
         let Some(row) = self.sorted.next()?.and_then(Row::parse) else {
-            if let Some(last) = self.waiting.take() {
-                self.place(&last);
-            }
+            self.settle();
             self.open(&[], None);
             self.stack.drain(..).for_each(|_| self.queue.push_back(Event::Leave));
             self.over = true;
@@ -99,19 +113,49 @@ impl Walker {
             self.queue.push_back(Event::Excluded);
             return Ok(());
         }
-        if let Some(before) = self.waiting.replace(row) {
-            let next = self.waiting.as_ref().map(|row| &row.rest[..]).unwrap_or_default();
-            let inside = |rest: &[u8]| !before.is_mark() && rest.first() == Some(&b'/');
-            match next.strip_prefix(&before.rest[..]) {
-                // Listed twice, since it changed meanwhile.
-                Some([]) => {}
-                Some(rest) if inside(rest) => {
-                    self.refuse(&before, "other keys lie below it, as in a directory, and a file cannot be one");
-                }
-                _ => self.place(&before),
-            }
-        }
+        self.admit(row);
         Ok(())
+    }
+
+    /// Takes a row, and places the one before as soon as it is known what lies below it.
+    fn admit(&mut self, row: Row) {
+        let Some(before) = self.waiting.take() else {
+            self.waiting = Some(row);
+            return;
+        };
+        let behind = row.rest.strip_prefix(&before.rest[..]);
+        let inside = !before.is_mark() && behind.is_some_and(|rest| rest.first() == Some(&b'/'));
+        if inside && row.is_mark() && self.marks.len() < MARKS_MAX {
+            // It has no bytes: what has some is not given up for it.
+            self.marks.push(row);
+            self.waiting = Some(before);
+        } else if inside {
+            self.refuse(&before, "other keys lie below it, as in a directory, and a file cannot be one");
+            std::mem::take(&mut self.marks).into_iter().chain([row]).for_each(|row| self.admit(row));
+        } else {
+            // Listed twice, since it changed meanwhile: the later one counts.
+            let twice = behind.is_some_and(<[u8]>::is_empty);
+            if !twice {
+                self.waiting = Some(before);
+                self.settle();
+            }
+            self.waiting = Some(row);
+        }
+    }
+
+    /// Places what waits: nothing but marks lies below it.
+    fn settle(&mut self) {
+        for mark in std::mem::take(&mut self.marks) {
+            self.refuse(&mark, "it stands for a directory where an object with content is a file");
+        }
+        if let Some(row) = self.waiting.take() {
+            self.place(&row);
+        }
+    }
+
+    /// As [`Source::gone`].
+    pub fn gone(&self) -> Option<Error> {
+        self.source.gone()
     }
 
     fn refuse(&mut self, row: &Row, why: &str) {
