@@ -109,7 +109,10 @@ impl Epochs {
         }
         let (unknown_hand, unshown) = (fetched.unknown_hand, fetched.unshown);
         fetched.keep();
-        let branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
+        let mut branch = branches.choose(&|ix| if ix < regions.len() { regions.region(ix).id } else { None });
+        while told_nobody(regions, &branches, &branch.links) {
+            branch.links.pop();
+        }
         for (ix, key, why) in branches.strays(&branch) {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
@@ -347,18 +350,32 @@ fn keys_of(lists: &Lists) -> BTreeMap<usize, Vec<Key>> {
     lists.iter().map(|(ix, lines)| (*ix, lines.iter().map(|line| line.key).collect())).collect()
 }
 
+/// The configured regions that an epoch names.
+fn named(regions: &Regions, link: &Link) -> RegionSet {
+    let counts = |ix: &usize| regions.region(*ix).id.is_some_and(|id| link.begun.counts(id));
+    RegionSet::of((0..regions.len()).filter(counts))
+}
+
 /// The regions whose word counts by these epochs.
 fn sources(regions: &Regions, branches: &Branches, links: &[Link]) -> RegionSet {
-    let members = |link: &Link| {
-        let counts = |ix: &usize| regions.region(*ix).id.is_some_and(|id| link.begun.counts(id));
-        RegionSet::of((0..regions.len()).filter(counts))
-    };
     let Some((newest, before)) = links.split_last() else { return RegionSet::NONE };
-    let sources = members(newest);
+    let sources = named(regions, newest);
     match branches.ends(newest.number, &newest.begun.digest, sources).is_empty() {
-        true => before.last().map_or(sources, |before| sources.or(members(before))),
+        true => before.last().map_or(sources, |before| sources.or(named(regions, before))),
         false => sources,
     }
+}
+
+/// Whether the newest beginning is shown only where nobody's word counts, and decided nowhere, while a member is there that does
+/// not show it. Whoever began it wrote into a place that had been emptied and filled under another mark, and was cut off
+/// before it told anybody. Nothing was done by it, since that begins once every member shows it; and if it counted, nobody
+/// could carry it through, as it names a member that is not there, nor begin another one.
+fn told_nobody(regions: &Regions, branches: &Branches, links: &[Link]) -> bool {
+    let [.., before, newest] = links else { return false };
+    let members = named(regions, before);
+    let counts = members.or(named(regions, newest));
+    let is_decided = !branches.ends(newest.number, &newest.begun.digest, RegionSet::ALL).is_empty();
+    !is_decided && newest.at.and(counts).is_empty() && !before.at.and(members).is_empty()
 }
 
 fn number_of(key: &Key) -> Option<Epoch> {
