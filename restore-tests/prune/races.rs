@@ -5,6 +5,7 @@ use super::{NOW, clean, comes_back, forget, packs, planned, prune, versions};
 use crate::crash::{complete_alone, interfere};
 use crate::harness::{Bench, noise};
 use crate::inside::{Inside, plant};
+use crate::membership::names;
 use holdfast::base::{Generation, PackName, SegmentName, SessionId};
 use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::index::{ENTRY_BYTES, PackLine, Place, Segment, encode_packs, encode_places};
@@ -279,6 +280,39 @@ fn a_region_that_was_emptied_under_a_prune_is_filled_again() {
             comes_back(&versions, bench, n, emptied);
         }
         clean(bench, emptied);
+    }
+}
+
+/// Home was emptied, and given another mark, under a prune that wrote the beginning of its epoch there and was cut off before it
+/// told anybody: it stands in a place that is no member. Nobody has to wait for it, and what counts is decided without it.
+#[test]
+fn a_beginning_in_an_emptied_place_that_nobody_was_told_of_is_waited_for_by_nobody() {
+    let object = "epochs/00000002/begin";
+    for filled in [false, true] {
+        let versions = versions(&["a", "b", "c"]);
+        let bench = &versions.bench;
+        let first = ["begin", "end"].map(|name| format!("epochs/00000001/{name}"));
+        let kept = first.each_ref().map(|name| std::fs::read(bench.region("a").join(name)).unwrap());
+        forget(bench, &versions.sids[0]);
+        condemn_everything(bench);
+        let begin = std::fs::read(bench.region("a").join(object)).unwrap();
+        assert!(!bench.region("b").join(object).exists(), "others were told");
+        std::fs::remove_dir_all(bench.region("a")).unwrap();
+        std::fs::create_dir(bench.region("a")).unwrap();
+        // With what comes before it too, as where the filling was cut off after that.
+        if filled {
+            first.iter().zip(&kept).for_each(|(name, bytes)| plant(&bench.region("a"), name, bytes));
+        }
+        plant(&bench.region("a"), object, &begin);
+        let value = bench.ok(&["region", "repair", "a", "--emptied"]);
+        assert_eq!((names(&value).len(), &value["epoch"]), (3, &serde_json::json!(2)), "{value:#}");
+        let before = packs(bench, "c");
+        let done = prune(bench);
+        assert!(done["carried"].as_array().unwrap().is_empty() && packs(bench, "c").len() < before.len(), "{done:#}");
+        for n in [1, 2] {
+            comes_back(&versions, bench, n, "beside a beginning that nobody was told of");
+        }
+        clean(bench, "beside a beginning that nobody was told of");
     }
 }
 

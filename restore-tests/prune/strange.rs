@@ -7,6 +7,7 @@ use crate::harness::Bench;
 use crate::inside::{Inside, plant};
 use holdfast::base::{Generation, SessionId};
 use holdfast::format::envelope::Kind as ObjectKind;
+use holdfast::repo::pruning;
 use holdfast::repo::session::{Errand, Session};
 use holdfast::store::Key;
 
@@ -151,4 +152,63 @@ fn who_died_while_a_clock_was_ahead_is_not_waited_for_until_then() {
     comes_back(&versions, bench, 2, "after a clock was wrong");
     prune(bench);
     clean(bench, "after a clock was wrong");
+}
+
+/// A region goes back to before these epochs.
+fn set_back(bench: &Bench, region: &str, epochs: &[u32]) {
+    for number in epochs {
+        std::fs::remove_dir_all(bench.region(region).join(format!("epochs/{number:08}"))).unwrap();
+    }
+}
+
+/// Only a region that is no member any more shows the newest epoch, decided: its word for the end counts for nothing, and the
+/// beginning is brought back and decided anew.
+#[test]
+fn an_epoch_that_every_member_lost_is_decided_anew() {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    let (code, value) = bench.json(&["region", "remove", "a"]);
+    assert!(matches!(code, 0 | 4) && value["epoch"] == 2, "{value:#}");
+    bench.json(&["forget", &versions.sids[0]]);
+    let (code, value) = bench.json(&NOW);
+    assert!(matches!(code, 0 | 4) && value["epoch"] == 3, "{code}: {value:#}");
+    let source = bench.path("source");
+    bench.json(&["backup", "--name", "s", source.to_str().unwrap()]);
+    assert!(bench.region("a").join("epochs/00000003/end").exists(), "the outsider knows nothing of it");
+    ["b", "c"].iter().for_each(|region| set_back(bench, region, &[3]));
+    let (code, value) = bench.json(&NOW);
+    assert!(matches!(code, 0 | 4), "{value:#}");
+    for region in ["b", "c"] {
+        assert!(bench.region(region).join("epochs/00000003/end").exists(), "{region}: {value:#}");
+        let (code, value) = bench.json_at(&[region], &["verify", "--level", "content"]);
+        assert!(matches!(code, 0 | 4), "{value:#}");
+    }
+    comes_back(&versions, bench, 1, "after an epoch was decided anew");
+    let listed = bench.json(&["region", "list"]).1;
+    assert_eq!(listed["decided"], true, "{listed:#}");
+}
+
+/// A member is set back while a prune waits: it must not look as if it had not been.
+#[test]
+fn a_prune_makes_no_member_look_sound_that_was_set_back_under_it() {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    for sid in &versions.sids[..2] {
+        forget(bench, sid);
+        prune(bench);
+    }
+    let (before, error) = {
+        let inside = inside(bench);
+        let repo = &inside.repo;
+        let members = pruning::all_members(repo, repo.epochs()).unwrap();
+        set_back(bench, "b", &[2, 3]);
+        let now = repo.epochs_since(repo.epochs());
+        (bench.objects("b"), pruning::spread(repo, &now, members).unwrap_err())
+    };
+    assert!(error.to_string().contains("rolled back"), "{error}");
+    assert_eq!(bench.objects("b"), before, "something was put there");
+    bench.ok(&["region", "repair", "b"]);
+    prune(bench);
+    comes_back(&versions, bench, 2, "after a member was set back under a prune");
+    clean(bench, "after a member was set back under a prune");
 }

@@ -91,6 +91,8 @@ pub struct Branch {
     pub links: Vec<Link>,
     /// Regions that show another one, with its first epoch.
     pub forked: BTreeMap<usize, Epoch>,
+    /// Beginnings after these that nobody was told of.
+    pub untold: Vec<Arc<Begun>>,
 }
 
 /// Why one is preferred, in this order.
@@ -172,8 +174,12 @@ impl Branches {
         let mut branch = Branch::default();
         loop {
             let rivals = self.rivals(number, before.as_deref(), on);
+            let (untold, rivals) = self.told(rivals, before.as_deref(), on, id);
             let best = match rivals.as_slice() {
-                [] => return branch,
+                [] => {
+                    branch.untold = untold.into_iter().map(|link| link.begun).collect();
+                    return branch;
+                }
                 [one] => one,
                 several => {
                     let rank = |link: &&Link| self.rank(link, several, before.as_deref(), id, ahead);
@@ -212,6 +218,32 @@ impl Branches {
             }
         }
         rivals
+    }
+
+    /// The beginnings that nobody was told of, and those that count: in this order. The first are shown only where nobody's word
+    /// counts, and decided nowhere, while a member is there that shows all before them. Whoever began one took the place for
+    /// home, which had been emptied and filled under another mark, and was cut off before it told anybody. Nothing was done
+    /// by it, since that begins once every member shows it; and if it counted, nobody could carry it through, as it names a
+    /// member that is not there, nor begin another one. Where home is there without it, and has no other, home has lost it.
+    fn told(
+        &self,
+        rivals: Vec<Link>,
+        before: Option<&Begun>,
+        on: RegionSet,
+        id: &dyn Fn(usize) -> Option<RegionId>,
+    ) -> (Vec<Link>, Vec<Link>) {
+        let Some(before) = before else { return (Vec::new(), rivals) };
+        let any = |set: RegionSet, which: &dyn Fn(RegionId) -> bool| set.iter().filter_map(id).any(which);
+        let is_shown = |link: &Link| any(link.at, &|id| before.counts(id) || link.begun.counts(id));
+        let is_decided = |link: &Link| !self.ends(link.number, &link.begun.digest, RegionSet::ALL).is_empty();
+        let (told, untold): (Vec<Link>, Vec<Link>) =
+            rivals.into_iter().partition(|link| is_shown(link) || is_decided(link));
+        let home = before.begin.members.first().map(|home| home.id);
+        let is_lost = told.is_empty() && any(RegionSet::ALL, &|id| Some(id) == home);
+        if is_lost || !any(on, &|id| before.counts(id)) {
+            return (Vec::new(), [told, untold].concat());
+        }
+        (untold, told)
     }
 
     fn rank(
@@ -317,6 +349,27 @@ mod tests {
     }
 
     const FIRST: &str = "ab";
+
+    /// Place x was b, and was emptied.
+    #[test]
+    fn what_stands_in_an_emptied_place_and_nowhere_else_counts_for_nothing() {
+        let epochs = [('1', "abc"), ('L', "bc"), ('P', "abc"), ('R', "axc"), ('S', "cx")];
+        let all = [b'a', b'b', b'c', b'x'].map(|place| (place, 1, "1", "1"));
+        let shown = |places: &[u8], more: &[There<'static>]| -> Vec<There<'static>> {
+            all.iter().filter(|(place, ..)| places.contains(place)).chain(more).copied().collect()
+        };
+        // Home is not there, and a member is, which shows what comes before.
+        assert_eq!(chosen("cx", &epochs, &shown(b"cx", &[(b'x', 2, "P", "")])), strings("1", ""));
+        // A member shows it; somebody decided it; it names that place; nobody is there who could know better.
+        assert_eq!(chosen("cx", &epochs, &shown(b"cx", &[(b'x', 2, "P", ""), (b'c', 2, "P", "")])), strings("1P", ""));
+        assert_eq!(chosen("cx", &epochs, &shown(b"cx", &[(b'x', 2, "P", "P")])), strings("1P", ""));
+        assert_eq!(chosen("cx", &epochs, &shown(b"cx", &[(b'x', 2, "S", "")])), strings("1S", ""));
+        assert_eq!(chosen("x", &epochs, &shown(b"x", &[(b'x', 2, "P", "")])), strings("1P", ""));
+        // Home is there without it: it has lost it. Or has begun another one.
+        assert_eq!(chosen("acx", &epochs, &shown(b"acx", &[(b'x', 2, "P", "")])), strings("1P", ""));
+        let rivals = [(b'x', 2, "L", ""), (b'a', 2, "R", "")];
+        assert_eq!(chosen("acx", &epochs, &shown(b"acx", &rivals)), strings("1R", ""));
+    }
 
     #[test]
     fn what_is_decided_counts_before_what_is_not() {

@@ -90,6 +90,8 @@ pub struct Epochs {
     listed: BTreeMap<usize, Vec<Key>>,
     /// Regions whose word counts: members, and those that were until a change that is not decided.
     sources: RegionSet,
+    /// Beginnings after the newest that nobody was told of: they do not count, and what they condemn is left alone.
+    untold: Vec<Arc<Begun>>,
     /// Regions that list an epoch which is not there. Nobody removes an epoch: who goes on as if there were none may rest on
     /// what is condemned.
     unshown: RegionSet,
@@ -114,7 +116,15 @@ impl Epochs {
             regions.record(ix, &key.path(), &FormatError::Unsigned(why));
         }
         let sources = sources(regions, &branches, &branch.links);
-        let mut epochs = Epochs { listed, unknown_hand, sources, unshown, forked: branch.forked, ..Epochs::default() };
+        let mut epochs = Epochs {
+            listed,
+            unknown_hand,
+            sources,
+            unshown,
+            forked: branch.forked,
+            untold: branch.untold,
+            ..Epochs::default()
+        };
         for link in &branch.links {
             let ends = branches.ends(link.number, &link.begun.digest, sources);
             epochs.known.insert(link.number, EpochState::new(&link.begun, ends));
@@ -145,21 +155,28 @@ impl Epochs {
         among.iter().filter(|ix| !self.has_lost(*ix)).flat_map(|to| self.lacking(to)).collect()
     }
 
-    /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind.
+    /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind. The newest
+    /// beginning, where all have lost it whose word counts, is taken from whoever has it: it is decided anew.
     pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
-        let others = |from: usize| from != to && self.sources.has(from);
-        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| others(*from)) {
-            let here = self.at.get(&(to, *number));
-            if here.is_none() {
+        let newest = self.newest();
+        let lost = !self.at.keys().any(|(ix, number)| *number == newest && self.sources.has(*ix));
+        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+            let (here, counts) = (self.at.get(&(to, *number)), self.sources.has(*from));
+            if here.is_none() && (counts || (lost && *number == newest)) {
                 lags.push((*number, Lag { from: *from, to, key: *begin }));
             }
-            if let (Some(end), None) = (end, here.and_then(|(_, end)| *end)) {
-                lags.push((*number, Lag { from: *from, to, key: *end }));
+            if let (true, Some(end), None) = (counts, *end, here.and_then(|(_, end)| *end)) {
+                lags.push((*number, Lag { from: *from, to, key: end }));
             }
         }
         lags.sort_by_key(|(number, _)| *number);
         lags.into_iter().map(|(_, lag)| lag).collect()
+    }
+
+    /// Whether a region shows the newest epoch.
+    pub fn is_current(&self, ix: usize) -> bool {
+        self.own(ix) == self.newest()
     }
 
     /// Whether a region lacks more than the newest epoch.
@@ -297,10 +314,11 @@ impl Epochs {
         self.known.values().filter(|e| e.ends.is_empty()).flat_map(|e| &e.begun.condemned).copied().collect()
     }
 
-    /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch.
+    /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch, or by one that may yet come to be.
     pub fn bad_packs(&self) -> HashSet<PackName> {
         let mut bad = self.doomed();
         bad.extend(self.undecided());
+        bad.extend(self.untold.iter().flat_map(|begun| &begun.condemned));
         bad
     }
 
@@ -337,8 +355,11 @@ impl Epochs {
 
     /// Whether a parent may be re-used unlooked: no epoch is undecided, or it names the parent among its roots.
     pub fn vouches_for(&self, parent: &SessionId) -> bool {
-        let undecided = self.known.values().filter(|e| e.ends.is_empty());
-        undecided.map(|e| &e.begun.begin.roots).all(|roots| roots.iter().any(|r| r.sid == *parent))
+        let undecided = self.known.values().filter(|e| e.ends.is_empty()).map(|e| &e.begun);
+        undecided
+            .chain(&self.untold)
+            .map(|begun| &begun.begin.roots)
+            .all(|roots| roots.iter().any(|r| r.sid == *parent))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{EpochBegin, LIST_PACKS_MAX, Root};
 use crate::format::signed::Fresh;
-use crate::region::RegionSet;
+use crate::region::{self, RegionSet};
 use crate::store::Key;
 
 /// The region that decides the numbered series.
@@ -22,6 +22,19 @@ fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
         Error::new(Kind::Retry, "the home region does not answer, and only it decides")
             .advise("bring it back, then run again; nothing was removed")
     })
+}
+
+/// That home still goes by the mark by which it was found. Under another one it was emptied and filled again, by somebody who took
+/// what was begun for lost: what is put there would be beside what was decided without it.
+fn is_itself(repo: &Repo, home: usize) -> Result<()> {
+    let known = repo.regions.region(home);
+    match region::read_mark(&repo.regions, home) {
+        Ok(mark) if Some(mark.region) == known.id => Ok(()),
+        Err(e) if e.kind() == Kind::Retry => Err(e),
+        _ => Err(Error::new(Kind::Retry, "does not show the mark by which it was found: it was emptied meanwhile")
+            .at(format!("region {}", known.name))
+            .advise("fill it again with `holdfast region repair`, then run again; nothing was removed")),
+    }
 }
 
 /// Every member, all of which must answer and be in order.
@@ -72,7 +85,9 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
     };
     let bytes = repo.seal(ObjectKind::EpochBegin, &Key::EpochBegin(number, 0).canonical(), &begin)?;
     let rival = |key: &Key, there: &[u8]| epochs.follows(repo.trust(), key, there);
-    let first = put_first(repo, home(repo, epochs)?, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)?;
+    let home = home(repo, epochs)?;
+    is_itself(repo, home)?;
+    let first = put_first(repo, home, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)?;
     Ok(matches!(first, First::Ours))
 }
 
@@ -81,20 +96,29 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
 /// # Errors
 /// Home failed.
 pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<()> {
-    members::decide(repo, epochs, home(repo, epochs)?, unended, (doomed, roots))
+    let home = home(repo, epochs)?;
+    is_itself(repo, home)?;
+    members::decide(repo, epochs, home, unended, (doomed, roots))
 }
 
-/// Copies every epoch to every member and reads them back there.
+/// Copies every epoch to every member and reads them back there. One that was emptied or rolled back meanwhile must not look as
+/// if it had not been.
 ///
 /// # Errors
-/// A member failed, or does not show what was put there; the keys were changed.
+/// A member failed, has lost more than the newest epoch, or does not show what was put there; the keys were changed.
 pub fn spread(repo: &Repo, epochs: &Epochs, members: RegionSet) -> Result<Epochs> {
+    if let Some(ix) = members.iter().find(|ix| epochs.has_lost(*ix)) {
+        let lost = || Error::new(Kind::Damage, "has lost what it had of the epochs");
+        let region = repo.regions.region(ix);
+        return Err(epochs.unwritable(ix, region).unwrap_or_else(lost).at(format!("region {}", region.name)));
+    }
     members.iter().for_each(|ix| copy_epochs(repo, epochs, ix));
     let now = repo.epochs_since(epochs);
     if now.has_unknown_hand() {
         changed::keys_stand(repo)?;
     }
-    if let Some(ix) = members.iter().find(|ix| !repo.usable().has(*ix) || !now.lacking(*ix).is_empty()) {
+    let shows = |ix: usize| repo.usable().has(ix) && now.is_current(ix) && now.lacking(ix).is_empty();
+    if let Some(ix) = members.iter().find(|ix| !shows(*ix)) {
         let why = repo.regions.failure(ix);
         let why =
             why.unwrap_or_else(|| Error::new(Kind::Retry, "does not show the newest epoch, which was copied there"));

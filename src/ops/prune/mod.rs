@@ -260,6 +260,14 @@ fn state(epochs: &Epochs) -> (Epoch, bool) {
     (epochs.newest(), epochs.unended().is_none())
 }
 
+/// Whether what counts now is the beginning of a prune that followed `before` with this list.
+fn is_own(now: &Epochs, before: &Epochs, condemned: &[PackName]) -> bool {
+    let next = before.newest().0.checked_add(1);
+    let begun = now.unended().filter(|unended| unended.prunes && Some(unended.number.0) == next);
+    let listed = now.undecided();
+    begun.is_some() && listed.len() == condemned.len() && condemned.iter().all(|pack| listed.contains(pack))
+}
+
 /// A prune at work.
 struct Prune<'p> {
     repo: &'p Arc<Repo>,
@@ -320,8 +328,9 @@ impl Prune<'_> {
             return Ok(false);
         }
         let begun = pruning::spread(self.repo, &self.repo.epochs_since(&epochs), members)?;
-        // Another prune may have carried it through already, and begun the next: what was marked is no answer to that list.
-        if begun.unended().is_none_or(|unended| Some(unended.number.0) != epochs.newest().0.checked_add(1)) {
+        // Another prune may have carried it through already, and begun the next; or the regions were changed, in place of a
+        // home that was given up: what was marked is no answer to that list.
+        if !is_own(&begun, &epochs, &condemned) {
             return Ok(false);
         }
         self.seen = state(&begun);
