@@ -168,6 +168,11 @@ fn damage_that_a_delta_meets_itself_makes_a_whole_snapshot() {
         let last = cluster.load(10, 53);
         let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
         assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{which}: {report:#}");
+        if which == "the rows" {
+            // It rests on what else is there, of which only a check knows that it is damaged, too.
+            assert_ne!(bench.json(&["verify", "--level", "content"]).0, 0);
+            assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+        }
         let restored = comes_up(&bench, "3.5", "latest", last);
         assert!(restored.dump(&[last]) == cluster.dump(&[last]), "{which}");
     }

@@ -247,7 +247,10 @@ mod tests {
         let with = |pickle| Rules { pickle, ..Rules::default() };
         assert!(said(&with(PickleRule::Off), &report).is_empty());
         let warned = said(&with(PickleRule::Warn), &report);
-        assert!(warned.len() == 1 && warned[0].0.starts_with("bad: its pickle is unsafe: it loads os.system"), "{warned:?}");
+        assert!(
+            warned.len() == 1 && warned[0].0.starts_with("bad: its pickle is unsafe: it loads os.system"),
+            "{warned:?}"
+        );
         assert!(!warned[0].1);
         let refused = said(&with(PickleRule::Refuse), &report);
         assert!(refused.len() == 2 && refused.iter().all(|(_, refused)| *refused), "{refused:?}");

@@ -351,14 +351,18 @@ impl Cluster {
     /// # Errors
     /// The run was interrupted.
     pub fn alarms(&self, cancel: &Cancel) -> Result<Vec<String>> {
-        let Some(asked) = self.members.iter().find(|m| m.status.leader != 0) else { return Ok(Vec::new()) };
-        let raised = run(&self.runtime, cancel, calls::alarms(&asked.channel))?;
-        Ok(match raised {
-            Ok(raised) => {
-                raised.iter().map(|(member, kind)| format!("{} of member {member:x}", alarm_name(*kind))).collect()
+        let mut unknown = None;
+        // One that broke off meanwhile does not keep the others from saying it.
+        for asked in self.members.iter().filter(|m| m.status.leader != 0) {
+            match run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
+                Ok(raised) => {
+                    let said = |(member, kind): &(u64, u64)| format!("{} of member {member:x}", alarm_name(*kind));
+                    return Ok(raised.iter().map(said).collect());
+                }
+                Err(failed) => unknown = unknown.or(Some(format!("{UNKNOWN_ALARMS}: {}", failed.message))),
             }
-            Err(failed) => vec![format!("{UNKNOWN_ALARMS}: {}", failed.message)],
-        })
+        }
+        Ok(unknown.into_iter().collect())
     }
 
     /// Who may be asked, the best first.
