@@ -91,12 +91,13 @@ fn a_repository_in_its_own_source_is_left_out() {
 fn neither_source_nor_target_is_a_region() {
     let server = crate::stores::servers::seaweed(&["shared"]);
     let mut world = World::new();
-    super::put(&world, &server, "shared", &[super::plain("data/x", b"mine"), super::plain("repo/mine", b"too")]);
+    super::put(&world, &server, "shared", &[super::plain("data/x", b"mine")]);
     world.bench.regions.clear();
     let address = |rest: &str| super::url(&server, &format!("shared{rest}"));
     let region = format!("own={}", address("/repo"));
     let with = |more: &[&str]| world.run(&[&["--region", region.as_str()][..], more].concat());
     assert_eq!(with(&["init", "--no-recovery-key"]).0, 0);
+    super::put(&world, &server, "shared", &[super::plain("repo/mine", b"too")]);
     for source in ["/repo", "/repo/snapshots"] {
         for end in ["", "/"] {
             let (code, value) = with(&["backup", &format!("{}{end}", address(source))]);

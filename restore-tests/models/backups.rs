@@ -219,7 +219,6 @@ fn models_are_not_mixed_with_other_files() {
         &["backup", "model:s3://bucket/models"],
         &["backup", "m", "--trust-pickle", "refuse"],
         &["backup", "model:m", "--trust-signature", "require"],
-        &["backup", "model:m", "--trust-key", "nowhere.pub"],
     ] {
         let (code, said) = bench.json(args);
         assert_eq!((code, said["error"]["kind"].as_str()), (2, Some("config")), "{args:?}: {said:#}");
