@@ -414,7 +414,9 @@ impl Model {
         let shown = |ix: &usize| {
             let path = Key::Snapshot(sid).path();
             let there = self.world.lock().regions[*ix].objects.contains_key(&path);
-            there && !self.known().ended.contains(&(*ix, sid))
+            // Of what came in the same step nobody told the judge yet: it is looked at when it is told.
+            let known = self.known();
+            there && known.outcomes.contains_key(&(*ix, sid)) && !known.ended.contains(&(*ix, sid))
         };
         if let Some(ix) = self.members().into_iter().find(shown) {
             let (name, home) = (NAMES[ix], NAMES[decided]);
