@@ -235,15 +235,19 @@ impl Branches {
         let Some(before) = before else { return (Vec::new(), rivals) };
         let any = |set: RegionSet, which: &dyn Fn(RegionId) -> bool| set.iter().filter_map(id).any(which);
         let is_shown = |link: &Link| any(link.at, &|id| before.counts(id) || link.begun.counts(id));
-        let is_decided = |link: &Link| !self.ends(link.number, &link.begun.digest, RegionSet::ALL).is_empty();
         let (told, untold): (Vec<Link>, Vec<Link>) =
-            rivals.into_iter().partition(|link| is_shown(link) || is_decided(link));
+            rivals.into_iter().partition(|link| is_shown(link) || self.is_decided(link));
         let home = before.begin.members.first().map(|home| home.id);
         let is_lost = told.is_empty() && any(RegionSet::ALL, &|id| Some(id) == home);
         if is_lost || !any(on, &|id| before.counts(id)) {
             return (Vec::new(), [told, untold].concat());
         }
         (untold, told)
+    }
+
+    /// Whether any region shows an end of it.
+    fn is_decided(&self, link: &Link) -> bool {
+        !self.ends(link.number, &link.begun.digest, RegionSet::ALL).is_empty()
     }
 
     fn rank(
@@ -254,12 +258,11 @@ impl Branches {
         id: &dyn Fn(usize) -> Option<RegionId>,
         ahead: bool,
     ) -> Rank {
-        let is_decided = |link: &&Link| !self.ends(link.number, &link.begun.digest, RegionSet::ALL).is_empty();
-        let mut decided = if is_decided(&link) { link.number } else { Epoch(0) };
+        let mut decided = if self.is_decided(link) { link.number } else { Epoch(0) };
         if let Some(next) = link.number.0.checked_add(1).filter(|_| ahead && decided > Epoch(0)) {
             let start = (Epoch(next), Some(Arc::clone(&link.begun)), link.at);
             let later = self.follow(start, id, false).links;
-            decided = later.iter().take_while(is_decided).last().map_or(decided, |link| link.number);
+            decided = later.iter().take_while(|link| self.is_decided(link)).last().map_or(decided, |link| link.number);
         }
         let was = |id: RegionId| before.is_none_or(|before| before.counts(id));
         // What comes first at a key of a weak region need not stay there.

@@ -15,21 +15,18 @@ use crate::format::signed::Fresh;
 use crate::region::{self, RegionSet};
 use crate::store::Key;
 
-/// The region that decides the numbered series.
+/// The region that decides the numbered series. It must still go by the mark by which it was found: under another one it was
+/// emptied and filled again, by somebody who took what was begun for lost, and what is put there would be beside what was
+/// decided without it.
 fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
     let place = epochs.members().first().and_then(|home| place_of(repo, home));
-    place.ok_or_else(|| {
+    let home = place.ok_or_else(|| {
         Error::new(Kind::Retry, "the home region does not answer, and only it decides")
             .advise("bring it back, then run again; nothing was removed")
-    })
-}
-
-/// That home still goes by the mark by which it was found. Under another one it was emptied and filled again, by somebody who took
-/// what was begun for lost: what is put there would be beside what was decided without it.
-fn is_itself(repo: &Repo, home: usize) -> Result<()> {
+    })?;
     let known = repo.regions.region(home);
     match region::read_mark(&repo.regions, home) {
-        Ok(mark) if Some(mark.region) == known.id => Ok(()),
+        Ok(mark) if Some(mark.region) == known.id => Ok(home),
         Err(e) if e.kind() == Kind::Retry => Err(e),
         _ => Err(Error::new(Kind::Retry, "does not show the mark by which it was found: it was emptied meanwhile")
             .at(format!("region {}", known.name))
@@ -85,9 +82,7 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
     };
     let bytes = repo.seal(ObjectKind::EpochBegin, &Key::EpochBegin(number, 0).canonical(), &begin)?;
     let rival = |key: &Key, there: &[u8]| epochs.follows(repo.trust(), key, there);
-    let home = home(repo, epochs)?;
-    is_itself(repo, home)?;
-    let first = put_first(repo, home, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)?;
+    let first = put_first(repo, home(repo, epochs)?, |suffix| Key::EpochBegin(number, suffix), &bytes, rival)?;
     Ok(matches!(first, First::Ours))
 }
 
@@ -96,9 +91,7 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
 /// # Errors
 /// Home failed.
 pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<()> {
-    let home = home(repo, epochs)?;
-    is_itself(repo, home)?;
-    members::decide(repo, epochs, home, unended, (doomed, roots))
+    members::decide(repo, epochs, home(repo, epochs)?, unended, (doomed, roots))
 }
 
 /// Copies every epoch to every member and reads them back there. One that was emptied or rolled back meanwhile must not look as
