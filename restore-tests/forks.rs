@@ -1,9 +1,10 @@
 //! Regions that are not there when it is decided who belongs to a repository, and come back: what was begun is decided
 //! without them, what they made meanwhile is not believed, and what they lost is not taken for whole.
 
-use crate::crash::{fill, restores, text};
+use crate::crash::{fill, interfere, restores, text};
 use crate::harness::{Bench, files};
 use crate::membership::{inside, names, place, refused, with_snapshot};
+use crate::prune::beside::{log, shell};
 use crate::replicate::{equal, flip};
 use holdfast::format::objects::Member;
 use holdfast::repo::members;
@@ -102,6 +103,31 @@ fn forked(decided: bool) -> (Bench, std::path::PathBuf) {
     }
     bench.regions = vec!["b", "c"];
     (bench, source)
+}
+
+/// While a change is begun at home, home is given up elsewhere by a change of that number, and comes back: what counts then is not
+/// what was asked for, and nobody is told that it was done.
+#[test]
+fn a_change_that_another_one_took_the_place_of_is_not_said_to_be_made() {
+    let (mut bench, _) = with_snapshot(&["a", "b", "c", "d"]);
+    let (home, gone) = (text(&bench.region("a")).to_owned(), text(&bench.path("gone")).to_owned());
+    let all = std::mem::replace(&mut bench.regions, vec!["b", "c", "d"]);
+    let gives_up = shell(&bench, &["region", "remove", "a", "--lost"]);
+    bench.regions = all;
+    let (begun, once) = (bench.region("a").join("epochs/00000002/begin"), bench.path("once"));
+    let (begun, once) = (text(&begun), text(&once));
+    let hook = format!(
+        "if [ -e {begun} ] && ! [ -e {once} ]; then touch {once}; mv {home} {gone}; {gives_up}; mv {gone} {home}; fi"
+    );
+    let ended = interfere(&bench, &format!("hooks:{hook}"), 1, &["region", "remove", "d", "--json"]);
+    let said = std::fs::read_to_string(log(&bench)).unwrap_or_default();
+    assert!(ended.code == 11 && ended.said.contains("somebody else changed the regions"), "{}\n{said}", ended.said);
+    let (code, listed) = bench.json(&["region", "list"]);
+    assert_eq!(
+        (code, names(&listed), &listed["decided"]),
+        (4, vec!["b", "c", "d"], &json!(true)),
+        "{listed:#}\n{said}"
+    );
 }
 
 fn back(bench: &mut Bench, regions: &[&'static str]) {

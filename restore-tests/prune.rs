@@ -1,6 +1,6 @@
 //! Prune gives space back, and nothing that a snapshot needs.
 
-mod beside;
+pub mod beside;
 mod crash;
 mod decided;
 mod overtaken;

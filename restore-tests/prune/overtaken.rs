@@ -6,9 +6,10 @@ use super::{NOW, Versions, backup, clean, forget, prune, versions, write};
 use crate::crash::{complete_alone, interfere, restores, text};
 use crate::harness::Bench;
 use crate::spoilt::{Spoil, Spoilt};
-use holdfast::base::{Generation, PackName, SegmentName};
+use holdfast::base::{Generation, PackName, RegionId, SegmentName};
 use holdfast::error::Kind;
 use holdfast::format::index::PackLine;
+use holdfast::format::region::RegionMark;
 use holdfast::repo::index::open_segment;
 use holdfast::repo::members;
 use holdfast::repo::pruning;
@@ -178,10 +179,22 @@ fn a_session_that_cannot_be_read_just_now_keeps_a_region_from_being_filled_again
     assert_eq!((ended("a"), ended("b")), (true, false), "it ends where it decides");
 }
 
-/// A run is ended by a prune when everything is stored, and goes on; from then on a region loses what is announced there: what the
-/// run stored there is gone all the same.
+/// A run is ended by a prune when everything is stored, and goes on; from then on a region loses what is announced there, or shows
+/// another mark: what the run stored there is gone all the same.
 #[test]
 fn a_region_that_is_emptied_under_a_later_session_of_a_run_gets_no_snapshot() {
+    for filled_again in [false, true] {
+        emptied_under_a_later_session(filled_again);
+    }
+}
+
+/// The mark of another place of the same repository.
+fn other_mark(bench: &Bench) -> Vec<u8> {
+    let mark = RegionMark::from_object(&std::fs::read(bench.region("b").join("region")).unwrap()).unwrap();
+    RegionMark { region: RegionId([7; 16]), ..mark }.to_object()
+}
+
+fn emptied_under_a_later_session(filled_again: bool) {
     let Versions { bench, sids, .. } = versions(&["a", "b"]);
     forget(&bench, &sids[0]);
     let source = bench.path("source");
@@ -206,11 +219,19 @@ fn a_region_that_is_emptied_under_a_later_session_of_a_run_gets_no_snapshot() {
         // At this step a prune ends the session; from then on region b loses whatever is announced.
         let (forgets, prunes) = (shell(&case, &["forget", "--last", &sids[1], &sids[2]]), shell(&case, &NOW));
         let first = format!("{forgets}; {prunes}; touch {folder}/before");
-        let then = format!("rm -f {sessions}/*");
+        let marks = ["old", "new"].map(|name| format!("{folder}/mark-{name}"));
+        let mark = case.region("b").join("region");
+        std::fs::copy(&mark, &marks[0]).unwrap();
+        std::fs::write(&marks[1], other_mark(&case)).unwrap();
+        let then = match filled_again {
+            true => format!("cp {} {}", marks[1], text(&mark)),
+            false => format!("rm -f {sessions}/*"),
+        };
         let hook = format!("if [ -e {folder}/before ]; then {then}; else {first}; fi");
         let ended = interfere(&case, &format!("hooks:{hook}"), at, &args);
         let said = std::fs::read_to_string(log(&case)).unwrap_or_default();
-        let context = format!("step {at} of {count}: {}\n{said}", ended.said);
+        let context = format!("filled again: {filled_again}, step {at} of {count}: {}\n{said}", ended.said);
+        std::fs::copy(&marks[0], &mark).unwrap();
         if !said.contains("had not ended, and were") {
             continue;
         }

@@ -213,21 +213,49 @@ fn another_prune_that_decides_after_a_forget_is_no_alarm() {
     assert!(decided_otherwise > 0);
 }
 
+/// A prune that dooms everything, and dies once it has decided that at home.
+fn doom_everything_at_home(bench: &Bench) {
+    condemn_everything(bench);
+    let inside = inside(bench);
+    let repo = &inside.repo;
+    let now = pruning::spread(repo, &repo.epochs_since(repo.epochs()), repo.usable()).unwrap();
+    let mut all: Vec<PackName> = now.undecided().into_iter().collect();
+    all.sort();
+    pruning::end(repo, &now, &now.unended().unwrap(), &all, Vec::new()).unwrap();
+}
+
+/// Home decided an epoch, told nobody, and lost its mark alone. The others decide that nothing of the list is dead; then home is a
+/// member again, and shows what it decided: what others may rest on by then is dead to nobody.
+#[test]
+fn what_home_decided_that_lost_its_mark_dooms_nothing_once_it_is_a_member_again() {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    doom_everything_at_home(bench);
+    std::fs::remove_file(bench.region("a").join("region")).unwrap();
+    let value = bench.ok(&["region", "repair", "a", "--emptied"]);
+    assert_eq!(value["epoch"], 3, "{value:#}");
+    let ends = ["a", "b", "c"].map(|region| std::fs::read(bench.region(region).join("epochs/00000002/end")).unwrap());
+    assert!(ends[0] != ends[1] && ends[1] == ends[2], "they agree");
+    let before = packs(bench, "b");
+    let source = bench.path("source");
+    let (_, next) = bench.json(&["backup", "--name", "s", "--full", source.to_str().unwrap()]);
+    assert!(next["chunks_new"].as_u64() > Some(0), "it rests on what one of them dooms: {next:#}");
+    let done = prune(bench);
+    assert!(before.difference(&packs(bench, "b")).count() > 0, "garbage stays: {done:#}");
+    for n in [1, 2] {
+        comes_back(&versions, bench, n, "after home came back with its own decision");
+    }
+    clean(bench, "after home came back with its own decision");
+}
+
 /// Home decided an epoch, and was lost before anybody else saw it. The others gave it up and decided that nothing of the list
 /// is dead; then it comes back, and its word counts for nothing.
 #[test]
 fn what_a_region_decided_that_is_no_member_any_more_dooms_nothing() {
     let versions = versions(&["a", "b", "c"]);
     let bench = &versions.bench;
-    condemn_everything(bench);
-    {
-        let inside = inside(bench);
-        let repo = &inside.repo;
-        let now = pruning::spread(repo, &repo.epochs_since(repo.epochs()), repo.usable()).unwrap();
-        let mut all: Vec<PackName> = now.undecided().into_iter().collect();
-        all.sort();
-        pruning::end(repo, &now, &now.unended().unwrap(), &all, Vec::new()).unwrap();
-    }
+    doom_everything_at_home(bench);
     let (home, aside) = (bench.region("a"), bench.path("aside"));
     std::fs::rename(&home, &aside).unwrap();
     bench.ok(&["region", "remove", "a", "--lost"]);

@@ -231,8 +231,13 @@ fn change(
     // Filling took its time: an epoch that is begun can be decided only while all of them answer.
     let stay: Vec<Member> = members.iter().filter(|member| now.members().contains(member)).cloned().collect();
     all_answer(repo, &stay)?;
-    members::begin(repo, &now, home(repo, &now, gone)?, members)?;
-    settle(repo, gone, means).map(|epochs| epochs.newest())
+    members::begin(repo, &now, home(repo, &now, gone)?, members.clone())?;
+    let epochs = settle(repo, gone, means)?;
+    // One with the same number may have been begun elsewhere, in place of a home that was given up, and count instead.
+    match epochs.members() == members {
+        true => Ok(epochs.newest()),
+        false => Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again")),
+    }
 }
 
 /// Makes a region that has a mark, and is no member yet, a member: fills it first. With `replaces` it takes the place of

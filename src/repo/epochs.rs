@@ -23,18 +23,23 @@ struct EpochState {
     begun: Arc<Begun>,
     /// Once it is decided, by the regions whose word counts.
     ends: Vec<Arc<Done>>,
-    /// What these doom of the list of the beginning.
+    /// What each of these dooms of the list of the beginning.
     doomed: Arc<[PackName]>,
+    /// What some of them doom, and others do not.
+    disputed: Arc<[PackName]>,
 }
 
 impl EpochState {
-    /// Two ends of one begin can only come of a member that was given up too early. What it decided, the others have not
-    /// removed, and may rest on: once it is no member, its word counts for nothing. What an end dooms beyond the list of its
-    /// beginning is not doomed.
+    /// Two ends of one begin come of a person's word alone, where home was given up, or emptied, that had decided and told
+    /// nobody. Who saw only the other end may have re-used what this one dooms; who saw only this one may be about to remove
+    /// it. So nothing is removed that one of them spares, and nobody rests anything more on what one of them dooms. What an
+    /// end dooms beyond the list of its beginning is not doomed.
     fn new(begun: &Arc<Begun>, ends: Vec<Arc<Done>>) -> EpochState {
-        let condemned: HashSet<&PackName> = begun.condemned.iter().collect();
-        let doomed = ends.iter().flat_map(|done| &done.doomed).filter(|pack| condemned.contains(pack));
-        EpochState { begun: Arc::clone(begun), doomed: doomed.copied().collect(), ends }
+        let by: Vec<HashSet<&PackName>> = ends.iter().map(|done| done.doomed.iter().collect()).collect();
+        let said = begun.condemned.iter().filter(|pack| by.iter().any(|doomed| doomed.contains(pack)));
+        let (doomed, disputed): (Vec<PackName>, Vec<PackName>) =
+            said.partition(|pack| by.iter().all(|doomed| doomed.contains(pack)));
+        EpochState { begun: Arc::clone(begun), doomed: doomed.into(), disputed: disputed.into(), ends }
     }
 
     fn members(&self) -> &[Member] {
@@ -304,9 +309,14 @@ impl Epochs {
         })
     }
 
-    /// Packs that are dead for ever.
+    /// Packs that are dead for ever: every end that counts says so.
     pub fn doomed(&self) -> HashSet<PackName> {
         self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
+    }
+
+    /// Packs on which nothing more must rest: those that are dead, and those of which the ends of an epoch disagree.
+    pub fn shunned(&self) -> HashSet<PackName> {
+        self.known.values().flat_map(|e| e.doomed.iter().chain(e.disputed.iter())).copied().collect()
     }
 
     /// Packs condemned by an epoch that is not decided yet.
@@ -314,9 +324,9 @@ impl Epochs {
         self.known.values().filter(|e| e.ends.is_empty()).flat_map(|e| &e.begun.condemned).copied().collect()
     }
 
-    /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch, or by one that may yet come to be.
+    /// Packs that must not be re-used: those shunned, and those condemned by an undecided epoch, or by one that may yet come to be.
     pub fn bad_packs(&self) -> HashSet<PackName> {
-        let mut bad = self.doomed();
+        let mut bad = self.shunned();
         bad.extend(self.undecided());
         bad.extend(self.untold.iter().flat_map(|begun| &begun.condemned));
         bad

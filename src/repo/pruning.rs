@@ -27,10 +27,16 @@ fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
     let known = repo.regions.region(home);
     match region::read_mark(&repo.regions, home) {
         Ok(mark) if Some(mark.region) == known.id => Ok(home),
-        Err(e) if e.kind() == Kind::Retry => Err(e),
-        _ => Err(Error::new(Kind::Retry, "does not show the mark by which it was found: it was emptied meanwhile")
-            .at(format!("region {}", known.name))
-            .advise("fill it again with `holdfast region repair`, then run again; nothing was removed")),
+        Err(e) if e.kind() != Kind::NoRepository => Err(e),
+        _ => {
+            let name = &known.name;
+            let advice = format!(
+                "fill it again with `holdfast region repair {name} --emptied`, then run again; nothing was removed"
+            );
+            Err(Error::new(Kind::Retry, "does not show the mark by which it was found: it was emptied meanwhile")
+                .at(format!("region {name}"))
+                .advise(advice))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
 use crate::format::objects::{Session as SessionObject, Tombstone};
+use crate::format::region::RegionMark;
 use crate::format::signed::{self, Fresh};
 use crate::format::snapshot::Manifest;
 use crate::region::{self, RegionSet};
@@ -224,16 +225,24 @@ impl Session {
         Err(no_region(repo))
     }
 
-    /// Regions that show neither the announcement of this session nor an end of it were emptied, or replaced, while it was at
-    /// work: what it stored there before is gone, and another mark may stand there.
+    /// Regions that show neither the announcement of this session nor an end of it, or another mark, were emptied, or replaced,
+    /// while it was at work: what it stored there before is gone. Who filled one again may have ended the session there, and
+    /// one that took over its work may have been announced.
     fn leave_out_emptied(&self, repo: &Repo, complete: RegionSet) {
         let key = Key::Session(self.sid);
-        let asked: Vec<(usize, Key)> = complete.and(repo.writable()).iter().map(|ix| (ix, key)).collect();
+        let at = complete.and(repo.writable());
+        let asked: Vec<(usize, Key)> = at.iter().flat_map(|ix| [(ix, key), (ix, Key::Region)]).collect();
         let read = repo.regions.get_several(&asked, super::SMALL_OBJECT_BYTES_MAX);
-        for ((ix, _), read) in asked.into_iter().zip(read) {
+        for ((ix, asked), read) in asked.into_iter().zip(read) {
             let is_gone = |read: Result<Bytes>| read.is_err_and(|e| e.kind() == Kind::NotFound);
             let outcome = || repo.regions.get(ix, &Key::Snapshot(self.sid), super::SMALL_OBJECT_BYTES_MAX);
-            if is_gone(read) && is_gone(outcome()) {
+            let id = repo.regions.region(ix).id;
+            let is_another = |mark: &Bytes| RegionMark::from_object(mark).is_ok_and(|mark| Some(mark.region) != id);
+            let is_emptied = match asked {
+                Key::Region => read.is_ok_and(|mark| is_another(&mark)),
+                _ => is_gone(read) && is_gone(outcome()),
+            };
+            if is_emptied {
                 let what = "lost what this run had stored there: it was emptied, or replaced, meanwhile";
                 let advice = "see `holdfast region repair`";
                 repo.regions.fail(ix, Error::new(Kind::Damage, what).advise(advice));

@@ -569,9 +569,10 @@ impl Work<'_> {
             true if lacks(&listed)? => {
                 Some("the region lacks parts of this snapshot; bring it up first, then repair again")
             }
-            true => {
-                Some("it rests on packs that a prune has condemned; let a prune come to its end, then repair again")
-            }
+            true => Some(
+                "it rests on packs that a prune has condemned; let a prune come to its end, or give up the region \
+                      for which it waits, then repair again",
+            ),
         })
     }
 
