@@ -233,8 +233,8 @@ fn change(
     all_answer(repo, &stay)?;
     members::begin(repo, &now, home(repo, &now, gone)?, members.clone())?;
     let epochs = settle(repo, gone, means)?;
-    // One with the same number may have been begun elsewhere, in place of a home that was given up, and count instead.
-    match epochs.members() == members {
+    // Another one of this number may have been begun, in place of a home that was given up, and count instead.
+    match epochs.members_after(now.newest()) == Some(&members[..]) {
         true => Ok(epochs.newest()),
         false => Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again")),
     }

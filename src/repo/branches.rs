@@ -71,6 +71,9 @@ struct Shown {
 #[derive(Debug, Default)]
 pub struct Branches(BTreeMap<Epoch, BTreeMap<usize, Shown>>);
 
+/// Where a region has a beginning, and each end of it.
+pub type Place = (Key, Vec<(Digest, Key)>);
+
 /// An epoch of a branch.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -131,12 +134,12 @@ impl Branches {
         found
     }
 
-    /// Where a region has a beginning, and an end of it.
-    pub fn keys(&self, ix: usize, link: &Link) -> Option<(Key, Option<Key>)> {
+    /// Where a region has a beginning, and each end of it.
+    pub fn keys(&self, ix: usize, link: &Link) -> Option<Place> {
         let shown = self.0.get(&link.number)?.get(&ix)?;
         let (key, _) = shown.begins.iter().find(|(_, begun)| begun.digest == link.begun.digest)?;
-        let end = shown.ends.iter().find(|(_, done)| done.begin == link.begun.digest);
-        Some((*key, end.map(|(key, _)| *key)))
+        let ends = shown.ends.iter().filter(|(_, done)| done.begin == link.begun.digest);
+        Some((*key, ends.map(|(key, done)| (done.digest, *key)).collect()))
     }
 
     /// What is nobody's: beginnings that must not follow, and ends of no beginning.

@@ -2,7 +2,7 @@
 //!
 //! What does not verify under the right role is junk: recorded, passed over, believed by nobody.
 
-use super::branches::{Begun, Branches, Done, Link};
+use super::branches::{Begun, Branches, Done, Link, Place};
 use super::epochs_known::Fetched;
 use super::index::cache::Cache;
 use crate::base::{Digest, Epoch, PackName, RegionId, SessionId, TimeMs};
@@ -15,6 +15,7 @@ use crate::format::signed::Opened;
 use crate::region::{Lists, Region, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// One epoch.
@@ -25,21 +26,18 @@ struct EpochState {
     ends: Vec<Arc<Done>>,
     /// What each of these dooms of the list of the beginning.
     doomed: Arc<[PackName]>,
-    /// What some of them doom, and others do not.
-    disputed: Arc<[PackName]>,
 }
 
 impl EpochState {
     /// Two ends of one begin come of a person's word alone, where home was given up, or emptied, that had decided and told
-    /// nobody. Who saw only the other end may have re-used what this one dooms; who saw only this one may be about to remove
-    /// it. So nothing is removed that one of them spares, and nobody rests anything more on what one of them dooms. What an
-    /// end dooms beyond the list of its beginning is not doomed.
+    /// nobody. Who saw only the other one may have re-used what this one dooms, so nothing is dead that one of them spares. Who
+    /// removes has seen all: each member shows every end ([`Epochs::lacking`]), and the first at a key stays. What an end
+    /// dooms beyond the list of its beginning is not doomed.
     fn new(begun: &Arc<Begun>, ends: Vec<Arc<Done>>) -> EpochState {
         let by: Vec<HashSet<&PackName>> = ends.iter().map(|done| done.doomed.iter().collect()).collect();
-        let said = begun.condemned.iter().filter(|pack| by.iter().any(|doomed| doomed.contains(pack)));
-        let (doomed, disputed): (Vec<PackName>, Vec<PackName>) =
-            said.partition(|pack| by.iter().all(|doomed| doomed.contains(pack)));
-        EpochState { begun: Arc::clone(begun), doomed: doomed.into(), disputed: disputed.into(), ends }
+        let is_dead = |pack: &&PackName| !by.is_empty() && by.iter().all(|doomed| doomed.contains(pack));
+        let doomed = begun.condemned.iter().filter(is_dead).copied().collect();
+        EpochState { begun: Arc::clone(begun), doomed, ends }
     }
 
     fn members(&self) -> &[Member] {
@@ -65,6 +63,8 @@ pub struct Lag {
     pub to: usize,
     /// Where `from` has it.
     pub key: Key,
+    /// Its digest: the same whoever has it.
+    pub digest: Digest,
 }
 
 /// An epoch that began and is not decided.
@@ -86,8 +86,8 @@ pub struct Unended {
 pub struct Epochs {
     known: BTreeMap<Epoch, EpochState>,
     newest_in: BTreeMap<usize, Epoch>,
-    /// Where each region has a valid beginning and end.
-    at: BTreeMap<(usize, Epoch), (Key, Option<Key>)>,
+    /// Where each region has a valid beginning, and its ends.
+    at: BTreeMap<(usize, Epoch), Place>,
     /// Regions that show other epochs than those that count, from which one on.
     forked: BTreeMap<usize, Epoch>,
     /// Whether something is whole and not verified by the keys that are known here.
@@ -160,20 +160,22 @@ impl Epochs {
         among.iter().filter(|ix| !self.has_lost(*ix)).flat_map(|to| self.lacking(to)).collect()
     }
 
-    /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind. The newest
+    /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind: of the ends of an
+    /// epoch each. The newest
     /// beginning, where all have lost it whose word counts, is taken from whoever has it: it is decided anew.
     pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
         let newest = self.newest();
         let lost = !self.at.keys().any(|(ix, number)| *number == newest && self.sources.has(*ix));
-        for ((from, number), (begin, end)) in self.at.iter().filter(|((from, _), _)| *from != to) {
+        for ((from, number), (begin, ends)) in self.at.iter().filter(|((from, _), _)| *from != to) {
             let (here, counts) = (self.at.get(&(to, *number)), self.sources.has(*from));
+            let lag = |key: &Key, digest| (*number, Lag { from: *from, to, key: *key, digest });
             if here.is_none() && (counts || (lost && *number == newest)) {
-                lags.push((*number, Lag { from: *from, to, key: *begin }));
+                lags.extend(self.known.get(number).map(|state| lag(begin, state.begun.digest)));
             }
-            if let (true, Some(end), None) = (counts, *end, here.and_then(|(_, end)| *end)) {
-                lags.push((*number, Lag { from: *from, to, key: end }));
-            }
+            let shown = here.map_or(&[][..], |(_, ends)| ends);
+            let lacks = |digest: &Digest| counts && shown.iter().all(|(known, _)| known != digest);
+            lags.extend(ends.iter().filter(|(digest, _)| lacks(digest)).map(|(digest, key)| lag(key, *digest)));
         }
         lags.sort_by_key(|(number, _)| *number);
         lags.into_iter().map(|(_, lag)| lag).collect()
@@ -267,6 +269,12 @@ impl Epochs {
         self.known.values().next_back().map_or(&[], EpochState::members)
     }
 
+    /// Members by the epoch that follows this one.
+    pub fn members_after(&self, before: Epoch) -> Option<&[Member]> {
+        let next = self.known.range((Bound::Excluded(before), Bound::Unbounded)).next();
+        next.map(|(_, state)| state.members())
+    }
+
     /// Why a region must not be written: it is no member by the newest epoch read there, or it was rolled back.
     pub fn unwritable(&self, ix: usize, region: &Region) -> Option<Error> {
         let (own, id) = (self.own(ix), region.id);
@@ -314,19 +322,14 @@ impl Epochs {
         self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
     }
 
-    /// Packs on which nothing more must rest: those that are dead, and those of which the ends of an epoch disagree.
-    pub fn shunned(&self) -> HashSet<PackName> {
-        self.known.values().flat_map(|e| e.doomed.iter().chain(e.disputed.iter())).copied().collect()
-    }
-
     /// Packs condemned by an epoch that is not decided yet.
     pub fn undecided(&self) -> HashSet<PackName> {
         self.known.values().filter(|e| e.ends.is_empty()).flat_map(|e| &e.begun.condemned).copied().collect()
     }
 
-    /// Packs that must not be re-used: those shunned, and those condemned by an undecided epoch, or by one that may yet come to be.
+    /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch, or by one that may yet come to be.
     pub fn bad_packs(&self) -> HashSet<PackName> {
-        let mut bad = self.shunned();
+        let mut bad = self.doomed();
         bad.extend(self.undecided());
         bad.extend(self.untold.iter().flat_map(|begun| &begun.condemned));
         bad

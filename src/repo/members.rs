@@ -7,7 +7,7 @@
 
 use super::epochs::{Epochs, Lag, Unended};
 use super::{Repo, SMALL_OBJECT_BYTES_MAX, changed};
-use crate::base::{Epoch, PackName, RegionId, SessionId};
+use crate::base::{Digest, Epoch, PackName, RegionId, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::envelope::Kind as ObjectKind;
@@ -175,14 +175,9 @@ pub(super) fn put_first(
 
 /// Brings `to` every epoch that it lacks, oldest first, however many; a region that fails is marked so.
 pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
-    let mut tried: BTreeSet<Key> = BTreeSet::new();
-    for Lag { from, key, .. } in epochs.lacking(to) {
-        let canonical = match key {
-            Key::EpochBegin(n, _) => Key::EpochBegin(n, 0),
-            Key::EpochEnd(n, _) => Key::EpochEnd(n, 0),
-            other => other,
-        };
-        if tried.contains(&canonical) {
+    let mut brought: BTreeSet<Digest> = BTreeSet::new();
+    for Lag { from, key, digest, .. } in epochs.lacking(to) {
+        if brought.contains(&digest) {
             continue;
         }
         let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
@@ -190,7 +185,7 @@ pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
             continue;
         };
         match region::put_numbered(&repo.regions, to, key, &bytes) {
-            Ok(Put::Created | Put::Same) => drop(tried.insert(canonical)),
+            Ok(Put::Created | Put::Same) => drop(brought.insert(digest)),
             Ok(Put::Other) => {}
             Err(e) => return repo.regions.fail(to, e),
         }

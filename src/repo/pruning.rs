@@ -31,9 +31,10 @@ fn home(repo: &Repo, epochs: &Epochs) -> Result<usize> {
         _ => {
             let name = &known.name;
             let advice = format!(
-                "fill it again with `holdfast region repair {name} --emptied`, then run again; nothing was removed"
+                "is the disk mounted? If it was emptied or replaced: `holdfast region repair {name} --emptied`, unless \
+                 somebody does that; then run again: nothing was removed"
             );
-            Err(Error::new(Kind::Retry, "does not show the mark by which it was found: it was emptied meanwhile")
+            Err(Error::new(Kind::Retry, "does not show the mark by which it was found")
                 .at(format!("region {name}"))
                 .advise(advice))
         }

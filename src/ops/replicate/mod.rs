@@ -227,7 +227,7 @@ impl Work<'_> {
         if lags.is_empty() {
             return before;
         }
-        for Lag { from, to, key } in lags {
+        for Lag { from, to, key, .. } in lags {
             let Some(bytes) = self.epoch(from, &key) else { continue };
             match region::put_numbered(&repo.regions, to, key, &bytes) {
                 Ok(Put::Created) => self.copier.count(to, bytes.len() as u64),
@@ -247,8 +247,8 @@ impl Work<'_> {
     /// Counts what would be copied of epochs: each once, whoever else has it too.
     fn lacks_epochs(&mut self, epochs: &Epochs) {
         let mut counted = BTreeSet::new();
-        for Lag { from, to, key } in epochs.lag(self.repo.usable()) {
-            let Some(bytes) = self.epoch(from, &key).filter(|_| counted.insert((to, key.canonical()))) else {
+        for Lag { from, to, key, digest } in epochs.lag(self.repo.usable()) {
+            let Some(bytes) = self.epoch(from, &key).filter(|_| counted.insert((to, digest))) else {
                 continue;
             };
             if let Some(lack) = self.pass.lack.get_mut(to) {
