@@ -457,7 +457,8 @@ proptest! {
         bad.truncate(if resum { body } else { bad.len() });
         all.iter().for_each(|d| apply(&mut bad, d));
         if resum {
-            let same = bad == good[..body];
+            // Repeating the last bytes puts something behind the body.
+            let same = bad.starts_with(&good[..body]);
             add_checksum(&mut bad);
             prop_assert!(same || Opened::open(&bad, path, trust).is_err());
         } else {

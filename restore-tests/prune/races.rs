@@ -242,8 +242,8 @@ fn what_home_decided_that_lost_its_mark_dooms_nothing_once_it_is_a_member_again(
     };
     assert!(ends("a").len() == 2 && ends("a") == ends("b") && ends("b") == ends("c"), "not every end is everywhere");
     let (before, source) = (packs(bench, "b"), bench.path("source"));
-    let (_, next) = bench.json(&["backup", "--name", "s", "--full", source.to_str().unwrap()]);
-    assert_eq!(next["chunks_new"], 0, "what one end spares is not believed: {next:#}");
+    let (_, next) = bench.json(&["backup", "--name", "t", "--full", source.to_str().unwrap()]);
+    assert!(next["chunks_new"].as_u64() > Some(0), "it rests on what one of them dooms: {next:#}");
     // Those are lost that decided otherwise.
     for region in ["b", "c"] {
         std::fs::remove_dir_all(bench.region(region)).unwrap();

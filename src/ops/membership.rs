@@ -181,6 +181,12 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
     if now.newest() != unended.number || now.unended().is_some_and(|begun| begun.begin != unended.begin) {
         return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
     }
+    // An end that only the region shows which goes must not go with it.
+    if let Some(ix) = at.iter().find(|ix| !now.lacking(*ix).is_empty()) {
+        return Err(Error::new(Kind::Retry, "lacks an epoch that another region shows")
+            .at(format!("region {}", repo.regions.region(ix).name))
+            .advise("the change is begun and not decided: run again"));
+    }
     members::end(repo, &now, decides, &unended)?;
     epochs = repo.epochs_since(&now);
     Ok(spread(repo, &epochs))

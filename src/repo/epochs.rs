@@ -26,18 +26,21 @@ struct EpochState {
     ends: Vec<Arc<Done>>,
     /// What each of these dooms of the list of the beginning.
     doomed: Arc<[PackName]>,
+    /// What some of them doom, and others do not.
+    disputed: Arc<[PackName]>,
 }
 
 impl EpochState {
-    /// Two ends of one begin come of a person's word alone, where home was given up, or emptied, that had decided and told
-    /// nobody. Who saw only the other one may have re-used what this one dooms, so nothing is dead that one of them spares. Who
-    /// removes has seen all: each member shows every end ([`Epochs::lacking`]), and the first at a key stays. What an end
-    /// dooms beyond the list of its beginning is not doomed.
+    /// Two ends of one begin come of a person's word, where home was given up, or emptied, that had decided and told nobody; or
+    /// of a home that lost its end. Who saw only the other one may have re-used what this one dooms, so nothing is dead that
+    /// one of them spares; who saw only this one may be about to remove it, so nothing more rests on what one of them dooms.
+    /// What an end dooms beyond the list of its beginning is not doomed.
     fn new(begun: &Arc<Begun>, ends: Vec<Arc<Done>>) -> EpochState {
         let by: Vec<HashSet<&PackName>> = ends.iter().map(|done| done.doomed.iter().collect()).collect();
-        let is_dead = |pack: &&PackName| !by.is_empty() && by.iter().all(|doomed| doomed.contains(pack));
-        let doomed = begun.condemned.iter().filter(is_dead).copied().collect();
-        EpochState { begun: Arc::clone(begun), doomed, ends }
+        let said = begun.condemned.iter().filter(|pack| by.iter().any(|doomed| doomed.contains(pack)));
+        let (doomed, disputed): (Vec<PackName>, Vec<PackName>) =
+            said.partition(|pack| by.iter().all(|doomed| doomed.contains(pack)));
+        EpochState { begun: Arc::clone(begun), doomed: doomed.into(), disputed: disputed.into(), ends }
     }
 
     fn members(&self) -> &[Member] {
@@ -322,17 +325,29 @@ impl Epochs {
         self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
     }
 
+    /// Packs on which nothing more may rest: those that are dead, and those of which the ends of an epoch disagree.
+    pub fn shunned(&self) -> HashSet<PackName> {
+        self.known.values().flat_map(|e| e.doomed.iter().chain(e.disputed.iter())).copied().collect()
+    }
+
     /// Packs condemned by an epoch that is not decided yet.
     pub fn undecided(&self) -> HashSet<PackName> {
         self.known.values().filter(|e| e.ends.is_empty()).flat_map(|e| &e.begun.condemned).copied().collect()
     }
 
-    /// Packs that must not be re-used: all doomed, and those condemned by an undecided epoch, or by one that may yet come to be.
+    /// Packs that must not be re-used.
     pub fn bad_packs(&self) -> HashSet<PackName> {
-        let mut bad = self.doomed();
-        bad.extend(self.undecided());
-        bad.extend(self.untold.iter().flat_map(|begun| &begun.condemned));
+        let mut bad = self.shunned();
+        bad.extend(self.going());
         bad
+    }
+
+    /// Packs that are dead, or may go: condemned by an undecided epoch, or by one that may yet come to be.
+    pub fn going(&self) -> HashSet<PackName> {
+        let mut going = self.doomed();
+        going.extend(self.undecided());
+        going.extend(self.untold.iter().flat_map(|begun| &begun.condemned));
+        going
     }
 
     /// When each root was first seen by the stores' time, as epochs recorded it.

@@ -120,8 +120,7 @@ pub fn spread(repo: &Repo, epochs: &Epochs, members: RegionSet) -> Result<Epochs
     let shows = |ix: usize| repo.usable().has(ix) && now.is_current(ix) && now.lacking(ix).is_empty();
     if let Some(ix) = members.iter().find(|ix| !shows(*ix)) {
         let why = repo.regions.failure(ix);
-        let why =
-            why.unwrap_or_else(|| Error::new(Kind::Retry, "does not show the newest epoch, which was copied there"));
+        let why = why.unwrap_or_else(|| Error::new(Kind::Retry, "does not show all epochs, which were copied there"));
         let region = format!("region {}", repo.regions.region(ix).name);
         return Err(why.at(region).advise("run again: an epoch that is begun is carried through"));
     }

@@ -293,7 +293,7 @@ struct Sound<'p> {
 
 impl<'p> Sound<'p> {
     fn new(reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Self {
-        Sound { reader, look_up, dead: reader.repo.epochs_seen().doomed() }
+        Sound { reader, look_up, dead: reader.repo.epochs_seen().shunned() }
     }
 
     /// Whether a chunk is there and may be re-used.

@@ -428,7 +428,10 @@ impl Prune<'_> {
             return Ok(());
         }
         still_here(repo, members)?;
-        pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
+        // It may have taken hours: whoever was quicker has decided, also where home does not show that any more.
+        if repo.epochs_since(epochs).unended().is_some() {
+            pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
+        }
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
         self.seen = state(&now);

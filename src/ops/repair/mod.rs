@@ -179,7 +179,7 @@ impl Repair<'_> {
         }
         for (phase, targets) in phases {
             if phase > 0 && !read {
-                work.bad = self.judge.repo().map(|repo| repo.epochs_afresh().bad_packs()).unwrap_or_default();
+                work.bad = self.judge.repo().map(|repo| repo.epochs_afresh().going()).unwrap_or_default();
                 read = true;
             }
             // What a snapshot needs is mended by now.
