@@ -41,7 +41,17 @@ fn a_folder_keeps_the_contract() {
 fn seaweedfs_keeps_the_contract() {
     let server = servers::seaweed(&["bucket"]);
     conformance::all_but_listings(&Subject::new(s3(server.port, "bucket", ""), &variables(WRITER)));
+}
+
+#[test]
+fn seaweedfs_keeps_the_contract_below_a_prefix() {
+    let server = servers::seaweed(&["bucket"]);
     conformance::all(&Subject::new(s3(server.port, "bucket", "deep/down"), &variables(WRITER)));
+}
+
+#[test]
+fn seaweedfs_keeps_the_contract_on_a_bad_network() {
+    let server = servers::seaweed(&["bucket"]);
     faults::all(&server, "bucket");
 }
 
