@@ -1,11 +1,8 @@
 //! Bytes that are one thing to one reader and another to the next. Nothing here is ever loaded by anything that executes it.
 
-use super::pickles::{by_lines, gzip, stored};
+use super::pickles::{Face, by_lines, gzip, stored};
 use super::zips;
 use holdfast::model::verdict::Grade;
-
-/// A name, the bytes, and what is to be said of them.
-pub type Face = (&'static str, Vec<u8>, Grade);
 
 /// All of them.
 pub fn all() -> Vec<Face> {

@@ -1,9 +1,13 @@
 //! Pickles that would do harm, byte by byte. Nothing here is ever loaded by anything that executes it.
 
+use holdfast::model::verdict::Grade;
 use std::io::Write;
 
 /// A name for the case, and the file.
 pub type Case = (String, Vec<u8>);
+
+/// A name, bytes that are one thing to one reader and another to the next, and what is to be said of them.
+pub type Face = (&'static str, Vec<u8>, Grade);
 
 /// Names by which published bypasses of scanners reached code, commands, files or the network.
 const GADGETS: &[(&str, &str)] = &[

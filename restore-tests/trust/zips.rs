@@ -1,7 +1,6 @@
 //! Zips that say one thing here and another there. In each of them lies a pickle that would do harm.
 
-use super::faces::Face;
-use super::pickles::{Case, by_lines, by_values, gzip, stored};
+use super::pickles::{Case, Face, by_lines, by_values, gzip, stored};
 use holdfast::model::verdict::Grade;
 
 /// An entry whose two heads may differ.
