@@ -532,9 +532,9 @@ impl Model {
             let of = |sid: &SessionId| known.needs.get(sid).cloned();
             all.iter().filter_map(of).flat_map(|needs| needs.chunks.clone()).collect()
         };
-        for region in members {
-            let name = NAMES[region];
-            let mut useful: HashSet<String> = HashSet::new();
+        // By the segments of any member: one that was behind while an epoch was undecided has a pack, and gets its segment later.
+        let mut useful: HashSet<String> = HashSet::new();
+        for region in members.iter().copied() {
             for (path, bytes) in self.shown(region, "index/") {
                 let Some(named) = self.segment(region, &path, &bytes) else { continue };
                 let live = named.chunks.iter().filter(|(id, _)| needed.contains(id));
@@ -544,12 +544,14 @@ impl Model {
                     .iter()
                     .any(|pack| !self.world.lock().regions[region].objects.contains_key(&Key::Pack(*pack).path()));
                 if gone {
-                    self.wrong(format!("garbage: {path} in region {name} names a pack that is gone"));
+                    self.wrong(format!("garbage: {path} in region {} names a pack that is gone", NAMES[region]));
                 }
             }
+        }
+        for region in members {
             for (path, _) in self.shown(region, "packs/") {
                 if !useful.contains(&path) {
-                    self.wrong(format!("garbage: {path} in region {name} is needed by nobody"));
+                    self.wrong(format!("garbage: {path} in region {} is needed by nobody", NAMES[region]));
                 }
             }
             self.check_forgotten(region, &self.manifests(region));
