@@ -1,22 +1,12 @@
 //! The walk goes ahead of the key, and what did not change is taken over as it stands in the parent's pages.
 
-use crate::harness::{Bench, assert_same, files, noise, small_tree};
+use crate::harness::{Bench, assert_same, files, noise, settle, small_tree};
 use serde_json::Value;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 fn backup(bench: &Bench) -> Value {
     bench.ok(&["--copies-min", "1", "backup", "--name", "s", "source"])
-}
-
-/// Waits until nothing written so far is too recent to be trusted.
-fn settle(bench: &Bench) {
-    let made = || {
-        std::fs::write(bench.path("probe"), b"x").unwrap();
-        bench.path("probe").metadata().unwrap().modified().unwrap()
-    };
-    let start = made();
-    while made().duration_since(start).unwrap_or_default().as_millis() < 200 {}
 }
 
 #[test]
@@ -68,7 +58,7 @@ fn only_what_changed_is_read_and_all_that_changed_is_stored() {
         std::fs::create_dir_all(&dir_path).unwrap();
         (0..20).for_each(|n| std::fs::write(dir_path.join(format!("{n}")), noise(n, 700)).unwrap());
     }
-    settle(&bench);
+    settle(bench.dir.path());
     let first = backup(&bench);
     let again = backup(&bench);
     assert_eq!(
@@ -106,7 +96,7 @@ fn only_what_changed_is_read_and_all_that_changed_is_stored() {
             );
         }
         std::fs::remove_dir_all(&to).unwrap();
-        settle(&bench);
+        settle(bench.dir.path());
         // What was taken over is taken over again.
         backup(&bench);
     }
@@ -126,7 +116,7 @@ fn a_page_that_one_region_lost_is_stored_again() {
     let source = bench.path("source");
     std::fs::create_dir_all(source.join("below")).unwrap();
     (0..9).for_each(|n| std::fs::write(source.join(format!("below/{n}")), noise(n, 90_000)).unwrap());
-    settle(&bench);
+    settle(bench.dir.path());
     backup(&bench);
     // The smaller of the two packs holds the pages.
     let [pages, _data] = packs(&bench, "a").try_into().unwrap();
@@ -150,7 +140,7 @@ fn a_page_that_every_region_lost_has_its_files_read_again() {
     let bench = Bench::with_key(&["a"]);
     let source = bench.path("source");
     small_tree(&source);
-    settle(&bench);
+    settle(bench.dir.path());
     backup(&bench);
     std::fs::remove_file(&packs(&bench, "a")[0]).unwrap();
     let (_, value) = bench.json(&["backup", "--name", "s", "source"]);

@@ -1,13 +1,20 @@
 //! Backups of real etcd clusters, and real etcds that come up on what comes back.
 
+mod auth;
+mod between;
+mod checks;
 mod compaction;
 mod deltas;
+mod diverged;
+mod failover;
+mod histories;
 mod liar;
 mod load;
 mod measured;
 mod proxy;
 mod refused;
 mod restoring;
+mod runbook;
 mod server;
 
 use crate::command_line::fields::of_etcd;
@@ -16,7 +23,6 @@ use crate::reader::python;
 use proxy::{Harm, Proxy};
 use server::{Cluster, VERSIONS, said, tool};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -31,9 +37,13 @@ fn with_certificates(cluster: &Cluster) -> Vec<String> {
 }
 
 fn backup(bench: &Bench, cluster: &Cluster, more: &[&str]) -> (i32, serde_json::Value) {
+    backup_as(bench, cluster, "cluster", more)
+}
+
+fn backup_as(bench: &Bench, cluster: &Cluster, name: &str, more: &[&str]) -> (i32, serde_json::Value) {
     let means = with_certificates(cluster);
     let address = cluster.address();
-    let args: Vec<&str> = ["backup", "--name", "cluster", &address]
+    let args: Vec<&str> = ["backup", "--name", name, &address]
         .into_iter()
         .chain(means.iter().map(String::as_str))
         .chain(more.iter().copied())
@@ -367,45 +377,8 @@ fn a_member_that_is_away_is_named_and_a_lost_majority_is_said() {
     assert!(lost, "the majority is lost");
 }
 
-#[test]
-fn a_user_is_asked_for_where_auth_is_enabled() {
-    let bench = Bench::with_key(&["a"]);
-    let plain = Cluster::start("3.5", 1);
-    plain.load(10, 8);
-    fs::write(plain.path("seed.db"), "").unwrap();
-    plain.ctl(&["snapshot", "save", plain.path("seed.db").to_str().unwrap()]);
-    let cluster = Cluster::restored("3.5", &plain.path("seed.db"), &[]);
-    for args in [
-        &["user", "add", "root:secret-of-root"][..],
-        &["user", "grant-role", "root", "root"],
-        &["user", "add", "reader:secret-of-reader"],
-        &["auth", "enable"],
-    ] {
-        cluster.ctl(args);
-    }
-    fs::write(bench.path("password"), "secret-of-root\n").unwrap();
-    fs::write(bench.path("wrong"), "something else\n").unwrap();
-    fs::write(bench.path("reader"), "secret-of-reader\n").unwrap();
-    let address = cluster.address();
-    let run = |more: &[&str]| bench.json(&[&["backup", "--name", "auth", &address], more].concat());
-    for (user, file) in [(None, ""), (Some("root"), "wrong"), (Some("reader"), "reader")] {
-        let means: Vec<&str> =
-            user.iter().flat_map(|user| ["--etcd-user", *user, "--etcd-password-file", file]).collect();
-        let (code, report) = run(&means);
-        assert_eq!(code, 1, "{user:?} {file}: {report:#}");
-        assert_eq!(report["error"]["kind"], "denied", "{user:?} {file}: {report:#}");
-        assert!(!report.to_string().contains("secret-of"), "{report:#}");
-    }
-    let (code, report) = run(&["--etcd-user", "root", "--etcd-password-file", "password"]);
-    assert_eq!(code, 0, "{report:#}");
-    assert_eq!(report["etcd"]["auth"], true);
-}
-
-#[test]
-fn a_policy_protects_a_cluster() {
-    let bench = Bench::with_key(&["a"]);
-    let cluster = Cluster::start("3.5", 1);
-    let mut last = cluster.load(40, 10);
+/// Writes the configuration of a policy `daily` with deltas of a cluster of one member.
+fn let_a_policy_protect(bench: &Bench, cluster: &Cluster) {
     let path = |name: &str| cluster.path(name).display().to_string();
     let port = cluster.ports()[0];
     let text = format!(
@@ -418,6 +391,14 @@ fn a_policy_protects_a_cluster() {
         path("client.key")
     );
     fs::write(bench.path("holdfast.yaml"), text).unwrap();
+}
+
+#[test]
+fn a_policy_protects_a_cluster() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    let mut last = cluster.load(40, 10);
+    let_a_policy_protect(&bench, &cluster);
     let words = ["--config", "holdfast.yaml", "run", "daily"];
     // A whole one, as there is nothing to go on from; then what changed, and that nothing did.
     for (mode, more) in [("incremental", 15), ("delta", 0), ("delta", 0)] {
@@ -433,83 +414,4 @@ fn a_policy_protects_a_cluster() {
         fs::remove_file(bench.path(&file)).unwrap();
         last = if more > 0 { cluster.load(more, 31) } else { now };
     }
-}
-
-/// The block of commands in the runbook that has this.
-fn in_the_runbook(has: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks/etcd-lost.md");
-    let book = fs::read_to_string(path).unwrap();
-    let mut blocks = book.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
-    blocks.find(|block| block.contains(has)).unwrap_or_else(|| panic!("the runbook has no {has}"))
-}
-
-/// The runbook's other way: a member's data folder at once.
-fn in_one_step(bench: &Bench, new: &Cluster, n: usize) {
-    let command = in_the_runbook("--etcd-data-dir").replace("\\\n", "");
-    let own = new.peer(n).0;
-    let command = command.replace("3f2a91c0", "latest").replace("--etcd-name node-1", &format!("--etcd-name {own}"));
-    let command = command.replace("/var/lib/etcd", new.path(own).to_str().unwrap());
-    let command =
-        (0..3).fold(command, |text, m| text.replace(&format!("https://10.0.0.1{}:2380", m + 1), &new.peer(m).1));
-    let programs = tool("3.5", "etcdutl").parent().unwrap().to_str().unwrap().to_owned();
-    let words = command.split_whitespace().skip(1).chain(["--etcd-bin", &programs, "--check"]);
-    let words: Vec<&str> = words.collect();
-    // An empty folder that is there already keeps its owner, who owns what comes into it.
-    fs::create_dir(new.path(own)).unwrap();
-    std::os::unix::fs::chown(new.path(own), Some(4711), Some(4712)).unwrap();
-    let done = bench.ok(&words);
-    assert_eq!(done["checked"]["revision"], done["begins"], "{done:#}");
-    let database = fs::metadata(new.path(own).join("member/snap/db")).unwrap();
-    assert_eq!(
-        (database.uid(), database.gid(), database.mode() & 0o77),
-        (4711, 4712, 0),
-        "its owner's, and nobody else's"
-    );
-    assert_eq!(fs::read_dir(new.path(own)).unwrap().count(), 1, "nothing else is left there");
-    let (code, refused) = bench.json(&words);
-    assert!(code == 2 && refused.to_string().contains("not empty"), "{code} {refused:#}");
-}
-
-#[test]
-fn a_lost_cluster_comes_back_by_the_runbook() {
-    let bench = Bench::with_key(&["a"]);
-    let mut lost = Cluster::start("3.5", 3);
-    let last = lost.load(80, 21);
-    assert_eq!(backup(&bench, &lost, &[]).0, 0);
-    let wanted = lost.dump(&[last]);
-    (0..3).for_each(|n| lost.kill(n));
-    let command = in_the_runbook("--bump-revision");
-    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
-    bench.ok(&words);
-    let mut new = Cluster::prepared("3.5", &["node-1", "node-2", "node-3"]);
-    fs::copy(bench.path("snapshot.db"), new.path("snapshot.db")).unwrap();
-    let command = in_the_runbook("etcdutl snapshot restore");
-    in_one_step(&bench, &new, 2);
-    for n in 0..2 {
-        let own = new.peer(n).0.to_owned();
-        let script = command
-            .replace("--name node-1", &format!("--name {own}"))
-            .replace(
-                "--initial-advertise-peer-urls https://10.0.0.11:2380",
-                &format!("--initial-advertise-peer-urls {}", new.peer(n).1),
-            )
-            .replace("/var/lib/etcd", &own);
-        let script =
-            (0..3).fold(script, |script, m| script.replace(&format!("https://10.0.0.1{}:2380", m + 1), &new.peer(m).1));
-        let path = format!("{}:/usr/bin:/bin", tool("3.5", "etcdutl").parent().unwrap().display());
-        said(Command::new("bash").args(["-ec", &script]).env("PATH", path).current_dir(new.path("")));
-    }
-    (0..3).for_each(|n| new.run(n));
-    new.wait();
-    assert_eq!(new.revision(), last + 1_000_000_000);
-    assert!(
-        new.dump(&[0])
-            .lines()
-            .map(|l| l.split_once(' ').unwrap().1)
-            .eq(wanted.lines().map(|l| l.split_once(' ').unwrap().1))
-    );
-    let hashes: serde_json::Value = serde_json::from_str(&new.ctl(&["endpoint", "hashkv", "-w", "json"])).unwrap();
-    let hashes: Vec<_> = hashes.as_array().unwrap().iter().map(|one| one["HashKV"]["hash"].as_u64().unwrap()).collect();
-    assert!(hashes.len() == 3 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-    assert!(new.ctl(&["alarm", "list"]).is_empty());
 }

@@ -252,3 +252,13 @@ pub fn opened(bench: &Bench) -> Opened {
     let repo = Arc::new(open(&opening, &secret).unwrap_or_else(|e| panic!("{e}")));
     Opened { repo, _runtime: runtime }
 }
+
+/// Waits until nothing written so far is too recent to be trusted.
+pub fn settle(dir: &Path) {
+    let made = || {
+        std::fs::write(dir.join("probe"), b"x").unwrap();
+        dir.join("probe").metadata().unwrap().modified().unwrap()
+    };
+    let start = made();
+    while made().duration_since(start).unwrap_or_default().as_millis() < 200 {}
+}

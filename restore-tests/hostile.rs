@@ -427,3 +427,35 @@ fn a_directory_that_is_swapped_for_a_link_meanwhile_lets_nothing_out() {
     assert!(swaps > 100, "{swaps} swaps are too few");
     assert_eq!(std::fs::read_dir(villain.outside()).unwrap().count(), 1);
 }
+
+#[test]
+fn models_that_are_not_what_was_recorded_are_not_restored() {
+    use holdfast::model::recorded::{ATTRIBUTE, Recorded};
+    let with = |name: &[u8], content: &[u8], verdict: Vec<u8>| {
+        let xattr = Xattr { name: ATTRIBUTE.to_vec().into(), value: verdict.into() };
+        Entry { xattrs: Some(vec![xattr]), ..file(name, content) }
+    };
+    let villain = Villain::new();
+    let good = || Recorded::of(b"good").value();
+    let bomb = [&b"{\"v\":"[..], &b"[".repeat(60_000)].concat();
+    let sid = villain.models(vec![
+        with(b"bad", b"dead", good()),
+        with(b"good", b"good", good()),
+        with(b"none", b"none", bomb),
+        file(b"other", b"other"),
+    ]);
+    let target = villain.target();
+    let (code, report) = villain.restore(&sid, &[]);
+    let figures = ["lost", "checked", "files"].map(|field| report[field].as_u64());
+    assert_eq!((code, figures), (5, [Some(1), Some(1), Some(3)]), "{report:#}");
+    assert_eq!(report["errors"][0]["path"], "bad");
+    let left = std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    assert_eq!(left, ["good", "none", "other"]);
+    // What has no verdict that is understood is not known to be harmless.
+    let (code, said) = villain.restore(&sid, &["--trust-pickle", "refuse"]);
+    assert_eq!(code, 11, "{said:#}");
+    let (code, said) = villain.run(&["model", "check", "--snapshot", &sid]);
+    assert_eq!((code, said["errors_total"].as_u64()), (3, Some(2)), "{said:#}");
+}

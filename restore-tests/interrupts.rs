@@ -142,3 +142,22 @@ fn a_second_interrupt_stops_at_once_and_leaves_nothing_wrong() {
     bench.ok(&["verify", "--level", "content"]);
     restores(&bench, &sid, &source, "");
 }
+
+/// What stands at the file's name is not touched before there is something to put there.
+#[test]
+fn interrupted_tensors_leave_the_file_that_was_there() {
+    use crate::formats::containers::{Array, safetensors};
+    let bench = Bench::with_key(&["a"]);
+    let source = bench.path("source");
+    std::fs::create_dir(&source).unwrap();
+    let all: Vec<Array> = (1..20).map(|n| Array::new(&format!("t{n}"), "F32", &[1000, 500], n)).collect();
+    let (file, bytes) = (source.join("model.safetensors"), safetensors(&all));
+    std::fs::write(&file, &bytes).unwrap();
+    bench.ok(&["backup", "--name", "s", text(&source)]);
+    let args = ["restore", "latest:/model.safetensors", "--tensors", "*", "--target", text(&source), "--overwrite"];
+    let mut child = start(&bench, &[&args[..], &["--limit-download", "1MiB/s"]].concat());
+    until(&mut child, || files(&source).len() > 1);
+    interrupt(child, &["INT"], "restore --tensors");
+    assert_eq!(files(&source), std::slice::from_ref(&file));
+    assert!(std::fs::read(&file).unwrap() == bytes);
+}

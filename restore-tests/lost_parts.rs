@@ -1,7 +1,7 @@
 //! Parts that are lost or cannot be listed at the wrong moment: nothing that is incomplete becomes visible, and
 //! nothing is taken over that is no longer there.
 
-use crate::harness::{Bench, assert_same, noise, opened};
+use crate::harness::{Bench, assert_same, noise, opened, settle};
 use crate::inside::plant;
 use crate::membership::inside;
 use holdfast::base::{Cancel, HoldId, PackName, SessionId};
@@ -18,7 +18,6 @@ use holdfast::store::Key;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::sync::Arc;
 
 fn backup(bench: &Bench, more: &[&str]) -> (i32, Value) {
@@ -43,16 +42,6 @@ fn ids(bench: &Bench, region: &'static str) -> Vec<String> {
 
 fn segments(bench: &Bench, region: &str) -> BTreeSet<String> {
     bench.objects(region).into_iter().filter(|o| o.starts_with("index/")).collect()
-}
-
-/// Waits until nothing written so far is too recent to be trusted.
-fn settle(dir: &Path) {
-    let made = || {
-        std::fs::write(dir.join("probe"), b"x").unwrap();
-        dir.join("probe").metadata().unwrap().modified().unwrap()
-    };
-    let start = made();
-    while made().duration_since(start).unwrap_or_default().as_millis() < 200 {}
 }
 
 fn with_source(regions: &[&'static str]) -> Bench {

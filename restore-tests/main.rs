@@ -4,6 +4,7 @@
 mod ahead;
 mod alerts;
 mod basics;
+mod buckets;
 mod catalog;
 mod command_line;
 mod copying;

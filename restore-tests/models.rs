@@ -1,7 +1,11 @@
 //! Files of tensors: known by their header, cut at their tensors, so that a tensor is stored once wherever it stands.
 
+mod backups;
 mod containers;
 mod libraries;
+mod sudden;
+mod tensors;
+mod trusted;
 mod verbs;
 
 use crate::harness::{Bench, assert_same, noise};
@@ -49,6 +53,32 @@ fn source(bench: &Bench, bytes: &[u8]) -> String {
 
 fn figure(report: &Value, name: &str) -> u64 {
     report[name].as_u64().unwrap_or_else(|| panic!("no {name}: {report:#}"))
+}
+
+/// Runs with `--json`, which must do well, and counts the bytes that were read of packs.
+fn read_of_packs(bench: &Bench, args: &[&str]) -> (Value, u64) {
+    let (inner, trace) = (bench.command(&[&["--json", "--quiet"], args].concat()), bench.path("trace"));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-y", "-e", "trace=read,readv,pread64,preadv,preadv2,mmap,splice", "-o"]).arg(&trace);
+    command.arg(inner.get_program()).args(inner.get_args()).current_dir(bench.dir.path());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let out = command.output().expect("strace is needed");
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let said = String::from_utf8(out.stdout).unwrap();
+    let (mut sum, mut begun) = (0, std::collections::HashSet::new());
+    for line in std::fs::read_to_string(trace).unwrap().lines() {
+        let process = line.split(' ').next().unwrap().to_owned();
+        let of_pack = line.contains("/region-a/packs/") || line.contains(" resumed>") && begun.remove(&process);
+        if of_pack && line.ends_with("<unfinished ...>") {
+            begun.insert(process);
+        } else if of_pack {
+            assert!(!line.contains("mmap") && !line.contains("splice"), "not counted: {line}");
+            sum += line.rsplit("= ").next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        }
+    }
+    (serde_json::from_str(said.lines().next_back().unwrap()).unwrap(), sum)
 }
 
 /// Restores the latest snapshot and compares it with the source.

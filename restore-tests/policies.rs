@@ -73,10 +73,10 @@ fn policy(name: &str, spec: &str) -> String {
 #[test]
 fn the_examples_are_read() {
     let read = loaded(&examples());
-    assert_eq!((read.repositories().len(), read.policies().len()), (1, 2));
+    assert_eq!((read.repositories().len(), read.policies().len()), (1, 4));
     let (code, out, err) = Desk::new(&[]).run(&["policy", "check", "--config", root("policies").to_str().unwrap()]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert!(out.contains("3 files, 1 repository, 2 policies: no mistake") && !out.contains("warning"), "{out}");
+    assert!(out.contains("5 files, 1 repository, 4 policies: no mistake") && !out.contains("warning"), "{out}");
 }
 
 #[test]

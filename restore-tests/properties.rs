@@ -765,6 +765,7 @@ fn look(root: &Path, below: &Path, found: &mut Vec<(PathBuf, u32, i64, i64, Vec<
 fn backed_up(repo: &std::sync::Arc<holdfast::repo::Repo>, source: &Path, name: &str, workers: usize) -> SessionId {
     let options = BackupOptions {
         paths: vec![source.to_path_buf()],
+        bucket: None,
         name: Some(name.into()),
         host: "h".into(),
         tags: Vec::new(),
@@ -774,6 +775,7 @@ fn backed_up(repo: &std::sync::Arc<holdfast::repo::Repo>, source: &Path, name: &
         dry_run: false,
         workers,
         limits: backup::Limits::default(),
+        rules: None,
     };
     let report = backup::run(repo, options, &Progress::default(), &Cancel::new()).unwrap();
     assert_eq!(report.errors_total, 0);

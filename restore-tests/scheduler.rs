@@ -1,5 +1,6 @@
 //! The scheduler through a year of bad luck: every due time is handled exactly once, by an independent calculation.
 
+mod between;
 pub mod calendar;
 mod world;
 
@@ -37,6 +38,7 @@ fn job(policy: &str, kind: Task, cron: &str, zone: Zone) -> Job {
         priority: 0,
         sources: of(&[policy]),
         regions: "main".into(),
+        every_ms: None,
     }
 }
 

@@ -37,7 +37,7 @@ fn bytes_of(packs: &[PackName]) -> Vec<u8> {
 }
 
 /// Begins the next epoch in all regions, as a prune does; returns the digest of its beginning.
-fn begin_epoch(repo: &Repo, condemned: &[PackName], roots: &[SessionId]) -> (Epoch, Digest) {
+pub fn begin_epoch(repo: &Repo, condemned: &[PackName], roots: &[SessionId]) -> (Epoch, Digest) {
     let number = Epoch(repo.epochs_since(repo.epochs()).newest().0 + 1);
     let key = Key::EpochBegin(number, 0);
     let begin = EpochBegin {

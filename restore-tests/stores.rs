@@ -6,13 +6,13 @@ mod end_to_end;
 mod faults;
 mod gcs;
 mod heal;
-mod http;
+pub mod http;
 mod locked;
 mod one_writer;
-mod proxy;
+pub mod proxy;
 mod pruned;
 mod requests;
-mod servers;
+pub mod servers;
 mod slow;
 mod strange;
 

@@ -1,8 +1,8 @@
 //! What is said of model files: pickles that would do harm and those that would not, hashes, signatures.
 
 mod faces;
-mod pickles;
-mod signatures;
+pub mod pickles;
+pub mod signatures;
 mod zips;
 
 use crate::harness::Bench;
@@ -102,7 +102,7 @@ fn a_checkpoint_cut_anywhere_or_with_any_byte_changed_panics_nowhere() {
 }
 
 /// Writes the harmless files into `folder`.
-fn harmless(folder: &Path) {
+pub fn harmless(folder: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/trust/harmless.py");
     let output = python().arg(script).arg(folder).output().expect("Python runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -320,6 +320,7 @@ impl Year {
             cancel: &Cancel::new(),
             workers: 1,
             over: Some(&Over { host: hostname(), before: TimeMs(self.gone.last().map_or(BEGIN, |(_, to)| *to)) }),
+            tally: None,
         };
         run::run(&around, policy, repository, start.job.kind, Retries { max: 0, ..policy.retries() }, earlier)
     }

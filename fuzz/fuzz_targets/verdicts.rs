@@ -4,6 +4,7 @@
 
 use holdfast::base::TimeMs;
 use holdfast::model::archive::examine;
+use holdfast::model::recorded::Recorded;
 use holdfast::model::signature;
 use holdfast::model::verdict::{FINDINGS_MAX, Grade, Sums};
 use libfuzzer_sys::fuzz_target;
@@ -22,5 +23,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let checked = signature::check(data, &[], TimeMs(0));
     assert_ne!(checked.standing, signature::Standing::Valid);
+    let recorded = Recorded::of(data);
+    assert_eq!(Recorded::read(&recorded.value()), Some(recorded));
+    let _ = Recorded::read(data);
     let _ = Sums::read(&String::from_utf8_lossy(data));
 });

@@ -227,6 +227,7 @@ fn every_field_is_documented_and_every_documented_field_comes() {
     policies(c);
     judged(c);
     models(&bench, c);
+    models_stored(c);
     braked(c);
     membership(c);
     pruned(c);
@@ -259,6 +260,21 @@ fn judged(c: &mut Checker) {
     std::os::unix::fs::symlink("nowhere", folder.join("link")).expect("link");
     let said = run(&bench, c, "model check", &["model", "check", "model"]);
     assert_eq!(said["exit"]["name"], "damage", "{said:#}");
+}
+
+/// The same in snapshots.
+fn models_stored(c: &mut Checker) {
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("model")).expect("directory");
+    std::fs::write(bench.path("model/bad"), "cos\nsystem\n(tR.").expect("file");
+    std::fs::write(bench.path("model/model.sig"), "{}").expect("file");
+    let said = run(&bench, c, "backup", &["backup", "model:model", "--trust-pickle", "refuse"]);
+    assert_eq!(said["exit"]["name"], "refused", "{said:#}");
+    run(&bench, c, "model check", &["model", "check", "--snapshot", "latest"]);
+    run(&bench, c, "snapshots", &["snapshots"]);
+    run(&bench, c, "restore", &["restore", "latest", "--target", "restored", "--trust-anyway"]);
+    let said = run(&bench, c, "verify", &["verify"]);
+    assert_eq!(said["verdicts"][0]["refused"], 1, "{said:#}");
 }
 
 /// Regions that come and go.
@@ -327,6 +343,25 @@ fn models(bench: &Bench, c: &mut Checker) {
     run(bench, c, "model ls", &["model", "ls", &at("")]);
     lines(bench, c, "model diff, for each difference", &["model", "diff", &at("one"), &at("two")]);
     run(bench, c, "model diff", &["model", "diff", &at("one"), &at("broken")]);
+    kept_models(c);
+}
+
+/// A model that is suddenly another one, and a tensor that comes back alone.
+fn kept_models(c: &mut Checker) {
+    use crate::formats::containers::{Array, safetensors};
+    let bench = Bench::with_key(&["a"]);
+    std::fs::create_dir(bench.path("source")).expect("directory");
+    for (seed, layers) in [(1, 3), (2, 4)] {
+        let model = safetensors(&[Array::new("a", "F32", &[90_000], seed)]);
+        std::fs::write(bench.path("source/model.safetensors"), model).expect("file");
+        let config = format!("{{\"model_type\": \"x\", \"num_layers\": {layers}}}");
+        std::fs::write(bench.path("source/config.json"), config).expect("file");
+        let said = run(&bench, c, "backup", &["backup", "source"]);
+        assert_eq!(said["models"]["sudden_total"].as_u64(), (seed == 2).then_some(2), "{said:#}");
+    }
+    let one = ["restore", "latest:model.safetensors", "--tensors", "a", "--target", "target"];
+    run(&bench, c, "restore --tensors", &one);
+    run(&bench, c, "restore --tensors", &[&one[..], &["--dry-run", "--overwrite"]].concat());
 }
 
 /// What looks into snapshots.

@@ -1,7 +1,7 @@
 //! What members say their keys hash to, whatever was deleted and compacted.
 
-use super::backup;
 use super::server::{Cluster, VERSIONS};
+use super::{backup, comes_up, mode};
 use crate::harness::Bench;
 
 #[test]
@@ -39,5 +39,37 @@ fn a_sound_member_agrees_whatever_was_deleted_and_compacted() {
         assert_eq!(agrees(&cluster, "and begun anew"), 0);
         cluster.ctl(&["put", "/b", "at last"]);
         assert_eq!(agrees(&cluster, "written to again"), 1);
+    }
+}
+
+/// A delta, which must find that nothing changed.
+#[track_caller]
+fn unchanged(bench: &Bench, cluster: &Cluster) {
+    let (code, report) = backup(bench, cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "nothing changed: {report:#}");
+}
+
+#[test]
+fn a_cluster_at_rest_that_is_compacted_to_its_end_has_not_changed() {
+    for version in VERSIONS {
+        let bench = Bench::with_key(&["a"]);
+        let cluster = Cluster::start(version, 1);
+        // The last revision is a put, then a deletion, then a transaction of several.
+        for write in [&["put", "/a", "x"][..], &["put", "/b", "x"], &["del", "/b"], &["del", "/", "--prefix"]] {
+            cluster.ctl(write);
+            assert_eq!(backup(&bench, &cluster, &["--mode", "delta"]).0, 0);
+            cluster.ctl(&["compact", "--physical", &cluster.revision().to_string()]);
+            unchanged(&bench, &cluster);
+            // Nor after a whole one, of which the compaction has left less.
+            assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+            unchanged(&bench, &cluster);
+            unchanged(&bench, &cluster);
+        }
+        // What comes behind is a delta again.
+        cluster.ctl(&["put", "/c", "later"]);
+        let last = cluster.revision();
+        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+        assert_eq!((code, mode(&bench, &report).as_str()), (0, "delta"), "{version}: {report:#}");
+        assert!(comes_up(&bench, version, "latest", last).dump(&[last]) == cluster.dump(&[last]));
     }
 }

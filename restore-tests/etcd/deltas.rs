@@ -3,7 +3,9 @@
 use super::server::{Cluster, said};
 use super::{backup, comes_up, mode, with_certificates};
 use crate::harness::{Bench, files};
+use crate::membership::inside;
 use crate::reader::python;
+use crate::sessions::begin_epoch;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -127,24 +129,73 @@ fn a_delta_does_not_go_on_with_another_history() {
     assert!(restored.dump(&[now]) == cluster.dump(&[now]));
 }
 
+/// Damages packs of a region, of these lengths, all over.
+fn damage_packs(bench: &Bench, which: impl Fn(u64) -> bool) {
+    for pack in files(&bench.region("a").join("packs")) {
+        let mut bytes = fs::read(&pack).unwrap();
+        if which(bytes.len() as u64) {
+            bytes.iter_mut().step_by(256).for_each(|byte| *byte ^= 1);
+            fs::write(pack, bytes).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_delta_does_not_build_upon_what_is_damaged() {
     let bench = Bench::with_key(&["a"]);
     let cluster = Cluster::start("3.5", 1);
     cluster.load(60, 50);
     assert_eq!(backup(&bench, &cluster, &[]).0, 0);
-    for pack in
-        files(&bench.region("a")).iter().filter(|path| path.components().any(|part| part.as_os_str() == "packs"))
-    {
-        let mut bytes = fs::read(pack).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(pack, bytes).unwrap();
-    }
+    damage_packs(&bench, |_| true);
     assert_ne!(bench.json(&["verify", "--level", "content"]).0, 0);
     let last = cluster.load(10, 51);
     let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
     assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{report:#}");
     let restored = comes_up(&bench, "3.5", "latest", last);
     assert!(restored.dump(&[last]) == cluster.dump(&[last]));
+}
+
+#[test]
+fn damage_that_a_delta_meets_itself_makes_a_whole_snapshot() {
+    for which in ["the directory", "the rows"] {
+        let bench = Bench::with_key(&["a"]);
+        let cluster = Cluster::start("3.5", 1);
+        // So that the packs of the rows are no longer small.
+        cluster.fill(200, 2000);
+        cluster.load(60, 52);
+        assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+        // The packs of the tree are the small ones; nobody looked since.
+        let smallest = files(&bench.region("a").join("packs")).iter().map(|path| path.metadata().unwrap().len()).min();
+        damage_packs(&bench, |bytes| (Some(bytes) == smallest) == (which == "the directory"));
+        let last = cluster.load(10, 53);
+        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+        assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{which}: {report:#}");
+        if which == "the rows" {
+            // It rests on what else is there, of which only a check knows that it is damaged, too.
+            assert_ne!(bench.json(&["verify", "--level", "content"]).0, 0);
+            assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+        }
+        let restored = comes_up(&bench, "3.5", "latest", last);
+        assert!(restored.dump(&[last]) == cluster.dump(&[last]), "{which}");
+    }
+}
+
+#[test]
+fn deltas_go_on_while_an_epoch_is_undecided() {
+    let bench = Bench::with_key(&["a", "b"]);
+    let cluster = Cluster::start("3.5", 1);
+    cluster.load(40, 54);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    {
+        let inside = inside(&bench);
+        // As a prune that was cut off leaves it, which knew of no snapshot.
+        begin_epoch(&inside.repo, &[], &[]);
+    }
+    for seed in 0..3 {
+        let last = cluster.load(10, 55 + seed);
+        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+        assert_eq!((code, mode(&bench, &report).as_str()), (0, "delta"), "{report:#}");
+        let restored = comes_up(&bench, "3.5", "latest", last);
+        assert!(restored.dump(&[last]) == cluster.dump(&[last]));
+    }
 }

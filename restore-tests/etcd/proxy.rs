@@ -18,6 +18,8 @@ pub enum Harm {
     Cut(usize),
     /// This bit of this byte is another one.
     Flip(usize, u32),
+    /// What comes from this byte on waits, until there is another harm, or none.
+    Hold(usize),
 }
 
 pub struct Proxy {
@@ -25,6 +27,10 @@ pub struct Proxy {
     harm: Arc<Mutex<Harm>>,
     /// Bytes of the connection on which the member said most.
     most: Arc<AtomicU64>,
+    /// Connections that were cut.
+    cuts: Arc<AtomicU64>,
+    /// Connections on which something waits.
+    held: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -32,22 +38,27 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, harm) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Harm::None)));
         let most = Arc::new(AtomicU64::new(0));
+        let (cuts, held) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (shared, counted) = (Arc::clone(&harm), Arc::clone(&most));
+        let counters = (Arc::clone(&cuts), Arc::clone(&held));
         // It ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", member))) else { continue };
-                let harm = *shared.lock().unwrap();
                 let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || {
                     _ = std::io::copy(&mut from, &mut to);
                     _ = to.shutdown(Shutdown::Both);
                 });
-                let counted = Arc::clone(&counted);
-                std::thread::spawn(move || _ = counted.fetch_max(answers(&server, &client, harm), Ordering::SeqCst));
+                let (counted, shared, counters) = (Arc::clone(&counted), Arc::clone(&shared), counters.clone());
+                let harm = *shared.lock().unwrap();
+                std::thread::spawn(move || {
+                    let told = Told { harm, shared: &shared, cuts: &counters.0, held: &counters.1 };
+                    counted.fetch_max(answers(&server, &client, &told), Ordering::SeqCst)
+                });
             }
         });
-        Proxy { port, harm, most }
+        Proxy { port, harm, most, cuts, held }
     }
 
     /// How much a member said on one connection that has ended, at most; until there is one.
@@ -57,6 +68,18 @@ impl Proxy {
                 0 => wait_a_little(),
                 most => return most,
             }
+        }
+    }
+
+    /// How many connections were cut.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::SeqCst)
+    }
+
+    /// Waits until something waits here.
+    pub fn wait_until_held(&self) {
+        while self.held.load(Ordering::SeqCst) == 0 {
+            wait_a_little();
         }
     }
 
@@ -70,12 +93,31 @@ impl Proxy {
     }
 }
 
-fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) -> u64 {
+/// What is done to a connection, and where it is counted.
+struct Told<'p> {
+    harm: Harm,
+    shared: &'p Mutex<Harm>,
+    cuts: &'p AtomicU64,
+    held: &'p AtomicU64,
+}
+
+impl Told<'_> {
+    /// Waits until there is another harm, or none.
+    fn hold(&self) {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        while matches!(*self.shared.lock().unwrap(), Harm::Hold(_)) {
+            wait_a_little();
+        }
+    }
+}
+
+fn answers(mut server: &TcpStream, mut client: &TcpStream, told: &Told<'_>) -> u64 {
     let (mut at, mut block) = (0, vec![0; 16 << 10]);
     while let Ok(len) = server.read(&mut block) {
         let Some(part) = block.get_mut(..len).filter(|part| !part.is_empty()) else { break };
         let mut send = part.len();
-        match harm {
+        match told.harm {
+            Harm::Hold(place) if at + len > place => told.hold(),
             Harm::Cut(place) => send = send.min(place.saturating_sub(at)),
             Harm::Flip(place, bit) if (at..at + len).contains(&place) => {
                 part[place - at] ^= 1 << bit;
@@ -83,7 +125,9 @@ fn answers(mut server: &TcpStream, mut client: &TcpStream, harm: Harm) -> u64 {
             }
             _ => {}
         }
-        if client.write_all(&part[..send]).is_err() || send < len {
+        let is_cut = send < len;
+        told.cuts.fetch_add(u64::from(is_cut), Ordering::SeqCst);
+        if client.write_all(&part[..send]).is_err() || is_cut {
             break;
         }
         at += len;

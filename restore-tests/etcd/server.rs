@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -17,8 +18,14 @@ pub fn tool(version: &str, program: &str) -> PathBuf {
     path
 }
 
+/// A port that nobody has: below those that the system gives to whoever asks, for it may be long before a member takes it,
+/// and of each process others.
 fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let next = || std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+    let port = std::iter::repeat_with(|| 12_000 + (next() % 20_000) as u16).take(1000).find(free);
+    port.expect("a port is free")
 }
 
 pub fn wait_a_little() {
@@ -58,6 +65,8 @@ pub struct Cluster {
     dir: TempDir,
     nodes: Vec<Node>,
     tls: bool,
+    /// What its members are told beside.
+    flags: Vec<&'static str>,
 }
 
 impl Drop for Cluster {
@@ -93,24 +102,55 @@ fn certificates(dir: &Path) {
 impl Cluster {
     /// Members that know each other, with TLS and client certificates.
     pub fn start(version: &'static str, members: usize) -> Cluster {
-        let dir = temporary();
-        certificates(dir.path());
-        let nodes = (0..members).map(|n| Node { name: format!("m{n}"), client: port(), peer: port(), child: None });
-        let mut cluster = Cluster { version, dir, nodes: nodes.collect(), tls: true };
-        (0..members).for_each(|n| cluster.run(n));
-        cluster.wait();
+        let names: Vec<String> = (0..members).map(|n| format!("m{n}")).collect();
+        let mut cluster = Cluster::prepared(version, &names.iter().map(String::as_str).collect::<Vec<_>>()).with_tls();
+        cluster.run_all();
         cluster
+    }
+
+    /// Starts all members.
+    pub fn run_all(&mut self) {
+        (0..self.nodes.len()).for_each(|n| self.run(n));
+        self.wait();
+    }
+
+    /// The same, with TLS and client certificates.
+    pub fn with_tls(mut self) -> Cluster {
+        certificates(self.dir.path());
+        self.tls = true;
+        self
+    }
+
+    /// The same, whose members are told this, too.
+    pub fn with_flags(mut self, flags: &[&'static str]) -> Cluster {
+        self.flags = flags.to_vec();
+        self
     }
 
     /// Members without TLS and without anything yet.
     pub fn prepared(version: &'static str, names: &[&str]) -> Cluster {
         let node = |name: &&str| Node { name: (*name).to_owned(), client: port(), peer: port(), child: None };
-        Cluster { version, dir: temporary(), nodes: names.iter().map(node).collect(), tls: false }
+        Cluster { version, dir: temporary(), nodes: names.iter().map(node).collect(), tls: false, flags: Vec::new() }
     }
 
     /// A member's name, and its address for the others.
     pub fn peer(&self, n: usize) -> (&str, String) {
         (&self.nodes[n].name, self.url(self.nodes[n].peer))
+    }
+
+    /// Makes a member's data folder of a database, by etcd's own tool, so that all of them are one cluster.
+    pub fn unpack(&self, n: usize, database: &Path) {
+        let all: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.name, self.url(n.peer))).collect();
+        let (name, peer) = self.peer(n);
+        let mut command = Command::new(tool(self.version, "etcdutl"));
+        command.args(["snapshot", "restore"]).arg(database).args(["--data-dir", name, "--name", name]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &all.join(",")]);
+        said(command.current_dir(self.dir.path()));
+    }
+
+    /// A member's address for clients.
+    pub fn client(&self, n: usize) -> String {
+        self.url(self.nodes[n].client)
     }
 
     /// One member without TLS on a restored database.
@@ -148,7 +188,7 @@ impl Cluster {
         command.args(["--name", &name, "--data-dir", &name, "--unsafe-no-fsync"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]).args(&self.flags);
         if self.tls {
             command.args(["--cert-file", "server.crt", "--key-file", "server.key", "--trusted-ca-file", "ca.crt"]);
             command.args(["--peer-cert-file", "server.crt", "--peer-key-file", "server.key"]);
@@ -241,6 +281,32 @@ impl Cluster {
     pub fn write_to(&self, n: usize, seed: u64) -> Writing {
         let mut command = self.talk_to(n, &["write", &seed.to_string()]);
         Writing(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("setpriv runs"))
+    }
+
+    /// Puts this key in one transaction: `good` where that one has the value `good`, else `bad`.
+    pub fn put_by(&self, of: &str, key: &str) -> i64 {
+        said(&mut self.talk(&["by", of, key])).trim().parse().unwrap()
+    }
+
+    /// Puts so many values of so many bytes; returns the last revision.
+    pub fn fill(&self, count: usize, bytes: usize) -> i64 {
+        said(&mut self.talk(&["fill", &count.to_string(), &bytes.to_string()])).trim().parse().unwrap()
+    }
+
+    /// Raises an alarm for a member.
+    pub fn raise(&self, kind: &str, member: u64) {
+        said(&mut self.talk(&["raise", kind, &member.to_string()]));
+    }
+
+    /// Ids of the members, in their order, and who leads.
+    pub fn ids(&self) -> (Vec<u64>, u64) {
+        let status: serde_json::Value = serde_json::from_str(&self.ctl(&["endpoint", "status", "-w", "json"])).unwrap();
+        let all = status.as_array().unwrap().iter();
+        let one = |one: &serde_json::Value| {
+            (one["Status"]["header"]["member_id"].as_u64().unwrap(), one["Status"]["leader"].as_u64().unwrap())
+        };
+        let (ids, leaders): (Vec<u64>, Vec<u64>) = all.map(one).unzip();
+        (ids, leaders[0])
     }
 
     /// All keys at these revisions, with everything that etcd knows of them.

@@ -2,6 +2,9 @@
 
 talk.py URL CA CERT KEY load COUNT SEED    writes so many transactions; the last revision goes to standard output
 talk.py URL CA CERT KEY write SEED         writes until it is killed, whatever happens to the cluster
+talk.py URL CA CERT KEY fill COUNT BYTES   puts so many values of so many bytes, a key each; the last revision goes to standard output
+talk.py URL CA CERT KEY by OF KEY          puts KEY in one transaction: "good" where OF has the value "good", else "bad"
+talk.py URL CA CERT KEY raise KIND MEMBER  raises an alarm for a member
 talk.py URL CA CERT KEY dump REVISION...   a line a key of all revisions: revision, key, value, create, mod, version, lease
 """
 
@@ -96,6 +99,19 @@ def write(etcd, seed):
             etcd.connection = None
 
 
+def fill(etcd, count, size):
+    dice, revision = random.Random(count), 0
+    for n in range(count):
+        revision = etcd.call("kv/put", put(b"/fill/%d" % n, dice.randbytes(size)))["header"]["revision"]
+    print(revision)
+
+
+def put_by(etcd, of, key):
+    is_good = {"key": b64(of), "target": "VALUE", "result": "EQUAL", "value": b64(b"good")}
+    either = [[{"request_put": put(key, value)}] for value in (b"good", b"bad")]
+    print(etcd.call("kv/txn", {"compare": [is_good], "success": either[0], "failure": either[1]})["header"]["revision"])
+
+
 def answered(etcd, path, body):
     """What is answered once there is a leader: members elect another one while one of them dies."""
     for left in reversed(range(100)):
@@ -123,5 +139,11 @@ if __name__ == "__main__":
         load(etcd, int(sys.argv[6]), int(sys.argv[7]))
     elif verb == "write":
         write(etcd, int(sys.argv[6]))
+    elif verb == "fill":
+        fill(etcd, int(sys.argv[6]), int(sys.argv[7]))
+    elif verb == "by":
+        put_by(etcd, *(name.encode() for name in sys.argv[6:8]))
+    elif verb == "raise":
+        etcd.call("maintenance/alarm", {"action": "ACTIVATE", "memberID": sys.argv[7], "alarm": sys.argv[6]})
     else:
         dump(etcd, sys.argv[6:])

@@ -151,6 +151,16 @@ impl Villain {
     }
 
     pub fn counted(&self, counts: Counts, make: impl FnOnce(&mut Craft<'_, '_>) -> Entry) -> String {
+        self.of_kind("files", counts, make)
+    }
+
+    /// A snapshot of models: one directory with these entries.
+    pub fn models(&self, entries: Vec<Entry>) -> String {
+        let counts = Counts { files: entries.len() as u64, dirs: 1, ..Counts::default() };
+        self.of_kind("model", counts, |craft| craft.dir(b"", entries))
+    }
+
+    fn of_kind(&self, kind: &str, counts: Counts, make: impl FnOnce(&mut Craft<'_, '_>) -> Entry) -> String {
         let repo = &self.inside.repo;
         let errand = Errand { host: "h".into(), source: "hostile".into(), generation: Generation(1) };
         let session = Session::announce(repo, errand, None).expect("announced");
@@ -164,7 +174,8 @@ impl Villain {
         craft.tree.flush().expect("flushed");
         writer.finish().expect("stored");
         let sid: SessionId = session.sid;
-        let manifest = Manifest { sid, content: content_digest(&root), root, counts, ..self.base.clone() };
+        let mut manifest = Manifest { sid, content: content_digest(&root), root, counts, ..self.base.clone() };
+        manifest.source.kind = kind.into();
         let key = Key::Snapshot(sid);
         self.inside.put(key, repo.seal(ObjectKind::Manifest, &key.canonical(), &manifest).expect("sealed"));
         sid.hex()

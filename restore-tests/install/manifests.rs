@@ -187,6 +187,16 @@ fn odd_texts_reach_the_pod_as_they_are_and_what_it_lacks_is_said() {
 }
 
 #[test]
+fn keys_that_the_pod_does_not_see_are_said() {
+    let spec = "  sources: [{name: m, kind: model, paths: [/srv], trust: {signature: require, key: [/etc/k.pub], \
+                chain: [/etc/c.pem]}}]\n  schedule: {full: '@daily'}\n";
+    let warnings = manifests(desk("data", spec).path(), &["data"])["warnings"].to_string();
+    for part in ["source m: the pod has no /etc/k.pub:", "source m: the pod has no /etc/c.pem:"] {
+        assert!(warnings.contains(part), "{part}: {warnings}");
+    }
+}
+
+#[test]
 fn root_reads_everything_and_is_said() {
     let desk = desk("data", "  sources: [{paths: [/srv]}]\n  schedule: {full: '@daily'}\n");
     let made = manifests(desk.path(), &["data", "--run-as", "0"]);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 const CONTAINERS: [&str; 8] = ["safetensors", "shards", "gguf", "quantised", "onnx", "onnx_outside", "npz", "npy"];
 
-fn libraries(args: &[&str]) -> String {
+pub fn libraries(args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("restore-tests/models/files.py");
     let out = python().arg(script).args(args).output().unwrap();
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));

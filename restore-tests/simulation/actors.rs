@@ -201,6 +201,7 @@ impl<'s> Player<'s> {
         let repo = self.open()?;
         let options = BackupOptions {
             paths: vec![self.source.folder.clone()],
+            bucket: None,
             name: Some(name),
             host: format!("host-{}", self.number),
             tags: Vec::new(),
@@ -210,6 +211,7 @@ impl<'s> Player<'s> {
             dry_run: false,
             workers: 0,
             limits: Limits::default(),
+            rules: None,
         };
         let report = backup::run(&repo, options, &Progress::default(), &self.cancel)?;
         if report.errors_total > 0 {

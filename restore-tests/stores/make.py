@@ -7,8 +7,11 @@ make.py lockable PORT NAME ID SECRET: makes a bucket that can lock objects, and 
 make.py versions PORT NAME ID SECRET: prints `KEY VERSION KIND LATEST` of every version, a line each.
 make.py each PORT NAME ID SECRET: does what the lines of its input say and prints the status of each:
   `delete KEY [VERSION]`, `lock KEY VERSION SECONDS` (mode COMPLIANCE), `junk KEY` (puts 1000 bytes), `again KEY VERSION` (puts the bytes of that version once more).
+make.py do PORT NAME ID SECRET: makes the requests of its input, an object of JSON a line (`method`, `key`, and perhaps
+  `headers`, `text` or `file`), several at once; prints of each `status`, `headers` and the SHA-256 of the body.
 """
-import base64, hashlib, hmac, re, sys, time, urllib.error, urllib.request
+import base64, hashlib, hmac, json, re, sys, time, urllib.error, urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from urllib.parse import quote
 
@@ -17,7 +20,10 @@ class Bucket:
     def __init__(self, port, name, key, secret):
         self.host, self.name, self.key, self.secret = f"127.0.0.1:{port}", name, key, secret
 
-    def request(self, method, path="", query=(), body=b"", more=()):
+    def request(self, *what, **more):
+        return send(self.signed(*what, **more))
+
+    def signed(self, method, path="", query=(), body=b"", more=()):
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = hashlib.sha256(body).hexdigest()
         md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
@@ -36,7 +42,23 @@ class Bucket:
             f"AWS4-HMAC-SHA256 Credential={self.key}/{scope}, SignedHeaders={names}, Signature={signing.hex()}"
         )
         url = f"http://{self.host}{path}" + (f"?{text}" if text else "")
-        return send(urllib.request.Request(url, method=method, headers=headers, data=body or None))
+        return urllib.request.Request(url, method=method, headers=headers, data=body or None)
+
+    def do(self, line):
+        what = json.loads(line)
+        body = what.get("text", "").encode()
+        if "file" in what:
+            with open(what["file"], "rb") as file:
+                body = file.read()
+        headers = what.get("headers", {}).items()
+        request = self.signed(what["method"], "/" + what["key"], body=body, more=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status, heads, body = answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            status, heads, body = error.code, error.headers, error.read()
+        heads = {name.lower(): value for name, value in heads.items()}
+        return json.dumps({"status": status, "headers": heads, "sha256": hashlib.sha256(body).hexdigest()})
 
     def make(self, *more):
         patiently(lambda: self.request("PUT", more=more))
@@ -122,6 +144,9 @@ def main():
         bucket.lock(*more)
     elif what == "lockable":
         bucket.lockable()
+    elif what == "do":
+        with ThreadPoolExecutor(8) as threads:
+            print("\n".join(threads.map(bucket.do, sys.stdin)))
     elif what == "versions":
         print("\n".join(" ".join(line) for line in bucket.versions()))
     else:

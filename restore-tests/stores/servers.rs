@@ -206,6 +206,13 @@ pub fn versions(server: &Server, bucket: &str) -> Vec<Version> {
     printed.lines().filter(|line| !line.is_empty()).map(one).collect()
 }
 
+/// Makes these requests, several at once; what came back of each, in their order.
+pub fn requests(server: &Server, bucket: &str, requests: &[serde_json::Value]) -> Vec<serde_json::Value> {
+    let input: Vec<String> = requests.iter().map(|request| request.to_string()).collect();
+    let printed = signed(&["do", &server.port.to_string(), bucket, WRITER.0, WRITER.1], &input.join("\n"));
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Does what each line says, with the credentials that may do all; the statuses.
 pub fn each(server: &Server, bucket: &str, lines: &[String]) -> Vec<u16> {
     let input = lines.join("\n");

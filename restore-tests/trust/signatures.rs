@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// A signed model, its keys and its signatures.
-fn signed() -> Bench {
+pub fn signed() -> Bench {
     let bench = Bench::in_memory(&[]);
     std::fs::create_dir_all(bench.path("model/sub")).expect("folder");
     std::fs::create_dir(bench.path("keys")).expect("folder");

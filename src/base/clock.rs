@@ -37,6 +37,24 @@ impl TimeMs {
     }
 }
 
+impl TimeMs {
+    /// A time as stores have it in their listings, `2026-11-28T12:00:00.000Z`; `None` for anything else.
+    pub fn from_utc(text: &str) -> Option<TimeMs> {
+        let number = |part: &str, min: i64, max: i64| {
+            let plain = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            part.parse::<i64>().ok().filter(|n| plain && (min..=max).contains(n))
+        };
+        let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+        let [year, month, day] = date.split('-').collect::<Vec<_>>()[..] else { return None };
+        let (time, parts) = time.split_once('.').unwrap_or((time, "0"));
+        let [hour, minute, second] = time.split(':').collect::<Vec<_>>()[..] else { return None };
+        let days = days_from_civil(number(year, 0, 9999)?, number(month, 1, 12)?, number(day, 1, 31)?);
+        let seconds = number(hour, 0, 23)? * 3600 + number(minute, 0, 59)? * 60 + number(second, 0, 60)?;
+        let ms = number(&format!("{parts:0<3}").chars().take(3).collect::<String>(), 0, 999)?;
+        Some(TimeMs((days * 86_400 + seconds) * 1000 + ms))
+    }
+}
+
 /// Year, month, day (proleptic Gregorian) to days since 1970-01-01.
 fn days_from_civil(y: i64, m: i64, d: i64) -> i64 {
     let y = y - i64::from(m <= 2);
@@ -163,6 +181,27 @@ mod tests {
         assert_eq!(TimeMs(-1).rfc3339(), "1969-12-31T23:59:59Z");
         assert_eq!(TimeMs(951_782_400_000).rfc3339(), "2000-02-29T00:00:00Z");
         assert_eq!(TimeMs(4_102_444_799_000).rfc3339(), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn times_of_listings() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T23:59:58.5Z", 951_868_798_500),
+            ("2026-11-28T12:00:00.123456Z", 1_795_867_200_123),
+        ] {
+            assert_eq!(TimeMs::from_utc(text), Some(TimeMs(ms)), "{text}");
+        }
+        for text in [
+            "",
+            "2026-11-28",
+            "2026-13-28T12:00:00Z",
+            "2026-11-28T12:00:00",
+            "2026-11-28T12:00:00.xZ",
+            "+026-11-28T12:00:00Z",
+        ] {
+            assert_eq!(TimeMs::from_utc(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Ids, units, clock and entropy, cancellation, pace, progress and the allocator: std, serde and the C library only, no
+//! Ids, units, clock and entropy, cancellation, pace, progress, programs that end with this one, and the allocator: std, serde and the C library only, no
 //! I/O but the kernel's clock and random numbers.
 
 pub mod cancel;
+pub mod child;
 pub mod clock;
 pub mod ids;
 pub mod memory;

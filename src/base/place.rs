@@ -83,7 +83,11 @@ impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.service.scheme(), self.name)?;
         if !self.prefix.is_empty() {
-            write!(f, "/{}", self.prefix)?;
+            write!(f, "/")?;
+            self.prefix.chars().try_for_each(|c| match c {
+                '%' | '?' | '#' => write!(f, "%{:02X}", u32::from(c)),
+                c => write!(f, "{c}"),
+            })?;
         }
         let mut mark = '?';
         for (name, value) in self.clone().options() {

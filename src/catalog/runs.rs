@@ -49,6 +49,8 @@ pub struct SourceRuns {
     pub source: String,
     /// The newest backup.
     pub last: Option<RunLine>,
+    /// How the newest one ended that was no delta: those come by the second, and would hide it.
+    pub last_but_deltas: Option<u8>,
     /// Start of the newest backup that left a snapshot in enough regions (exit code 0, 3 or 4) which is still there, ms.
     pub success: Option<i64>,
 }
@@ -181,6 +183,9 @@ impl Catalog {
             "{COLUMNS} WHERE r.source = ?1 AND r.kind = 'backup' AND r.start <= ?2 ORDER BY r.start DESC LIMIT 1"
         );
         let mut newest = self.connection.prepare_cached(&newest)?;
+        let others = "SELECT exit FROM runs WHERE source = ?1 AND kind = 'backup' AND start <= ?2
+            AND json_extract(details, '$.how') IS NOT 'delta' ORDER BY start DESC LIMIT 1";
+        let mut others = self.connection.prepare_cached(others)?;
         // A run begins before its snapshot does: what began after the newest that is left has lost its own.
         let sql = "SELECT start FROM runs WHERE source = ?1 AND kind = 'backup' AND exit IN (0, 3, 4)
             AND start <= (SELECT max(start) FROM snapshots WHERE source = ?1 AND start <= ?2) ORDER BY start DESC LIMIT 1";
@@ -190,7 +195,8 @@ impl Catalog {
             let (n, name) = source?;
             let last = newest.query_row([n, until], line).optional()?;
             let success = success.query_row([n, until], |row| row.get(0)).optional()?;
-            all.push(SourceRuns { source: name, last, success });
+            let last_but_deltas = others.query_row([n, until], |row| row.get(0)).optional()?;
+            all.push(SourceRuns { source: name, last, last_but_deltas, success });
         }
         Ok(all)
     }

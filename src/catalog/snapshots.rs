@@ -201,6 +201,18 @@ impl Catalog {
         Ok((lines, unsigned(total)))
     }
 
+    /// Start of the newest delta of a source that so many regions have, ms. What is from after `until` (ms) does not count.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn newest_delta(&self, source: &str, copies_min: u32, until: i64) -> Result<Option<i64>> {
+        let sql = "SELECT start FROM snapshots t
+            WHERE source = (SELECT n FROM sources WHERE name = ?1) AND start <= ?2 AND mode = 'delta'
+            AND (SELECT count(*) FROM copies c WHERE c.sid = t.sid) >= ?3 ORDER BY start DESC LIMIT 1";
+        let mut newest = self.connection.prepare_cached(sql)?;
+        Ok(newest.query_row(params![source, until, copies_min], |row| row.get(0)).optional()?)
+    }
+
     /// The snapshots of every source in short, by name. What is from after `until` (ms) has no size that counts.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod policy;
 mod prune;
 mod region;
 mod tag;
+mod trust;
 
 use crate::policy::Rate;
 pub use backup::{Backup, ModeArg};
@@ -22,13 +23,14 @@ pub use doctor::Doctor;
 pub use etcd::{EtcdSource, EtcdTarget};
 pub use generated::{Completions, Man};
 pub use look::{Diff, Dump, Find, Stats, TypeArg};
-pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb};
+pub use model::{Model, ModelCheck, ModelDiff, ModelLs, ModelVerb, TensorTarget};
 pub use policy::{Policy, PolicyNext, PolicyVerb};
 pub use prune::Prune;
 pub use region::{Region, RegionAdd, RegionRemove, RegionRepair, RegionVerb, Replicate};
 use std::ffi::OsString;
 use std::path::PathBuf;
 pub use tag::Tag;
+pub use trust::{RestoreTrust, TrustArgs};
 
 /// Encrypted, deduplicated backups, complete in several regions at once, and proven.
 #[derive(Debug, Parser)]
@@ -223,6 +225,9 @@ pub struct Cat {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Exit codes: 0 done · 3 part of it was not restored · 5 files lack bytes, or are not what was recorded · 11 models are not to be trusted"
+)]
 pub struct Restore {
     /// Digits of an id, or `latest`; `:PATH` for a part of it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -262,7 +267,11 @@ pub struct Restore {
     #[arg(long, value_name = "RATE", value_parser = Rate::parse)]
     pub limit_download: Option<Rate>,
     #[command(flatten)]
+    pub pick: TensorTarget,
+    #[command(flatten)]
     pub etcd: EtcdTarget,
+    #[command(flatten)]
+    pub trust: RestoreTrust,
     #[command(flatten)]
     pub filter: Filter,
 }

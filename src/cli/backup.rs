@@ -7,13 +7,15 @@ use super::output::{Outcome, path_text, plain};
 use super::paths;
 use super::progress::Shown;
 use super::recorded::Recorded;
-use crate::base::{Progress, units};
+use super::verdicts;
+use crate::base::{Bucket, Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::run::RunKind;
 use crate::format::snapshot::{Miss, Mode};
 use crate::ops::backup::{self, BackupOptions, BackupReport, Limits, StreamName};
+use crate::ops::model::{Compared, Counts, Sudden};
 use crate::ops::record::Closing;
-use crate::policy::{Hooks, Rate, Source, is_file_name};
+use crate::policy::{self, Hooks, Rate, Source, is_file_name};
 use crate::repo::index::cache::Cache;
 use crate::source::files;
 use crate::source::stream::Stream;
@@ -34,8 +36,8 @@ pub fn run(context: &Context, args: &Backup) -> Result<Outcome> {
     files::raise_descriptors();
     let mut begun = None;
     let repo = context.open_beside(&mut |marked| {
-        // A stream has no walk.
-        if name.is_none() {
+        // A stream has no walk, and a bucket is listed once it is known what of it is the repository's.
+        if name.is_none() && options.bucket.is_none() {
             let state = context.state().ok();
             let index = state.and_then(|state| Cache::identity_of(&state, &marked.id));
             begun = Some(options.begin(&marked.regions, index));
@@ -86,10 +88,16 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
             .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
     }
+    let bucket = bucket(args)?;
+    let all = if bucket.is_some() { Vec::new() } else { paths::all(args)? };
+    let of_models = verdicts::paths(args, &all)?;
+    let model = of_models.is_some().then(|| args.trust.trust());
     let source = Source {
         name: String::new(),
-        paths: paths::all(args)?,
+        paths: of_models.unwrap_or(all),
         etcd: None,
+        bucket,
+        model,
         exclude: patterns,
         exclude_caches: args.exclude_caches,
         ignore_file: args.ignore_file.clone(),
@@ -105,6 +113,22 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         read: args.limit_read.as_ref().map(Rate::bytes),
     };
     Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
+}
+
+/// The bucket that is to be backed up, if it is one.
+fn bucket(args: &Backup) -> Result<Option<Bucket>> {
+    let mut texts = args.path.iter().filter_map(|path| path.to_str()).filter(|text| policy::is_bucket(text));
+    let Some(text) = texts.next().filter(|_| !args.stdin_from_command) else { return Ok(None) };
+    let lists = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
+    if args.path.len() > 1 || lists {
+        let advice = "back each up by itself, under a name of its own";
+        return Err(Error::new(Kind::Config, "a bucket is a source of its own").advise(advice));
+    }
+    if args.clone || args.one_file_system || args.exclude_caches {
+        let what = "--clone, --one-file-system and --exclude-caches say nothing of a bucket";
+        return Err(Error::new(Kind::Config, what));
+    }
+    policy::bucket(text).map(Some)
 }
 
 /// Where a stream stands in its snapshot, if it is one that is backed up; it names the source too.
@@ -145,7 +169,7 @@ pub fn misses_text(misses: &[Miss], total: u64, text: &mut String) {
 
 pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
     let (c, t) = (&report.counts, &report.transfer);
-    json!({
+    let mut value = json!({
         "verb": "backup",
         "snapshot": report.snapshot.map(|s| s.hex()),
         "parent": report.parent.map(|s| s.hex()),
@@ -162,7 +186,39 @@ pub(super) fn json_of(report: &BackupReport, elapsed_ms: u64) -> Value {
         "behind": report.behind.iter().map(|(r, why)| json!({"region": r, "why": why})).collect::<Vec<_>>(),
         "caught_up": {"objects": report.caught_up.objects, "bytes": report.caught_up.bytes, "snapshots": report.caught_up.snapshots},
         "copies_min": report.copies_min, "encoder_errors": report.encoder_errors,
-    })
+    });
+    if let Some(found) = &report.verdicts {
+        value["verdicts"] = verdicts::json_of(found);
+    }
+    if !report.models.is_empty() {
+        value["models"] = models_json(&report.models);
+    }
+    value
+}
+
+/// Models that are not what they were.
+fn models_json(models: &Compared) -> Value {
+    let counts = |c: &Counts| {
+        json!({
+            "bytes": c.bytes, "bytes_changed": c.bytes_changed, "tensors_same": c.same, "tensors_changed": c.changed,
+            "tensors_form": c.form, "tensors_added": c.added, "tensors_removed": c.removed, "tensors_unknown": c.unknown,
+        })
+    };
+    let one = |sudden: &Sudden| {
+        let mut value = counts(&sudden.counts);
+        value["path"] = json!(path_text(&sudden.path));
+        value["config"] = json!(sudden.config);
+        value["gone"] = json!(sudden.gone);
+        value
+    };
+    let mut value = counts(&models.counts);
+    value["compared"] = json!(models.models);
+    value["sudden"] = models.sudden.iter().map(one).collect();
+    value["sudden_total"] = json!(models.sudden.len());
+    value["unknown"] = json!(models.unknown);
+    value["unknown_total"] = json!(models.unknown.len());
+    value["left"] = json!(models.left);
+    value
 }
 
 pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> String {
@@ -202,6 +258,7 @@ pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> 
             text.push_str(&format!("FAILED: {} complete copies, {} wanted\n", report.regions.len(), report.copies_min));
         }
     }
+    report.verdicts.iter().for_each(|found| verdicts::text_of(found, &mut text));
     for (region, why) in &report.behind {
         text.push_str(&format!("BEHIND: region {region}: {why}\n"));
     }
@@ -214,6 +271,7 @@ pub(super) fn text_of(report: &BackupReport, elapsed_ms: u64, dry_run: bool) -> 
             text.push_str(&format!("  {}\n", path_text(path)));
         }
     }
+    report.models.lines().iter().for_each(|what| text.push_str(&format!("{what}\n")));
     if report.encoder_errors > 0 {
         text.push_str(&format!(
             "WARNING: {} chunks did not decode to what they were encoded from and were stored as they are; test this machine's memory\n",

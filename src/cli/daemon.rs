@@ -8,19 +8,21 @@ use super::common::{Context, Signal};
 use super::output::Outcome;
 use crate::base::{Cancel, TimeMs, units};
 use crate::daemon::alert::Told as AlertTold;
+use crate::daemon::between;
 use crate::daemon::crew::{Crew, Done};
 use crate::daemon::engine::{Engine, Event, Host, Standing};
 use crate::daemon::mend::Mender;
 use crate::daemon::notify::Notify;
 use crate::daemon::round::{self, Announcement, Telling, Undone};
-use crate::daemon::run::{Open, SourceEnd, Surroundings};
+use crate::daemon::run::{Open, Report, SourceEnd, Surroundings};
 use crate::daemon::seed::seeds;
 use crate::daemon::state::StateDir;
+use crate::daemon::tally::Tally;
 use crate::daemon::teller::Teller;
 use crate::daemon::{Job, JobId, Limits, Note, Reading, Start};
 use crate::error::{Exit, Result};
 use crate::ops::live::Over;
-use crate::policy::{self, BackupPolicy, Configuration, RegionSpec, Retries};
+use crate::policy::{self, BackupPolicy, Configuration, RegionSpec, Retries, Task};
 use crate::region::lock;
 use crate::repo::held::Held;
 use crate::source::files::hostname;
@@ -55,21 +57,11 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let open: &Open<'_> =
         &|repository, copies_min| context.open_held(&context.places_of(repository, copies_min), &secret);
     let (in_force, over) = (Mutex::new(configuration.clone()), Over { host: hostname(), before: context.env.now() });
-    let retries_here = args.once;
     let alerts = Alerts { teller: Teller::new(), telling: Cancel::new(), told: told.clone() };
-    let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| {
-        let configuration = lock(&in_force).clone();
-        let policy = configuration.policy(&start.job.policy)?;
-        let repository = configuration.repository(Some(policy.repository().as_str()))?;
-        let say = |text: &str| told.remark(Some(&start.job), text);
-        let (env, workers) = (&context.env, context.workers());
-        let around = Surroundings { open, say: &say, env, state: &state, cancel, workers, over: Some(&over) };
-        let retries = if retries_here { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
-        let again = |exit: Exit| !retries_here && comes_again(policy, start, exit, context.env.now());
-        let aside = |announced: Announcement| alerts.tell(&start.job, announced);
-        let telling = Telling { again: &again, aside: Some(&aside) };
-        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
-    };
+    let (in_force, state, alerts) = (&in_force, state.as_path(), &alerts);
+    let work =
+        Working { context, told: &told, open, state, in_force, over, alerts, tally: Tally::default(), once: args.once };
+    let work = |start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>| work.run(start, cancel, earlier);
     let (done_to, done) = unbounded();
     let (signals_to, signals) = unbounded();
     context.forward_signals(signals_to)?;
@@ -78,18 +70,18 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
     let catch_up_ms = if args.once { 0 } else { CATCH_UP_MS };
     let limits = Limits { runs: args.runs, per_regions: args.runs_per_repository, catch_up_ms };
     let begin = Reading { wall: context.env.now(), steady: context.env.steady() };
-    let mending = Mending::new((context, &told), open, &state, &in_force, &args.replicate_every)?;
+    let mending = Mending::new((context, &told), open, state, in_force, &args.replicate_every)?;
     std::thread::scope(|scope| {
         mending.beside(scope, args.once);
         let mut desk = Desk {
             context,
-            in_force: &in_force,
+            in_force,
             told: &told,
             watch,
             notify: Notify::from_env(),
             crew: Crew::new(scope, &work, done_to),
-            alerts: &alerts,
-            state: &state,
+            alerts,
+            state,
             done,
             signals,
             frozen: args.once.then_some(begin),
@@ -111,6 +103,40 @@ pub fn run(context: &Context, args: &Args) -> Result<Outcome> {
         desk.all_told(turned.is_err());
         turned.map(|()| desk.outcome(args.once))
     })
+}
+
+/// What runs need.
+struct Working<'a> {
+    context: &'a Context,
+    told: &'a Told,
+    open: &'a Open<'a>,
+    state: &'a Path,
+    in_force: &'a InForce,
+    over: Over,
+    alerts: &'a Alerts,
+    tally: Tally,
+    once: bool,
+}
+
+impl Working<'_> {
+    /// Does a run, as the configuration wants it that is in force now.
+    fn run(&self, start: &Start, cancel: &Cancel, earlier: Vec<SourceEnd>) -> Result<Report> {
+        let configuration = lock(self.in_force).clone();
+        let policy = configuration.policy(&start.job.policy)?;
+        let repository = configuration.repository(Some(policy.repository().as_str()))?;
+        let say = |text: &str| self.told.remark(Some(&start.job), text);
+        let (env, workers, over) = (&self.context.env, self.context.workers(), Some(&self.over));
+        let Working { open, state, .. } = *self;
+        let around = Surroundings { open, say: &say, env, state, cancel, workers, over, tally: None };
+        let aside = |announced: Announcement| self.alerts.tell(&start.job, announced);
+        if start.job.kind == Task::Delta {
+            return between::run(&around, policy, repository, &self.tally, &aside);
+        }
+        let retries = if self.once { policy.retries() } else { Retries { max: 0, ..policy.retries() } };
+        let again = |exit: Exit| !self.once && comes_again(policy, start, exit, env.now());
+        let telling = Telling { again: &again, aside: Some(&aside) };
+        round::run(&around, policy, repository, start.job.kind, (retries, earlier), &telling)
+    }
 }
 
 /// Brings up regions that are behind, beside the runs.
@@ -143,7 +169,7 @@ impl<'a> Mending<'a> {
                 let say = |text: &str| self.told.remark(None, text);
                 let (env, workers) = (&self.context.env, self.context.workers());
                 let Mending { open, state, cancel, .. } = self;
-                let around = Surroundings { open, say: &say, env, state, cancel, workers, over: None };
+                let around = Surroundings { open, say: &say, env, state, cancel, workers, over: None, tally: None };
                 Mender::new(self.every_ms).run(&around, &|| lock(self.in_force).clone());
             });
         }
@@ -158,10 +184,12 @@ fn comes_again(policy: &BackupPolicy, start: &Start, exit: Exit, now: TimeMs) ->
     matches!(exit, Exit::Failed | Exit::NoRepository) && before && start.attempt <= policy.retries().max
 }
 
-/// The jobs of all policies. A run that is started by hand has no jitter, and is tried again at once by itself.
+/// The jobs of all policies. A run that is started by hand has no jitter, and is tried again at once by itself; there is
+/// no time between backups.
 fn jobs(configuration: &Configuration, once: bool) -> Vec<Job> {
     let mut jobs: Vec<Job> = configuration.policies().iter().flat_map(Job::of).collect();
     if once {
+        jobs.retain(|job| job.every_ms.is_none());
         for job in &mut jobs {
             Arc::make_mut(&mut job.calendar).jitter_ms = 0;
             job.retry.max = 0;

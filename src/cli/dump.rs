@@ -1,12 +1,13 @@
 //! `holdfast dump`, and `restore --tar`.
 
-use super::args::{Dump, Filter, Restore};
+use super::args::{Dump, Filter, Restore, RestoreTrust};
 use super::backup::{misses_json, misses_text};
 use super::common::Context;
 use super::found;
 use super::named::{Named, find, reader};
 use super::output::{Outcome, path_text, remark};
 use super::progress::Shown;
+use super::verdicts;
 use crate::base::{Progress, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::EntryType;
@@ -28,6 +29,8 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 /// What to write, and where.
 struct Wanted<'a> {
+    /// What is asked of models before they are restored.
+    trust: Option<&'a RestoreTrust>,
     snapshot: &'a OsStr,
     filter: &'a Filter,
     /// `None`: standard output.
@@ -45,7 +48,8 @@ pub fn run(context: &Context, args: &Dump) -> Result<Outcome> {
         workers: context.workers(),
     };
     let output = args.output.as_deref().filter(|path| *path != Path::new("-"));
-    dump(context, Wanted { snapshot: &args.snapshot, filter: &args.filter, output, tar: args.tar, request })
+    let (snapshot, filter, tar) = (&args.snapshot, &args.filter, args.tar);
+    dump(context, Wanted { trust: None, snapshot, filter, output, tar, request })
 }
 
 /// `restore --tar FILE`.
@@ -58,7 +62,8 @@ pub fn restore(context: &Context, args: &Restore, file: &Path) -> Result<Outcome
         workers: context.workers(),
     };
     let output = (file != Path::new("-")).then_some(file);
-    dump(context, Wanted { snapshot: &args.snapshot, filter: &args.filter, output, tar: true, request })
+    let (snapshot, filter, trust) = (&args.snapshot, &args.filter, Some(&args.trust));
+    dump(context, Wanted { trust, snapshot, filter, output, tar: true, request })
 }
 
 fn dump(context: &Context, wanted: Wanted<'_>) -> Result<Outcome> {
@@ -70,6 +75,9 @@ fn dump(context: &Context, wanted: Wanted<'_>) -> Result<Outcome> {
     let view = View::load(&repo)?;
     let Named { snapshot, path, exit } = find(&view, wanted.snapshot, wanted.filter)?;
     let reader = reader(&repo)?;
+    if let Some(trust) = wanted.trust {
+        verdicts::leave(context, trust, &reader, &snapshot.manifest)?;
+    }
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let archive = wanted.tar || root.kind == EntryType::Dir;
     let mut out = Output::open(wanted.output, archive)?;

@@ -4,7 +4,7 @@ use super::args::{Backup, EtcdSource, EtcdTarget, Ls, Restore};
 use super::backup::{json_of, options, text_of};
 use super::common::Context;
 use super::found;
-use super::named::{Named, find, reader};
+use super::named::{Named, find_etcd, reader};
 use super::output::{Outcome, path_text, plain};
 use super::progress::Shown;
 use super::recorded::Recorded;
@@ -14,7 +14,7 @@ use crate::format::run::RunKind;
 use crate::format::snapshot::{Manifest, Mode};
 use crate::ops::etcd::{
     self, Delta, DeltaReport, EtcdOptions, EtcdReport, EtcdRestore, EtcdRestored, Fate, Goal, KeyChange, Keys, PutBack,
-    PutReport, Unchanged,
+    PutReport, Terms,
 };
 use crate::ops::record::Closing;
 use crate::policy::{self, Rate};
@@ -81,7 +81,7 @@ pub fn backup(context: &Context, args: &Backup, address: Address) -> Result<Outc
         context,
         true,
         |_| match options.mode {
-            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, Unchanged::Left, means),
+            Mode::Delta => etcd::delta(&repo, &mut options, &etcd, &Terms::ASKED, means),
             _ => etcd::backup(&repo, &options, &etcd, means)
                 .map(|(stored, found)| Delta::Whole(Box::new(stored), Box::new(found), String::new())),
         },
@@ -187,7 +187,10 @@ pub fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Op
 
 fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Goal, PathBuf)) -> Result<Outcome> {
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
-    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
+    let Named { snapshot, path, exit } = find_etcd(&view, &args.snapshot, &args.filter)?;
+    if args.etcd.overwrite {
+        return Err(Error::new(Kind::Config, "a database is written into a new file: --overwrite has no place there"));
+    }
     if !path.is_empty() {
         return Err(Error::new(Kind::Config, "the whole database is restored: name the snapshot without a path"));
     }
@@ -221,12 +224,13 @@ fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Go
     let rebuilt = &done.rebuilt;
     let mut value = json!({
         "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": snapshot.manifest.sid.hex(),
+        "source": snapshot.manifest.source.name, "time": time_of(&snapshot.manifest),
         "target": path_text(to.as_os_str().as_bytes()), "seconds": elapsed_ms as f64 / 1000.0, "bytes": done.bytes,
         "revision": rebuilt.revision, "begins": rebuilt.begins, "revisions": rebuilt.revisions,
         "leases_lost": rebuilt.leases_lost, "alarms_dropped": rebuilt.alarms_dropped, "known_at": done.known_at.map(TimeMs::rfc3339),
         "checked": done.trial.as_ref().map(|t| json!({"version": t.version, "revision": t.revision, "keys": t.keys, "hash": t.hash})),
     });
-    let mut text = restored_text(&done, &to, elapsed_ms);
+    let mut text = restored_text(&snapshot.manifest, &done, &to, elapsed_ms);
     found::add(repo, &mut value, &mut text);
     Ok(Outcome::new(exit, text, value))
 }
@@ -234,7 +238,7 @@ fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Go
 /// `holdfast restore SNAPSHOT:PREFIX --into ADDRESS`.
 pub fn put_back(context: &Context, args: &Restore, repo: &Arc<Repo>, address: &str) -> Result<Outcome> {
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
-    let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
+    let Named { snapshot, path, exit } = find_etcd(&view, &args.snapshot, &args.filter)?;
     let manifest = &snapshot.manifest;
     if !has(manifest, path) {
         let what = "--into takes keys of a snapshot of etcd";
@@ -260,17 +264,27 @@ pub fn put_back(context: &Context, args: &Restore, repo: &Arc<Repo>, address: &s
     )?;
     let mut value = json!({
         "verb": "restore", "run": closed.map(|closed| closed.id.hex()), "snapshot": manifest.sid.hex(),
-        "target": request.address.to_string(), "prefix": path_text(path), "dry_run": args.dry_run,
+        "source": manifest.source.name, "time": time_of(manifest), "target": request.address.to_string(), "prefix": path_text(path), "dry_run": args.dry_run,
         "keys": done.keys.iter().map(|(key, fate)| json!({"key": path_text(key), "fate": fate.name()})).collect::<Vec<_>>(),
     });
     Fate::ALL.iter().zip(done.counts).for_each(|(fate, count)| value[fate.name()] = json!(count));
-    let mut text = put_text(&done, args.dry_run);
+    let mut text = put_text(manifest, &done, args.dry_run);
     found::add(repo, &mut value, &mut text);
     Ok(Outcome::new(end(&done), text, value))
 }
 
-fn put_text(done: &PutReport, dry_run: bool) -> String {
-    let mut text = String::new();
+/// When what is in a snapshot was read.
+fn time_of(manifest: &Manifest) -> String {
+    TimeMs(manifest.start).rfc3339()
+}
+
+/// Which snapshot, of which cluster, of when.
+fn whose(manifest: &Manifest) -> String {
+    format!("snapshot {} of {}, {}", manifest.sid.short(), plain(&manifest.source.name), time_of(manifest))
+}
+
+fn put_text(manifest: &Manifest, done: &PutReport, dry_run: bool) -> String {
+    let mut text = whose(manifest) + "\n";
     for (key, fate) in &done.keys {
         let why = match fate {
             Fate::Put => "+",
@@ -296,10 +310,11 @@ fn lost(done: &EtcdRestored) -> Exit {
     if done.rebuilt.leases_lost > 0 { Exit::Partial } else { Exit::Done }
 }
 
-fn restored_text(done: &EtcdRestored, to: &Path, elapsed_ms: u64) -> String {
+fn restored_text(manifest: &Manifest, done: &EtcdRestored, to: &Path, elapsed_ms: u64) -> String {
     let (name, rebuilt) = (path_text(to.as_os_str().as_bytes()), &done.rebuilt);
     let mut text = format!(
-        "restored {} to {name} in {}: etcd at revision {}",
+        "restored {}: {} to {name} in {}: etcd at revision {}",
+        whose(manifest),
         units::bytes(done.bytes),
         units::duration_ms(elapsed_ms),
         rebuilt.revision

@@ -43,6 +43,8 @@ mod snapshots;
 mod stats;
 mod status;
 mod tag;
+mod tensors;
+mod verdicts;
 mod verify;
 
 use crate::base::memory;
@@ -92,6 +94,7 @@ fn run(context: &Context, verb: Verb) -> Result<Outcome, Error> {
         Verb::Dump(args) => dump::run(context, &args),
         Verb::Restore(args) => match &args.tar {
             Some(file) => dump::restore(context, &args, file),
+            None if !args.pick.tensors.is_empty() => tensors::restore(context, &args),
             None => restore::run(context, &args),
         },
         Verb::Copy(args) => copy::run(context, &args),

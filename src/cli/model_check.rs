@@ -2,41 +2,52 @@
 
 use super::args::ModelCheck;
 use super::common::Context;
+use super::named::{find, reader};
 use super::output::{Outcome, path_text, plain};
 use crate::error::{Error, Kind, Result};
-use crate::model::signature::{Chain, PublicKey, Trust};
+use crate::model::signature::Trust;
 use crate::model::verdict::{Finding, Grade, Named, Signed};
-use crate::ops::model_check::{self, Judged, List, Report, Signature, Wish};
+use crate::ops::model_check::{self, Wish};
+use crate::ops::verdicts::{Judged, List, Names, Report, Signature, is_one, of_snapshot, read_chain, read_key};
+use crate::repo::view::View;
 use serde_json::{Value, json};
-use std::io::Read;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Most entries of a list of what is wrong.
 const LIST_MAX: usize = 1000;
-/// Longest file with keys or certificates.
-const PEM_MAX: u64 = 1 << 20;
 
 pub fn run(context: &Context, args: &ModelCheck) -> Result<Outcome> {
     let mut trust = Vec::new();
     for file in &args.signature_key {
-        trust.push(Trust::Key(given(file, PublicKey::read)?));
+        trust.push(Trust::Key(read_key(file)?));
     }
     for file in &args.signature_chain {
-        trust.push(Trust::Chain(given(file, Chain::read)?));
+        trust.push(Trust::Chain(read_chain(file)?));
     }
-    let wish = Wish { paths: &args.path, trust: &trust, now: context.env.now() };
-    let report = model_check::run(&wish, &context.cancel)?;
+    let report = match &args.snapshot {
+        Some(name) => stored(context, args, name, &trust)?,
+        None => {
+            let wish = Wish { paths: &args.path, trust: &trust, now: context.env.now() };
+            model_check::run(&wish, &context.cancel)?
+        }
+    };
     context.cancel.check()?;
     Ok(Outcome::new(report.exit(), text(&report), value(&report)))
 }
 
-fn given<T>(file: &Path, read: impl Fn(&str) -> std::result::Result<T, String>) -> Result<T> {
-    let wrong = |what: String| Error::new(Kind::Config, what).at(path(file));
-    let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(|e| wrong(format!("cannot read it: {}", e.kind())))?;
-    opened.take(PEM_MAX).read_to_string(&mut text).map_err(|e| wrong(format!("cannot read it: {}", e.kind())))?;
-    read(&text).map_err(wrong)
+/// What stands in a snapshot.
+fn stored(context: &Context, args: &ModelCheck, name: &OsStr, trust: &[Trust]) -> Result<Report> {
+    let repo = context.open()?;
+    let view = View::load(&repo)?;
+    let snapshot = find(&view, name, &args.filter)?.snapshot;
+    let manifest = &snapshot.manifest;
+    if !is_one(manifest) {
+        let what = format!("the snapshot is of {}, which have no verdicts", manifest.source.kind);
+        return Err(Error::new(Kind::Config, what).at(manifest.sid.short()).advise("back up model:/PATH"));
+    }
+    of_snapshot(&reader(&repo)?, manifest, trust, context.env.now(), &context.cancel)
 }
 
 fn path(path: &Path) -> String {
@@ -44,7 +55,7 @@ fn path(path: &Path) -> String {
 }
 
 fn value(report: &Report) -> Value {
-    let count = |grade| report.files.iter().filter(|file| file.verdict.pickle.grade == grade).count();
+    let count = |grade| report.count(grade);
     let errors = report.errors.iter().take(LIST_MAX);
     json!({
         "verb": "model check", "grade": report.grade().name(),
@@ -74,30 +85,30 @@ fn file_json(file: &Judged) -> Value {
     })
 }
 
-fn names(list: &[String]) -> Vec<String> {
-    list.iter().take(LIST_MAX).map(|name| plain(name)).collect()
+fn names(names: &[String]) -> Vec<String> {
+    names.iter().take(LIST_MAX).map(|name| plain(name)).collect()
 }
 
 fn signature_json(signature: &Signature) -> Value {
     let (checked, files) = (signature.checked.as_ref(), &signature.files);
     let left_out = checked.and_then(|checked| checked.statement.as_ref()).map(|statement| names(&statement.ignored));
     json!({
-        "path": path(&signature.path), "standing": checked.map_or("missing", |checked| checked.standing.name()),
+        "path": path(&signature.path), "standing": signature.standing(),
         "why": checked.map(|checked| plain(&checked.why)),
         "checked_at": checked.map(|checked| checked.at.rfc3339()),
-        "ignore_paths": left_out.unwrap_or_default(), "same": files.same.len(),
-        "missing": names(&files.missing), "missing_total": files.missing.len(),
-        "unlisted": names(&files.unlisted), "unlisted_total": files.unlisted.len(),
-        "different": names(&files.different), "different_total": files.different.len(),
-        "ignored": names(&files.ignored), "ignored_total": files.ignored.len(),
+        "ignore_paths": left_out.unwrap_or_default(), "same": files.same,
+        "missing": names(&files.missing.first), "missing_total": files.missing.total,
+        "unlisted": names(&files.unlisted.first), "unlisted_total": files.unlisted.total,
+        "different": names(&files.different.first), "different_total": files.different.total,
+        "ignored": names(&files.ignored.first), "ignored_total": files.ignored.total,
     })
 }
 
 fn list_json(list: &List) -> Value {
     json!({
         "path": path(&list.path), "bad": list.bad,
-        "missing": names(&list.missing), "missing_total": list.missing.len(),
-        "different": names(&list.different), "different_total": list.different.len(),
+        "missing": names(&list.missing.first), "missing_total": list.missing.total,
+        "different": names(&list.different.first), "different_total": list.different.total,
     })
 }
 
@@ -116,7 +127,7 @@ fn text(report: &Report) -> String {
     for (at, why) in report.errors.iter().take(LIST_MAX) {
         text.push_str(&format!("not read  {}: {}\n", path(at), plain(why)));
     }
-    let count = |grade| report.files.iter().filter(|file| file.verdict.pickle.grade == grade).count();
+    let count = |grade| report.count(grade);
     text.push_str(&format!(
         "{} files: {} without pickles, {} safe, {} unknown, {} UNSAFE\n",
         report.files.len(),
@@ -181,10 +192,11 @@ fn signature_lines(signature: &Signature, text: &mut String) {
 }
 
 /// The first of a list of names, and how many there are.
-fn some(what: &str, list: &[String], text: &mut String) {
+fn some(what: &str, list: &Names, text: &mut String) {
     const SHOWN: usize = 20;
-    list.iter().take(SHOWN).for_each(|name| text.push_str(&format!("          {what}: {}\n", plain(name))));
-    if list.len() > SHOWN {
-        text.push_str(&format!("          {what}: {} more\n", list.len() - SHOWN));
+    list.first.iter().take(SHOWN).for_each(|name| text.push_str(&format!("          {what}: {}\n", plain(name))));
+    let more = list.total.saturating_sub(SHOWN as u64);
+    if more > 0 {
+        text.push_str(&format!("          {what}: {more} more\n"));
     }
 }

@@ -134,6 +134,7 @@ fn timed<T>(context: &Context, title: &'static str, act: impl FnOnce(&Progress) 
 fn back_up(context: &Context, repo: &Arc<Repo>, args: &Quickstart, progress: &Progress) -> Result<BackupReport> {
     let options = BackupOptions {
         paths: vec![args.path.clone()],
+        bucket: None,
         name: Some("quickstart".into()),
         host: files::hostname(),
         tags: Vec::new(),
@@ -143,6 +144,7 @@ fn back_up(context: &Context, repo: &Arc<Repo>, args: &Quickstart, progress: &Pr
         dry_run: false,
         workers: context.workers(),
         limits: backup::Limits::default(),
+        rules: None,
     };
     backup::run(repo, options, progress, &context.cancel)
 }

@@ -10,14 +10,16 @@ use super::output::{Outcome, path_text};
 use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::shown_repair;
-use crate::base::{Pace, Progress, SessionId, units};
-use crate::error::{Exit, Result};
+use super::verdicts;
+use crate::base::{Bucket, Pace, Progress, SessionId, units};
+use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind;
 use crate::ops::browse;
 use crate::ops::record::Closing;
 use crate::ops::repair::{self, RepairReport};
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
-use crate::policy::Rate;
+use crate::ops::restore_bucket::{self, BucketRequest};
+use crate::policy::{self, Rate};
 use crate::repo::Repo;
 use crate::repo::view::View;
 use crate::source::files::{Excludes, RestoreOptions};
@@ -42,18 +44,25 @@ fn restore(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Result<Restor
     let view = if args.filter.tag.is_empty() { View::recall(repo)? } else { View::load(repo)? };
     let Named { snapshot, path, exit } = find(&view, &args.snapshot, &args.filter)?;
     let reader = reader(repo)?;
+    verdicts::leave(context, &args.trust, &reader, &snapshot.manifest)?;
     let root = browse::find(&reader, &snapshot.manifest, path)?;
     let request = request(context, args)?;
     let progress = Arc::new(Progress::default());
     let shown = Shown::start("restoring", &progress, context.global.quiet);
-    let report = restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?;
+    let report = match bucket(args)? {
+        None => restore::run(&reader, &snapshot.manifest, &root, &request, &progress, &context.cancel)?,
+        Some(place) => {
+            let request = BucketRequest { place, overwrite: args.etcd.overwrite, workers: context.workers() };
+            restore_bucket::run(&reader, &snapshot.manifest, &root, &request, (&progress, &context.cancel))?
+        }
+    };
     let (source, elapsed_ms) = (snapshot.manifest.source.name.clone(), shown.elapsed_ms());
     let repaired = mended(context, args, repo);
     Ok(Restored { sid: snapshot.manifest.sid, source, named: exit, report, elapsed_ms, repaired })
 }
 
 /// Damage that was met is mended once everything is restored. Whatever comes of that, the files are there.
-fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
+pub(super) fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<RepairReport>> {
     let found = repo.findings();
     if found.is_empty() || args.no_repair || args.dry_run {
         return None;
@@ -62,11 +71,18 @@ fn mended(context: &Context, args: &Restore, repo: &Arc<Repo>) -> Option<Result<
 }
 
 pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
+    if args.etcd.overwrite && args.etcd.into.is_none() && args.etcd.to.is_none() {
+        let e =
+            Error::new(Kind::Config, "--overwrite has no place here: files that stand in a target are replaced anyway");
+        return Err(e.advise("it goes with --into, --to s3://… and --tensors"));
+    }
     let repo = context.open()?;
     if let Some(address) = &args.etcd.into {
         return etcd::put_back(context, args, &repo, address);
     }
-    if let Some(outcome) = etcd::restore(context, args, &repo)? {
+    if bucket(args)?.is_none()
+        && let Some(outcome) = etcd::restore(context, args, &repo)?
+    {
         return Ok(outcome);
     }
     let rate = args.limit_download.as_ref().map(Rate::bytes);
@@ -88,6 +104,7 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
         "files": report.files, "files_same": report.files_same, "directories": report.dirs, "other": report.others,
         "bytes": report.bytes, "bytes_written": report.bytes_written, "deleted": report.deleted,
         "errors": misses_json(&report.misses), "errors_total": report.misses_total, "lost": report.lost,
+        "checked": report.checked,
     });
     let mut text = text_of(&report, args, elapsed_ms);
     found::add(&repo, &mut value, &mut text);
@@ -101,7 +118,20 @@ pub fn run(context: &Context, args: &Restore) -> Result<Outcome> {
 
 /// The target; the arguments are refused without one.
 fn target(args: &Restore) -> &Path {
-    args.target.as_deref().unwrap_or_else(|| Path::new(""))
+    args.target.as_deref().or(args.etcd.to.as_deref()).unwrap_or_else(|| Path::new(""))
+}
+
+/// The bucket that is the target, if one is.
+fn bucket(args: &Restore) -> Result<Option<Bucket>> {
+    let text = args.etcd.to.as_deref().and_then(Path::to_str).filter(|text| policy::is_bucket(text));
+    let Some(text) = text else { return Ok(None) };
+    let etcd = &args.etcd;
+    if etcd.revision.is_some() || etcd.time.is_some() || etcd.bump_revision.is_some() || etcd.check {
+        let what =
+            "--revision, --time, --bump-revision and --check belong to databases of etcd, and no bucket takes one";
+        return Err(Error::new(Kind::Config, what));
+    }
+    policy::bucket(text).map(Some)
 }
 
 fn request(context: &Context, args: &Restore) -> Result<RestoreRequest> {
@@ -140,6 +170,10 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64) -> String {
             units::count(report.files_same),
             units::count(report.deleted)
         ));
+    }
+    if report.checked > 0 {
+        let checked = units::count(report.checked);
+        text.push_str(&format!("  {checked} files of models were read again, and are what was recorded\n"));
     }
     if args.dry_run && args.delete {
         text.push_str("  what --delete would remove is not looked for in a dry run\n");

@@ -51,6 +51,7 @@ pub fn run(context: &Context, args: &Run) -> Result<Outcome> {
         cancel: &context.cancel,
         workers: context.workers(),
         over: None,
+        tally: None,
     };
     let telling = Telling { again: &|_| false, aside: None };
     let report = round::run(&around, policy, repository, kind, (policy.retries(), Vec::new()), &telling)?;

@@ -9,7 +9,7 @@ use super::runs::local_of;
 use crate::base::{TimeMs, units};
 use crate::catalog::SnapshotLine;
 use crate::error::{Exit, Result};
-use crate::ops::{copy, ledger};
+use crate::ops::{copy, ledger, verdicts};
 use crate::repo::Repo;
 use crate::repo::holds::Holds;
 use crate::repo::view::{Snapshot, View};
@@ -29,14 +29,18 @@ fn region_names(repo: &Repo, snapshot: &Snapshot) -> Vec<String> {
 fn snapshot_json(repo: &Repo, snapshot: &Snapshot, holds: &Holds) -> Value {
     let m = &snapshot.manifest;
     let held: Vec<Value> = holds.of(m.sid).map(|held| hold::held_json(&held.hold)).collect();
-    json!({
+    let mut value = json!({
         "id": m.sid.hex(), "digest": snapshot.digest.hex(), "time": TimeMs(m.start).rfc3339(), "start_ms": m.start, "end_ms": m.end,
         "source": m.source.name, "host": m.source.host, "paths": m.source.paths.iter().map(|p| path_text(p)).collect::<Vec<_>>(),
         "mode": m.mode.name(), "parent": m.parent.map(|p| p.hex()), "generation": m.generation.0,
         "files": m.counts.files, "bytes": m.counts.bytes, "bytes_stored": m.transfer.bytes_stored,
         "errors_total": m.errors_total, "tags": m.tags, "regions": region_names(repo, snapshot), "program": m.program,
         "stored_ms": snapshot.stored.0, "holds": held, "copied_from": copy::label(m, copy::COPIED_FROM),
-    })
+    });
+    if let Some(noted) = verdicts::noted(m) {
+        value["refused"] = json!(noted.refused);
+    }
+    value
 }
 
 fn from_regions(context: &Context, args: &Snapshots) -> Result<Outcome> {
@@ -51,8 +55,9 @@ fn from_regions(context: &Context, args: &Snapshots) -> Result<Outcome> {
         let m = &snapshot.manifest;
         let wrong = if m.errors_total > 0 { format!("  {} errors", m.errors_total) } else { String::new() };
         let held = if holds.of(m.sid).next().is_some() { "  HELD" } else { "" };
+        let refused = if verdicts::is_refused(m) { "  REFUSED" } else { "" };
         text.push_str(&format!(
-            "{}  {}  {:<11}  {:>9}  {:>9} files  {}  [{}]{wrong}{held}\n",
+            "{}  {}  {:<11}  {:>9}  {:>9} files  {}  [{}]{wrong}{held}{refused}\n",
             m.sid.short(),
             TimeMs(m.start).rfc3339(),
             m.mode.name(),

@@ -3,7 +3,7 @@
 use super::args::{LevelArg, Verify};
 use super::common::Context;
 use super::found::findings_text;
-use super::output::Outcome;
+use super::output::{Outcome, plain};
 use super::progress::Shown;
 use super::recorded::Recorded;
 use super::repair::{shown_damage, shown_repair};
@@ -14,11 +14,11 @@ use crate::ops::harm::{self, Harm};
 use crate::ops::ledger::Ledger;
 use crate::ops::record::Closing;
 use crate::ops::repair::{self, Bounds, Judge, Repair, RepairReport};
-use crate::ops::verify::{self, Level, VerifyReport, Wish};
+use crate::ops::verify::{self, Level, Told, VerifyReport, Wish};
 use crate::policy::Rate;
 use crate::repo::open;
 use crate::store::Key;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -92,6 +92,15 @@ pub fn run(context: &Context, args: &Verify) -> Result<Outcome> {
     Ok(outcome)
 }
 
+fn told_json(told: &Told) -> Value {
+    let noted = &told.noted;
+    json!({
+        "snapshot": told.sid.hex(), "source": told.source, "files": noted.files, "none": noted.none, "safe": noted.safe,
+        "unknown": noted.unknown, "unsafe": noted.unsafe_, "signatures": noted.signatures, "checked_at": noted.checked,
+        "refused": noted.refused, "complaints": noted.complaints,
+    })
+}
+
 fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     let regions: Vec<_> = report
@@ -105,6 +114,7 @@ fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
     let value = json!({
         "verb": "verify", "level": level.name(), "seconds": elapsed_ms as f64 / 1000.0, "snapshots": report.snapshots,
         "regions": regions, "findings": findings, "broken": report.broken, "lost": report.lost, "behind": report.behind,
+        "verdicts": report.verdicts.iter().map(told_json).collect::<Vec<_>>(),
     });
     let mut text = format!("verified at level {} in {}\n", level.name(), units::duration_ms(elapsed_ms));
     for r in &report.regions {
@@ -123,6 +133,7 @@ fn outcome(report: &VerifyReport, level: Level, elapsed_ms: u64) -> Outcome {
     for (title, lines) in [("BROKEN", &report.broken), ("LOST", &report.lost), ("BEHIND", &report.behind)] {
         lines.iter().for_each(|line| text.push_str(&format!("{title}: {line}\n")));
     }
+    report.verdicts.iter().for_each(|told| text.push_str(&format!("  {}\n", plain(&told.to_string()))));
     if report.exit() == Exit::Done {
         text.push_str("no damage found\n");
     }

@@ -9,8 +9,11 @@ use super::HOME;
 use super::names::{check_name, fitted};
 use super::volumes::{self, Claim, Mount};
 use crate::error::{Error, Exit, Kind, Result};
-use crate::policy::{Address, Alert, BackupPolicy, Concurrency, Hooks, Name, Receiver, Repository, Task, yaml_text};
+use crate::policy::{
+    Address, Alert, BackupPolicy, Concurrency, Hooks, Name, Receiver, Repository, Source, Task, yaml_text,
+};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Longest name of a CronJob: the names of its Jobs get eleven characters more.
 const NAME_BYTES_MAX: usize = 52;
@@ -206,6 +209,16 @@ fn unmounted(alert: &Alert) -> Vec<String> {
     said
 }
 
+/// Keys and certificates by which models are trusted, and that a pod does not see.
+fn unseen(source: &Source) -> Vec<String> {
+    let files = source.model.iter().flat_map(|trust| trust.keys.iter().chain(&trust.chains));
+    let said = |path: &PathBuf| {
+        let (name, path) = (&source.name, path.display());
+        format!("source {name}: the pod has no {path}: mount it there, or its signatures are not believed")
+    };
+    files.map(said).collect()
+}
+
 /// Exit codes after which another pod would find nothing else. They stand in their order, as clusters want them.
 fn is_last_word(exit: &Exit) -> bool {
     !matches!(exit, Exit::Done | Exit::Interrupted)
@@ -381,6 +394,10 @@ impl Making<'_> {
                     "{name}: {time} comes twice when summer time ends in {zone}: Kubernetes starts two runs"
                 ));
             }
+        }
+        said.extend(self.policy.sources().iter().flat_map(unseen));
+        if self.policy.between_ms().is_some() {
+            said.push("deltas between backups are taken by a daemon; CronJobs take the backups alone".into());
         }
         if self.policy.concurrency() != Concurrency::Forbid {
             said.push(

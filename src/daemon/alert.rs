@@ -246,15 +246,15 @@ impl Errand {
 }
 
 /// How the runs of policies ended, for the next ones: small files in the state folder, one for each policy's backups,
-/// one for its checks and one for its prunes, which may end at the same time.
+/// one for its checks, one for its prunes and one for its deltas, which may end at the same time.
 pub struct Memory {
     path: PathBuf,
 }
 
 impl Memory {
-    /// Of a policy's backups, or of its checks, or of its prunes.
+    /// Of a policy's backups, or of its checks, or of its prunes, or of what is taken between backups.
     pub fn of(state: &Path, policy: &str, kind: Task) -> Memory {
-        let subject = if kind.is_backup() { "backup" } else { kind.name() };
+        let subject = if matches!(kind, Task::Incremental | Task::Full) { "backup" } else { kind.name() };
         Memory { path: state.join("ends").join(format!("{policy}.{subject}.json")) }
     }
 

@@ -1,13 +1,13 @@
 //! A job: one policy's runs of one kind, and what decides when each of them may start.
 
 use crate::base::TimeMs;
-use crate::policy::{BackupPolicy, Calendar, Concurrency, Retries, Start, Task};
+use crate::policy::{BackupPolicy, Calendar, Concurrency, Retries, Source, Start, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-/// Which job: there is one for each policy and task that has a schedule.
+/// Which job: there is one for each policy and task that has a schedule or a period.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobId {
     /// Name of the policy.
@@ -39,16 +39,20 @@ pub struct Job {
     pub sources: Arc<BTreeSet<String>>,
     /// Where it writes: the name of the repository.
     pub regions: String,
+    /// How often it runs where that is no schedule, milliseconds.
+    pub every_ms: Option<i64>,
 }
 
 impl Job {
-    /// The jobs of a policy, one for each of its schedules.
+    /// The jobs of a policy, one for each of its schedules, and one for what is taken between its backups.
     pub fn of(policy: &BackupPolicy) -> Vec<Job> {
         let regions = policy.repository().to_string();
-        let sources: BTreeSet<String> =
-            policy.sources().iter().map(|source| format!("{regions}/{}", source.name)).collect();
+        let named = |among: &dyn Fn(&Source) -> bool| -> Arc<BTreeSet<String>> {
+            let sources = policy.sources().iter().filter(|source| among(source));
+            Arc::new(sources.map(|source| format!("{regions}/{}", source.name)).collect())
+        };
         // Checks of one repository do the same work, and prunes do; no source has an empty name.
-        let (sources, checks) = (Arc::new(sources), Arc::new(BTreeSet::from([format!("{regions}/")])));
+        let (sources, checks) = (named(&|_| true), Arc::new(BTreeSet::from([format!("{regions}/")])));
         let job = |kind: Task| Job {
             id: JobId { policy: policy.name().to_string(), kind },
             calendar: policy.calendar().clone(),
@@ -57,8 +61,15 @@ impl Job {
             priority: policy.priority(),
             sources: if kind.is_backup() { sources.clone() } else { checks.clone() },
             regions: regions.clone(),
+            every_ms: None,
         };
-        Task::ALL.into_iter().filter(|kind| policy.calendar().cron(*kind).is_some()).map(job).collect()
+        let scheduled = Task::ALL.into_iter().filter(|kind| policy.calendar().cron(*kind).is_some()).map(job);
+        let between = |every_ms| Job {
+            sources: named(&|source| source.between().is_some()),
+            every_ms: Some(every_ms),
+            ..job(Task::Delta)
+        };
+        scheduled.chain(policy.between_ms().map(between)).collect()
     }
 
     /// The schedule as text: when it changes, what was due by the old one is no longer asked for.

@@ -6,6 +6,8 @@
 
 mod agenda;
 pub mod alert;
+mod beat;
+pub mod between;
 mod child;
 pub mod crew;
 pub mod engine;
@@ -16,14 +18,17 @@ mod memory;
 pub mod mend;
 pub mod note;
 pub mod notify;
+mod report;
 pub mod round;
 pub mod run;
 pub mod schedule;
 pub mod seed;
 pub mod state;
+pub mod tally;
 pub mod teller;
 mod turn;
 mod webhook;
+mod wrong;
 
 pub use job::{Job, JobId};
 pub use memory::{Again, Counts, Memory, Pending, Running};

@@ -79,6 +79,17 @@ pub fn run(
     ended
 }
 
+/// What is to be told of a run between backups, which has no hooks.
+pub(super) fn between(
+    around: &Surroundings<'_>,
+    policy: &BackupPolicy,
+    start: TimeMs,
+    ended: &Result<Report>,
+) -> Option<Announcement> {
+    remember(around, policy, Task::Delta, ended.as_ref().err());
+    Ending { around, policy, kind: Task::Delta, start, hooked: false }.announce(ended)
+}
+
 /// A run that could not begin is in no catalog: `status` is told apart.
 fn remember(around: &Surroundings<'_>, policy: &BackupPolicy, kind: Task, failed: Option<&Error>) {
     let name = policy.name().as_str();

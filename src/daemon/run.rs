@@ -1,13 +1,13 @@
 //! One run of one policy: its sources one after the other, tried again as the policy says, and what became of each.
 
-use super::alert::Told;
-use super::hook::{self, HookEnd};
+use super::hook;
+use super::tally::{One, Tally};
 use super::turn::{self, Turn, Whose};
-use crate::base::{Cancel, Env, Progress, SessionId, TimeMs};
+use crate::base::{Cancel, Env, Progress, TimeMs};
 use crate::catalog::Coverage;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::run::RunKind as Recorded;
-use crate::format::snapshot::{Miss, Mode};
+use crate::format::snapshot::Mode;
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::ledger::Ledger;
 use crate::ops::live::{self, Live, Over};
@@ -26,6 +26,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::report::{Fate, Report, SourceEnd};
+
 /// How often it is looked whether somebody else's run has ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -33,191 +35,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 pub type Open<'a> = dyn Fn(&Repository, u32) -> Result<Arc<Repo>> + Send + Sync + 'a;
 /// Takes a remark.
 pub type Say<'a> = dyn Fn(&str) + Send + Sync + 'a;
-
-/// What became of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// There is a snapshot of all of it, with as many copies as asked for, everywhere.
-    Protected,
-    /// There is one, but something is wrong with it: a file could not be read, a region is behind.
-    Degraded,
-    /// There is none.
-    Failed,
-    /// It was left to another run that is at work on it.
-    Excluded,
-}
-
-impl Fate {
-    /// All of them.
-    pub const ALL: [Fate; 4] = [Fate::Protected, Fate::Degraded, Fate::Failed, Fate::Excluded];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fate::Protected => "protected",
-            Fate::Degraded => "degraded",
-            Fate::Failed => "failed",
-            Fate::Excluded => "excluded",
-        }
-    }
-}
-
-/// How the run ended for one source.
-#[derive(Debug, Clone)]
-pub struct SourceEnd {
-    /// Its name.
-    pub source: String,
-    /// What became of it.
-    pub fate: Fate,
-    /// The exit code for it alone.
-    pub exit: Exit,
-    /// The new snapshot.
-    pub snapshot: Option<SessionId>,
-    /// What is wrong, for people.
-    pub why: Vec<String>,
-    /// Snapshots of it that the policy's retention no longer keeps, and that were forgotten.
-    pub forgotten: usize,
-    /// Whether a brake kept retention from forgetting.
-    pub braked: bool,
-    /// The hooks around it that ran.
-    pub hooks: Vec<HookEnd>,
-}
-
-impl SourceEnd {
-    /// A source without a snapshot.
-    pub fn failed(source: &Source, e: &Error) -> SourceEnd {
-        SourceEnd {
-            source: source.name.clone(),
-            fate: Fate::Failed,
-            exit: e.exit(),
-            snapshot: None,
-            why: vec![e.to_string()],
-            forgotten: 0,
-            braked: false,
-            hooks: Vec::new(),
-        }
-    }
-
-    fn of(source: &Source, report: &BackupReport) -> SourceEnd {
-        let exit = report.exit();
-        let fate = match exit {
-            Exit::Done => Fate::Protected,
-            Exit::Failed => Fate::Failed,
-            _ => Fate::Degraded,
-        };
-        SourceEnd {
-            source: source.name.clone(),
-            fate,
-            exit,
-            snapshot: report.snapshot,
-            why: wrong_with(report),
-            forgotten: 0,
-            braked: false,
-            hooks: Vec::new(),
-        }
-    }
-
-    /// What was protected is degraded where a hook failed.
-    fn hooked(mut self, hooks: Vec<HookEnd>) -> SourceEnd {
-        let failed = hooks.iter().filter_map(HookEnd::failure);
-        if self.fate != Fate::Failed {
-            for why in failed {
-                self.why.push(why);
-                (self.fate, self.exit) = (Fate::Degraded, self.exit.worse(Exit::Partial));
-            }
-        }
-        SourceEnd { hooks, ..self }
-    }
-}
-
-impl SourceEnd {
-    /// Something is wrong with what there is.
-    fn worse(&mut self, exit: Exit, why: String) {
-        self.why.push(why);
-        self.exit = self.exit.worse(exit);
-        self.fate = Fate::Degraded;
-    }
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub struct Report {
-    /// The policy.
-    pub policy: String,
-    /// What was done.
-    pub kind: Task,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Whether it was interrupted while it waited for another attempt.
-    pub interrupted: bool,
-    /// Every source of the policy, once; none for a check or a prune.
-    pub sources: Vec<SourceEnd>,
-    /// What a check found.
-    pub verified: Option<VerifyReport>,
-    /// What a prune did.
-    pub pruned: Option<prune::Report>,
-    /// After a check that reads: how much of each region has been verified within the policy's period.
-    pub coverage: Vec<Coverage>,
-    /// The hooks around the whole run that ran.
-    pub hooks: Vec<HookEnd>,
-    /// Who was told, or could not be.
-    pub alerts: Vec<Told>,
-}
-
-impl Report {
-    /// Nothing was done yet.
-    pub fn new(policy: &BackupPolicy, kind: Task) -> Report {
-        Report {
-            policy: policy.name().to_string(),
-            kind,
-            attempts: 0,
-            interrupted: false,
-            sources: Vec::new(),
-            verified: None,
-            pruned: None,
-            coverage: Vec::new(),
-            hooks: Vec::new(),
-            alerts: Vec::new(),
-        }
-    }
-
-    /// Every hook that ran, around the run and around its sources.
-    pub fn hooks(&self) -> impl Iterator<Item = &HookEnd> {
-        self.hooks.iter().chain(self.sources.iter().flat_map(|source| &source.hooks))
-    }
-
-    /// How many sources ended so.
-    pub fn count(&self, fate: Fate) -> usize {
-        self.sources.iter().filter(|s| s.fate == fate).count()
-    }
-
-    /// The exit code.
-    pub fn exit(&self) -> Exit {
-        if self.interrupted || self.sources.iter().any(|s| s.exit == Exit::Interrupted) {
-            return Exit::Interrupted;
-        }
-        let hooks = if self.hooks().any(|hook| hook.why.is_some()) { Exit::Partial } else { Exit::Done };
-        let verified = self.verified.as_ref().map_or(Exit::Done, VerifyReport::exit);
-        let pruned = self.pruned.as_ref().map_or(Exit::Done, prune::Report::exit);
-        self.sources.iter().fold(verified.worse(pruned).worse(hooks), |exit, s| exit.worse(s.exit))
-    }
-
-    /// One line with every source counted.
-    pub fn summary(&self) -> String {
-        let exit = self.exit();
-        let end = format!("{} (exit code {})", exit.name(), exit as u8);
-        let attempts = if self.attempts > 1 { format!(", {} attempts", self.attempts) } else { String::new() };
-        let what = match (&self.verified, &self.pruned) {
-            (Some(report), _) => format!("{} snapshots checked, {} findings", report.snapshots, report.findings.len()),
-            (None, Some(report)) => report.summary(),
-            (None, None) => {
-                let counts = Fate::ALL.map(|fate| format!("{} {}", self.count(fate), fate.name()));
-                format!("{} sources: {}", self.sources.len(), counts.join(", "))
-            }
-        };
-        format!("{} ({}): {what}{attempts}: {end}", self.policy, self.kind.name())
-    }
-}
 
 /// What a run needs from its surroundings.
 pub struct Surroundings<'a> {
@@ -235,6 +52,8 @@ pub struct Surroundings<'a> {
     pub workers: usize,
     /// Sessions that are known to be over.
     pub over: Option<&'a Over>,
+    /// What says which runs between backups are recorded; none of another kind.
+    pub tally: Option<&'a Tally>,
 }
 
 /// Runs a policy now. A failed run is tried again as `retry` says. `earlier` is how sources ended in attempts before
@@ -323,6 +142,7 @@ fn attempt(around: &Surroundings<'_>, policy: &BackupPolicy, repo: &Arc<Repo>, r
         Task::Prune => work.prune().map(|pruned| report.pruned = Some(pruned)),
         Task::Incremental => work.protect_all(Mode::Incremental, report),
         Task::Full => work.protect_all(Mode::Full, report),
+        Task::Delta => work.protect_all(Mode::Delta, report),
     };
     ledger.remarks().iter().for_each(|what| (around.say)(what));
     done
@@ -347,9 +167,12 @@ impl Work<'_> {
         act: impl FnOnce() -> Result<T>,
         end: impl FnOnce(&T, Closing) -> (Closing, Exit),
     ) -> (Result<T>, Option<Closed>) {
+        self.opening(kind, closing).run(self.ledger, act, end)
+    }
+
+    fn opening(&self, kind: Recorded, closing: Closing) -> Opening<'_> {
         let closing = Closing { policy: Some(self.policy.name().to_string()), ..closing };
-        let opening = Opening { kind, repo: Some(self.repo), host: files::hostname(), closing };
-        opening.run(self.ledger, act, end)
+        Opening { kind, repo: Some(self.repo), host: files::hostname(), closing }
     }
 
     fn protect_all(&self, mode: Mode, report: &mut Report) -> Result<()> {
@@ -384,6 +207,7 @@ impl Work<'_> {
         self.say_missed(closed.as_ref());
         let (verified, repaired) = verified?;
         verified.findings.iter().for_each(|finding| self.say(&format!("DAMAGE: {finding}")));
+        verified.verdicts.iter().for_each(|told| self.say(&told.to_string()));
         if let Some(Err(e)) = &repaired {
             self.say(&format!("repair: ended early: {e}"));
         }
@@ -522,19 +346,41 @@ impl Work<'_> {
         let options = options.map(|options| BackupOptions { limits, ..options });
         let closing =
             Closing { source: Some(source.name.clone()), how: Some(mode.name().into()), ..Closing::default() };
-        let (done, closed) = self.recorded(
-            Recorded::Backup,
-            closing,
-            || etcd::or_files(self.repo, source, options?, self.around.say, (&Progress::default(), cancel)),
-            |report, closing| (closing.backup(report), report.exit()),
-        );
-        match done {
-            Ok(mut report) => {
-                closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
-                (SourceEnd::of(source, &report), Some(report.view))
+        let (say, progress) = (self.around.say, Progress::default());
+        let tried = self.around.tally.map(|tally| tally.tried(self.policy.name().as_str(), &source.name));
+        let act = || match self.kind {
+            Task::Delta => etcd::between(self.repo, (source, tried.as_deref()), options?, say, (&progress, cancel)),
+            _ => etcd::or_files(self.repo, source, options?, say, (&progress, cancel)).map(|done| (Some(done), mode)),
+        };
+        let end = |done: &(Option<BackupReport>, Mode), closing: Closing| {
+            let closing = Closing { how: Some(done.1.name().into()), ..closing };
+            match &done.0 {
+                Some(report) => (closing.backup(report), report.exit()),
+                None => (closing, Exit::Done),
             }
+        };
+        let worth = |closing: &mut Closing, exit| self.worth(source, closing, exit);
+        let (done, closed) = self.opening(Recorded::Backup, closing).run_if(self.ledger, act, end, worth);
+        match done {
+            Ok((Some(mut report), _)) => {
+                closed.iter().for_each(|closed| closed.count_missed(&mut report.behind));
+                let end = SourceEnd::of(source, &report);
+                // Of what comes by the second, retention judges what is recorded.
+                (end, closed.is_some().then_some(report.view))
+            }
+            Ok((None, _)) => (SourceEnd::unchanged(source), None),
             Err(e) => (SourceEnd::failed(source, &e), None),
         }
+    }
+
+    /// Whether the end of a backup is recorded; what is counted since the last record is added.
+    fn worth(&self, source: &Source, closing: &mut Closing, exit: Exit) -> bool {
+        let Some(tally) = self.around.tally else { return true };
+        let (stored, delta) = (!closing.snapshots.is_empty(), closing.how.as_deref() == Some(Mode::Delta.name()));
+        let one = One { fate: Fate::of(exit, stored), stored, whole: stored && !delta };
+        let figures = tally.count(self.policy.name().as_str(), &source.name, one, self.around.env.now());
+        closing.figures.extend(figures.iter().flatten());
+        figures.is_some()
     }
 
     /// Looks for a run of this source elsewhere and follows the policy's rule.
@@ -578,20 +424,6 @@ impl Work<'_> {
 
 /// The turn at a source, which ends with this; or why the source is left to another.
 type Await = std::result::Result<Option<Turn>, String>;
-
-fn wrong_with(report: &BackupReport) -> Vec<String> {
-    let mut why = Vec::new();
-    if report.errors_total > 0 {
-        let named = |miss: &Miss| format!("{}: {}", String::from_utf8_lossy(&miss.path), miss.message);
-        why.push(format!("{} could not be read", report.errors_total));
-        why.extend(report.errors.iter().map(named));
-    }
-    why.extend(report.behind.iter().map(|(region, reason)| format!("region {region} is behind: {reason}")));
-    if report.regions.len() < report.copies_min {
-        why.push(format!("{} complete copies, {} wanted", report.regions.len(), report.copies_min));
-    }
-    why
-}
 
 fn said_of(other: &Live) -> String {
     format!("session {} on {} seems to be at work on it since {}", other.sid.short(), other.host, other.since.rfc3339())

@@ -15,8 +15,11 @@
 //! forwards passes due times, which are then late. One that is set back by at most [`BACK_MAX_MS`] repeats
 //! nothing: due times that were handled stay handled. One that is set back further had been wrong: due times that
 //! were handled and are in the future again become due again when they come.
+//!
+//! What is taken between backups has a period and no due times: it is in [`super::beat`], and none of this is about it.
 
 use super::agenda::Agenda;
+use super::beat::Beats;
 use super::job::{Job, JobId};
 use super::memory::{Again, Memory, Pending, Running};
 use super::note::{Missed, Note};
@@ -89,6 +92,7 @@ pub struct Scheduler {
     /// Jobs of the runs at work, as they were when these started.
     active: BTreeMap<JobId, Job>,
     agenda: Agenda,
+    beats: Beats,
     /// Full runs by what they read.
     fulls: BTreeMap<String, Vec<JobId>>,
     limits: Limits,
@@ -111,6 +115,7 @@ impl Scheduler {
             memory,
             active: BTreeMap::new(),
             agenda: Agenda::default(),
+            beats: Beats::default(),
             fulls: BTreeMap::new(),
             limits,
             last: None,
@@ -160,17 +165,35 @@ impl Scheduler {
         due.iter().for_each(|id| self.admit(id, now.wall, &mut plan.notes));
         let waiting = self.agenda.waiting();
         waiting.iter().for_each(|id| self.judge(id, now.wall, &mut plan));
-        self.start(&waiting, now.wall, &mut plan);
+        let wanted = self.start(&waiting, now.wall, &mut plan);
         due.iter().chain(&waiting).for_each(|id| self.touch(id, now.wall));
-        plan.wake = self.agenda.first();
+        self.between(now.wall, &wanted, &mut plan);
+        plan.wake = self.agenda.first().into_iter().chain(self.beats.first()).min();
         plan
+    }
+
+    /// Starts what is to be taken between backups now, where nothing is in its way and nobody waits for its sources; there is
+    /// a next time.
+    fn between(&mut self, now: TimeMs, wanted: &BTreeSet<String>, plan: &mut Plan) {
+        for (job, due) in self.beats.due(now) {
+            let free = job.calendar.free_from(now) == now && wanted.is_disjoint(&job.sources);
+            if free && self.has_room(&job) {
+                plan.start.push(Start { job: job.id.clone(), due, attempt: 1 });
+                self.active.insert(job.id.clone(), job);
+            }
+        }
     }
 
     /// The run of a job has ended.
     pub fn ended(&mut self, id: &JobId, exit: Exit, now: Reading) -> Plan {
         let mut notes = Vec::new();
         self.clock(now, &mut notes);
-        self.active.remove(id);
+        let between = self.active.remove(id).is_some_and(|job| job.every_ms.is_some());
+        if between {
+            // Nothing of it is remembered.
+            let plan = self.tick(now);
+            return Plan { notes: [notes, plan.notes].concat(), ..plan };
+        }
         self.changed = true;
         if let Some(run) = self.memory.get_mut(id).and_then(|m| m.running.take()) {
             if self.jobs.contains_key(id) {
@@ -195,6 +218,9 @@ impl Scheduler {
     }
 
     fn replace_jobs(&mut self, jobs: Vec<Job>, seeds: &BTreeMap<JobId, TimeMs>, now: TimeMs, notes: &mut Vec<Note>) {
+        let (beats, jobs): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.every_ms.is_some());
+        let beats = beats.into_iter().filter_map(|job| job.every_ms.map(|every_ms| (job, every_ms)));
+        self.beats.replace(beats.collect(), now);
         self.jobs = jobs.into_iter().map(|job| (job.id.clone(), job)).collect();
         let (known, active) = (&self.jobs, &self.active);
         self.memory.retain(|id, memory| {
@@ -366,8 +392,8 @@ impl Scheduler {
         fulls.into_iter().find(does).map(|full| full.id.clone())
     }
 
-    /// Starts what may start, by priority, then full runs, then the longest wait.
-    fn start(&mut self, waiting: &[JobId], now: TimeMs, plan: &mut Plan) {
+    /// Starts what may start, by priority, then full runs, then the longest wait. Returns the sources that others wait for.
+    fn start(&mut self, waiting: &[JobId], now: TimeMs, plan: &mut Plan) -> BTreeSet<String> {
         let mut ready: Vec<(i32, bool, TimeMs, JobId)> = Vec::new();
         for (id, job) in waiting.iter().filter_map(|id| Some((id, self.jobs.get(id)?))) {
             let ripe = self.memory.get(id).and_then(|m| ripe(m, now));
@@ -387,6 +413,7 @@ impl Scheduler {
             }
             self.begin(job, now, plan);
         }
+        waiting
     }
 
     /// Moves a run that is ready within a blackout to its end.

@@ -5,6 +5,7 @@ use super::run::Open;
 use crate::base::TimeMs;
 use crate::error::Result;
 use crate::format::snapshot::Mode;
+use crate::ops::etcd;
 use crate::policy::{Configuration, Task};
 use crate::repo::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +50,8 @@ fn newest(configuration: &Configuration, name: &str, open: &Open<'_>) -> Result<
     for snapshot in View::recall(&repo)?.snapshots.values() {
         let manifest = &snapshot.manifest;
         let kinds: &[Task] = match manifest.mode {
+            // What came between backups was none of them.
+            Mode::Delta if etcd::row(manifest).is_some() => &[],
             Mode::Incremental | Mode::Delta => &[Task::Incremental],
             Mode::Full | Mode::Independent => &[Task::Incremental, Task::Full],
         };

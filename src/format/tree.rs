@@ -194,6 +194,11 @@ impl Entry {
         is_safe_name(&self.name)
     }
 
+    /// Whether content stands in it, or is referred to.
+    pub fn has_content(&self) -> bool {
+        self.inline.is_some() || self.chunks.is_some() || self.list.is_some()
+    }
+
     /// Size of a file's content, in bytes; 0 for other types.
     pub fn size(&self) -> u64 {
         self.size.unwrap_or(0)

@@ -119,19 +119,16 @@ impl Sha256 {
     /// # Errors
     /// It could not be read.
     pub fn of(input: &mut dyn Read) -> std::io::Result<Sha256> {
-        let mut context = digest::Context::new(&digest::SHA256);
+        let mut hashing = Hashing::default();
         let mut buffer = vec![0; 256 << 10];
         loop {
             match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(got) => context.update(buffer.get(..got).unwrap_or_default()),
+                Ok(0) => return Ok(hashing.finish()),
+                Ok(got) => hashing.update(buffer.get(..got).unwrap_or_default()),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        let mut out = [0; 32];
-        out.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        Ok(Sha256(out))
     }
 
     /// In hexadecimal.
@@ -154,6 +151,40 @@ impl Sha256 {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
         }
         Some(Sha256(out))
+    }
+}
+
+/// A SHA-256 that is under way, for content that comes in pieces.
+#[derive(Clone)]
+pub struct Hashing(digest::Context);
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Hashing(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl Hashing {
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// So many zero bytes: a hole.
+    pub fn zeros(&mut self, mut count: u64) {
+        const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        while count > 0 {
+            let part = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.0.update(ZEROS.get(..part).unwrap_or_default());
+            count = count.saturating_sub(part as u64);
+        }
+    }
+
+    /// The hash of all of it.
+    pub fn finish(self) -> Sha256 {
+        let mut out = [0; 32];
+        out.iter_mut().zip(self.0.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Sha256(out)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::format::envelope::Kind as ObjectKind;
 use crate::format::run::{ERRORS_MAX, Figure, Lagging, Run, RunKind};
 use crate::format::signed::Fresh;
 use crate::format::snapshot::{Miss, Mode};
+use crate::model::verdict::Grade;
 use crate::region::Finding;
 use crate::repo::Repo;
 use crate::store::{Key, Put};
@@ -61,26 +62,37 @@ impl Closing {
     #[must_use]
     pub fn backup(self, report: &BackupReport) -> Closing {
         let (c, t) = (&report.counts, &report.transfer);
+        let verdicts = report.verdicts.iter().flat_map(|verdicts| {
+            let count = |grade| verdicts.report.count(grade) as u64;
+            [
+                ("verdicts.refused", verdicts.refused() as u64),
+                ("verdicts.unknown", count(Grade::Unknown)),
+                ("verdicts.unsafe", count(Grade::Unsafe)),
+            ]
+        });
+        let mut figures = report.models.figures();
+        figures.extend([
+            ("bytes", c.bytes),
+            ("bytes_new", t.bytes_new),
+            ("bytes_read", t.bytes_read),
+            ("bytes_stored", t.bytes_stored),
+            ("changed_total", report.changed_total),
+            ("chunks_new", t.chunks_new),
+            ("chunks_used", t.chunks_used),
+            ("directories", c.dirs),
+            ("encoder_errors", report.encoder_errors),
+            ("excluded", c.excluded),
+            ("files", c.files),
+            ("files_read", c.files_read),
+            ("files_unchanged", c.files_unchanged),
+            ("other", c.other),
+            ("symlinks", c.symlinks),
+        ]);
+        figures.extend(verdicts);
         Closing {
             source: Some(report.source.clone()),
             snapshots: report.snapshot.into_iter().collect(),
-            figures: vec![
-                ("bytes", c.bytes),
-                ("bytes_new", t.bytes_new),
-                ("bytes_read", t.bytes_read),
-                ("bytes_stored", t.bytes_stored),
-                ("changed_total", report.changed_total),
-                ("chunks_new", t.chunks_new),
-                ("chunks_used", t.chunks_used),
-                ("directories", c.dirs),
-                ("encoder_errors", report.encoder_errors),
-                ("excluded", c.excluded),
-                ("files", c.files),
-                ("files_read", c.files_read),
-                ("files_unchanged", c.files_unchanged),
-                ("other", c.other),
-                ("symlinks", c.symlinks),
-            ],
+            figures,
             reached: report.regions.clone(),
             behind: report.behind.clone(),
             errors: report.errors.clone(),
@@ -264,6 +276,20 @@ impl Opening<'_> {
         act: impl FnOnce() -> Result<T>,
         end: impl FnOnce(&T, Closing) -> (Closing, Exit),
     ) -> (Result<T>, Option<Closed>) {
+        self.run_if(ledger, act, end, |_, _| true)
+    }
+
+    /// The same, recorded only where `worth` says so; what it did is in the catalog either way.
+    ///
+    /// # Errors
+    /// As for [`Opening::run`].
+    pub fn run_if<T>(
+        self,
+        ledger: &Ledger,
+        act: impl FnOnce() -> Result<T>,
+        end: impl FnOnce(&T, Closing) -> (Closing, Exit),
+        worth: impl FnOnce(&mut Closing, Exit) -> bool,
+    ) -> (Result<T>, Option<Closed>) {
         let recorder = match Recorder::begin(self.repo, ledger, &ledger.env, self.kind, self.host) {
             Ok(recorder) => recorder,
             Err(e) => return (Err(e), None),
@@ -275,12 +301,19 @@ impl Opening<'_> {
             _ => {}
         }
         let done = act();
+        let (mut closing, exit) = match &done {
+            Ok(value) => end(value, self.closing),
+            Err(e) => (self.closing, e.exit()),
+        };
+        let worth = worth(&mut closing, exit);
         let closed = match &done {
-            Ok(value) => {
-                let (closing, exit) = end(value, self.closing);
-                Some(recorder.done(closing, exit))
+            Ok(_) if worth => Some(recorder.done(closing, exit)),
+            Err(e) if worth => recorder.failed(closing, e),
+            Ok(_) => {
+                recorder.catalogued(&closing);
+                None
             }
-            Err(e) => recorder.failed(self.closing, e),
+            Err(_) => None,
         };
         (done, closed)
     }
@@ -339,9 +372,7 @@ impl<'r> Recorder<'r> {
             (run.exit, run.exit_name) = (Exit::Behind as u8, Exit::Behind.name().into());
         }
         self.ledger.with(|catalog| catalog.put_runs(std::slice::from_ref(&run)));
-        if let Some(repo) = self.repo {
-            self.keep(repo, &closing);
-        }
+        self.catalogued(&closing);
         if let Some(repo) = filled_by {
             // Once more: damage may have been met only now.
             self.ledger.refill(repo, closing.snapshots.len());
@@ -379,6 +410,12 @@ impl<'r> Recorder<'r> {
     }
 
     /// What the run changed, for the catalog.
+    fn catalogued(&self, closing: &Closing) {
+        if let Some(repo) = self.repo {
+            self.keep(repo, closing);
+        }
+    }
+
     fn keep(&self, repo: &Repo, closing: &Closing) {
         let now = self.env.now().0;
         let regions = &repo.regions;

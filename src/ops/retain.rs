@@ -1,7 +1,9 @@
 //! Retention of real snapshots: which of each source stay, why, and which may be forgotten. A plan first; it is
 //! printed or carried out, exactly as it is.
 
+use super::etcd::{self, Row};
 use super::forget::Target;
+use super::verdicts;
 use crate::base::{SessionId, TimeMs, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Mode};
@@ -128,7 +130,9 @@ impl Plan {
     /// # Errors
     /// A hold cannot be read: it may hold anything.
     pub fn make(repo: &Repo, view: &View, wish: &Wish, filter: impl Fn(&Manifest) -> bool) -> Result<Plan> {
-        let holds = if wish.rules.keeps_all() { Holds::load(repo) } else { Holds::certain(repo)? };
+        let mut judged = view.snapshots.values().filter(|s| filter(&s.manifest));
+        let none_goes = wish.rules.keeps_all() && judged.all(|s| etcd::row(&s.manifest).is_none());
+        let holds = if none_goes { Holds::load(repo) } else { Holds::certain(repo)? };
         let facts = Facts { now: repo.env.now(), held: holds.held(), first_seen: repo.epochs().first_seen() };
         let mut sources: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
         for snapshot in view.snapshots.values().filter(|s| filter(&s.manifest)) {
@@ -176,26 +180,53 @@ fn plan_source(source: &str, all: &[&Snapshot], wish: &Wish, facts: &Facts) -> S
     let small: BTreeMap<SessionId, Small> =
         believed.iter().zip(small).map(|(one, small)| (one.snapshot.manifest.sid, small)).collect();
     let small = |sid: &SessionId| small.get(sid).copied().unwrap_or_default();
+    let stood_for = stood_for(&dated, &small, &facts.held);
     let candidates: Vec<Candidate> = dated
         .iter()
+        .filter(|one| !stood_for.contains(&one.snapshot.manifest.sid))
         .map(|Dated { snapshot, time, doubt }| {
             let m = &snapshot.manifest;
             let small = small(&m.sid);
-            let good = m.errors_total == 0 && small == Small::No;
+            let good = m.errors_total == 0 && small == Small::No && !verdicts::is_refused(m);
             let (held, suspect) = (facts.held.contains(&m.sid), doubt.is_some());
             Candidate { sid: m.sid, time: *time, good, held, suspect, small, places: snapshot.regions.bits() }
         })
         .collect();
-    // Both are sorted by time and id.
-    let verdicts = policy::judge(&candidates, &wish.rules, wish.zone);
-    let lines: Vec<Line> = dated
-        .iter()
-        .rev()
-        .zip(verdicts)
-        .map(|(one, verdict)| line(one, verdict.reasons, verdict.candidate.small))
-        .collect();
+    let verdicts = policy::judge(&candidates, &wish.rules, wish.zone).into_iter();
+    let mut reasons: BTreeMap<SessionId, Vec<Reason>> = verdicts.map(|v| (v.candidate.sid, v.reasons)).collect();
+    let lines = dated.iter().rev().map(|one| {
+        let sid = one.snapshot.manifest.sid;
+        line(one, reasons.remove(&sid).unwrap_or_default(), small(&sid))
+    });
+    let lines: Vec<Line> = lines.collect();
     let seen: Vec<_> = lines.iter().filter(|l| l.doubt.is_none()).map(|l| (l.extent, !l.stays(), l.small)).collect();
     SourcePlan { source: source.to_owned(), brake: policy::brake(&seen), lines }
+}
+
+/// Deltas that a daemon took between backups and that others stand for: later ones of the same row, which go at least as far,
+/// are as good, and are in every region in which they are. Whatever the rules say, they are not needed: what can be restored
+/// from them can be from those. They are no candidates, so that the rules count what is left.
+fn stood_for(
+    dated: &[Dated<'_>],
+    small: &dyn Fn(&SessionId) -> Small,
+    held: &BTreeSet<SessionId>,
+) -> BTreeSet<SessionId> {
+    let mut later: BTreeMap<Row<'_>, Vec<(i64, Small, u32)>> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for one in dated.iter().rev().filter(|one| one.doubt.is_none()) {
+        let m = &one.snapshot.manifest;
+        let Some((row, revision)) = etcd::row(m).filter(|_| m.errors_total == 0) else { continue };
+        let (small, places) = (small(&m.sid), one.snapshot.regions.bits());
+        let there = later.entry(row).or_default();
+        let others = there.iter().filter(|(to, as_small, _)| *to >= revision && *as_small == small);
+        let covered = others.fold(0, |all, (.., places)| all | places);
+        if places != 0 && places & !covered == 0 && !held.contains(&m.sid) {
+            found.insert(m.sid);
+        } else {
+            there.push((revision, small, places));
+        }
+    }
+    found
 }
 
 fn line(one: &Dated<'_>, reasons: Vec<Reason>, small: Small) -> Line {

@@ -31,7 +31,7 @@ pub struct SourceStatus {
     pub rpo: Option<i64>,
     /// Whether it is longer ago than that.
     pub missed: bool,
-    /// Whether the last backup left no snapshot in enough regions.
+    /// Whether the last backup left no snapshot in enough regions, or the last one that was no delta.
     pub broken: bool,
     /// The last backup, however it ended.
     pub last: Option<RunLine>,
@@ -211,8 +211,12 @@ pub fn of(
         let name = snapshots.source.clone();
         sources.entry(name).or_default().1 = Some(snapshots);
     }
-    let source = |(name, (runs, snapshots))| source(name, runs, snapshots, &places);
-    let sources = sources.into_iter().map(source).map(|s| judged(s, now.0, expected)).collect();
+    let source = |(name, (runs, snapshots))| -> catalog::Result<SourceStatus> {
+        let mut source = source(name, runs, snapshots, &places);
+        source.success = source.success.max(between(catalog, &source.name, expected, until)?);
+        Ok(judged(source, now.0, expected))
+    };
+    let sources = sources.into_iter().map(source).collect::<catalog::Result<_>>()?;
     let policies: catalog::Result<Vec<PolicyStatus>> =
         expected.policies.iter().map(|policy| policy_status(catalog, policy, now, expected.state)).collect();
     Ok(Status {
@@ -263,13 +267,20 @@ fn damage(catalog: &Catalog, places: &[Place], until: i64) -> catalog::Result<Op
     Ok(found)
 }
 
+/// Start of the newest snapshot in enough regions that was taken between backups: most of them have no record.
+fn between(catalog: Option<&Catalog>, name: &str, expected: &Expected<'_>, until: i64) -> catalog::Result<Option<i64>> {
+    let Some((catalog, policy)) = catalog.zip(expected.of(name)) else { return Ok(None) };
+    let has_them = policy.sources().iter().any(|source| source.name == name && source.between().is_some());
+    if has_them { catalog.newest_delta(name, policy.copies_min(), until) } else { Ok(None) }
+}
+
 fn source(
     name: String,
     runs: Option<SourceRuns>,
     snapshots: Option<SourceSnapshots>,
     places: &[Place],
 ) -> SourceStatus {
-    let (last, success) = runs.map_or((None, None), |r| (r.last, r.success));
+    let (last, whole, success) = runs.map_or((None, None, None), |r| (r.last, r.last_but_deltas, r.success));
     // Runs of programs that kept no records left snapshots only.
     let newest = snapshots.as_ref().and_then(|s| s.sizes.last()).map(|size| size.start);
     let success = success.max(newest.filter(|_| last.is_none()));
@@ -281,7 +292,7 @@ fn source(
     let copies: Vec<(String, u64)> = places.iter().map(|place| (place.name.clone(), held(place))).collect();
     let behind = copies.iter().filter(|(_, n)| *n < total).map(|(name, _)| name.clone()).collect();
     // As `success` counts them.
-    let broken = last.as_ref().is_some_and(|run| ![0, 3, 4].contains(&run.exit));
+    let broken = last.iter().map(|run| run.exit).chain(whole).any(|exit| ![0, 3, 4].contains(&exit));
     let partial = last.as_ref().is_some_and(|run| run.exit == Exit::Partial as u8);
     let shrunk = snapshots.as_ref().and_then(|s| shrunk(&s.sizes));
     SourceStatus {

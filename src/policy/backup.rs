@@ -1,10 +1,11 @@
 //! `kind: BackupPolicy`: what is backed up, when, where to, how long it is kept and how it is proven.
 
 use super::alerts::{self, Alert};
+use super::bucket;
 use super::calendar::{Blackout, Calendar, Task};
 use super::cron::Cron;
 use super::duration;
-use super::etcd::{self, Etcd};
+use super::etcd::{self, Between, Deltas, Etcd};
 use super::exclude::Excludes;
 use super::hooks::{self, Hooks};
 use super::limits::{self, Limits};
@@ -14,13 +15,15 @@ use super::prune::{self, Prune};
 use super::repository::Repository;
 use super::retention::Retention;
 use super::sheet::Sheet;
+use super::trust::Trust;
 use super::types::{
     BackupPolicySpec, BlackoutSpec, Concurrency, Copies, Document, Metadata, ObjectivesSpec, RetentionSpec,
-    RetriesSpec, ScheduleSpec, SourceSpec,
+    RetriesSpec, ScheduleSpec, SourceKind, SourceSpec,
 };
 use super::verify::{self, Verify};
-use super::when;
 use super::{API_VERSION, DocumentKind};
+use super::{trust, when};
+use crate::base::Bucket;
 use crate::error::{Error, Kind, Result};
 use chrono_tz::Tz;
 use std::path::PathBuf;
@@ -51,15 +54,19 @@ pub struct BackupPolicy {
     priority: i32,
 }
 
-/// Directories or files that are backed up together, or a cluster of etcd.
+/// Directories or files that are backed up together, or a cluster of etcd, or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its identity over time.
     pub name: String,
-    /// Absolute paths; none of a cluster.
+    /// Absolute paths; none of a cluster or a bucket.
     pub paths: Vec<PathBuf>,
     /// The cluster, if it is one.
     pub etcd: Option<Etcd>,
+    /// What is asked of its models, if it is of these.
+    pub model: Option<Trust>,
+    /// The bucket, if it is one.
+    pub bucket: Option<Bucket>,
     /// Patterns of what is left out; they compile.
     pub exclude: Vec<String>,
     /// Whether the content of tagged caches is left out.
@@ -131,6 +138,20 @@ impl BackupPolicy {
         let without = policy.sources.iter_mut().filter(|source| !source.tags.iter().any(|own| own == tag));
         without.for_each(|source| source.tags.push(tag.to_owned()));
         policy
+    }
+
+    /// How often a daemon takes what changed in its clusters between backups, milliseconds; `None`: never.
+    pub fn between_ms(&self) -> Option<i64> {
+        self.sources.iter().find_map(Source::between).map(|between| between.every_ms)
+    }
+
+    /// The same policy for what is taken between backups: only the sources that have it, without hooks, and a source that
+    /// somebody else is at work on is left to him.
+    pub fn between(&self) -> BackupPolicy {
+        let mut sources = self.sources.clone();
+        sources.retain(|source| source.between().is_some());
+        sources.iter_mut().for_each(|source| source.hooks = Hooks::default());
+        BackupPolicy { sources, hooks: Hooks::default(), concurrency: Concurrency::Forbid, ..self.clone() }
     }
 
     /// Regions that must hold a complete copy before a run counts as done.
@@ -256,12 +277,23 @@ impl BackupPolicy {
 }
 
 impl Source {
+    /// How what changed is taken between backups, if it is.
+    pub fn between(&self) -> Option<Between> {
+        match self.etcd.as_ref()?.deltas {
+            Deltas::Between(between) => Some(between),
+            Deltas::Never | Deltas::Incremental => None,
+        }
+    }
+
     fn effective(&self) -> SourceSpec {
-        let of_files = self.etcd.is_none();
+        let of_files = self.etcd.is_none() && self.bucket.is_none();
         SourceSpec {
             name: Some(self.name.clone()),
+            kind: of_files.then(|| if self.model.is_some() { SourceKind::Model } else { SourceKind::Files }),
             paths: self.paths.iter().map(|path| path.display().to_string()).collect(),
             etcd: self.etcd.as_ref().map(Etcd::effective),
+            trust: self.model.as_ref().map(Trust::effective),
+            bucket: self.bucket.as_ref().map(Bucket::to_string),
             exclude: self.exclude.clone(),
             exclude_caches: of_files.then_some(self.exclude_caches),
             ignore_file: of_files.then(|| self.ignore_file.clone()),
@@ -291,6 +323,10 @@ pub(super) fn judge(
     let copies_min = repository.and_then(|repository| judge_copies(sheet, spec, repository));
     let sources = judge_sources(sheet, &spec.sources, &document.metadata.name);
     let calendar = judge_calendar(sheet, &document.metadata.name, spec);
+    if sheet.found.len() == before {
+        let periods = sources.iter().enumerate().filter_map(|(n, source)| Some((n, source.between()?.every_ms)));
+        etcd::judge_periods(sheet, &periods.collect::<Vec<_>>(), calendar.largest_gap_ms());
+    }
     let retries = judge_retries(sheet, spec.retries.as_ref());
     let retention = judge_retention(sheet, spec.retention.as_ref());
     let rpo = spec.objectives.as_ref().map(|o| o.rpo.as_str());
@@ -400,12 +436,16 @@ fn judge_sources(sheet: &mut Sheet<'_>, specs: &[SourceSpec], policy: &str) -> V
             let what = format!("{} is not the name of a file", quoted(ignore_file));
             sheet.refuse(&format!("{at}.ignoreFile"), what, "write a name without `/`, like `.holdfastignore`");
         }
-        let etcd = etcd::judge(sheet, &at, spec);
-        let paths = if etcd.is_some() { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
+        let (etcd, bucket) = (etcd::judge(sheet, &at, spec), bucket::judge(sheet, &at, spec));
+        let model = trust::judge(sheet, &at, spec);
+        let elsewhere = etcd.is_some() || spec.bucket.is_some();
+        let paths = if elsewhere { Vec::new() } else { paths::judge(sheet, &at, &spec.paths) };
         sources.push(Source {
             name,
             paths,
             etcd,
+            model,
+            bucket,
             exclude: spec.exclude.clone(),
             exclude_caches: spec.exclude_caches.unwrap_or(false),
             ignore_file: ignore_file.to_owned(),

@@ -34,15 +34,17 @@ pub enum Task {
     Verify,
     /// Space is given back.
     Prune,
+    /// What changed in clusters is taken between backups. It has a period and no schedule.
+    Delta,
 }
 
 impl Task {
-    /// All of them.
+    /// All that have schedules.
     pub const ALL: [Task; 4] = [Task::Incremental, Task::Full, Task::Verify, Task::Prune];
 
     /// Whether it makes snapshots of the policy's sources.
     pub fn is_backup(self) -> bool {
-        matches!(self, Task::Incremental | Task::Full)
+        matches!(self, Task::Incremental | Task::Full | Task::Delta)
     }
 
     /// Its name in options, reports and files.
@@ -52,6 +54,7 @@ impl Task {
             Task::Full => "full",
             Task::Verify => "verify",
             Task::Prune => "prune",
+            Task::Delta => "delta",
         }
     }
 }
@@ -128,6 +131,7 @@ impl Calendar {
             Task::Full => self.full.as_ref(),
             Task::Verify => self.verify.as_ref(),
             Task::Prune => self.prune.as_ref(),
+            Task::Delta => None,
         }
     }
 

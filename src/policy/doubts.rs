@@ -15,7 +15,9 @@ pub(super) fn warnings(sheet: &Sheet<'_>, policy: &BackupPolicy) -> Vec<Error> {
     let gap = calendar.largest_gap_ms();
     if let Some(rpo) = policy.rpo_ms() {
         let rpo_text = duration::text(rpo);
-        match gap {
+        // Blackouts hold for what comes between backups, too.
+        let all = policy.sources().iter().all(|source| source.between().is_some()) && calendar.blackouts.is_empty();
+        match policy.between_ms().filter(|_| all).or(gap) {
             Some(gap) if rpo < gap => {
                 let what = format!("the rpo {rpo_text} will be missed: the schedule leaves {}", duration::text(gap));
                 warn("spec.objectives.rpo", what, "schedule backups more often, or use a longer rpo");

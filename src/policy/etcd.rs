@@ -3,8 +3,15 @@
 use super::name::quoted;
 use super::paths::absolute;
 use super::sheet::Sheet;
-use super::types::{EtcdSpec, SourceSpec};
+use super::types::{BetweenSpec, DeltasSpec, EtcdSpec, SourceSpec};
+use super::{duration, rate};
+use crate::error::{Error, Kind, Result};
 use std::path::PathBuf;
+
+/// Less would make too many files of what a cluster changes at once, in bytes.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// So much is gathered at once; and what a file of changes has at most where nothing is said, in bytes.
+const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 
 /// A cluster of etcd, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +28,41 @@ pub struct Etcd {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// A user, and the file with its password.
     pub user: Option<(String, PathBuf)>,
-    /// Whether incremental backups take only what changed.
-    pub deltas: bool,
+    /// When only what changed is taken.
+    pub deltas: Deltas,
+}
+
+/// When only what changed since the last snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deltas {
+    /// Never: each snapshot is a whole one.
+    Never,
+    /// By incremental backups.
+    Incremental,
+    /// By a daemon, between backups, which are all whole ones.
+    Between(Between),
+}
+
+/// How a daemon takes what changed between backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Between {
+    /// How often, milliseconds: whole seconds, one at least.
+    pub every_ms: i64,
+    /// A file of changes has at most so many bytes, unless a single transaction has more.
+    pub bytes_max: u64,
+}
+
+impl Deltas {
+    fn effective(self) -> DeltasSpec {
+        match self {
+            Deltas::Never => DeltasSpec::Incremental(false),
+            Deltas::Incremental => DeltasSpec::Incremental(true),
+            Deltas::Between(Between { every_ms, bytes_max }) => DeltasSpec::Between(BetweenSpec {
+                every: duration::text(every_ms),
+                max_bytes: Some(rate::size_text(bytes_max)),
+            }),
+        }
+    }
 }
 
 impl Etcd {
@@ -38,7 +78,7 @@ impl Etcd {
             key_file: self.identity.as_ref().map(|(_, key)| text(key)),
             user: self.user.as_ref().map(|(name, _)| name.clone()),
             password_file: self.user.as_ref().map(|(_, file)| text(file)),
-            deltas: Some(self.deltas),
+            deltas: Some(self.deltas.effective()),
         }
     }
 }
@@ -96,6 +136,57 @@ pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Opt
         ca,
         identity: certificate.zip(key),
         user: spec.user.clone().zip(password),
-        deltas: spec.deltas.unwrap_or(false),
+        deltas: deltas(sheet, &format!("{at}.deltas"), spec.deltas.as_ref()),
     })
+}
+
+fn deltas(sheet: &mut Sheet<'_>, at: &str, spec: Option<&DeltasSpec>) -> Deltas {
+    let spec = match spec {
+        None | Some(DeltasSpec::Incremental(false)) => return Deltas::Never,
+        Some(DeltasSpec::Incremental(true)) => return Deltas::Incremental,
+        Some(DeltasSpec::Between(spec)) => spec,
+    };
+    let whole = |e: Error| Error::new(Kind::Config, e.what()).advise("write whole seconds or more, like `30s`");
+    let every = duration::length_ms(&spec.every).map_err(whole);
+    let bytes_max = spec.max_bytes.as_deref().map_or(Ok(SEGMENT_BYTES_MAX), segment_bytes);
+    let every = sheet.take(&format!("{at}.every"), every);
+    let bytes_max = sheet.take(&format!("{at}.maxBytes"), bytes_max);
+    let between = every.zip(bytes_max).map(|(every_ms, bytes_max)| Between { every_ms, bytes_max });
+    between.map_or(Deltas::Never, Deltas::Between)
+}
+
+fn segment_bytes(text: &str) -> Result<u64> {
+    // As Kubernetes writes it, too.
+    let bytes = if text.ends_with('i') { rate::size(&format!("{text}B")) } else { rate::size(text) }?;
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
+        let what = format!("{} is out of range for a file of changes", quoted(text));
+        return Err(Error::new(Kind::Config, what).advise("use 1MiB to 8MiB; left out: 8MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Judges how often sources, each by its number, have deltas between backups that are so far apart at most: deltas go on
+/// from whole snapshots, which must come, and less often; and one run takes those of all sources.
+pub(super) fn judge_periods(sheet: &mut Sheet<'_>, periods: &[(usize, i64)], gap: Option<i64>) {
+    let Some((_, first)) = periods.first() else { return };
+    for (n, every) in periods {
+        let at = format!("spec.sources[{n}].etcd.deltas.every");
+        let text = duration::text(*every);
+        match gap {
+            None => {
+                let what = "deltas go on from whole snapshots, and the policy schedules none";
+                sheet.refuse(&at, what, "add a schedule, for instance `schedule: {full: '@hourly'}`");
+            }
+            Some(gap) if *every >= gap => {
+                let what = format!("no delta every {text} comes between backups {} apart", duration::text(gap));
+                sheet.refuse(&at, what, "use a shorter period, or leave deltas out");
+            }
+            Some(_) if every != first => {
+                let first = duration::text(*first);
+                let what = format!("deltas of one policy come together, every {first} and not every {text}");
+                sheet.refuse(&at, what, "use the same period, or make two policies");
+            }
+            Some(_) => {}
+        }
+    }
 }

@@ -158,7 +158,7 @@ fn from_file_url(rest: &str) -> Result<PathBuf> {
 }
 
 /// With `%xx` read; `None` where two hex digits do not follow.
-fn unescaped(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unescaped(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

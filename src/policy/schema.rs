@@ -94,6 +94,13 @@ fn names(schema: &Json) -> Vec<&str> {
     listed.chain(described).collect()
 }
 
+/// The type that a value is to have; of several the one that it may have been meant for.
+fn wanted<'s>(types: &'s Json, value: &Value) -> &'s str {
+    let Some(several) = types.as_array() else { return types.as_str().unwrap_or("string") };
+    let mapping = matches!(value, Value::Map(_));
+    several.iter().filter_map(Json::as_str).find(|name| (*name == "object") == mapping).unwrap_or("string")
+}
+
 impl Walk<'_> {
     fn note(&mut self, at: &impl std::fmt::Display, what: impl Into<String>, advice: &str) {
         let mut e = Error::new(Kind::Config, what);
@@ -117,7 +124,7 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, node: &Node, schema: &Json) -> Json {
-        let wanted = schema["type"].as_str().unwrap_or("string");
+        let wanted = wanted(&schema["type"], &node.value);
         match (wanted, &node.value) {
             ("object", Value::Map(entries)) => self.map(node, entries, schema),
             ("array", Value::List(items)) => self.list(items, &schema["items"]),
@@ -129,6 +136,11 @@ impl Walk<'_> {
             ("integer", Value::Scalar { text, plain }) => self.number(node, text, *plain, schema),
             ("boolean", Value::Scalar { text, plain: true }) if text == "true" || text == "false" => {
                 Json::Bool(text == "true")
+            }
+            ("boolean", _) if schema["properties"].is_object() => {
+                let what = "`true`, `false` or a mapping is needed here";
+                self.note(&node.at, what, "write it without quotes, or `field: value`");
+                Json::Null
             }
             (wanted, _) => self.wrong_type(node, wanted),
         }

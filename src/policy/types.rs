@@ -3,8 +3,13 @@
 //!
 //! The comments of fields are the schema's descriptions.
 
-use schemars::JsonSchema;
+mod models;
+
+pub use models::{PickleRule, SignatureRule, SourceKind, TrustSpec};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::borrow::Cow;
 
 const DURATION: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$";
 const SPAN: &str = "^([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?$";
@@ -134,12 +139,21 @@ pub struct SourceSpec {
     /// The source's identity over time, unique in the repository. Default: the policy's name, where it has one source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What the paths hold: anything, or models, whose files are judged (docs/models.md). Default: files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SourceKind>,
     /// Absolute paths of directories or files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
     /// A cluster of etcd, instead of paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdSpec>,
+    /// What becomes of models that are not to be trusted; only of kind model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustSpec>,
+    /// A bucket of S3 or what speaks its protocol, instead of paths: s3://bucket/prefix, with the options of regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
     /// Patterns of what is left out, as in .gitignore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
@@ -189,9 +203,49 @@ pub struct EtcdSpec {
     /// File with the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
-    /// Incremental backups take only what changed since the last snapshot; full ones take the whole. Default: false.
+    /// Whether incremental backups take only what changed; or how often a daemon does, between backups. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deltas: Option<bool>,
+    pub deltas: Option<DeltasSpec>,
+}
+
+/// When only what changed is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DeltasSpec {
+    /// By incremental backups, or never.
+    Incremental(bool),
+    /// Between backups.
+    Between(BetweenSpec),
+}
+
+impl JsonSchema for DeltasSpec {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Deltas".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // Of either type; what is said of fields is said of a mapping only.
+        let mut schema = BetweenSpec::json_schema(generator);
+        schema.insert("type".into(), json!(["boolean", "object"]));
+        schema
+    }
+}
+
+/// How a daemon takes what changed between backups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BetweenSpec {
+    /// How often: whole seconds or more, and more often than backups are due.
+    #[schemars(extend("pattern" = DURATION))]
+    pub every: String,
+    /// A file of changes has at most so many bytes, unless a single transaction has more. Default: 8MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^[0-9]+(B|kB|MB|Ki|Mi|KiB|MiB)$"))]
+    pub max_bytes: Option<String>,
 }
 
 /// When backups are due: five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.

@@ -4,7 +4,7 @@ use super::alerts::Alert;
 use super::backup::{BackupPolicy, Source};
 use super::calendar::{Calendar, Task};
 use super::duration;
-use super::etcd::Etcd;
+use super::etcd::{Deltas, Etcd};
 use super::repository::Repository;
 use super::retention::Retention;
 use super::types::Concurrency;
@@ -71,13 +71,20 @@ pub fn sentences(policy: &BackupPolicy, repository: &Repository) -> Vec<String> 
 }
 
 fn etcd_words(etcd: &Etcd) -> String {
-    let deltas = if etcd.deltas { " (only what changed, but for full backups)" } else { "" };
+    let deltas = match etcd.deltas {
+        Deltas::Never => String::new(),
+        Deltas::Incremental => " (only what changed, but for full backups)".into(),
+        Deltas::Between(between) => {
+            format!(" (what changed every {}, by a daemon between backups)", duration::text(between.every_ms))
+        }
+    };
     format!("etcd at {}{deltas}", etcd.endpoints.join(", "))
 }
 
 fn source(source: &Source) -> String {
     let paths: Vec<String> = source.paths.iter().map(|path| path.display().to_string()).collect();
-    let what = source.etcd.as_ref().map_or(paths.join(", "), etcd_words);
+    let files = || source.bucket.as_ref().map_or(paths.join(", "), |bucket| bucket.to_string());
+    let what = source.etcd.as_ref().map_or_else(files, etcd_words);
     let mut text = format!("reads {what} as `{}`", source.name);
     let mut without = source.exclude.clone();
     if source.exclude_caches {

@@ -22,7 +22,7 @@ pub use set::RegionSet;
 pub use together::{Hurry, Lists, by_key};
 pub use upload::{Uploaded, Uploader};
 
-use crate::base::{Pace, PackName, Place, RegionId, TimeMs};
+use crate::base::{Bucket, Pace, PackName, Place, RegionId, TimeMs};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::region::RegionMark;
@@ -59,6 +59,7 @@ pub struct Region {
     pub id: Option<RegionId>,
     /// Whether it is a bucket, and no folder.
     pub bucket: bool,
+    place: Place,
     /// Whether its store does not create only if absent: it holds copies, and nothing is decided by what it creates.
     weak: AtomicBool,
     store: Option<Store>,
@@ -244,6 +245,14 @@ impl Regions {
     /// Device and inode of each folder.
     pub fn identities(&self) -> Vec<(u64, u64)> {
         self.all.iter().filter_map(|r| r.store.as_ref()?.identity()).collect()
+    }
+
+    /// The buckets among them.
+    pub fn buckets(&self) -> impl Iterator<Item = &Bucket> {
+        self.all.iter().filter_map(|region| match &region.place {
+            Place::Bucket(bucket) => Some(bucket),
+            Place::Folder(_) => None,
+        })
     }
 
     /// The runtime.
@@ -492,6 +501,7 @@ fn connect_one(address: &Address, create: bool, settings: &StoreSettings) -> Reg
         name: address.name.clone(),
         id: None,
         bucket: address.place.folder().is_none(),
+        place: address.place.clone(),
         weak: AtomicBool::new(address.place.is_weak()),
         store,
         failed: Mutex::new(failed),

@@ -91,8 +91,11 @@ impl<'r> FileAt<'r> {
         Ok(())
     }
 
-    /// The item that covers a place, and where it begins.
-    fn item_at(&self, at: u64) -> Result<Option<(Item, u64)>> {
+    /// The item that covers a place, and where it begins; `None` behind the end, and where the content stands in the entry.
+    ///
+    /// # Errors
+    /// No region has a page of the list intact.
+    pub fn item_at(&self, at: u64) -> Result<Option<(Item, u64)>> {
         let (mut level, mut list) = match (&self.top, self.entry.list) {
             (Some(top), None) => (0, Rc::clone(top)),
             (None, Some(list)) => (list.level, self.page(&list.page, list.level)?),

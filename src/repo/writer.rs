@@ -257,12 +257,17 @@ pub struct Packer<'w, 'r> {
 }
 
 impl Packer<'_, '_> {
+    /// The id of a chunk with this content.
+    pub fn id(&self, plain: &[u8]) -> ChunkId {
+        self.writer.repo.id_key().id(plain)
+    }
+
     /// Stores a chunk unless it is stored already; returns its id.
     ///
     /// # Errors
     /// No region takes packs any more.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<ChunkId> {
-        let id = self.writer.repo.id_key().id(plain);
+        let id = self.id(plain);
         self.writer.progress.chunks_used.add(1);
         if !self.writer.claim(id) {
             return Ok(id);

@@ -1,10 +1,10 @@
-//! Signed requests to an S3 bucket that the crate's client does not make: what the bucket says of itself, and
-//! deletion of one version of an object.
+//! Signed requests to an S3 bucket that the crate's client does not make: what the bucket says of itself, deletion of
+//! one version of an object, and whatever concerns objects that are no part of a repository.
 
 use super::wire::Connector;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::Method;
+use http::{HeaderMap, Method, Response};
 use object_store::ClientOptions;
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, HttpResponseBody};
@@ -51,19 +51,31 @@ impl Ask {
         match self {
             Ask::Versioning => "?versioning".into(),
             Ask::ObjectLock => "?object-lock".into(),
-            Ask::Retention(path, version) => format!("/{path}?retention&versionId={}", escaped(version)),
+            Ask::Retention(path, version) => format!("/{path}?retention&versionId={}", escaped(version.as_bytes())),
             Ask::Delete(path) => format!("/{path}"),
-            Ask::DeleteVersion(path, version) => format!("/{path}?versionId={}", escaped(version)),
+            Ask::DeleteVersion(path, version) => format!("/{path}?versionId={}", escaped(version.as_bytes())),
         }
     }
 }
 
-fn escaped(text: &str) -> String {
+/// As it stands in an address, whatever the bytes.
+pub(super) fn escaped(bytes: &[u8]) -> String {
     let one = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
     };
-    text.bytes().map(one).collect()
+    bytes.iter().copied().map(one).collect()
+}
+
+/// A request in its parts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Call {
+    pub(super) method: Method,
+    /// Behind the bucket's address, escaped.
+    pub(super) target: String,
+    /// Only texts: the signer takes that for granted.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 /// What came back of a request that was granted.
@@ -102,26 +114,33 @@ impl Asker {
     /// # Errors
     /// It was refused, which the transport has noted, or could not be made.
     pub(super) async fn send(&self, ask: &Ask) -> object_store::Result<Answer> {
-        let url = format!("{}{}", self.url, ask.target());
+        let call = Call { method: ask.method(), target: ask.target(), ..Call::default() };
+        let (parts, body) = self.call(call).await?.into_parts();
+        let version = parts.headers.get("x-amz-version-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        Ok(Answer { version, text: String::from_utf8_lossy(&read(body).await?).into_owned() })
+    }
+
+    /// Makes one request of any kind; its answer may still be on its way.
+    ///
+    /// # Errors
+    /// As [`Asker::send`].
+    pub(super) async fn call(&self, call: Call) -> object_store::Result<Response<HttpResponseBody>> {
+        let url = format!("{}{}", self.url, call.target);
         // The signer takes for granted that this is an address.
         reqwest::Url::parse(&url).map_err(|_| failed("the address of the store is not valid"))?;
-        let request = http::Request::builder().method(ask.method()).uri(url);
-        let mut request =
-            request.body(HttpRequestBody::empty()).map_err(|_| failed("the address of the store is not valid"))?;
+        let body = if call.body.is_empty() { HttpRequestBody::empty() } else { call.body.into() };
+        let request = http::Request::builder().method(call.method).uri(url);
+        let mut request = request.body(body).map_err(|_| failed("the address of the store is not valid"))?;
+        *request.headers_mut() = call.headers;
         let credential = self.credentials.get_credential().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None)?;
         let response = self.client.execute(request).await.map_err(|_| failed("the request failed"))?;
-        let (parts, body) = response.into_parts();
-        if !parts.status.is_success() {
-            return Err(failed("the store refused it"));
-        }
-        let version = parts.headers.get("x-amz-version-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-        Ok(Answer { version, text: String::from_utf8_lossy(&read(body).await?).into_owned() })
+        if response.status().is_success() { Ok(response) } else { Err(failed("the store refused it")) }
     }
 }
 
 /// The words do not matter where the transport has noted what went wrong.
-fn failed(what: &'static str) -> object_store::Error {
+pub(super) fn failed(what: &'static str) -> object_store::Error {
     object_store::Error::Generic { store: "S3", source: std::io::Error::other(what).into() }
 }
 
@@ -208,7 +227,7 @@ pub(super) fn retained_until(text: &str) -> Option<&str> {
 }
 
 /// What stands in the first element of this name.
-fn between<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+pub(super) fn between<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     Some(rest.split_once(&format!("</{name}>"))?.0)
 }

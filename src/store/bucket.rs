@@ -39,7 +39,7 @@ const EMPTY_PAGES_MAX: usize = 10_000;
 /// A prefix of a bucket.
 pub(super) struct Bucket {
     client: Arc<dyn Client>,
-    asker: Option<Asker>,
+    pub(super) asker: Option<Asker>,
     /// How it is reached.
     pub(super) transport: Transport,
     /// What its answers said in passing.
@@ -239,7 +239,7 @@ impl Bucket {
     }
 
     /// Makes attempts until one succeeds, fails for good, or the deadline is over.
-    async fn patiently<T, F>(
+    pub(super) async fn patiently<T, F>(
         &self,
         action: &'static str,
         object: &str,
@@ -325,7 +325,7 @@ impl Begin {
 }
 
 /// Why an attempt failed.
-enum Attempt {
+pub(super) enum Attempt {
     /// What the client says.
     Store(object_store::Error),
     /// What another attempt would not change.

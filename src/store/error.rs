@@ -26,6 +26,8 @@ pub enum StoreErrorKind {
     Short,
     /// Something that is no file stands there.
     NoFile,
+    /// Another version stands there than the one that was asked for.
+    Changed,
     /// The store asks to be left alone for a while.
     Throttled,
     /// Nobody answers there.
@@ -48,6 +50,7 @@ impl StoreErrorKind {
             Self::Unfit => (Kind::Config, None),
             Self::Full => (Kind::Full, Some("free or add space there, then run again: stored work is kept")),
             Self::TooLong | Self::Short | Self::NoFile => (Kind::Damage, None),
+            Self::Changed => (Kind::Source, None),
             Self::Throttled | Self::Unreachable | Self::TimedOut | Self::Failed => (Kind::Retry, None),
         }
     }
@@ -78,7 +81,7 @@ impl StoreError {
         Self::new(StoreErrorKind::Short, "read", object, "shorter than it should be")
     }
 
-    pub(super) fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: StoreErrorKind, action: &'static str, object: &str, detail: impl Into<String>) -> Self {
         StoreError { kind, action, object: object.to_owned(), detail: detail.into(), advice: None }
     }
 

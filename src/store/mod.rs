@@ -2,7 +2,7 @@
 //!
 //! Contract: [`Store::put_new`] has one winner and is durable when it returns; a read sees every
 //! finished put; a listing is complete or an error. No call waits for ever for a store that is reached over a network.
-//! The store sees no plaintext. This is the only place that knows the crate `object_store`.
+//! The store sees no plaintext of a repository; [`Objects`] is for buckets that are backed up. This is the only place that knows the crate `object_store`.
 
 mod ask;
 mod bucket;
@@ -16,6 +16,8 @@ mod folder;
 mod ground;
 mod heard;
 mod key;
+mod objects;
+mod page;
 mod profile;
 mod removal;
 mod settings;
@@ -32,6 +34,8 @@ pub use examine::{Creates, Deletion, Examination, Examined, Rate, Tried};
 pub use ground::{Ground, Lasting};
 pub use heard::Transport;
 pub use key::{Key, Prefix};
+pub use objects::{Content, Facts, Objects, Pages, Part, unfit_headers};
+pub use page::Line;
 pub use settings::Variables;
 
 use crate::base::{Place, TimeMs};

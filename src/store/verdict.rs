@@ -152,6 +152,7 @@ fn of_status(refusal: &Refusal, said: &dyn Fn(&str) -> String) -> Verdict {
         301 | 302 | 307 | 308 => elsewhere(refusal, said),
         408 | 409 | 425 | 500 | 502 | 504 => Verdict::passing(Kind::Failed, said("the store could not do it just now")),
         429 | 503 => Verdict::passing(Kind::Throttled, said("the store asks for fewer requests")),
+        412 => Verdict::final_(Kind::Changed, "another version stands there"),
         416 => Verdict::final_(Kind::Short, "shorter than it should be"),
         507 => Verdict::final_(Kind::Full, said("no space is left")),
         501 => Verdict::final_(Kind::Unfit, said("the store does not know this request")),

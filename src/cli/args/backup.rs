@@ -1,6 +1,6 @@
 //! Arguments of `holdfast backup`.
 
-use super::EtcdSource;
+use super::{EtcdSource, TrustArgs};
 use crate::chunk::Compression;
 use crate::policy::Rate;
 use clap::builder::TypedValueParser;
@@ -15,7 +15,7 @@ const OF_FILES: [&str; 7] =
 const AFTER: &str = "\
 holdfast backup --stdin-from-command --stdin-filename db.sql --name db -- pg_dump --format=custom db\n\n\
 Exit codes: 0 done · 1 fewer complete copies than wanted, or the command failed · 3 part of the source was not read · \
-4 a region is behind";
+4 a region is behind · 11 models are stored, and not to be trusted by the rules that were given";
 
 /// How much to trust the previous snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,11 +33,11 @@ pub enum ModeArg {
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("streams").args(["stdin", "stdin_from_command"]).multiple(true).conflicts_with_all(OF_FILES), after_help = AFTER)]
 pub struct Backup {
-    /// Directories or files; a cluster of etcd, as etcd://HOST:2379,HOST:2379; with --stdin-from-command the command and
-    /// its arguments, after `--`
+    /// Directories or files; of models, as model:/PATH; a cluster of etcd, as etcd://HOST:2379,HOST:2379; a bucket, as
+    /// s3://BUCKET/PREFIX; with --stdin-from-command the command and its arguments, after `--`
     #[arg(required_unless_present_any = ["stdin", "files_from", "files_from_raw"])]
     pub path: Vec<PathBuf>,
-    /// Name of the source, its identity over time [default: files:HOST:PATHS]
+    /// Name of the source, its identity over time [default: files:HOST:PATHS, model:HOST:PATHS or bucket:URL]
     #[arg(long)]
     pub name: Option<String>,
     /// File with further paths, one a line, as they stand; empty lines and those with `#` in front are not read; `-` is
@@ -98,6 +98,8 @@ pub struct Backup {
     /// Most bytes a second that are read from files: 100MiB/s
     #[arg(long, value_name = "RATE", help_heading = "Limits", value_parser = Rate::parse)]
     pub limit_read: Option<Rate>,
+    #[command(flatten)]
+    pub trust: TrustArgs,
     #[command(flatten)]
     pub etcd: EtcdSource,
     /// Take another cluster than before, or one that went back to an older state: after a restore

@@ -27,15 +27,17 @@ pub struct EtcdSource {
 #[derive(Debug, ClapArgs)]
 pub struct EtcdTarget {
     /// Put the keys of SNAPSHOT:PREFIX into this living cluster, where they are not there: etcd://HOST:2379,HOST:2379
-    #[arg(long, value_name = "ADDRESS", help_heading = "etcd", conflicts_with_all = ["target", "tar", "to", "etcd_data_dir", "delete", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
+    #[arg(long, value_name = "ADDRESS", help_heading = "etcd", group = "puts", conflicts_with_all = ["target", "tar", "to", "etcd_data_dir", "delete", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
     pub into: Option<String>,
-    /// Give keys that are there with another value the snapshot's
-    #[arg(long, help_heading = "etcd", requires = "into")]
+    /// Give keys that are there with another value the snapshot's; put objects where there are some already; with
+    /// --tensors, replace a file of the same name
+    #[arg(long, help_heading = "etcd")]
     pub overwrite: bool,
     #[command(flatten)]
     pub source: EtcdSource,
-    /// Write the database of a snapshot of etcd into this new file, as `etcdutl snapshot restore` takes it
-    #[arg(long, value_name = "FILE", help_heading = "etcd", group = "database", conflicts_with_all = ["target", "tar", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
+    /// Write the database of a snapshot of etcd into this new file, as `etcdutl snapshot restore` takes it; or the files
+    /// of any other snapshot into a bucket, as objects: s3://BUCKET/PREFIX
+    #[arg(long, value_name = "FILE|URL", help_heading = "etcd", groups = ["database", "puts"], conflicts_with_all = ["target", "tar", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]
     pub to: Option<PathBuf>,
     /// Make the data folder of a member of a new cluster, by etcd's own tool; it must not exist, or be empty
     #[arg(long, value_name = "DIR", help_heading = "etcd", group = "database", requires_all = ["etcd_name", "etcd_cluster"], conflicts_with_all = ["target", "tar", "delete", "dry_run", "no_owner", "no_xattrs", "no_devices", "include", "exclude"])]

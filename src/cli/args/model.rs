@@ -1,6 +1,8 @@
 //! Arguments of `holdfast model`.
 
+use super::Filter;
 use clap::{Args as ClapArgs, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 #[derive(Debug, ClapArgs)]
@@ -9,7 +11,7 @@ pub struct Model {
     pub verb: ModelVerb,
 }
 
-/// What to do with a model; needs no repository.
+/// What to do with a model.
 #[derive(Debug, Subcommand)]
 pub enum ModelVerb {
     /// List the tensors in files
@@ -28,8 +30,13 @@ Signatures are those of OpenSSF Model Signing (model.sig), checked off-line.\n\n
 )]
 pub struct ModelCheck {
     /// Files, or folders of them
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "snapshot", value_name = "PATH")]
     pub path: Vec<PathBuf>,
+    /// The verdicts that stand in this snapshot of models instead: digits of an id, or `latest`; needs the repository
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "path")]
+    pub snapshot: Option<OsString>,
+    #[command(flatten)]
+    pub filter: Filter,
     /// A public key (PEM) whose signatures are believed; repeat for more. Each folder must then be signed
     #[arg(long, value_name = "FILE")]
     pub signature_key: Vec<PathBuf>,
@@ -59,4 +66,13 @@ pub struct ModelDiff {
     pub old: PathBuf,
     /// What it is compared with
     pub new: PathBuf,
+}
+
+/// Some tensors of a model in a snapshot.
+#[derive(Debug, ClapArgs)]
+pub struct TensorTarget {
+    /// Only the tensors of this name, as one file of safetensors in the directory of --target, or --to; `*` stands for any signs,
+    /// `?` for one; repeat for more. SNAPSHOT:PATH is a file of a model, its *.index.json, or the folder of that
+    #[arg(long, value_name = "NAME", help_heading = "Models", conflicts_with_all = ["tar", "delete", "include", "exclude", "no_owner", "no_xattrs", "no_devices", "etcd_data_dir", "into", "revision", "time", "check", "etcd_bin", "bump_revision"])]
+    pub tensors: Vec<String>,
 }

@@ -4,6 +4,8 @@ use crate::base::{Env, TimeMs};
 use crate::cli::output::{line, plain, remark};
 use crate::daemon::crew::Done;
 use crate::daemon::{JobId, Note};
+use crate::error::Kind;
+use crate::policy::Task;
 use serde_json::{Value, json};
 
 /// Where it is told.
@@ -38,9 +40,12 @@ impl Told {
         }
     }
 
-    /// The end of a run.
+    /// The end of a run. One between backups has said what there is to say; but not of a mistake that ended it.
     pub fn done(&self, done: &Done) {
         let job = &done.start.job;
+        if job.kind == Task::Delta && !done.result.as_ref().is_err_and(|e| e.kind() == Kind::Bug) {
+            return;
+        }
         let text = match &done.result {
             Ok(report) => report.summary(),
             Err(e) => format!("{job}: {} (exit code {}): {e}", e.exit().name(), e.exit() as u8),

@@ -29,6 +29,16 @@ impl At for [u8] {
     }
 }
 
+impl At for &[u8] {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        (**self).read_at(out, offset)
+    }
+}
+
 impl At for Vec<u8> {
     fn size(&self) -> u64 {
         self.as_slice().size()

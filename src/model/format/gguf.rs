@@ -225,7 +225,8 @@ impl<'f> Header<'f> {
         // The innermost stands first here, and last elsewhere.
         shape.reverse();
         let at = self.cursor.pos();
-        self.gathered.push(Tensor { name, dtype, shape: Some(shape), place: Place::Written }, at)?;
+        let rows = !self.big_endian;
+        self.gathered.push(Tensor { name, dtype, shape: Some(shape), place: Place::Written, rows }, at)?;
         Ok((offset, len))
     }
 }

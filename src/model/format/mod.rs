@@ -16,6 +16,7 @@ mod shards;
 mod state;
 mod tensors;
 mod torch;
+mod write;
 mod zip;
 
 pub use read::ReadAt;
@@ -24,6 +25,7 @@ use std::cmp::Reverse;
 use std::io;
 use tensors::Gathered;
 pub use tensors::{Beside, Place, Tensor};
+pub use write::{bytes_written, header_of, width};
 
 /// What tells a candidate from other files: so many bytes of its front. More is read of candidates only.
 pub const FRONT_BYTES: usize = 128;

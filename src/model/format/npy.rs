@@ -72,6 +72,8 @@ fn array(cursor: &mut Cursor<'_>, (begin, end): (u64, u64), name: String) -> Res
 /// What stands in front of an array: a dictionary as Python writes it.
 struct Header {
     descr: String,
+    /// Whether it lies column by column.
+    columns: bool,
     shape: Vec<u64>,
 }
 
@@ -93,13 +95,13 @@ impl Header {
                 return None;
             }
         }
-        let (descr, _, shape) = (descr?, order?, shape?);
-        words.rest.trim_ascii().is_empty().then_some(Header { descr, shape })
+        let (descr, columns, shape) = (descr?, order?, shape?);
+        words.rest.trim_ascii().is_empty().then_some(Header { descr, columns, shape })
     }
 
     /// The array whose data lie so. What is pickled or put together of several types goes up to the end.
     fn tensor(self, name: String, data: u64, end: u64) -> Option<Tensor> {
-        let Header { descr, shape } = self;
+        let Header { descr, columns, shape } = self;
         let known = numpy(&descr);
         let width = known.and_then(bits).map(|bits| bits / 8).or_else(|| numpy_bytes(&descr));
         let count = elements(&shape)?;
@@ -114,8 +116,10 @@ impl Header {
             }
             None => Place::Here(data, end),
         };
+        // Of one dimension, columns are rows; a type that is not known may have its bytes the other way round.
+        let rows = known.is_some() && !(columns && shape.len() > 1);
         let dtype = known.map_or(Cow::Owned(descr), Cow::Borrowed);
-        Some(Tensor { name, dtype, shape: Some(shape), place })
+        Some(Tensor { name, dtype, shape: Some(shape), place, rows })
     }
 }
 

@@ -226,7 +226,7 @@ impl Found<'_> {
             format!("{}{}", self.prefix, parts.name)
         };
         let dtype = dtype.map_or_else(|| Cow::Owned(format!("onnx type {}", parts.dtype)), Cow::Borrowed);
-        Ok(Tensor { name, dtype, shape: Some(parts.shape), place })
+        Ok(Tensor { name, dtype, shape: Some(parts.shape), place, rows: true })
     }
 }
 

@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for Names {
             let entry: Entry = map.next_value()?;
             let (begin, end) = entry.offsets().ok_or_else(|| A::Error::custom(SHAPE))?;
             let (dtype, Shape(shape)) = (entry.dtype.0, entry.shape);
-            let tensor = Tensor { name, dtype, shape: Some(shape), place: Place::Here(begin, end) };
+            let tensor = Tensor { name, dtype, shape: Some(shape), place: Place::Here(begin, end), rows: true };
             if gathered.len() >= TENSORS_MAX || gathered.push(tensor, 0).is_err() {
                 return Err(A::Error::custom(TOO_MANY));
             }
@@ -148,7 +148,7 @@ impl Entry {
 struct Dtype(Cow<'static, str>);
 
 /// Names that most files have.
-const KNOWN: [&str; 20] = [
+pub(super) const KNOWN: [&str; 20] = [
     "F32", "F16", "BF16", "F64", "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64", "BOOL", "F8_E5M2", "F8_E4M3",
     "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "C64",
 ];

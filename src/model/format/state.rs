@@ -31,6 +31,21 @@ pub(super) struct View {
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
     pub(super) strides: Vec<u64>,
+    /// Whether loading does no more with it than this: no conjugate or negative of what is stored, no state that is set.
+    pub(super) plain: bool,
+}
+
+impl View {
+    /// Whether its numbers lie row by row as they are, without others between them.
+    pub(super) fn is_dense(&self) -> bool {
+        let mut step = 1u64;
+        let dense = self.shape.iter().zip(&self.strides).rev().all(|(size, stride)| {
+            let fits = *size == 1 || *stride == step;
+            step = step.saturating_mul(*size);
+            fits
+        });
+        self.plain && (dense || self.shape.contains(&0))
+    }
 }
 
 /// All tensors by name.
@@ -221,8 +236,17 @@ impl Machine<'_> {
         (self.stack.len() < VALUES_MAX).then(|| self.stack.push(at))
     }
 
+    /// Something is done to the topmost value: a tensor is not what was said of it any more.
+    fn touch(&mut self) -> Option<()> {
+        if let Value::Tensor(view) = self.value(self.top()?)? {
+            self.views.get_mut(view as usize)?.plain = false;
+        }
+        Some(())
+    }
+
     fn entries(&mut self, all: &[At]) -> Option<()> {
         let owner = self.top()?;
+        self.touch()?;
         for pair in all.chunks(2) {
             let [key, value] = pair else { return None };
             push(&mut self.edges, Edge { owner, key: Some(*key), value: *value }, ENTRIES_MAX)?;
@@ -262,8 +286,11 @@ impl Machine<'_> {
             b'c' | 0x93 => self.global(op)?,
             b'Q' => self.persistent()?,
             b'R' | 0x81 => self.call()?,
-            // State that is set: of a module or a dictionary.
-            b'b' => drop(self.pop()?),
+            // State that is set: of a module or a dictionary; a tensor may become any other one by it.
+            b'b' => {
+                self.pop()?;
+                self.touch()?;
+            }
             _ => self.literal(op)?,
         }
         Some(true)
@@ -393,7 +420,9 @@ impl Machine<'_> {
 
     /// A tensor: `(storage, offset, shape, strides, …)`. Nothing if its storage is none that is known.
     fn view(&self, arguments: At) -> Option<Option<View>> {
-        let &[storage, offset, shape, strides, ..] = self.parts_of(arguments)? else { return None };
+        let &[storage, offset, shape, strides, ref more @ ..] = self.parts_of(arguments)? else { return None };
+        // Behind whether it has gradients, and hooks: that it is the conjugate or the negative of what is stored, say.
+        let plain = more.len() <= 2;
         let Value::Storage(storage) = self.value(storage)? else { return Some(None) };
         let storage = self.storages.get(storage as usize)?;
         let (shape, strides) = (self.numbers(shape)?, self.numbers(strides)?);
@@ -405,6 +434,7 @@ impl Machine<'_> {
             offset: u64::try_from(offset).ok()?,
             shape,
             strides,
+            plain,
         };
         (view.shape.len() == view.strides.len()).then_some(Some(view))
     }

@@ -46,6 +46,8 @@ pub struct Tensor {
     pub shape: Option<Vec<u64>>,
     /// Where it lies.
     pub place: Place,
+    /// Whether its numbers lie there as safetensors has them: row by row, of each the lowest byte first.
+    pub rows: bool,
 }
 
 impl Tensor {

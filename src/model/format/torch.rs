@@ -51,18 +51,20 @@ pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Model, Stop> {
     let few = gathered.weight() <= ENTRIES_BYTES_MAX;
     let state = if little && few { state(file, pickle) } else { None };
     let storages = Storages::of(&entries.all, &folder);
-    let named = state.and_then(|state| storages.tensors(&state));
+    let named = state.as_ref().and_then(|state| storages.tensors(state));
     let (views, used) = named.unwrap_or_default();
-    for (name, dtype, shape, range) in views {
+    for (name, view, range) in views {
         let place = Place::Here(range.0, range.1);
-        gathered.push(Tensor { name, dtype: Cow::Borrowed(dtype), shape: Some(shape), place }, range.0)?;
+        let (dtype, shape) = (Cow::Borrowed(view.dtype), Some(view.shape.clone()));
+        gathered.push(Tensor { name, dtype, shape, place, rows: view.is_dense() }, range.0)?;
     }
     for (name, range) in &storages.all {
         if used.contains(name) {
             continue;
         }
         let place = Place::Here(range.0, range.1);
-        let tensor = Tensor { name: (*name).to_owned(), dtype: Cow::Borrowed("storage"), shape: None, place };
+        let dtype = Cow::Borrowed("storage");
+        let tensor = Tensor { name: (*name).to_owned(), dtype, shape: None, place, rows: false };
         gathered.push(tensor, range.0)?;
     }
     let packed = entries.all.iter().filter(|entry| entry.stored.is_none()).count() as u64;
@@ -84,8 +86,8 @@ fn state(file: &dyn ReadAt, entry: &Entry) -> Option<State> {
     state::read(&whole(file, begin, usize::try_from(len).ok()?).ok()?)
 }
 
-/// A tensor with a name: its type, shape and place.
-type Named = (String, &'static str, Vec<u64>, (u64, u64));
+/// A tensor with a name, and its place.
+type Named<'s> = (String, &'s View, (u64, u64));
 
 /// Entries that are storages, by their names below the archive's folder.
 struct Storages<'e> {
@@ -102,7 +104,7 @@ impl<'e> Storages<'e> {
     }
 
     /// Tensors in their storages, and which of these are used; `None` if any does not fit.
-    fn tensors(&self, state: &State) -> Option<(Vec<Named>, HashSet<&'e str>)> {
+    fn tensors<'s>(&self, state: &'s State) -> Option<(Vec<Named<'s>>, HashSet<&'e str>)> {
         let by_key: HashMap<&str, (&'e str, (u64, u64))> =
             self.all.iter().filter_map(|(name, range)| Some((name.strip_prefix("data/")?, (*name, *range)))).collect();
         let mut used = HashSet::new();
@@ -110,7 +112,7 @@ impl<'e> Storages<'e> {
         for (name, view) in state.tensors() {
             let (entry, range) = by_key.get(view.key.as_str())?;
             used.insert(*entry);
-            tensors.push((name.to_owned(), view.dtype, view.shape.clone(), within(view, *range)?));
+            tensors.push((name.to_owned(), view, within(view, *range)?));
         }
         Some((tensors, used))
     }

@@ -3,8 +3,8 @@
 use super::text::base64;
 use serde::Deserialize;
 
-/// Longest bundle that is read: a million files.
-pub const BUNDLE_MAX: usize = 256 << 20;
+/// Longest bundle that is read: a hundred thousand files.
+pub const BUNDLE_MAX: usize = 32 << 20;
 const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 

@@ -137,26 +137,31 @@ impl Comparison {
     }
 }
 
-/// Gives the hash of a part of a file, or none if it could not be read.
-pub type Digest<'a> = dyn FnMut(&str, Range) -> Option<Vec<u8>> + 'a;
+/// Gives the hashes of parts of a file that follow one another from its front to its end, all of them out of one reading, or
+/// none if it could not be read.
+pub type Digests<'a> = dyn FnMut(&str, &[Range]) -> Option<Vec<Vec<u8>>> + 'a;
 
 /// Compares what is `there`, paths and sizes, with a statement.
-pub fn compare(statement: &Statement, there: &BTreeMap<String, u64>, digest: &mut Digest<'_>) -> Comparison {
+pub fn compare(statement: &Statement, there: &BTreeMap<String, u64>, digests: &mut Digests<'_>) -> Comparison {
     let mut found = Comparison::default();
     for (path, pieces) in &statement.files {
         let Some(size) = there.get(path) else {
             found.missing.push(path.clone());
             continue;
         };
+        let ranges: Vec<Range> = pieces.iter().map(|piece| piece.range.unwrap_or((0, *size))).collect();
         let mut at = 0;
-        let same = pieces.iter().all(|piece| {
-            let (start, end) = piece.range.unwrap_or((0, *size));
-            let follows = start == at && end <= *size;
-            at = end;
-            follows && digest(path, (start, end)).is_some_and(|digest| digest == piece.digest)
+        let follow = ranges.iter().all(|(start, end)| {
+            let follows = *start == at && start <= end;
+            at = *end;
+            follows
         });
         // Parts that leave out an end would leave it unsigned.
-        let list = if same && at == *size { &mut found.same } else { &mut found.different };
+        let same = follow && at == *size && {
+            let wanted = pieces.iter().map(|piece| &piece.digest);
+            digests(path, &ranges).is_some_and(|found| found.iter().eq(wanted))
+        };
+        let list = if same { &mut found.same } else { &mut found.different };
         list.push(path.clone());
     }
     for (path, size) in there.iter().filter(|(path, _)| !statement.files.contains_key(*path)) {

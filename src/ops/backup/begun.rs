@@ -5,10 +5,14 @@
 //! times than those stored, and is read by the next run.
 
 use super::{BackupOptions, absolute};
-use crate::error::Result;
+use crate::base::{Bucket, Cancel};
+use crate::error::{Error, Kind, Result};
+use crate::ops::own;
 use crate::region::Regions;
 use crate::repo::Repo;
-use crate::source::files::{Ahead, Walk, Walker};
+use crate::source::any::Walk;
+use crate::source::bucket;
+use crate::source::files::{Ahead, Walk as Steps, Walker};
 use std::path::{Path, PathBuf};
 
 /// A walk that has begun. Dropped, it ends.
@@ -20,8 +24,8 @@ pub struct Begun {
 }
 
 impl BackupOptions {
-    /// Begins to walk beside what else is to be done first. `index` is the folder of the local index, if there is one:
-    /// like the regions it is left out.
+    /// Begins to walk directories beside what else is to be done first. `index` is the folder of the local index, if there
+    /// is one: like the regions it is left out.
     pub fn begin(&self, regions: &Regions, index: Option<(u64, u64)>) -> Begun {
         let skip: Vec<(u64, u64)> = regions.identities().into_iter().chain(index).collect();
         let paths = absolute(&self.paths);
@@ -53,10 +57,27 @@ fn is_within(folder: &Path, paths: &[PathBuf]) -> bool {
 }
 
 /// Begins to walk now.
-pub(super) fn begin(paths: &[PathBuf], options: &BackupOptions) -> Result<Walk> {
-    walk(Walker::new(paths, options.walk.clone())?, options.workers)
+pub(super) fn begin(repo: &Repo, paths: &[PathBuf], options: &BackupOptions, cancel: &Cancel) -> Result<Walk> {
+    let Some(place) = &options.bucket else {
+        return walk(Walker::new(paths, options.walk.clone())?, options.workers);
+    };
+    let skip = own_prefixes(&repo.regions, place)?;
+    let source = bucket::Source::connect(place, cancel)?;
+    let walker = bucket::Walker::new(source, options.walk.excludes.clone(), &skip)?;
+    Ok(Walk::Bucket(Box::new(walker)))
 }
 
 fn walk(walker: Walker, workers: usize) -> Result<Walk> {
-    Ok(if workers == 0 { Walk::Here(Box::new(walker)) } else { Ahead::start(walker) })
+    Ok(Walk::Files(if workers == 0 { Steps::Here(Box::new(walker)) } else { Ahead::start(walker) }))
+}
+
+/// What the repository has in the bucket that is backed up: it would grow with every run.
+fn own_prefixes(regions: &Regions, place: &Bucket) -> Result<Vec<String>> {
+    let (all, own) = (own::below(place), own::prefixes(regions, place));
+    match own.iter().any(|prefix| all.starts_with(prefix.as_str())) {
+        true => Err(Error::new(Kind::Config, "what is to be backed up lies in a region of the repository, or is one")
+            .at(place.to_string())
+            .advise("back up another prefix or bucket; a region beside other things needs a prefix of its own")),
+        false => Ok(own),
+    }
 }

@@ -2,15 +2,22 @@
 //! cut is stored side by side again.
 
 use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Worker, attributes, failed};
+use super::seen::Seen;
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
 use crate::chunk::{CUT_BYTES_MAX, Layout};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::tree::{Entry, EntryType, Item};
+use crate::model::archive::examine;
 use crate::model::format::{self, FRONT_BYTES as MODEL_FRONT_BYTES, Format, Found};
+use crate::model::recorded::Recorded;
+use crate::model::verdict::Hashing;
+use crate::ops::verdicts::attribute;
 use crate::region::lock;
-use crate::source::files::{self, DirHandle, Extent, SourceError, SourceFile, Stamp};
+use crate::source::any::{Dir, File};
+use crate::source::files::{Extent, SourceError, Stamp};
 use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Room in front of a block that is read ahead: what the cuts of the block before leave over is read there.
@@ -18,11 +25,14 @@ const FRONT_BYTES: usize = CUT_BYTES_MAX;
 /// A block that is read ahead.
 const BLOCK_BYTES: usize = READ_BYTES - FRONT_BYTES;
 
+/// Most chunks of a file that is judged: more than a TiB of them.
+const ITEMS_MAX: usize = 1 << 21;
+
 type Answer<T> = std::result::Result<T, SourceError>;
 
 /// A big file on which several workers take turns.
 pub(super) struct Big {
-    dir: Arc<DirHandle>,
+    dir: Dir,
     entry: Entry,
     open: Mutex<Token>,
     /// The turn went on, or there is none any more.
@@ -33,10 +43,15 @@ pub(super) struct Big {
 /// Who holds it cuts next.
 #[derive(Default)]
 struct Token {
-    file: Option<Arc<SourceFile>>,
+    file: Option<Arc<File>>,
     expected: Option<Stamp>,
     /// Set for a file of tensors.
     layout: Option<Layout>,
+    /// Of what was cut, where files are judged.
+    hashing: Option<Hashing>,
+    /// What was stored, by the numbers of the turns, where files are judged.
+    stored: BTreeMap<u64, Vec<Item>>,
+    stored_items: usize,
     size: u64,
     /// Behind what was cut.
     pos: u64,
@@ -47,6 +62,8 @@ struct Token {
     busy: usize,
     attempt: u32,
     cut_all: bool,
+    /// What an object that changed says to whoever still reads the version before.
+    torn: Option<SourceError>,
     over: bool,
 }
 
@@ -97,22 +114,19 @@ enum Turn {
 }
 
 impl Big {
-    pub(super) fn new(dir: Arc<DirHandle>, entry: Entry, pieces: Sender<Piece>) -> Big {
+    pub(super) fn new(dir: Dir, entry: Entry, pieces: Sender<Piece>) -> Big {
         Big { dir, entry, open: Mutex::default(), turns: Condvar::new(), pieces }
+    }
+
+    /// As [`Dir::gone`].
+    pub(super) fn gone(&self) -> Option<Error> {
+        self.dir.gone()
     }
 
     /// Waits until all blocks before were cut, or no more is to be cut.
     fn turn(&self, claim: Claim) -> MutexGuard<'_, Token> {
         let waits = |token: &mut Token| !token.over && !token.cut_all && token.seq != claim.number;
         self.turns.wait_while(lock(&self.open), waits).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One hand less; the last one ends the file, or begins it anew.
-    fn leave(&self, token: &mut Token) {
-        token.busy -= 1;
-        if token.cut_all && token.busy == 0 && !token.over {
-            self.end(token);
-        }
     }
 
     /// It cannot be read.
@@ -122,24 +136,43 @@ impl Big {
         }
     }
 
-    /// Everything was cut and stored: did the file stay the same meanwhile?
-    fn end(&self, token: &mut Token) {
+    /// Everything was cut, stored and judged: did the file stay the same meanwhile?
+    fn end(&self, token: &mut Token, recorded: Option<Recorded>) {
         let Some(file) = token.file.clone() else { return };
         let mut entry = self.entry.clone();
         // One look, both to compare and to keep: a change between two would pass for what was read.
-        let now = file.apply(&mut entry).map(|()| Stamp::of(&entry));
-        let changed = now.as_ref().is_ok_and(|now| Some(now) != token.expected.as_ref());
-        if changed && token.attempt < ATTEMPTS_MAX && token.begin(&file).is_ok() {
+        let torn = token.torn.take();
+        let again = token.attempt < ATTEMPTS_MAX;
+        let now = match &torn {
+            Some(e) if !again => Err(e.clone()),
+            Some(_) => file.renew().and_then(|()| file.stamp()),
+            None => file.apply(&mut entry).map(|()| Stamp::of(&entry)),
+        };
+        let changed = now.as_ref().is_ok_and(|now| torn.is_some() || Some(now) != token.expected.as_ref());
+        if changed && again && token.begin(&file).is_ok() {
             let _ = self.pieces.send(Piece::Restart);
             return;
         }
+        // Of parts of two versions nothing is made.
+        let now = now.and_then(|now| torn.map_or(Ok(now), Err));
         token.over = true;
+        let model = token.layout.is_some();
         let done = match now {
             Err(e) => failed(&e),
             Ok(_) => {
                 let (xattrs, misses) = attributes(&file);
                 entry.xattrs = xattrs;
-                Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) }
+                if let Some(recorded) = recorded {
+                    attribute::put(&mut entry, &if changed { recorded.changed() } else { recorded });
+                }
+                Done {
+                    result: Ok(entry),
+                    items: None,
+                    read: true,
+                    model,
+                    misses,
+                    changed: changed.then(|| file.path()),
+                }
             }
         };
         let _ = self.pieces.send(Piece::End(Box::new(done)));
@@ -148,7 +181,7 @@ impl Big {
 
 impl Token {
     /// Begins, or begins anew.
-    fn begin(&mut self, file: &Arc<SourceFile>) -> Answer<()> {
+    fn begin(&mut self, file: &Arc<File>) -> Answer<()> {
         let stamp = file.stamp()?;
         *self = Token {
             file: Some(Arc::clone(file)),
@@ -161,7 +194,7 @@ impl Token {
     }
 
     /// Whether its blocks may be read ahead of the cuts: it has neither holes nor tensors.
-    fn is_plain(&self, file: &SourceFile) -> bool {
+    fn is_plain(&self, file: &File) -> bool {
         !file.is_sparse() && self.layout.is_none() && self.size > 0
     }
 
@@ -176,6 +209,14 @@ impl Token {
         self.claims += 1;
         self.busy += 1;
         Some(claim)
+    }
+
+    /// Takes note of what was stored. What is left out of that is not judged, and unknown.
+    fn keep(&mut self, seq: u64, items: Vec<Item>) {
+        if self.stored_items.saturating_add(items.len()) <= ITEMS_MAX {
+            self.stored_items = self.stored_items.saturating_add(items.len());
+            self.stored.insert(seq, items);
+        }
     }
 
     /// Takes note of what was cut.
@@ -195,16 +236,42 @@ impl Worker<'_, '_> {
             let turn = self.turn(big);
             if let Turn::Store(seq, cuts) = &turn {
                 let items = self.store(cuts)?;
+                let kept = self.judges.then(|| items.clone());
                 if big.pieces.send(Piece::Items { seq: *seq, items }).is_err() {
                     // The builder is gone: the run was given up, and nobody wants the rest.
                     return Ok(());
                 }
-                big.leave(&mut lock(&big.open));
+                let mut token = lock(&big.open);
+                kept.into_iter().for_each(|items| token.keep(*seq, items));
+                self.leave(big, token);
             }
             duty.done = true;
             if matches!(turn, Turn::Over) {
                 return Ok(());
             }
+        }
+    }
+
+    /// One hand less; the last one judges the file if that is asked for, and ends it or begins it anew.
+    fn leave(&self, big: &Big, mut token: MutexGuard<'_, Token>) {
+        token.busy -= 1;
+        if !token.cut_all || token.busy > 0 || token.over {
+            return;
+        }
+        let judged = self.judges && token.torn.is_none();
+        let Some(file) = token.file.clone().filter(|_| judged) else { return big.end(&mut token, None) };
+        let (hashing, stored) = (token.hashing.take().unwrap_or_default(), std::mem::take(&mut token.stored));
+        let size = token.pos;
+        // Nobody cuts any more, and others need not wait for this.
+        drop(token);
+        let (file, id) = (Paced { file: &file, pace: self.pace }, |bytes: &[u8]| self.packer.id(bytes));
+        let read = |offset: u64, buf: &mut [u8]| format::ReadAt::read_at(&file, offset, buf);
+        let seen = Seen::new(size, stored.into_values().flatten(), &read, &id, self.cancel);
+        let recorded = Recorded::new(hashing.finish(), examine(&seen));
+        let recorded = if seen.is_other() { recorded.changed() } else { recorded };
+        let mut token = lock(&big.open);
+        if !token.over {
+            big.end(&mut token, Some(recorded));
         }
     }
 
@@ -232,7 +299,7 @@ impl Worker<'_, '_> {
             }
             if token.cut_all {
                 // It ended before this block. The last one to find that may have begun it anew, and be the only one left.
-                big.leave(&mut token);
+                self.leave(big, token);
                 return Turn::Again;
             }
             read.and_then(|got| self.cut_block(&file, &mut token, claim, got))
@@ -242,6 +309,11 @@ impl Worker<'_, '_> {
         };
         let turn = match cut {
             Ok(cuts) => Turn::Store(token.seq - 1, cuts),
+            Err(e) if file.is_passing(&e) => {
+                (token.torn, token.cut_all) = (Some(e), true);
+                self.leave(big, token);
+                Turn::Again
+            }
             Err(e) => {
                 big.fail(&mut token, &e);
                 Turn::Over
@@ -252,18 +324,28 @@ impl Worker<'_, '_> {
     }
 
     /// The file; opened by the first one that comes.
-    fn opened(&mut self, big: &Big, token: &mut Token) -> Answer<Arc<SourceFile>> {
+    fn opened(&mut self, big: &Big, token: &mut Token) -> Answer<Arc<File>> {
         let file = match &token.file {
             Some(file) => Arc::clone(file),
             None => {
-                let file = Arc::new(files::open(&big.dir, &big.entry)?);
+                let file = Arc::new(big.dir.open(&big.entry)?);
                 file.advise_sequential();
                 token.begin(&file)?;
                 file
             }
         };
-        if token.claims == 0 && token.seq == 0 {
-            token.layout = self.layout(big, &file, token.size)?;
+        while token.claims == 0 && token.seq == 0 {
+            match self.layout(big, &file, token.size) {
+                Ok(layout) => {
+                    token.layout = layout;
+                    break;
+                }
+                Err(e) if file.is_passing(&e) && token.attempt < ATTEMPTS_MAX => {
+                    file.renew()?;
+                    token.begin(&file)?;
+                }
+                Err(e) => return Err(e),
+            }
         }
         Ok(file)
     }
@@ -271,7 +353,7 @@ impl Worker<'_, '_> {
     /// Cuts a block that lies in the buffer, together with what the one before left over.
     fn cut_block(
         &mut self,
-        file: &SourceFile,
+        file: &File,
         token: &mut Token,
         Claim { start, len, .. }: Claim,
         got: usize,
@@ -289,13 +371,21 @@ impl Worker<'_, '_> {
             cuts.list.push(Cut::Chunk(len));
             done += len;
         }
+        self.hash(token, from, done);
         self.count(done);
         token.cut(done);
         Ok(cuts)
     }
 
+    /// Takes note of bytes in the buffer that were cut.
+    fn hash(&self, token: &mut Token, from: usize, len: usize) {
+        if self.judges {
+            token.hashing.get_or_insert_default().update(&self.buf[from..from + len]);
+        }
+    }
+
     /// Reads and cuts the next few chunks of a file; `cut_all` once its end is reached.
-    fn cut_in_order(&mut self, file: &SourceFile, token: &mut Token) -> Answer<Cuts> {
+    fn cut_in_order(&mut self, file: &File, token: &mut Token) -> Answer<Cuts> {
         let mut cuts = Cuts::default();
         while token.pos >= token.data_end {
             let next = if token.pos >= token.size {
@@ -314,6 +404,9 @@ impl Worker<'_, '_> {
                 Extent::Hole { end, .. } => {
                     let end = end.min(token.size);
                     cuts.list.push(Cut::Hole(end - token.pos));
+                    if self.judges {
+                        token.hashing.get_or_insert_default().zeros(end - token.pos);
+                    }
                     token.pos = end;
                     token.data_end = end;
                 }
@@ -340,6 +433,7 @@ impl Worker<'_, '_> {
             done += len;
         }
         debug_assert!(done > 0 || got < CUT_BYTES_MAX);
+        self.hash(token, 0, done);
         self.count(done);
         token.cut(done);
         Ok(cuts)
@@ -351,7 +445,7 @@ impl Worker<'_, '_> {
     }
 
     /// Where the tensors of a file lie, if it begins like a model and is one.
-    fn layout(&mut self, big: &Big, file: &SourceFile, size: u64) -> Answer<Option<Layout>> {
+    fn layout(&mut self, big: &Big, file: &File, size: u64) -> Answer<Option<Layout>> {
         self.make_room(MODEL_FRONT_BYTES);
         let got = self.read_to(0, file, 0, MODEL_FRONT_BYTES)?;
         let Some(kind) = Format::probe(&self.buf[..got]) else { return Ok(self.layout_beside(big, size)) };
@@ -367,7 +461,7 @@ impl Worker<'_, '_> {
     fn layout_beside(&self, big: &Big, size: u64) -> Option<Layout> {
         let name = std::str::from_utf8(&big.entry.name).ok()?;
         let owner = name.strip_suffix(".data").or_else(|| name.strip_suffix("_data"))?;
-        let owner = files::open(&big.dir, &Entry::bare(owner.as_bytes(), EntryType::File)).ok()?;
+        let owner = big.dir.open(&Entry::bare(owner.as_bytes(), EntryType::File)).ok()?;
         let len = owner.stamp().ok()?.size;
         match format::read(&Paced { file: &owner, pace: self.pace }, len).ok()? {
             Found::Model(model) => Layout::of(&model.sections_beside(name), size),

@@ -1,5 +1,6 @@
 //! Puts entries together in order: directories become trees, chunk lists become pages.
 
+use super::Verdicts;
 use super::plan::{Planned, Planner};
 use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Progress};
@@ -7,6 +8,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::snapshot::{Counts, ERRORS_MAX, Label, Miss};
 use crate::format::tree::{Entry, EntryType, FLAG_CHANGED, Item, XATTR_INLINE_BYTES_MAX};
+use crate::ops::model::is_of_a_model;
+use crate::ops::verdicts::Gathered;
 use crate::repo::pages::Same;
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter, PageSink};
 use crossbeam_channel::Receiver;
@@ -14,6 +17,9 @@ use std::collections::BTreeMap;
 
 /// Most changed files that are kept by name.
 const CHANGED_MAX: usize = 1000;
+
+/// Most files of models that are compared with what they were.
+const MODELS_MAX: usize = 1000;
 
 /// Most bytes of paths and messages that are kept by name, of either list. A path may have a megabyte, and a manifest
 /// must stay small enough to be read again.
@@ -30,8 +36,16 @@ pub(super) struct Built {
     pub(super) changed_total: u64,
     /// What the manifest says beside.
     pub(super) labels: Vec<Label>,
+    /// The verdicts on files, where they are judged.
+    pub(super) gathered: Option<Gathered>,
+    /// What is made of them.
+    pub(super) verdicts: Option<Verdicts>,
+    /// Files of models that were read, and how many there were beyond them.
+    pub(super) models: Vec<Vec<u8>>,
+    pub(super) models_left: u64,
     errors_bytes: usize,
     changed_bytes: usize,
+    models_bytes: usize,
 }
 
 /// Whether this many bytes more are within the limit; if so, they are counted.
@@ -84,14 +98,18 @@ pub(super) struct Builder<'b> {
 }
 
 impl<'b> Builder<'b> {
-    pub(super) fn new(sink: &'b mut dyn PageSink, progress: &'b Progress) -> Self {
-        Builder { open: Vec::new(), sink, progress, built: Built::default() }
+    pub(super) fn new(sink: &'b mut dyn PageSink, progress: &'b Progress, judges: bool) -> Self {
+        let built = Built { gathered: judges.then(Gathered::default), ..Built::default() };
+        Builder { open: Vec::new(), sink, progress, built }
     }
 
     /// Takes one step; waits for its work.
     pub(super) fn step(&mut self, step: Step) -> Result<()> {
         match step {
-            Step::Enter(entry) => self.open.push((*entry, DirWriter::default())),
+            Step::Enter(entry) => {
+                self.built.gathered.iter_mut().for_each(|all| all.enter(&entry.name));
+                self.open.push((*entry, DirWriter::default()));
+            }
             Step::Leave => self.leave()?,
             Step::Ready(entries) => {
                 for entry in entries {
@@ -124,6 +142,7 @@ impl<'b> Builder<'b> {
     fn leave(&mut self) -> Result<()> {
         let (mut entry, dir) = self.open.pop().ok_or_else(|| Error::new(Kind::Bug, "left more than was entered"))?;
         entry.tree = dir.finish(self.sink)?;
+        self.built.gathered.iter_mut().for_each(Gathered::leave);
         self.progress.dirs.add(1);
         if self.open.is_empty() {
             self.spill_xattrs(&mut entry)?;
@@ -136,6 +155,7 @@ impl<'b> Builder<'b> {
     }
 
     fn add(&mut self, mut entry: Entry, read: bool) -> Result<()> {
+        self.built.gathered.iter_mut().for_each(|all| all.entry(&entry));
         self.spill_xattrs(&mut entry)?;
         self.built.count(&entry, read);
         if entry.kind == EntryType::File {
@@ -159,6 +179,9 @@ impl<'b> Builder<'b> {
                     entry.flags = Some(FLAG_CHANGED);
                     self.note_changed(path);
                 }
+                if done.read && is_of_a_model(&entry.name, done.model) {
+                    self.note_model(&entry.name);
+                }
                 self.add(entry, done.read)
             }
             Err(miss) => {
@@ -168,6 +191,19 @@ impl<'b> Builder<'b> {
         }?;
         done.misses.into_iter().for_each(|miss| self.built.missed(miss, self.progress));
         Ok(())
+    }
+
+    /// A file of a model, to be compared with what stood there.
+    fn note_model(&mut self, name: &[u8]) {
+        // The root has no name that leads to it.
+        let above = self.open.iter().skip(1).map(|(entry, _)| &entry.name[..]);
+        let path = above.chain([name]).collect::<Vec<_>>().join(&b'/');
+        let built = &mut self.built;
+        if built.models.len() < MODELS_MAX && fits(&mut built.models_bytes, path.len()) {
+            built.models.push(path);
+        } else {
+            built.models_left += 1;
+        }
     }
 
     fn note_changed(&mut self, path: Vec<u8>) {
@@ -260,8 +296,9 @@ pub(super) fn count_only(planner: &mut Planner<'_>, progress: &Progress, cancel:
             Planned::Leave => built.root = open.pop(),
             Planned::Batch { work, .. } => {
                 for work in work {
-                    built.count(&work.entry, work.read);
-                    if work.read {
+                    let read = work.read && !work.entry.has_content();
+                    built.count(&work.entry, read);
+                    if read {
                         progress.bytes_read.add(work.entry.size());
                     }
                 }

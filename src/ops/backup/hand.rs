@@ -7,7 +7,8 @@ use crate::chunk::Cutter;
 use crate::format::snapshot::Miss;
 use crate::model::format::ReadAt;
 use crate::repo::writer::Packer;
-use crate::source::files::{SourceError, SourceFile};
+use crate::source::any::File;
+use crate::source::files::SourceError;
 
 /// What a worker reads at once.
 pub(super) const READ_BYTES: usize = 16 << 20;
@@ -23,6 +24,8 @@ pub(super) struct Worker<'c, 'r> {
     pub(super) cancel: &'c Cancel,
     /// How fast files may be read.
     pub(super) pace: Option<&'c Pace>,
+    /// Whether files are judged as models.
+    pub(super) judges: bool,
 }
 
 impl Worker<'_, '_> {
@@ -30,7 +33,7 @@ impl Worker<'_, '_> {
     pub(super) fn read_to(
         &mut self,
         at: usize,
-        file: &SourceFile,
+        file: &File,
         offset: u64,
         len: usize,
     ) -> std::result::Result<usize, SourceError> {
@@ -46,7 +49,7 @@ impl Worker<'_, '_> {
 
 /// A file that is read as fast as is allowed.
 pub(super) struct Paced<'f> {
-    pub(super) file: &'f SourceFile,
+    pub(super) file: &'f File,
     pub(super) pace: Option<&'f Pace>,
 }
 
@@ -72,7 +75,7 @@ impl ReadAt for Paced<'_> {
     }
 }
 
-pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
+pub(super) fn attributes(file: &File) -> (Option<Vec<crate::format::tree::Xattr>>, Vec<Miss>) {
     match file.xattrs() {
         Ok(found) if found.is_empty() => (None, Vec::new()),
         Ok(found) => (Some(found), Vec::new()),
@@ -81,5 +84,12 @@ pub(super) fn attributes(file: &SourceFile) -> (Option<Vec<crate::format::tree::
 }
 
 pub(super) fn failed(error: &SourceError) -> Done {
-    Done { result: Err(miss(error.path.clone(), error)), items: None, read: true, misses: Vec::new(), changed: None }
+    Done {
+        result: Err(miss(error.path.clone(), error)),
+        items: None,
+        read: true,
+        model: false,
+        misses: Vec::new(),
+        changed: None,
+    }
 }

@@ -8,8 +8,11 @@ mod begun;
 mod big;
 mod build;
 mod hand;
+mod object;
+mod origin;
 mod plan;
 mod run;
+mod seen;
 mod step;
 mod stream;
 mod work;
@@ -17,7 +20,9 @@ mod work;
 pub use begun::Begun;
 
 use super::catch_up::{self, CaughtUp};
-use crate::base::{Cancel, Generation, Pace, PackName, Progress, SessionId};
+use super::model::Compared;
+use super::verdicts::{self, Complaint, Rules};
+use crate::base::{Bucket, Cancel, Generation, Pace, PackName, Progress, SessionId};
 use crate::chunk::Compression;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Counts, Miss, Mode, Source, Transfer};
@@ -25,7 +30,9 @@ use crate::policy::{self, Excludes};
 use crate::repo::Repo;
 use crate::repo::index::Index;
 use crate::repo::view::View;
-use crate::source::files::{Walk, WalkOptions};
+use crate::source::any::Walk;
+use crate::source::bucket;
+use crate::source::files::WalkOptions;
 use begun::begin;
 pub use plan::are_intact;
 use run::Run;
@@ -34,11 +41,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::{Cut, Given, StreamName, stream, streams};
 
+/// Kind of a source of any files.
+const FILES: &str = "files";
+/// Kind of a source of objects.
+const BUCKET: &str = "bucket";
+
 /// What to back up, and how.
 pub struct BackupOptions {
     /// Directories or files.
     pub paths: Vec<PathBuf>,
-    /// Name of the source; by default `files:host:paths`.
+    /// Instead of them, objects of a bucket.
+    pub bucket: Option<Bucket>,
+    /// Name of the source; by default `files:host:paths`, or `bucket:` and the bucket's address.
     pub name: Option<String>,
     /// Host.
     pub host: String,
@@ -56,6 +70,24 @@ pub struct BackupOptions {
     pub workers: usize,
     /// What else it may use.
     pub limits: Limits,
+    /// The files are models: each is judged, and these are the rules.
+    pub rules: Option<Rules>,
+}
+
+/// What was found in models.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// The verdicts.
+    pub report: verdicts::Report,
+    /// What is not as it should be.
+    pub complaints: Vec<Complaint>,
+}
+
+impl Verdicts {
+    /// How much of it is more than a warning.
+    pub fn refused(&self) -> usize {
+        self.complaints.iter().filter(|complaint| complaint.refused).count()
+    }
 }
 
 /// What a backup may use.
@@ -106,6 +138,10 @@ pub struct BackupReport {
     pub accepted: bool,
     /// Encoded chunks that did not decode to what they were made of; stored raw. A sign of bad memory.
     pub encoder_errors: u64,
+    /// The verdicts on its files, if they are models.
+    pub verdicts: Option<Verdicts>,
+    /// Models that are not what they were in the parent.
+    pub models: Compared,
     /// The snapshots that there were when it began.
     pub view: View,
 }
@@ -123,17 +159,25 @@ impl BackupReport {
         if self.snapshot.is_some() && self.regions.len() < self.copies_min {
             exit = exit.worse(Exit::Failed);
         }
-        exit
+        // What is not to be trusted must not look like what could not be read, or is only late somewhere.
+        let refused = self.verdicts.as_ref().is_some_and(|verdicts| verdicts.refused() > 0);
+        if refused && exit != Exit::Failed { Exit::Refused } else { exit }
     }
 }
 
-/// The name of a source that was given none: `files:host:paths`, sorted. Bytes that are no text, and those that
+/// The name of a source that was given none: `kind:host:paths`, sorted. Bytes that are no text, and those that
 /// would make two lists of paths look alike, are escaped.
-pub fn default_name(host: &str, paths: &[PathBuf]) -> String {
+fn default_name(kind: &str, host: &str, paths: &[PathBuf]) -> String {
     let mut texts: Vec<String> = paths.iter().map(|p| escaped(p.as_os_str().as_bytes())).collect();
     texts.sort();
     texts.dedup();
-    format!("files:{host}:{}", texts.join(":"))
+    format!("{kind}:{host}:{}", texts.join(":"))
+}
+
+/// The name of a bucket that was given none: where it is, whatever way leads there.
+fn bucket_name(bucket: &Bucket) -> String {
+    let bare = Bucket::new(bucket.service, bucket.name.clone(), bucket.prefix.clone());
+    format!("bucket:{}", Bucket { endpoint: bucket.endpoint.clone(), ..bare })
 }
 
 fn escaped(path: &[u8]) -> String {
@@ -155,10 +199,11 @@ impl BackupOptions {
     /// [`run`].
     ///
     /// # Errors
-    /// A pattern that cannot be understood.
+    /// A pattern that cannot be understood, or signatures that are required of nobody.
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
             paths: source.paths.clone(),
+            bucket: source.bucket.clone(),
             name: Some(source.name.clone()),
             host,
             tags: source.tags.clone(),
@@ -174,7 +219,17 @@ impl BackupOptions {
             dry_run: false,
             workers,
             limits: Limits::default(),
+            rules: source.model.as_ref().map(Rules::for_backup).transpose()?,
         })
+    }
+
+    /// Kind of the source.
+    fn kind(&self) -> &'static str {
+        match (&self.bucket, &self.rules) {
+            (Some(_), _) => BUCKET,
+            (None, Some(_)) => verdicts::KIND,
+            (None, None) => FILES,
+        }
     }
 
     /// Name of the source.
@@ -182,9 +237,10 @@ impl BackupOptions {
     /// # Errors
     /// What is given is no path.
     pub fn source_name(&self) -> Result<String> {
-        match &self.name {
-            Some(name) => Ok(name.clone()),
-            None => Ok(default_name(&self.host, &absolute(&self.paths)?)),
+        match (&self.name, &self.bucket) {
+            (Some(name), _) => Ok(name.clone()),
+            (None, Some(bucket)) => Ok(bucket_name(bucket)),
+            (None, None) => Ok(default_name(self.kind(), &self.host, &absolute(&self.paths)?)),
         }
     }
 }
@@ -211,12 +267,7 @@ pub fn run_begun(
 ) -> Result<BackupReport> {
     repo.may_write()?;
     let paths = absolute(&options.paths)?;
-    let source = Source {
-        kind: "files".into(),
-        name: options.source_name()?,
-        host: options.host.clone(),
-        paths: paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
-    };
+    let source = source_of(&options, &paths)?;
     // When the run began, not the walk: a file written just before is not called too young to be taken over.
     let start = repo.env.now().0;
     // A repository inside of its own source would grow with every run, and so would the local index.
@@ -225,7 +276,7 @@ pub fn run_begun(
     let _hurry = repo.regions.hurry(repo.copies_min);
     let walk = match begun.filter(|begun| begun.suits(repo, &options.walk.skip, &paths)) {
         Some(begun) => begun.walk?,
-        None => begin(&paths, &options)?,
+        None => begin(repo, &paths, &options, cancel)?,
     };
     repo.regions.slow_down(|| options.limits.upload.map(|rate| Pace::new(rate, cancel)));
     let (caught_up, view) = match options.dry_run {
@@ -234,8 +285,10 @@ pub fn run_begun(
     };
     let used = if view.damaged.is_empty() { None } else { Index::load(repo)?.generation_max() };
     let generation = generation_of(&view, used, &source.name, options.mode)?;
-    let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation).cloned();
-    let fs_id = fs_id(&paths);
+    let parent = view.latest_of(&source.name).filter(|p| p.manifest.generation == generation);
+    // Of another kind, it may have with its files what does not belong there, or not what does.
+    let parent = parent.filter(|p| p.manifest.source.kind == source.kind).cloned();
+    let fs_id = options.bucket.as_ref().map_or_else(|| fs_id(&paths), |bucket| Some(bucket::Source::id(bucket)));
     if let Some(parent) = &parent {
         progress.bytes_expected.set(parent.manifest.counts.bytes);
     }
@@ -244,6 +297,15 @@ pub fn run_begun(
     let report = if options.dry_run { run.dry(walk) } else { with_records(&run, walk, caught_up) };
     let view = run.view;
     report.map(|report| BackupReport { view, ..report })
+}
+
+/// What the manifest says that was backed up.
+fn source_of(options: &BackupOptions, paths: &[PathBuf]) -> Result<Source> {
+    let paths = match &options.bucket {
+        Some(bucket) => vec![bucket.to_string().into_bytes().into()],
+        None => paths.iter().map(|p| p.as_os_str().as_bytes().to_vec().into()).collect(),
+    };
+    Ok(Source { kind: options.kind().into(), name: options.source_name()?, host: options.host.clone(), paths })
 }
 
 /// Records of earlier runs are brought up beside the work: listing them must cost an unchanged source no time.
@@ -308,7 +370,7 @@ mod tests {
     fn names_of_sources_tell_paths_apart_and_nothing_else() {
         let name = |paths: &[&[u8]]| {
             let paths: Vec<PathBuf> = paths.iter().map(|p| PathBuf::from(OsStr::from_bytes(p))).collect();
-            default_name("h", &absolute(&paths).unwrap())
+            default_name("files", "h", &absolute(&paths).unwrap())
         };
         assert_eq!(name(&[b"/b", b"/a/./c/"]), "files:h:/a/c:/b");
         assert_eq!(name(&[b"/a"]), name(&[b"//a/."]));

@@ -2,14 +2,18 @@
 
 use crate::base::{ChunkId, PackName};
 use crate::chunk::Coder;
+use crate::error::Error;
 use crate::format::leaf::{Leaf, Raw};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, items};
+use crate::ops::verdicts::attribute;
 use crate::repo::pages::{Pages, Same};
 use crate::repo::reader::Reader;
-use crate::repo::tree::ListReader;
+use crate::repo::tree::{ListReader, read_xattrs};
 use crate::repo::writer::Writer;
-use crate::source::files::{DirHandle, Event, Found, ParentRule, SourceError, Walk, too_recent, unchanged};
+use crate::source::any::{Dir, Event, Found, Walk};
+use crate::source::bucket;
+use crate::source::files::{ParentRule, SourceError, too_recent, unchanged};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -33,12 +37,12 @@ pub(super) enum Planned {
     Leave,
     /// Entries of one directory.
     Batch {
-        dir: Arc<DirHandle>,
+        dir: Dir,
         work: Vec<Work>,
     },
     /// A file that is cut in turns.
     Big {
-        dir: Arc<DirHandle>,
+        dir: Dir,
         entry: Box<Entry>,
     },
     /// Files that did not change, of so many bytes together.
@@ -63,11 +67,13 @@ pub(super) struct Planner<'p> {
     /// The rule, and when the parent's run began and ended.
     parent: Option<(ParentRule, (i64, i64))>,
     sound: Sound<'p>,
+    /// Whether files need a verdict.
+    judges: bool,
     root: Option<Option<ChunkId>>,
     cursors: Vec<Option<Cursor<'p>>>,
     batch: Vec<Work>,
     batch_bytes: u64,
-    batch_dir: Option<Arc<DirHandle>>,
+    batch_dir: Option<Dir>,
     /// Either this or the batch is empty.
     same: Option<(Same, u64)>,
     ready: std::collections::VecDeque<Planned>,
@@ -79,6 +85,7 @@ impl<'p> Planner<'p> {
         reader: &'p Reader,
         parent: Option<(&Manifest, ParentRule)>,
         look_up: Option<&'p Writer<'p>>,
+        judges: bool,
     ) -> Self {
         Planner {
             walk,
@@ -86,6 +93,7 @@ impl<'p> Planner<'p> {
             coder: Coder::default(),
             parent: parent.map(|(m, rule)| (rule, (m.start, m.end))),
             sound: Sound::new(reader, look_up),
+            judges,
             root: parent.filter(|(m, _)| m.root.kind == EntryType::Dir).map(|(m, _)| m.root.tree),
             cursors: Vec::new(),
             batch: Vec::new(),
@@ -110,9 +118,14 @@ impl<'p> Planner<'p> {
         }
     }
 
+    /// As [`Walk::gone`].
+    pub(super) fn gone(&self) -> Option<Error> {
+        self.walk.gone()
+    }
+
     fn take(&mut self, event: Event) {
         match event {
-            Event::Enter { entry, .. } => {
+            Event::Enter(entry) => {
                 self.close_batch();
                 self.enter(&entry);
                 self.ready.push_back(Planned::Enter(entry));
@@ -122,9 +135,9 @@ impl<'p> Planner<'p> {
                 self.cursors.pop();
                 self.ready.push_back(Planned::Leave);
             }
-            Event::File { found, dir } => self.file(found, dir),
-            Event::Item { entry, dir } => self.put(*entry, dir, false),
-            Event::Failed { path, error } => self.ready.push_back(Planned::Missed(miss(path, &error))),
+            Event::File(found, dir) => self.file(found, dir),
+            Event::Item(entry, dir) => self.put(*entry, dir, false),
+            Event::Failed(path, error) => self.ready.push_back(Planned::Missed(miss(path, &error))),
             Event::Excluded => self.ready.push_back(Planned::Excluded),
         }
     }
@@ -164,27 +177,44 @@ impl<'p> Planner<'p> {
         }
     }
 
-    fn file(&mut self, found: Found, dir: Arc<DirHandle>) {
+    fn file(&mut self, found: Found, dir: Dir) {
         let old = self.counterpart(found.name());
         let (Some((leaf, raw)), Some((rule, ran))) = (old, self.parent) else {
             return self.put(found.entry(), dir, true);
         };
         let meta = found.meta();
-        let candidate = raw.kind == EntryType::File && !too_recent(&raw.meta, rule, ran);
-        // All that it would be encoded from is what it was: it is taken over as it stands.
-        if candidate && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
+        // Content that the store has no name for cannot be known again.
+        let named = rule != ParentRule::Objects || meta.inode != 0;
+        let candidate = raw.kind == EntryType::File && named && !too_recent(&raw.meta, rule, ran);
+        let candidate = candidate && self.is_tagged_alike(&leaf, &raw, &found, ran);
+        // All that it would be encoded from is what it was: it is taken over as it stands. A verdict is more than that.
+        if candidate && !self.judges && raw.plain && raw.meta == meta && self.are_stored(&leaf, &raw) {
             return self.keep(&leaf, &raw);
         }
         let mut entry = found.entry();
         if let (true, Ok(old)) = (candidate, leaf.entry(&raw))
             && unchanged(&old, &entry, rule)
             && old.flags.unwrap_or(0) == 0
+            && (!self.judges || attribute::of(&old).is_some())
             && self.is_stored(&old)
         {
+            if rule == ParentRule::Objects {
+                return self.object(entry, dir, old, ran);
+            }
             self.take_over(&mut entry, &dir, old, rule);
             return self.put(entry, dir, false);
         }
         self.put(entry, dir, true);
+    }
+
+    /// Whether an object is called by the store what it was called; of files nothing is asked here.
+    fn is_tagged_alike(&mut self, leaf: &Leaf, raw: &Raw, found: &Found, ran: (i64, i64)) -> bool {
+        let Found::Object(new) = found else { return true };
+        let Ok(mut old) = leaf.entry(raw) else { return false };
+        if let Some(id) = old.xattrs_ref.take() {
+            old.xattrs = read_xattrs(self.reader, &id, &mut self.coder).ok();
+        }
+        bucket::is_same_content(&old, new, ran)
     }
 
     /// A file that did not change in anything.
@@ -203,13 +233,28 @@ impl<'p> Planner<'p> {
         self.same = Some((Same::new(Arc::clone(leaf), raw), size));
     }
 
-    fn put(&mut self, entry: Entry, dir: Arc<DirHandle>, read: bool) {
+    /// An object with the content that it had. Whether what else is kept of it is the same only its time tells, and
+    /// within a second not even that: then a worker asks for it.
+    fn object(&mut self, mut entry: Entry, dir: Dir, old: Entry, ran: (i64, i64)) {
+        entry.take_content(&old);
+        let same = unchanged(&old, &entry, ParentRule::SameFs) && !bucket::is_new(&entry, ran);
+        if same {
+            (entry.xattrs, entry.xattrs_ref) = (old.xattrs, old.xattrs_ref);
+        }
+        self.add(entry, dir, !same);
+    }
+
+    fn put(&mut self, entry: Entry, dir: Dir, read: bool) {
         if read && entry.size() > WHOLE_BYTES_MAX {
             self.close_batch();
             self.ready.push_back(Planned::Big { dir, entry: Box::new(entry) });
             return;
         }
-        let other_dir = self.batch_dir.as_ref().is_some_and(|open| !Arc::ptr_eq(open, &dir));
+        self.add(entry, dir, read);
+    }
+
+    fn add(&mut self, entry: Entry, dir: Dir, read: bool) {
+        let other_dir = self.batch_dir.as_ref().is_some_and(|open| !open.is(&dir));
         let full = self.batch.len() >= BATCH_ENTRIES_MAX || self.batch_bytes >= BATCH_BYTES_MAX;
         if other_dir || full || self.same.is_some() {
             self.close_batch();
@@ -221,16 +266,19 @@ impl<'p> Planner<'p> {
 
     /// Content and attributes of an unchanged file come from the parent; but on a clone, where no time tells whether
     /// attributes changed, these are read.
-    fn take_over(&mut self, entry: &mut Entry, dir: &DirHandle, old: Entry, rule: ParentRule) {
+    fn take_over(&mut self, entry: &mut Entry, dir: &Dir, old: Entry, rule: ParentRule) {
         entry.take_content(&old);
         if rule == ParentRule::SameFs || unchanged(&old, entry, ParentRule::SameFs) {
             entry.xattrs = old.xattrs;
             entry.xattrs_ref = old.xattrs_ref;
             return;
         }
-        match dir.xattrs(&entry.name) {
+        match dir.xattrs(entry) {
             Ok(found) => entry.xattrs = Some(found).filter(|x| !x.is_empty()),
             Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
+        }
+        if self.judges {
+            attribute::keep(entry, &old);
         }
     }
 
@@ -279,6 +327,12 @@ fn is_stored(reader: &Reader, old: &Entry, coder: &mut Coder, good: &dyn Fn(&Chu
 /// Whether files of an earlier snapshot can be built upon: all of them is there, and nothing of it was found damaged.
 pub fn are_intact(reader: &Reader, entries: &[Entry]) -> bool {
     let (mut coder, sound) = (Coder::default(), Sound::new(reader, None));
+    entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| sound.has(id)))
+}
+
+/// The same, where nobody vouches for that snapshot: each part must be known to the writer, which notes what it rests on.
+pub(super) fn are_known(reader: &Reader, entries: &[Entry], writer: &Writer<'_>) -> bool {
+    let (mut coder, sound) = (Coder::default(), Sound::new(reader, Some(writer)));
     entries.iter().all(|entry| is_stored(reader, entry, &mut coder, &|id| sound.has(id)))
 }
 

@@ -2,15 +2,18 @@
 
 use super::begun::begin;
 use super::build::{self, Built};
+use super::origin::Origin;
 use super::plan::Planner;
 use super::work::{self, Means};
-use super::{BackupOptions, BackupReport};
+use super::{BackupOptions, BackupReport, Verdicts};
 use crate::base::{Cancel, Generation, Pace, PackName, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::signed;
 use crate::format::snapshot::{Manifest, Mode, Source, Transfer, content_digest};
 use crate::format::tree::Entry;
 use crate::ops::catch_up::{self, CaughtUp};
+use crate::ops::model::{Compared, sudden};
+use crate::ops::verdicts::{self, beside, labels};
 use crate::policy::MAY_SHRINK;
 use crate::region::RegionSet;
 use crate::repo::Repo;
@@ -20,10 +23,11 @@ use crate::repo::reader::Reader;
 use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
 use crate::repo::writer::Writer;
-use crate::source::files::{ParentRule, Walk};
+use crate::source::any::Walk;
+use crate::source::files::ParentRule;
 use crate::store::{Key, Prefix};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How many sessions a run may need.
@@ -48,6 +52,9 @@ impl Run<'_> {
     fn parent_rule(&self) -> Option<ParentRule> {
         let parent = self.parent.as_ref()?;
         match self.options.mode {
+            Mode::Incremental if self.options.bucket.is_some() => {
+                (parent.manifest.fs_id == self.fs_id).then_some(ParentRule::Objects)
+            }
             Mode::Incremental if self.options.clone => Some(ParentRule::Clone),
             Mode::Incremental if parent.manifest.fs_id == self.fs_id => Some(ParentRule::SameFs),
             _ => None,
@@ -57,13 +64,14 @@ impl Run<'_> {
     /// With `look_up`, a file of the parent is taken over only if every chunk of it is known to the writer.
     fn planner<'p>(&self, walk: Walk, reader: &'p Reader, look_up: Option<&'p Writer<'p>>) -> Planner<'p> {
         let parent = self.parent.as_ref().zip(self.parent_rule()).map(|(p, rule)| (&p.manifest, rule));
-        Planner::new(walk, reader, parent, look_up)
+        Planner::new(walk, reader, parent, look_up, self.options.rules.is_some())
     }
 
     pub(super) fn dry(&self, walk: Walk) -> Result<BackupReport> {
         let reader = Reader::near(Arc::clone(self.repo), Arc::new(Index::load(self.repo)?));
         let mut planner = self.planner(walk, &reader, None);
         let built = build::count_only(&mut planner, self.progress, self.cancel)?;
+        planner.gone().map_or(Ok(()), Err)?;
         Ok(self.report(None, built, self.transfer(), CaughtUp::default(), Vec::new()))
     }
 
@@ -80,19 +88,35 @@ impl Run<'_> {
             let session = Session::announce(self.repo, errand, refreshes)?;
             let walk = match walk.take() {
                 Some(first) => first,
-                None => begin(self.paths, self.options)?,
+                None => begin(self.repo, self.paths, self.options, self.cancel)?,
             };
             let (built, work) = self.write(&session, walk, &mut stored)?;
             match session.commit(self.repo, &work, |session| self.manifest(session, &built))? {
                 Ended::Committed(mut done) => {
                     self.take_back(&mut done, &mut caught_up);
                     View::remember(self.repo, &done);
-                    return Ok(self.report(Some(&done), built, done.manifest.transfer, caught_up, stored));
+                    let models = self.models(&done.manifest, &built);
+                    let report = self.report(Some(&done), built, done.manifest.transfer, caught_up, stored);
+                    return Ok(BackupReport { models, ..report });
                 }
                 Ended::Fenced(sid) => refreshes = Some(sid),
             }
         }
         Err(Error::new(Kind::Retry, "the session was fenced again and again").advise("run again: stored work is kept"))
+    }
+
+    /// Models that were read, beside what they were in the parent. It needs the index with what was just stored.
+    fn models(&self, made: &Manifest, built: &Built) -> Compared {
+        let Some(parent) = self.parent.as_ref().filter(|_| !built.models.is_empty()) else {
+            return Compared::default();
+        };
+        match Index::load(self.repo) {
+            Ok(index) => {
+                let reader = Reader::near(Arc::clone(self.repo), Arc::new(index));
+                sudden(&reader, (&parent.manifest, made), &built.models, built.models_left, self.cancel)
+            }
+            Err(e) => Compared { unknown: vec![e.to_string()], ..Compared::default() },
+        }
     }
 
     /// Where a region failed after another one had been left behind for being slow, there may be fewer copies than are asked
@@ -150,9 +174,12 @@ impl Run<'_> {
         let writer = Writer::new(repo, session, known, (limits.compression, self.options.workers), self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
         let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
-        let means =
-            Means { workers: self.options.workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref() };
+        let (workers, judges) = (self.options.workers, self.options.rules.is_some());
+        let means = Means { workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref(), judges };
         let built = work::run(&writer, &mut planner, &means, repo);
+        // What of it was met by the walk alone is no miss either: nothing is known of the rest.
+        let built = built.and_then(|built| planner.gone().map_or(Ok(built), Err));
+        let built = built.and_then(|built| self.judged(built));
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = built.and_then(|built| match built.root {
@@ -174,6 +201,19 @@ impl Run<'_> {
                 Err(e)
             }
         }
+    }
+
+    /// Judges what needs to know all files of models.
+    fn judged(&self, mut built: Built) -> Result<Built> {
+        let (Some(rules), Some(gathered)) = (&self.options.rules, built.gathered.take()) else { return Ok(built) };
+        let (mut report, now) = (gathered.finish(), self.repo.env.now());
+        let shelf = Origin::new(self.paths, self.cancel);
+        let means = verdicts::Means { trust: rules.trust(), now, shelf: &shelf, cancel: self.cancel };
+        beside(&mut report, Path::new(""), 0, &means)?;
+        let complaints = rules.complaints(&report);
+        built.labels = labels(&report, &complaints, now);
+        built.verdicts = Some(Verdicts { report, complaints });
+        Ok(built)
     }
 
     /// In modes that trust nothing: packs that every region lists, with one size. Others are stored again.
@@ -291,6 +331,8 @@ impl Run<'_> {
             packs,
             accepted: self.options.tags.iter().any(|tag| tag == MAY_SHRINK),
             encoder_errors: self.progress.encoder_errors.get(),
+            verdicts: built.verdicts,
+            models: Compared::default(),
             view: View::default(),
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Done {
     pub(super) items: Option<Vec<Item>>,
     /// Whether content was read.
     pub(super) read: bool,
+    /// Whether it was cut by its tensors.
+    pub(super) model: bool,
     /// Attributes that could not be read.
     pub(super) misses: Vec<Miss>,
     /// The path, if the file changed each time it was read.

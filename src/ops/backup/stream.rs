@@ -4,6 +4,7 @@
 //! fails, makes no snapshot; what was stored is kept, and the next run finds it.
 
 use super::build::Built;
+use super::plan::are_known;
 use super::run::Run;
 use super::{BackupOptions, BackupReport, catch_up, generation_of};
 use crate::base::{Cancel, Pace, PackName, Progress, SessionId};
@@ -14,6 +15,7 @@ use crate::format::snapshot::{Counts, Label, Miss, Source};
 use crate::format::tree::{Entry, EntryType, INLINE_BYTES_MAX, Item};
 use crate::repo::Repo;
 use crate::repo::index::{Index, Reusable, Reuse};
+use crate::repo::reader::Reader;
 use crate::repo::session::{Ended, Errand, Session, Work};
 use crate::repo::tree::{ChunkList, DirWriter, ListWriter};
 use crate::repo::view::View;
@@ -27,6 +29,9 @@ use std::sync::Arc;
 const CHUNKS_AHEAD: usize = 2;
 /// Permissions of the file: what a command prints is nobody else's business.
 const FILE_MODE: u32 = 0o600;
+/// Why an earlier snapshot is not gone on from.
+const NOT_THERE: &str =
+    "the snapshot that this one goes on from is not in every region any more, or parts of it are being removed";
 /// Permissions of the directories that its name needs.
 const DIR_MODE: u32 = 0o755;
 
@@ -69,7 +74,7 @@ pub fn stream(
 ) -> Result<BackupReport> {
     repo.may_write()?;
     let given = Given {
-        kind: "files",
+        kind: super::FILES,
         paths: vec![name.path()],
         parts: vec![(name.clone(), input, Cut::Content)],
         labels: Vec::new(),
@@ -110,7 +115,7 @@ pub struct Given {
 /// Backs up streams, as [`stream`] does one.
 ///
 /// # Errors
-/// As [`stream`].
+/// As [`stream`]; [`Kind::NotFound`] where what is taken over is not there any more.
 pub fn streams(
     repo: &Arc<Repo>,
     options: &BackupOptions,
@@ -150,21 +155,23 @@ pub fn streams(
 
 fn write(run: &Run<'_>, session: &Session, given: Given) -> Result<(Built, Work, Vec<PackName>)> {
     let repo = run.repo;
-    let parent = given.kept.as_ref().map(|(sid, _)| *sid);
-    if parent.is_some_and(|sid| !session.parent_stands(repo, sid)) {
-        let what = "the snapshot that this one goes on from is not in every region any more, or is being removed";
-        session.give_up(repo, what)?;
-        return Err(Error::new(Kind::Retry, what).advise("take a whole snapshot"));
-    }
+    let parent = given.kept.as_ref().map(|(sid, _)| *sid).filter(|sid| session.parent_stands(repo, *sid));
     let rules = Reuse {
         regions: session.regions.and(repo.writable()),
         bad: session.epochs.bad_packs(),
         generation: run.generation,
         present: run.present_packs(session.regions),
     };
-    let known = Reusable::new(Arc::new(Index::load(repo)?), rules);
+    let index = Arc::new(Index::load(repo)?);
+    let known = Reusable::new(Arc::clone(&index), rules);
     let writer = Writer::new(repo, session, known, (run.options.limits.compression, run.options.workers), run.progress);
-    let built = pour(run, &writer, given);
+    let kept = given.kept.as_ref().filter(|_| parent.is_none());
+    // Where nobody vouches for the earlier snapshot, as while an epoch is undecided, each of its parts is looked up.
+    let there = kept.is_none_or(|(_, kept)| are_known(&Reader::near(Arc::clone(repo), index), kept, &writer));
+    let built = match there {
+        true => pour(run, &writer, given),
+        false => Err(Error::new(Kind::NotFound, NOT_THERE).advise("take a whole snapshot")),
+    };
     // Whatever happened: what was stored is named, so that the next run finds it.
     let finished = writer.finish();
     match (built, finished) {

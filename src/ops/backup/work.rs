@@ -3,6 +3,7 @@
 use super::big::Big;
 use super::build::{Builder, Built};
 use super::hand::{ATTEMPTS_MAX, Worker, attributes, failed};
+use super::object::opened;
 use super::plan::{Planned, Planner, WHOLE_BYTES_MAX, Work};
 use super::step::{Done, Piece, Step};
 use crate::base::{Cancel, Pace, Progress};
@@ -10,10 +11,13 @@ use crate::chunk::Cutter;
 use crate::error::{Error, Kind, Result};
 use crate::format::envelope::Class;
 use crate::format::tree::{Entry, INLINE_BYTES_MAX, Item, push_item};
+use crate::model::recorded::Recorded;
+use crate::ops::verdicts::attribute;
 use crate::region::lock;
 use crate::repo::Repo;
 use crate::repo::writer::Writer;
-use crate::source::files::{self, DirHandle, SourceError, SourceFile, Stamp};
+use crate::source::any::{Dir, File};
+use crate::source::files::{SourceError, Stamp};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +29,7 @@ const PIECES_AHEAD: usize = 64;
 const SHARED_BYTES_MIN: u64 = 32 << 20;
 
 enum Job {
-    Batch { dir: Arc<DirHandle>, work: Vec<Work>, results: Sender<Vec<Done>> },
+    Batch { dir: Dir, work: Vec<Work>, results: Sender<Vec<Done>> },
     Big(Arc<Big>),
 }
 
@@ -36,16 +40,18 @@ pub(super) struct Means<'m> {
     pub(super) cancel: &'m Cancel,
     /// How fast files may be read.
     pub(super) pace: Option<&'m Pace>,
+    /// Whether files are judged as models.
+    pub(super) judges: bool,
 }
 
 /// Plans, works and builds.
 pub(super) fn run(writer: &Writer<'_>, planner: &mut Planner<'_>, means: &Means<'_>, repo: &Repo) -> Result<Built> {
-    let &Means { workers, progress, cancel, pace } = means;
+    let &Means { workers, progress, cancel, pace, judges } = means;
     let mut trees = writer.packer(Class::Tree);
-    let crew =
-        Crew { writer, progress, cancel, pace, cutter: Cutter::files(repo.gear_seed()), failed: Mutex::new(None) };
+    let (cutter, failed) = (Cutter::files(repo.gear_seed()), Mutex::new(None));
+    let crew = Crew { writer, progress, cancel, pace, judges, cutter, failed };
     let result = {
-        let mut builder = Builder::new(&mut trees, progress);
+        let mut builder = Builder::new(&mut trees, progress, judges);
         let done = if workers == 0 {
             crew.inline(planner, &mut builder)
         } else {
@@ -68,6 +74,7 @@ struct Crew<'c, 'r> {
     progress: &'c Progress,
     cancel: &'c Cancel,
     pace: Option<&'c Pace>,
+    judges: bool,
     cutter: Cutter,
     failed: Mutex<Option<Error>>,
 }
@@ -76,7 +83,7 @@ impl Crew<'_, '_> {
     fn worker(&self) -> Worker<'_, '_> {
         let packer = self.writer.packer(Class::Data);
         let (cutter, progress, cancel, pace) = (&self.cutter, self.progress, self.cancel, self.pace);
-        Worker { packer, buf: Vec::new(), cutter, progress, cancel, pace }
+        Worker { packer, buf: Vec::new(), cutter, progress, cancel, pace, judges: self.judges }
     }
 
     fn fail(&self, error: Error) {
@@ -178,40 +185,54 @@ impl Worker<'_, '_> {
         match job {
             Job::Batch { dir, work, results } => {
                 let mut all = Vec::with_capacity(work.len());
+                // What is far away is asked for before it is needed.
+                let mut objects = opened(&dir, &work).into_iter();
                 for Work { entry, read } in work {
+                    let object = objects.next().flatten();
                     self.cancel.check()?;
                     self.progress.bytes_done.add(entry.size());
-                    all.push(if read {
-                        self.small(&dir, entry)?
-                    } else {
-                        Done { result: Ok(entry), items: None, read: false, misses: Vec::new(), changed: None }
+                    all.push(match (read, object) {
+                        (true, Some(object)) => self.object(&dir, &object, entry)?,
+                        (true, None) => self.small(&dir, entry)?,
+                        (false, _) => Done {
+                            result: Ok(entry),
+                            items: None,
+                            read: false,
+                            model: false,
+                            misses: Vec::new(),
+                            changed: None,
+                        },
                     });
                 }
+                dir.gone().map_or(Ok(()), Err)?;
                 // The builder is gone only when the run was given up.
                 let _ = results.send(all);
                 Ok(())
             }
-            Job::Big(big) => self.big(&big),
+            Job::Big(big) => {
+                self.big(&big)?;
+                big.gone().map_or(Ok(()), Err)
+            }
         }
     }
 
     /// Fills the begin of the buffer from a file, as fast as is allowed; returns how much there was.
-    fn read(&mut self, file: &SourceFile, offset: u64, len: usize) -> std::result::Result<usize, SourceError> {
+    fn read(&mut self, file: &File, offset: u64, len: usize) -> std::result::Result<usize, SourceError> {
         self.read_to(0, file, offset, len)
     }
 
     /// Fills the begin of the buffer with a whole file of so many bytes, and one more if it grew. Who is told that it ends
     /// there need not ask whether more follows.
-    fn read_file(&mut self, file: &SourceFile, len: usize) -> std::result::Result<usize, SourceError> {
+    fn read_file(&mut self, file: &File, len: usize) -> std::result::Result<usize, SourceError> {
         match self.pace {
-            None => file.read_until(0, &mut self.buf[..len + 1], len.max(1)),
-            Some(_) => self.read(file, 0, len + 1),
+            None if let File::File(file) = file => file.read_until(0, &mut self.buf[..len + 1], len.max(1)),
+            _ => self.read(file, 0, len + 1),
         }
     }
 
     /// A file that is read whole.
-    fn small(&mut self, dir: &DirHandle, mut entry: Entry) -> Result<Done> {
-        let file = match files::open(dir, &entry) {
+    fn small(&mut self, dir: &Dir, mut entry: Entry) -> Result<Done> {
+        let file = match dir.open(&entry) {
             Ok(file) => file,
             Err(e) => return Ok(failed(&e)),
         };
@@ -236,17 +257,27 @@ impl Worker<'_, '_> {
             changed = got != len || now != expected;
             if !changed || attempt == ATTEMPTS_MAX {
                 self.content(&mut entry, got.min(len))?;
+                if self.judges {
+                    attribute::put(&mut entry, &Recorded::of(&self.buf[..got.min(len)]));
+                }
                 break;
             }
             if let Err(e) = file.apply(&mut entry) {
                 return Ok(failed(&e));
             }
         }
-        Ok(Done { result: Ok(entry), items: None, read: true, misses, changed: changed.then(|| file.path()) })
+        Ok(Done {
+            result: Ok(entry),
+            items: None,
+            read: true,
+            model: false,
+            misses,
+            changed: changed.then(|| file.path()),
+        })
     }
 
     /// Stores the first `len` bytes of the buffer as the content of a small file.
-    fn content(&mut self, entry: &mut Entry, len: usize) -> Result<()> {
+    pub(super) fn content(&mut self, entry: &mut Entry, len: usize) -> Result<()> {
         entry.size = Some(len as u64);
         let plain = &self.buf[..len];
         if len == 0 {
@@ -264,9 +295,9 @@ impl Worker<'_, '_> {
     }
 
     /// A file of a batch that turned out to need turns: sparse, or it grew.
-    fn alone(&mut self, dir: &DirHandle, entry: Entry) -> Result<Done> {
+    pub(super) fn alone(&mut self, dir: &Dir, entry: Entry) -> Result<Done> {
         let (pieces, out) = unbounded();
-        let big = Big::new(Arc::new(dir.try_clone().map_err(|e| e.lift())?), entry, pieces);
+        let big = Big::new(dir.clone(), entry, pieces);
         self.big(&big)?;
         let mut list = Vec::new();
         let mut end = None;

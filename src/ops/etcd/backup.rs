@@ -4,7 +4,9 @@
 //! members are asked what their keys hash to at the file's revision. If that member disagrees that sent it, there is no
 //! snapshot; if another one does, there is, and it is said aloud: the cluster itself is not at one.
 
-use super::{ANEW, CLUSTER, KEYS, KIND, REVISION, ROWS, label, last_of, number};
+use super::{
+    CLUSTER, DISAGREE, HISTORY, KEYS, KIND, MEMBER, REVISION, ROWS, ids, label, last_of, next_history, number,
+};
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Label, Manifest, Miss};
@@ -68,6 +70,10 @@ pub struct EtcdReport {
     pub hash: Option<(u32, i64)>,
     /// Members that say the same.
     pub agree: Vec<String>,
+    /// Ids of members that have other keys.
+    pub disagree: BTreeSet<u64>,
+    /// The number of the history that it is part of.
+    pub history: i64,
     /// What should be known.
     pub remarks: Vec<String>,
 }
@@ -85,11 +91,11 @@ pub fn backup(
     repo.may_write()?;
     // What was changed from now on may be missing.
     let begun = repo.env.now().0;
-    let before = before(repo, options, etcd.new_cluster)?;
-    let cluster = Cluster::connect(&etcd.address, &etcd.means, before, cancel)?;
-    let mut without = BTreeSet::new();
+    let (before, history) = before(repo, options, etcd.new_cluster)?;
+    let cluster = Cluster::connect(&etcd.address, &etcd.means, &before, cancel)?;
+    let (mut without, mut outvoted) = (BTreeSet::new(), BTreeSet::new());
     let (snapshot, bolt, survey, mut report, mut misses) = loop {
-        let snapshot = cluster.snapshot(before, &without, &etcd.scratch, cancel)?;
+        let snapshot = cluster.snapshot(&before, &without, &etcd.scratch, cancel)?;
         let bolt = Bolt::open(copy(&snapshot.file)?)?;
         let survey = survey(&bolt, &etcd.scratch, cancel)?;
         let least = before.revision.max(snapshot.newest);
@@ -103,53 +109,74 @@ pub fn backup(
             endpoint: snapshot.endpoint.clone(),
             version: snapshot.version.clone(),
             cluster: cluster.id(),
+            history,
             ..EtcdReport::default()
         };
-        let misses = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
+        let found = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
         // Whoever is alone against several has what the others have not, and not the other way round.
-        if misses.others <= report.agree.len() {
-            break (snapshot, bolt, survey, report, misses.all);
+        if found.others.len() <= report.agree.len() {
+            report.disagree = doubted(&before, &found, |member| cluster.may_have(member));
+            report.disagree.extend(&outvoted);
+            break (snapshot, bolt, survey, report, found.all);
         }
         without.insert(snapshot.endpoint);
+        outvoted.insert(snapshot.header.member);
     };
     report.remarks.extend(without.iter().map(|endpoint| {
         format!("ALARM: {endpoint} has other keys than the majority of the members, and was not taken")
     }));
     misses.extend(without.iter().map(|endpoint| miss(format!("member {endpoint} has other keys than the majority"))));
+    if report.disagree.contains(&snapshot.header.member) {
+        let who = &snapshot.endpoint;
+        misses.push(miss(format!("{who} had other keys than the last snapshot, and nobody else agrees with it")));
+    }
     remark(&cluster, &mut report, &mut misses, cancel)?;
     let given = Given { begun: Some(begun), ..given(etcd, &snapshot, (bolt, survey), &report, misses)? };
     let stored = backup::streams(repo, options, given, (progress, cancel))?;
     Ok((stored, report))
 }
 
-/// What the last snapshot of the source says.
-fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<Before> {
+/// What the last snapshot of the source says, and the number of the history that goes on, or begins.
+fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<(Before, i64)> {
+    let (view, source) = (View::recall(repo)?, options.source_name()?);
     if new_cluster {
-        return Ok(Before::default());
+        return Ok((Before::default(), next_history(&view, &source)));
     }
-    let view = View::recall(repo)?;
-    Ok(last_of(&view, &options.source_name()?).map_or_else(Before::default, |last| known(&last.manifest)))
+    let last = last_of(&view, &source).map(|last| &last.manifest);
+    Ok((last.map(known).unwrap_or_default(), last.and_then(|last| number(last, HISTORY)).unwrap_or_default()))
 }
 
 /// What a snapshot says of its cluster.
 pub(super) fn known(manifest: &Manifest) -> Before {
-    let cluster = label(manifest, CLUSTER).and_then(|id| u64::from_str_radix(id, 16).ok());
-    Before { cluster, revision: number(manifest, REVISION).unwrap_or_default() }
+    let id = |text: &str| u64::from_str_radix(text, 16).ok();
+    let doubted = label(manifest, DISAGREE).unwrap_or_default().split(' ').filter_map(id).collect();
+    let cluster = label(manifest, CLUSTER).and_then(id);
+    Before { cluster, revision: number(manifest, REVISION).unwrap_or_default(), doubted }
 }
 
 fn copy(file: &File) -> Result<File> {
     file.try_clone().map_err(|e| Error::new(Kind::Source, format!("cannot open the scratch file: {}", e.kind())))
 }
 
-fn miss(message: String) -> Miss {
+pub(super) fn miss(message: String) -> Miss {
     Miss { path: ROWS.to_vec().into(), kind: KIND.into(), message }
 }
 
 /// What a comparison found amiss.
 struct Compare {
     all: Vec<Miss>,
+    /// Members that have the same keys.
+    agree: BTreeSet<u64>,
     /// Members that have other keys.
-    others: usize,
+    others: BTreeSet<u64>,
+}
+
+/// Who has other keys than the snapshot. Who had other keys before, and could not be compared now, is what it was; so is who
+/// agrees with nobody but such.
+fn doubted(before: &Before, found: &Compare, may_have: impl Fn(u64) -> bool) -> BTreeSet<u64> {
+    let is_known = !found.agree.is_subset(&before.doubted);
+    let still = before.doubted.iter().filter(|id| !(is_known && found.agree.contains(id)) && may_have(**id));
+    still.chain(&found.others).copied().collect()
 }
 
 /// Asks all members what their keys hash to.
@@ -160,8 +187,9 @@ fn compare(
     report: &mut EtcdReport,
     cancel: &Cancel,
 ) -> Result<Compare> {
-    let (mut own, mut misses, mut others, mut dumb) = (BTreeMap::new(), Vec::new(), 0, true);
-    for (endpoint, compared) in cluster.hashes(survey.facts.revision, cancel)? {
+    let (mut own, mut misses, mut dumb) = (BTreeMap::new(), Vec::new(), true);
+    let (mut agree, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for (member, endpoint, compared) in cluster.hashes(survey.facts.revision, cancel)? {
         let (hash, compacted) = match compared {
             // A member that was never compacted says so by -1.
             Compared::Hash(hash, compacted) => (hash, compacted.max(0)),
@@ -188,6 +216,7 @@ fn compare(
         if ours.contains(&hash) {
             report.hash.get_or_insert((hash, compacted));
             report.agree.push(endpoint);
+            agree.insert(member);
         } else if endpoint == report.endpoint {
             let what = format!("the keys of the snapshot hash to {first:08x}, those of the member to {hash:08x}");
             return Err(Error::new(Kind::Source, what)
@@ -195,7 +224,7 @@ fn compare(
                 .advise("the member's file may be damaged: see its log"));
         } else {
             let revision = survey.facts.revision;
-            others += 1;
+            others.insert(member);
             misses.push(miss(format!(
                 "member {endpoint} has other keys at revision {revision}: {hash:08x}, not {first:08x}"
             )));
@@ -204,7 +233,7 @@ fn compare(
     if dumb {
         misses.push(miss("no member could say what its keys hash to".into()));
     }
-    Ok(Compare { all: misses, others })
+    Ok(Compare { all: misses, agree, others })
 }
 
 fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, cancel: &Cancel) -> Result<()> {
@@ -253,15 +282,14 @@ fn given(
         (StreamName::parse(ROWS)?, rows, Cut::Small),
     ];
     let paths = vec![etcd.address.to_string().into_bytes()];
-    Ok(Given { kind: KIND, paths, parts, labels: labels(etcd, report, snapshot), misses, begun: None, kept: None })
+    Ok(Given { kind: KIND, paths, parts, labels: labels(report, snapshot), misses, begun: None, kept: None })
 }
 
-fn labels(etcd: &EtcdOptions, report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
+fn labels(report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
     let (facts, notes) = (&report.facts, &report.facts.notes);
     let alarms: Vec<String> = notes.alarms.iter().map(|(m, kind)| format!("{}:{m:x}", alarm_name(*kind))).collect();
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     let all = [
-        (ANEW, etcd.new_cluster.then(|| "true".into())),
         ("etcd.alarms", some(alarms.join(" "))),
         ("etcd.auth", Some(notes.auth.to_string())),
         ("etcd.bytes", Some(facts.bytes.to_string())),
@@ -269,16 +297,39 @@ fn labels(etcd: &EtcdOptions, report: &EtcdReport, snapshot: &Snapshot) -> Vec<L
         (CLUSTER, Some(format!("{:x}", report.cluster))),
         ("etcd.cluster-version", notes.cluster_version.clone()),
         ("etcd.compacted", Some(notes.compacted.to_string())),
+        (DISAGREE, ids(&report.disagree)),
         ("etcd.endpoint", Some(snapshot.endpoint.clone())),
         ("etcd.hash", report.hash.map(|(hash, compacted)| format!("{hash:08x} compacted={compacted}"))),
         ("etcd.hash-members", some(report.agree.join(" "))),
+        (HISTORY, Some(report.history.to_string()).filter(|_| report.history > 0)),
         ("etcd.keys", Some(facts.keys.to_string())),
         ("etcd.leases", Some(notes.leases.to_string())),
-        ("etcd.member", Some(format!("{:x}", snapshot.header.member))),
+        (MEMBER, Some(format!("{:x}", snapshot.header.member))),
         (REVISION, Some(facts.revision.to_string())),
         ("etcd.revisions", Some(facts.revisions.to_string())),
         ("etcd.storage-version", notes.storage_version.clone()),
         ("etcd.version", Some(snapshot.version.clone())),
     ];
     all.into_iter().filter_map(|(key, value)| Some(Label { key: key.into(), value: value? })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_doubted_is_until_somebody_else_agrees() {
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<u64>>();
+        let now = |before: &[u64], agree: &[u64], others: &[u64]| {
+            let before = Before { doubted: set(before), ..Before::default() };
+            let found = Compare { all: Vec::new(), agree: set(agree), others: set(others) };
+            doubted(&before, &found, |member| member != 9)
+        };
+        assert_eq!(now(&[], &[1, 2], &[3]), set(&[3]));
+        assert_eq!(now(&[3], &[1, 2], &[]), set(&[3]), "it was away");
+        assert_eq!(now(&[3], &[1, 2, 3], &[]), set(&[]), "it was mended");
+        assert_eq!(now(&[3], &[3], &[]), set(&[3]), "alone with itself");
+        assert_eq!(now(&[3], &[], &[]), set(&[3]));
+        assert_eq!(now(&[9], &[1], &[2]), set(&[2]), "the cluster has it no more");
+    }
 }

@@ -94,7 +94,7 @@ impl PutReport {
 /// # Errors
 /// No member answers, no region has a value intact, or there is no such key in the snapshot.
 pub fn put_back(keys: &Keys<'_>, request: &PutBack, cancel: &Cancel) -> Result<PutReport> {
-    let cluster = Cluster::connect(&request.address, &request.means, Before::default(), cancel)?;
+    let cluster = Cluster::connect(&request.address, &request.means, &Before::default(), cancel)?;
     let mut report = PutReport::default();
     keys.each(&request.prefix, cancel, &mut |line| {
         let fate = one(keys, &cluster, request, line, cancel)?;

@@ -1,7 +1,13 @@
-//! Models on this machine: what is in their files, and in which tensors two of them differ.
+//! Models: what is in their files, and in which tensors two of them differ, on this machine; and in snapshots, of which
+//! single tensors come back, and where a model is suddenly another one.
 
 mod compare;
 mod files;
+mod pick;
+mod stored;
+mod sudden;
 
 pub use compare::{Change, Difference, Report, Side, compare};
 pub use files::{Holding, files, look};
+pub use pick::{PickRequest, Picked, PickedTensor, pick};
+pub use sudden::{Compared, Counts, Sudden, is_of_a_model, sudden};

@@ -1,8 +1,9 @@
 //! One file on its way back.
 
 use super::Shared;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::format::tree::{Entry, Item};
+use crate::model::verdict::{Hashing, Sha256};
 use crate::region::lock;
 use crate::source::files::{SourceError, TargetDir, TargetFile};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -45,10 +46,18 @@ pub(super) struct FileTask {
     existed: AtomicBool,
     /// Behind the last byte that was written.
     end: AtomicU64,
+    /// What its content is to hash to, where that was recorded.
+    hash: Option<Sha256>,
 }
 
 impl FileTask {
-    pub(super) fn new(entry: Entry, dir: Arc<TargetDir>, path: Vec<u8>, failed: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        entry: Entry,
+        dir: Arc<TargetDir>,
+        path: Vec<u8>,
+        failed: Arc<AtomicBool>,
+        hash: Option<Sha256>,
+    ) -> Self {
         FileTask {
             entry,
             dir,
@@ -59,6 +68,7 @@ impl FileTask {
             wrote: AtomicBool::new(false),
             existed: AtomicBool::new(false),
             end: AtomicU64::new(0),
+            hash,
         }
     }
 
@@ -183,6 +193,27 @@ impl FileTask {
         Ok(same)
     }
 
+    /// Reads all of it again: whether it has this hash.
+    fn is_as_recorded(&self, shared: &Shared<'_>, hash: Sha256) -> Result<bool, SourceError> {
+        let (mut hashing, mut at) = (Hashing::default(), 0u64);
+        let mut buf = vec![0; usize::try_from(self.entry.size()).unwrap_or(COPY_BYTES).clamp(1, COPY_BYTES)];
+        while at < self.entry.size() && !shared.cancel.raised() {
+            // What is a hole need not be read.
+            let data = self.with(|file| file.data_from(at))?.map_or(self.entry.size(), |(start, _)| start);
+            let data = data.clamp(at, self.entry.size());
+            hashing.zeros(data - at);
+            at = data;
+            let got = self.with(|file| file.read_at(at, &mut buf))?;
+            hashing.update(buf.get(..got).unwrap_or_default());
+            at = at.saturating_add(got as u64);
+            if got == 0 {
+                break;
+            }
+        }
+        // One that was stopped is told of as such by whoever waits for it.
+        Ok(shared.cancel.raised() || (at == self.entry.size() && hashing.finish() == hash))
+    }
+
     /// Whether it may be open while chunks are still to come.
     pub(super) fn holds_descriptor(&self) -> bool {
         lock(&self.file).is_some() || self.left.load(Ordering::Relaxed) > 2
@@ -250,6 +281,20 @@ impl FileTask {
                 return self.take_away(shared);
             }
         };
+        if let Some(hash) = self.hash {
+            match self.is_as_recorded(shared, hash) {
+                Ok(true) => shared.note(|report| report.checked += 1),
+                Ok(false) => {
+                    let what = "read again, it is not what was recorded when it was backed up";
+                    self.give_up(shared, &Error::new(Kind::Damage, what));
+                    return self.take_away(shared);
+                }
+                Err(e) => {
+                    self.fail(shared, &e);
+                    return self.take_away(shared);
+                }
+            }
+        }
         let finished = match lock(&self.file).take() {
             Some(file) => file.finish(&self.entry),
             None => Ok(()),

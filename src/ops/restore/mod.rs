@@ -14,6 +14,7 @@ use crate::base::{Cancel, Progress};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType};
+use crate::ops::verdicts;
 use crate::repo::reader::Reader;
 use crate::source::files::{Excludes, RestoreOptions, SourceError, Target};
 use crew::Crew;
@@ -67,6 +68,8 @@ pub struct RestoreReport {
     pub misses_total: u64,
     /// Files that lack bytes which no region has intact.
     pub lost: u64,
+    /// Files of models that were read again, and have the hash that was recorded.
+    pub checked: u64,
 }
 
 impl RestoreReport {
@@ -96,6 +99,8 @@ pub(super) struct Shared<'r> {
     pub(super) reader: &'r Reader,
     pub(super) progress: &'r Progress,
     pub(super) cancel: &'r Cancel,
+    /// Whether files have verdicts.
+    pub(super) models: bool,
     report: Mutex<RestoreReport>,
 }
 
@@ -146,7 +151,8 @@ pub fn run(
     if root.name.is_empty() {
         progress.bytes_expected.set(manifest.counts.bytes);
     }
-    let shared = Shared { reader, progress, cancel, report: Mutex::default() };
+    let models = verdicts::is_one(manifest);
+    let shared = Shared { reader, progress, cancel, models, report: Mutex::default() };
     let target = if request.dry_run { None } else { Some(open_target(&request.target, request)?) };
     let crew = Crew::default();
     crew.run(&shared, request.workers, || {

@@ -8,6 +8,7 @@ use crate::base::ChunkId;
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType};
+use crate::ops::verdicts::attribute;
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crate::source::files::{Target, TargetDir, descriptors};
 use std::collections::{BTreeSet, HashMap};
@@ -299,8 +300,11 @@ impl<'s, 'r> Planner<'s, 'r> {
         (!linked).then_some(failed)
     }
 
-    fn file(&mut self, entry: Entry, dir: &Arc<TargetDir>, path: Vec<u8>, failed: Arc<AtomicBool>) -> Result<()> {
-        let task = Arc::new(FileTask::new(entry, Arc::clone(dir), path, failed));
+    fn file(&mut self, mut entry: Entry, dir: &Arc<TargetDir>, path: Vec<u8>, failed: Arc<AtomicBool>) -> Result<()> {
+        // The source does not have this.
+        let recorded = if self.shared.models { attribute::take(&mut entry) } else { None };
+        let hash = recorded.map(|recorded| recorded.sha256);
+        let task = Arc::new(FileTask::new(entry, Arc::clone(dir), path, failed, hash));
         if !task.prepare(self.shared) {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use crate::chunk::Coder;
 use crate::error::{Error, Exit, Kind, Result};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType};
+use crate::ops::verdicts::is_one;
 use crate::policy::Excludes;
 use crate::repo::reader::Reader;
 use crossbeam_channel::Receiver;
@@ -133,7 +134,10 @@ pub fn archive(
     let (planned, written) = ahead::run(
         request.workers,
         |jobs| read(reader, jobs),
-        |asker, steps| plan::Planner::new(reader, request, asker, steps, cancel, entries).run(root),
+        |asker, steps| {
+            let planner = plan::Planner::new(reader, request, asker, steps, cancel, entries);
+            planner.of_models(is_one(manifest)).run(root)
+        },
         |steps| write::Writer::new(out, progress, cancel).archive(steps),
     );
     let mut report = written?;

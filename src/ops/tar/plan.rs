@@ -8,6 +8,7 @@ use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, EntryType, Item, Xattr};
 use crate::ops::ahead::Asker;
+use crate::ops::verdicts::attribute;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, ListReader, check_depth, read_xattrs};
 use crossbeam_channel::Sender;
@@ -63,6 +64,7 @@ pub(super) struct Planner<'p> {
     /// Entries still allowed: directories that share pages could make any number of few.
     entries_left: u64,
     report: TarReport,
+    models: bool,
 }
 
 fn is_hole(item: &Item) -> bool {
@@ -84,8 +86,13 @@ impl<'p> Planner<'p> {
         entries_left: u64,
     ) -> Self {
         let (stack, path, links) = (Vec::new(), Vec::new(), HashMap::new());
-        let (coder, report) = (Coder::default(), TarReport::default());
-        Planner { reader, request, asker, steps, cancel, coder, stack, path, links, entries_left, report }
+        let (coder, report, models) = (Coder::default(), TarReport::default(), false);
+        Planner { reader, request, asker, steps, cancel, coder, stack, path, links, entries_left, report, models }
+    }
+
+    /// Of a snapshot whose files have verdicts, which their source did not have.
+    pub(super) fn of_models(self, models: bool) -> Self {
+        Planner { models, ..self }
     }
 
     /// Everything below `root`, or the one entry that it is.
@@ -184,11 +191,15 @@ impl<'p> Planner<'p> {
 
     /// Attributes that cannot be read are named, and their entry goes without.
     fn xattrs(&mut self, entry: &Entry, path: &[u8]) -> Vec<Xattr> {
-        let Some(id) = entry.xattrs_ref else { return entry.xattrs.clone().unwrap_or_default() };
-        read_xattrs(self.reader, &id, &mut self.coder).unwrap_or_else(|e| {
-            self.report.lost(path, &e);
-            Vec::new()
-        })
+        let mut found = match entry.xattrs_ref {
+            None => entry.xattrs.clone().unwrap_or_default(),
+            Some(id) => read_xattrs(self.reader, &id, &mut self.coder).unwrap_or_else(|e| {
+                self.report.lost(path, &e);
+                Vec::new()
+            }),
+        };
+        found.retain(|xattr| !(self.models && attribute::is_one(xattr)));
+        found
     }
 
     fn head(&mut self, path: &[u8], entry: &Entry, xattrs: &[Xattr], stored: u64, sparse: bool) -> Option<Vec<u8>> {

@@ -7,11 +7,13 @@
 mod packs;
 mod part;
 mod pruned;
+mod told;
 mod trees;
 
 pub(super) use self::packs::parallel;
 use self::packs::{Hands, Packs, Places, check_pack, ciphertexts, fetch_pack, places_by_pack};
 pub use self::part::Part;
+pub use self::told::Told;
 use self::trees::trees_beside;
 use super::back_in_time;
 use super::ledger::Ledger;
@@ -90,6 +92,8 @@ pub struct VerifyReport {
     pub behind: Vec<String>,
     /// Whether there was a key to look with.
     pub keyed: bool,
+    /// What snapshots of models say of their verdicts.
+    pub verdicts: Vec<Told>,
 }
 
 /// How deep, how much of it, and how fast.
@@ -145,7 +149,8 @@ pub fn run(
     // What the regions themselves can do is the question.
     let index = Arc::new(Index::load_afresh(repo)?);
     let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
-    let mut report = VerifyReport { lost: view.lost.clone(), keyed: true, ..VerifyReport::default() };
+    let mut report =
+        VerifyReport { lost: view.lost.clone(), keyed: true, verdicts: told::of(&view), ..VerifyReport::default() };
     if let Some(ledger) = ledger {
         report.lost.extend(back_in_time::regions(repo, &view, ledger));
     }

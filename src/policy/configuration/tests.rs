@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::chunk::Compression;
-use crate::policy::{Concurrency, Event, HookFailure, Hooks, Level, Limits, Receiver, Task, yaml_text};
+use crate::policy::{
+    Between, Concurrency, Deltas, Event, HookFailure, Hooks, Level, Limits, Receiver, Task, yaml_text,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -161,6 +163,9 @@ fn what_is_shown_can_be_read() {
         with("prune: {schedule: '@weekly', repackAbove: 80%, repackMax: 100MiB, stopAfter: 2h, removalsMax: 5000}"),
         with(EXTRAS),
         with("schedule: {full: '@daily', jitter: 1h}\nretention: {daily: 7, within: 1w}\nstartingDeadline: 90m"),
+        "sources: [{etcd: {endpoints: [a]}}]".into(),
+        "sources: [{etcd: {endpoints: [a], deltas: true}}]".into(),
+        between("{every: 90s, maxBytes: 2Mi}"),
         "sources: [{name: 'a: \"b\" #ä', paths: ['/x y', '/-', '/\u{85}'], exclude: ['[a-b]', '!c', '- d', 'true']}]"
             .into(),
     ] {
@@ -213,6 +218,73 @@ fn one_mistake_each_in_a_cluster_of_etcd() {
     ] {
         refused(spec, &[parts]);
     }
+}
+
+/// A cluster of which a daemon takes what changed, an hour apart from whole snapshots.
+fn between(deltas: &str) -> String {
+    format!("sources: [{{etcd: {{endpoints: [a], deltas: {deltas}}}}}]\nschedule: {{full: '@hourly'}}")
+}
+
+#[test]
+fn deltas_are_taken_never_by_backups_or_between_them() {
+    let of = |spec: &str| {
+        let policy = good(spec);
+        let deltas = policy.sources()[0].etcd.as_ref().unwrap().deltas;
+        (deltas, policy.between_ms())
+    };
+    let with = |deltas: &str| of(&between(deltas));
+    assert_eq!(with("false"), (Deltas::Never, None));
+    assert_eq!(with("true"), (Deltas::Incremental, None));
+    for (text, every_ms, bytes_max) in [
+        ("{every: 30s}", 30_000, 8 << 20),
+        ("{every: 1s, maxBytes: 8Mi}", 1_000, 8 << 20),
+        ("{every: 1m30s, maxBytes: 1MiB}", 90_000, 1 << 20),
+        ("{every: 59m59s, maxBytes: 2048KiB}", 3_599_000, 2 << 20),
+    ] {
+        assert_eq!(with(text), (Deltas::Between(Between { every_ms, bytes_max }), Some(every_ms)), "{text}");
+    }
+    // Of a policy with other sources they are those of the cluster, and no hook is around them.
+    let hooks = "hooks: {before: [{command: [a]}]}";
+    let mixed = good(&format!(
+        "sources: [{{name: files, paths: [/a]}}, {{name: etcd, etcd: {{endpoints: [a], deltas: {{every: 5s}}}}, {hooks}}}]\n\
+         schedule: {{full: '@hourly'}}\nconcurrency: queue\n{hooks}"
+    ));
+    let taken = mixed.between();
+    assert_eq!((taken.sources().len(), taken.sources()[0].name.as_str()), (1, "etcd"));
+    assert_eq!((taken.hooks(), &taken.sources()[0].hooks), (&Hooks::default(), &Hooks::default()));
+    assert_eq!((taken.concurrency(), mixed.between_ms()), (Concurrency::Forbid, Some(5000)));
+}
+
+#[test]
+fn one_mistake_each_in_deltas_between_backups() {
+    let at = "spec.sources[0].etcd.deltas";
+    for (deltas, parts) in [
+        ("maybe", &[at, "`true`, `false` or a mapping"][..]),
+        ("'true'", &[at, "`true`, `false` or a mapping", "without quotes"]),
+        ("[30s]", &[at, "`true`, `false` or a mapping"]),
+        ("30s", &[at, "`true`, `false` or a mapping"]),
+        ("{}", &[at, "the field `every` is missing", "How often"]),
+        ("{maxBytes: 8Mi}", &[at, "the field `every` is missing"]),
+        ("{every: 30s, bytesMax: 8Mi}", &[at, "unknown field `bytesMax`", "maxBytes"]),
+        ("{every: 0s}", &["p0.yaml:5:53: spec.sources[0].etcd.deltas.every", "is zero", "whole seconds"]),
+        ("{every: 500ms}", &["deltas.every", "`500ms` is not a duration", "whole seconds"]),
+        ("{every: 0.5s}", &["deltas.every", "`0.5s` is not a duration", "`30s`"]),
+        ("{every: 30}", &["deltas.every", "a unit is missing"]),
+        ("{every: 1h}", &["deltas.every", "no delta every 1h", "1h apart", "a shorter period"]),
+        ("{every: 30s, maxBytes: 8}", &["deltas.maxBytes", "`8` is not a size"]),
+        ("{every: 30s, maxBytes: 8Xi}", &["deltas.maxBytes", "unit"]),
+        ("{every: 30s, maxBytes: 512Ki}", &["deltas.maxBytes", "`512Ki` is out of range", "1MiB to 8MiB"]),
+        ("{every: 30s, maxBytes: 9MiB}", &["deltas.maxBytes", "`9MiB` is out of range"]),
+    ] {
+        refused(&between(deltas), &[parts]);
+    }
+    let unscheduled = "sources: [{etcd: {endpoints: [a], deltas: {every: 30s}}}]";
+    for rest in ["", "\nverify: {schedule: '@daily'}"] {
+        refused(&format!("{unscheduled}{rest}"), &[&["deltas.every", "schedules none", "schedule: {full:"]]);
+    }
+    let two = "sources: [{name: x, etcd: {endpoints: [a], deltas: {every: 30s}}}, \
+               {name: y, etcd: {endpoints: [b], deltas: {every: 20s}}}]\nschedule: {full: '@hourly'}";
+    refused(two, &[&["spec.sources[1].etcd.deltas.every", "every 30s and not every 20s", "two policies"]]);
 }
 
 #[test]
@@ -393,6 +465,10 @@ fn what_is_probably_not_meant() {
          objectives: {rpo: 2h}",
     );
     assert!(black[0].contains("leaves 11h"), "{black:?}");
+    let deltas = read(&[&policy(&(between("{every: 30s}") + "\nobjectives: {rpo: 1m}"))]).unwrap();
+    assert!(deltas.warnings.is_empty(), "{:?}", deltas.warnings);
+    let slow = read(&[&policy(&(between("{every: 2m}") + "\nobjectives: {rpo: 1m}"))]).unwrap();
+    assert!(slow.warnings[0].to_string().contains("the schedule leaves 2m"), "{:?}", slow.warnings);
     assert!(warned("objectives: {rpo: 2h}")[0].contains("nothing is scheduled"));
     assert!(warned("schedule: {incremental: '@daily'}")[0].contains("no full backup"));
     let clear = warned("alerts: [{name: a, events: [failure], webhook: {url: 'http://h.example/token'}}]");

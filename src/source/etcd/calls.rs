@@ -118,17 +118,6 @@ pub async fn status(channel: &Channel) -> Result<Status, Failed> {
     Ok(status)
 }
 
-/// A token for a user.
-///
-/// # Errors
-/// It is not taken.
-pub async fn authenticate(channel: &Channel, name: &str, password: &str) -> Result<String, Failed> {
-    let request = Message::new().bytes(1, name.as_bytes()).bytes(2, password.as_bytes()).finish();
-    let answer = channel.ask("Auth/Authenticate", &request).await?;
-    let token = Fields::of(&answer).find_map(|field| field.ok().filter(|(n, _)| *n == 2).map(|(_, v)| v.text()));
-    token.ok_or_else(|| unreadable(Malformed))
-}
-
 /// Alarms that are raised: member and kind.
 ///
 /// # Errors
@@ -234,6 +223,21 @@ pub async fn get(channel: &Channel, key: &[u8]) -> Result<Option<(Vec<u8>, i64)>
         if let (2, value) = field.map_err(unreadable)? {
             let kv = KeyValue::decode(value.bytes()).map_err(unreadable)?;
             return Ok(Some((kv.value.to_vec(), kv.modified)));
+        }
+    }
+    Ok(None)
+}
+
+/// A key as it was at a revision, if it was there; of this member's own knowledge.
+///
+/// # Errors
+/// The member does not answer, or has compacted the revision.
+pub async fn at(channel: &Channel, key: &[u8], revision: i64) -> Result<Option<Vec<u8>>, Failed> {
+    let request = Message::new().bytes(1, key).number(4, revision.cast_unsigned()).number(7, 1).finish();
+    let answer = channel.ask("KV/Range", &request).await?;
+    for field in Fields::of(&answer) {
+        if let (2, value) = field.map_err(unreadable)? {
+            return Ok(Some(value.bytes().to_vec()));
         }
     }
     Ok(None)

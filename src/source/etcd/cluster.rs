@@ -7,10 +7,10 @@
 use super::calls::{self, Header, Part, Status};
 use super::grpc::{Channel, Failed, Means, OUT_OF_RANGE, PATIENCE, SILENCE, tls};
 use super::kv::{CORRUPT, alarm_name};
-use super::scratch;
 use super::taken::Taken;
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::source::scratch;
 use futures_util::future::join_all;
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -90,12 +90,14 @@ impl std::fmt::Display for Address {
 }
 
 /// What is known of the source from before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Before {
     /// The cluster's id.
     pub cluster: Option<u64>,
     /// The revision of the last snapshot.
     pub revision: i64,
+    /// Members, by their ids, that had other keys than the last snapshot.
+    pub doubted: BTreeSet<u64>,
 }
 
 /// A member that answered.
@@ -122,8 +124,10 @@ pub struct Cluster {
     away: Vec<Error>,
     /// Members that the cluster has and nobody named.
     pub unnamed: Vec<String>,
-    /// Members whose data an alarm calls corrupt.
-    corrupt: Vec<u64>,
+    /// Ids of all members that the cluster has; none if it could not be asked.
+    listed: BTreeSet<u64>,
+    /// Members whose data an alarm calls corrupt, or that had other keys before.
+    doubted: BTreeSet<u64>,
     /// The member that answered last for the majority.
     chosen: Cell<Option<u64>>,
 }
@@ -158,7 +162,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Nobody answers, they belong to different clusters or another than before, or the majority is lost.
-    pub fn connect(address: &Address, means: &Means, before: Before, cancel: &Cancel) -> Result<Cluster> {
+    pub fn connect(address: &Address, means: &Means, before: &Before, cancel: &Cancel) -> Result<Cluster> {
         if address.plain && means.user.is_some() && !address.endpoints.iter().all(|endpoint| is_here(endpoint)) {
             let what = "a password is not sent without TLS";
             return Err(Error::new(Kind::Config, what).at(address).advise("use etcd://, with --etcd-ca"));
@@ -174,14 +178,14 @@ impl Cluster {
                 Err(failed) => away.push(failed.at(endpoint)),
             }
         }
-        let (corrupt, chosen) = (Vec::new(), Cell::new(None));
-        let mut cluster = Cluster { runtime, members, away, unnamed: Vec::new(), corrupt, chosen };
+        let (listed, doubted, chosen) = (BTreeSet::new(), before.doubted.clone(), Cell::new(None));
+        let mut cluster = Cluster { runtime, members, away, unnamed: Vec::new(), listed, doubted, chosen };
         cluster.judge(before)?;
         cluster.ask_members(cancel)?;
         Ok(cluster)
     }
 
-    fn judge(&self, before: Before) -> Result<()> {
+    fn judge(&self, before: &Before) -> Result<()> {
         let Some(first) = self.members.first() else {
             let none = || Error::new(Kind::Config, "no member is named");
             return Err(Error::all(self.away.clone()).unwrap_or_else(none));
@@ -213,7 +217,7 @@ impl Cluster {
     fn ask_members(&mut self, cancel: &Cancel) -> Result<()> {
         let Some(asked) = self.members.iter().find(|m| m.status.leader != 0) else { return Ok(()) };
         if let Ok(alarms) = run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
-            self.corrupt = alarms.iter().filter(|(_, kind)| alarm_name(*kind) == CORRUPT).map(|(id, _)| *id).collect();
+            self.doubted.extend(alarms.iter().filter(|(_, kind)| alarm_name(*kind) == CORRUPT).map(|(id, _)| *id));
         }
         let Ok(listed) = run(&self.runtime, cancel, calls::members(&asked.channel))? else { return Ok(()) };
         if listed.is_empty() {
@@ -227,6 +231,7 @@ impl Cluster {
             .map(|m| Error::new(Kind::Source, "the member was removed from the cluster").at(m.endpoint()));
         self.away.extend(away);
         self.members.retain(|m| !gone(m));
+        self.listed = listed.iter().map(|l| l.id).collect();
         let named = |id: u64| self.members.iter().any(|m| m.status.header.member == id);
         self.unnamed = listed.iter().filter(|l| !named(l.id)).map(|l| l.name.clone()).collect();
         Ok(())
@@ -237,12 +242,48 @@ impl Cluster {
         self.members.first().map_or(0, |m| m.status.header.cluster)
     }
 
+    /// Whether the cluster has such a member, as far as it could be asked.
+    pub fn may_have(&self, member: u64) -> bool {
+        self.listed.is_empty() || self.listed.contains(&member)
+    }
+
+    /// Members that can be asked for what a majority knows, in the order of their addresses. Who is called corrupt or
+    /// had other keys than the last snapshot is none of them: what it says is another history.
+    fn fit(&self) -> impl Iterator<Item = &Connected> {
+        let doubted = |m: &Connected| self.doubted.contains(&m.status.header.member);
+        self.members.iter().filter(move |m| m.status.leader != 0 && !m.status.learner && !doubted(m))
+    }
+
+    /// Whether there is one.
+    pub fn has_fit(&self) -> bool {
+        self.fit().next().is_some()
+    }
+
+    /// The one that is asked.
+    fn asked(&self) -> Result<&Connected> {
+        let chosen = self.members.iter().find(|m| self.chosen.get() == Some(m.status.header.member));
+        chosen.or_else(|| self.fit().next()).ok_or_else(|| self.nobody())
+    }
+
+    fn nobody(&self) -> Error {
+        if self.members.iter().any(|m| m.status.leader != 0 && !m.status.learner) {
+            let what = "each member that answers is called corrupt, or had other keys than the last snapshot";
+            return Error::new(Kind::Source, what);
+        }
+        Error::new(Kind::Retry, "no member that answers has a leader")
+    }
+
     /// A member that can be asked for what a majority knows.
     pub(super) fn channel(&self) -> Result<&Channel> {
-        let fit = |m: &&Connected| m.status.leader != 0 && !m.status.learner;
-        let chosen = self.members.iter().find(|m| self.chosen.get() == Some(m.status.header.member));
-        let fit = chosen.or_else(|| self.members.iter().find(fit)).map(|m| &m.channel);
-        fit.ok_or_else(|| Error::new(Kind::Retry, "no member that answers has a leader"))
+        self.asked().map(|m| &m.channel)
+    }
+
+    /// The id and the address of the member that is asked.
+    ///
+    /// # Errors
+    /// There is none that could be.
+    pub fn asks(&self) -> Result<(u64, String)> {
+        self.asked().map(|m| (m.status.header.member, m.endpoint().to_owned()))
     }
 
     /// The newest revision there is, by the word of a majority, through a member that has it. A member that is cut off
@@ -252,7 +293,7 @@ impl Cluster {
     /// No member answers for a majority.
     pub fn newest(&self, cancel: &Cancel) -> Result<i64> {
         let mut lost = Vec::new();
-        for member in self.members.iter().filter(|m| m.status.leader != 0 && !m.status.learner) {
+        for member in self.fit() {
             match run(&self.runtime, cancel, calls::newest(&member.channel))? {
                 Ok(revision) => {
                     self.chosen.set(Some(member.status.header.member));
@@ -261,7 +302,7 @@ impl Cluster {
                 Err(failed) => lost.push(failed.at(member.endpoint())),
             }
         }
-        Err(Error::all(lost).unwrap_or_else(|| Error::new(Kind::Retry, "no member that answers has a leader")))
+        Err(Error::all(lost).unwrap_or_else(|| self.nobody()))
     }
 
     /// Whether the member that is asked was not compacted beyond a revision yet.
@@ -280,6 +321,15 @@ impl Cluster {
     pub fn get(&self, key: &[u8], cancel: &Cancel) -> Result<Option<(Vec<u8>, i64)>> {
         let channel = self.channel()?;
         run(&self.runtime, cancel, calls::get(channel, key))?.map_err(|e| e.at(channel.authority()))
+    }
+
+    /// A key as the member that is asked had it at a revision, as etcd's message; `None` where it was not there.
+    ///
+    /// # Errors
+    /// It does not answer, or has compacted the revision.
+    pub fn at(&self, key: &[u8], revision: i64, cancel: &Cancel) -> Result<Option<Vec<u8>>> {
+        let channel = self.channel()?;
+        run(&self.runtime, cancel, calls::at(channel, key, revision))?.map_err(|e| e.at(channel.authority()))
     }
 
     /// Puts a key, if this revision changed it last, or it is not there where that is 0; says whether it did.
@@ -301,14 +351,18 @@ impl Cluster {
     /// # Errors
     /// The run was interrupted.
     pub fn alarms(&self, cancel: &Cancel) -> Result<Vec<String>> {
-        let Some(asked) = self.members.iter().find(|m| m.status.leader != 0) else { return Ok(Vec::new()) };
-        let raised = run(&self.runtime, cancel, calls::alarms(&asked.channel))?;
-        Ok(match raised {
-            Ok(raised) => {
-                raised.iter().map(|(member, kind)| format!("{} of member {member:x}", alarm_name(*kind))).collect()
+        let mut unknown = None;
+        // One that broke off meanwhile does not keep the others from saying it.
+        for asked in self.members.iter().filter(|m| m.status.leader != 0) {
+            match run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
+                Ok(raised) => {
+                    let said = |(member, kind): &(u64, u64)| format!("{} of member {member:x}", alarm_name(*kind));
+                    return Ok(raised.iter().map(said).collect());
+                }
+                Err(failed) => unknown = unknown.or(Some(format!("{UNKNOWN_ALARMS}: {}", failed.message))),
             }
-            Err(failed) => vec![format!("{UNKNOWN_ALARMS}: {}", failed.message)],
-        })
+        }
+        Ok(unknown.into_iter().collect())
     }
 
     /// Who may be asked, the best first.
@@ -320,8 +374,8 @@ impl Cluster {
                 && !without.contains(m.endpoint())
         };
         let mut order: Vec<&Connected> = self.members.iter().filter(fit).collect();
-        let corrupt = |m: &Connected| self.corrupt.contains(&m.status.header.member);
-        order.sort_by_key(|m| (corrupt(m), m.leads(), std::cmp::Reverse(m.status.header.revision)));
+        let doubted = |m: &Connected| self.doubted.contains(&m.status.header.member);
+        order.sort_by_key(|m| (doubted(m), m.leads(), std::cmp::Reverse(m.status.header.revision)));
         order
     }
 
@@ -332,7 +386,7 @@ impl Cluster {
     /// No member is fit, or a stream is not what it should be.
     pub fn snapshot(
         &self,
-        before: Before,
+        before: &Before,
         without: &BTreeSet<String>,
         dir: &Path,
         cancel: &Cancel,
@@ -364,11 +418,11 @@ impl Cluster {
         Err(Error::all(lost).unwrap_or_else(|| Error::new(Kind::Bug, "no member was asked")))
     }
 
-    /// What the members say their keys hash to at a revision, each with its address.
+    /// What the members say their keys hash to at a revision, each with its id and its address.
     ///
     /// # Errors
     /// The run was interrupted.
-    pub fn hashes(&self, revision: i64, cancel: &Cancel) -> Result<Vec<(String, Compared)>> {
+    pub fn hashes(&self, revision: i64, cancel: &Cancel) -> Result<Vec<(u64, String, Compared)>> {
         let voters = || self.members.iter().filter(|m| !m.status.learner);
         let all = join_all(voters().map(|m| hash(&m.channel, revision)));
         let answers = run(&self.runtime, cancel, all)?;
@@ -376,7 +430,8 @@ impl Cluster {
             Ok(hash) => Compared::Hash(hash.hash, hash.compacted),
             Err(failed) => Compared::Not(failed.message),
         };
-        Ok(voters().map(|m| m.endpoint().to_owned()).zip(answers.into_iter().map(compared)).collect())
+        let said = |(m, answer): (&Connected, _)| (m.status.header.member, m.endpoint().to_owned(), compared(answer));
+        Ok(voters().zip(answers).map(said).collect())
     }
 }
 
@@ -407,9 +462,8 @@ async fn greet(
 ) -> std::result::Result<Connected, Failed> {
     let greeted = async {
         let mut channel = Channel::connect(endpoint, tls.clone()).await?;
-        if let Some((name, password)) = &means.user {
-            let token = calls::authenticate(&channel, name, &password.0).await?;
-            channel.authorize(token);
+        if let Some(user) = &means.user {
+            channel.sign_in(user.clone()).await?;
         }
         let status = calls::status(&channel).await?;
         Ok(Connected { channel, status })
@@ -490,7 +544,7 @@ mod tests {
         assert!(!is_here("10.0.0.1:2379") && !is_here("localhost.example:2379"));
         let user = Some(("root".into(), super::super::grpc::Password("secret".into())));
         let address = Address::parse("etcd+http://192.0.2.1").unwrap();
-        let error = Cluster::connect(&address, &Means { user, ..Means::default() }, Before::default(), &Cancel::new());
+        let error = Cluster::connect(&address, &Means { user, ..Means::default() }, &Before::default(), &Cancel::new());
         assert_eq!(error.err().map(|e| e.kind()), Some(Kind::Config));
     }
 }

@@ -39,6 +39,32 @@ pub struct Changes {
     pub bytes: usize,
 }
 
+impl Changes {
+    /// The same in parts of at most so many bytes each, cut between revisions: one that has more alone is a part of its own.
+    pub fn parts(self, bytes_max: usize) -> Vec<Changes> {
+        let after = |at| Changes { after: at, to: at, ..Changes::default() };
+        let mut part = Changes { leases: self.leases, ..after(self.after) };
+        let (mut parts, mut left) = (Vec::new(), self.changes.into_iter().peekable());
+        while let Some(first) = left.next() {
+            let main = first.revision.main;
+            let mut revision = vec![first];
+            while let Some(more) = left.next_if(|change| change.revision.main == main) {
+                revision.push(more);
+            }
+            let bytes: usize = revision.iter().map(|change| EVENT_BYTES + change.message.len()).sum();
+            if !part.changes.is_empty() && part.bytes.saturating_add(bytes) > bytes_max {
+                let next = after(part.to);
+                parts.push(std::mem::replace(&mut part, next));
+            }
+            (part.to, part.bytes) = (main, part.bytes.saturating_add(bytes));
+            part.changes.extend(revision);
+        }
+        part.to = self.to;
+        parts.push(part);
+        parts
+    }
+}
+
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Until {
@@ -48,6 +74,8 @@ pub struct Until {
     pub time: Duration,
     /// There are so many bytes.
     pub bytes: usize,
+    /// So many are held by whoever asks, of all that may be held.
+    pub held: usize,
 }
 
 /// What became of a watch.
@@ -167,8 +195,14 @@ impl<'c> Follower<'c> {
             .finish();
         let request = Message::new().bytes(1, &create).finish();
         let channel = cluster.channel()?;
-        let answers = run(&cluster.runtime, cancel, channel.both_ways("Watch/Watch", &request))?;
-        let answers = answers.map_err(|e| e.at(channel.authority()))?;
+        let begun = async {
+            if channel.has_user() {
+                // A short question gets another token where that has ended; a watch would only end.
+                calls::newest(channel).await?;
+            }
+            channel.both_ways("Watch/Watch", &request).await
+        };
+        let answers = run(&cluster.runtime, cancel, begun)?.map_err(|e| e.at(channel.authority()))?;
         Ok(Follower { cluster, answers, last: after, held: Batch::default() })
     }
 
@@ -188,7 +222,8 @@ impl<'c> Follower<'c> {
             let Some(next) = next else { break };
             let message = next.map_err(|e| e.at(&endpoint))?;
             let message = message.ok_or_else(|| Error::new(Kind::Retry, "the watch ended").at(&endpoint))?;
-            let room = HELD_BYTES_MAX.saturating_sub(self.held.bytes).saturating_sub(changes.bytes);
+            let holds = until.held.saturating_add(self.held.bytes).saturating_add(changes.bytes);
+            let room = HELD_BYTES_MAX.saturating_sub(holds);
             let batch = Batch::decode(&message, room).map_err(|e| unreadable(e).at(&endpoint))?;
             if batch.cut || batch.bytes > room {
                 return Ok(Followed::TooMuch);
@@ -270,6 +305,32 @@ mod tests {
             let error = append(&mut changes.clone(), vec![change(bad)]).unwrap_err();
             assert!(error.what().contains("gap"), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn changes_are_cut_between_revisions() {
+        let mains = [6, 6, 7, 8, 8, 8, 9];
+        let leases = BTreeMap::from([(3, 60)]);
+        let all = Changes {
+            after: 5,
+            to: 9,
+            changes: mains.map(change).into(),
+            leases: leases.clone(),
+            bytes: 7 * EVENT_BYTES,
+        };
+        let cut = |events: usize| -> Vec<(i64, i64, usize)> {
+            let parts = all.clone().parts(events * EVENT_BYTES);
+            assert_eq!(parts[0].leases, leases);
+            assert!(parts.iter().flat_map(|part| &part.changes).eq(&all.changes), "nothing is lost");
+            assert!(parts.windows(2).all(|pair| pair[0].to == pair[1].after && pair[1].leases.is_empty()));
+            parts.iter().map(|part| (part.after, part.to, part.bytes / EVENT_BYTES)).collect()
+        };
+        assert_eq!(cut(7), [(5, 9, 7)]);
+        assert_eq!(cut(6), [(5, 8, 6), (8, 9, 1)]);
+        assert_eq!(cut(3), [(5, 7, 3), (7, 8, 3), (8, 9, 1)]);
+        // A revision is never cut, however large.
+        assert_eq!(cut(1), [(5, 6, 2), (6, 7, 1), (7, 8, 3), (8, 9, 1)]);
+        assert_eq!(Changes { after: 5, to: 5, ..Changes::default() }.parts(1).len(), 1);
     }
 
     #[test]

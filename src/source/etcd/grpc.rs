@@ -2,6 +2,7 @@
 //!
 //! A frame is five bytes (not compressed, length) and a message; how a call ended stands in the trailers.
 
+use super::proto::{Fields, Message};
 use crate::error::{Error, Kind, Result};
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
@@ -9,6 +10,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Uri};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::cell::RefCell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,7 +142,19 @@ pub const UNAVAILABLE: u32 = 14;
 /// What was asked for is not there any more, or not yet.
 pub const OUT_OF_RANGE: u32 = 11;
 
+/// What is said of a user's token that ended: it lives for some minutes.
+const STALE: &str = "invalid auth token";
+/// What is said of one that was given before users were changed.
+const OUTDATED: &str = "revision of auth store is old";
+/// Who is not known has this code.
+const UNAUTHENTICATED: u32 = 16;
+
 impl Failed {
+    /// Whether a new token of the same user may help.
+    fn is_of_token(&self) -> bool {
+        self.code == UNAUTHENTICATED || [STALE, OUTDATED].iter().any(|says| self.message.contains(says))
+    }
+
     fn broken(what: &impl std::fmt::Display) -> Failed {
         Failed { code: UNAVAILABLE, message: explained(&what.to_string()) }
     }
@@ -150,6 +164,9 @@ impl Failed {
         let about = |kind, advice: &str| Error::new(kind, &*self.message).at(endpoint).advise(advice);
         let says = |part: &str| self.message.contains(part);
         match self.code {
+            _ if says(STALE) => Error::new(Kind::Retry, "the member takes no token that it gave its user")
+                .at(endpoint)
+                .advise("were users changed meanwhile? else see --auth-token-ttl of the member"),
             7 | 16 => about(Kind::Denied, "a user with the role root is needed where auth is enabled"),
             _ if says("user name is empty") || says("authentication failed") || says("permission denied") => about(
                 Kind::Denied,
@@ -191,7 +208,9 @@ pub struct Channel {
     send: SendRequest<Bytes>,
     authority: String,
     secure: bool,
-    token: Option<String>,
+    user: Option<(String, Password)>,
+    /// What the member gave the user, which it takes for some minutes.
+    token: RefCell<Option<String>>,
 }
 
 impl Channel {
@@ -216,7 +235,7 @@ impl Channel {
             }
             None => Self::handshake(tcp).await?,
         };
-        Ok(Channel { send, authority: endpoint.to_owned(), secure, token: None })
+        Ok(Channel { send, authority: endpoint.to_owned(), secure, user: None, token: RefCell::new(None) })
     }
 
     /// Connects to a member of this host by its socket.
@@ -226,7 +245,7 @@ impl Channel {
     pub async fn local(socket: &Path) -> std::result::Result<Channel, Failed> {
         let stream = UnixStream::connect(socket).await.map_err(|e| Failed::broken(&e))?;
         let send = Self::handshake(stream).await?;
-        Ok(Channel { send, authority: "localhost".into(), secure: false, token: None })
+        Ok(Channel { send, authority: "localhost".into(), secure: false, user: None, token: RefCell::new(None) })
     }
 
     async fn handshake<S>(stream: S) -> std::result::Result<SendRequest<Bytes>, Failed>
@@ -247,9 +266,29 @@ impl Channel {
         &self.authority
     }
 
-    /// Sends this token with every call.
-    pub fn authorize(&mut self, token: String) {
-        self.token = Some(token);
+    /// Speaks as this user from now on.
+    ///
+    /// # Errors
+    /// The member does not know them, or does not answer.
+    pub async fn sign_in(&mut self, user: (String, Password)) -> std::result::Result<(), Failed> {
+        self.user = Some(user);
+        self.renew().await
+    }
+
+    /// Whether it speaks as a user.
+    pub fn has_user(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// Gets a token, where there is a user.
+    async fn renew(&self) -> std::result::Result<(), Failed> {
+        let Some((name, password)) = &self.user else { return Ok(()) };
+        self.token.replace(None);
+        let request = Message::new().bytes(1, name.as_bytes()).bytes(2, password.0.as_bytes()).finish();
+        let answer = self.once(PATIENCE, "Auth/Authenticate", &request).await?;
+        let token = Fields::of(&answer).find_map(|field| field.ok().filter(|(n, _)| *n == 2).map(|(_, v)| v.text()));
+        self.token.replace(Some(token.ok_or_else(|| Failed::broken(&"it sent a message that is none"))?));
+        Ok(())
     }
 
     async fn open(
@@ -263,7 +302,7 @@ impl Channel {
         let mut request = Request::post(uri.build().map_err(|e| Failed::broken(&e))?)
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        if let Some(token) = &self.token {
+        if let Some(token) = &*self.token.borrow() {
             request = request.header("token", token);
         }
         let request = request.body(()).map_err(|e| Failed::broken(&e))?;
@@ -302,11 +341,21 @@ impl Channel {
         self.ask_within(PATIENCE, call, message).await
     }
 
-    /// The same, of a question that takes so long at most.
+    /// The same, of a question that takes so long at most. A user whose token ended meanwhile gets another one.
     ///
     /// # Errors
     /// As [`Channel::ask`].
     pub async fn ask_within(&self, time: Duration, call: &str, message: &[u8]) -> std::result::Result<Bytes, Failed> {
+        match self.once(time, call, message).await {
+            Err(failed) if self.has_user() && failed.is_of_token() => {
+                self.renew().await?;
+                self.once(time, call, message).await
+            }
+            done => done,
+        }
+    }
+
+    async fn once(&self, time: Duration, call: &str, message: &[u8]) -> std::result::Result<Bytes, Failed> {
         let asked = async {
             let mut answers = self.stream(call, message).await?;
             answers.most = ANSWER_BYTES_MAX;
@@ -447,6 +496,7 @@ mod tests {
         assert_eq!(failed(7, "etcdserver: permission denied"), Kind::Denied);
         assert_eq!(failed(2, "auth: permission denied"), Kind::Denied);
         assert_eq!(failed(14, "etcdserver: no leader"), Kind::Retry);
+        assert_eq!(failed(16, "etcdserver: invalid auth token"), Kind::Retry);
         assert_eq!(failed(11, "etcdserver: mvcc: required revision has been compacted"), Kind::Source);
     }
 
@@ -465,7 +515,8 @@ mod tests {
         };
         let ask = async move {
             let send = Channel::handshake(here).await?;
-            let channel = Channel { send, authority: "h:1".into(), secure: false, token: None };
+            let (authority, token) = ("h:1".into(), RefCell::new(None));
+            let channel = Channel { send, authority, secure: false, user: None, token };
             match call {
                 "ask" => channel.ask("Maintenance/Status", &[]).await.map(Some),
                 "stream" => channel.stream("Maintenance/Snapshot", &[]).await?.next().await,

@@ -13,6 +13,10 @@ pub const LEASES: &[u8] = b"lease";
 /// The bucket of what a member notes about itself.
 pub const META: &[u8] = b"meta";
 
+/// The bucket of what is asked of users, and its pair that says whether it is.
+pub(super) const AUTH: &[u8] = b"auth";
+pub(super) const AUTH_ENABLED: &[u8] = b"authEnabled";
+
 /// Alarms that are believed: a kind or two of each member.
 const ALARMS_MAX: usize = 1000;
 /// A version is never longer.
@@ -187,7 +191,7 @@ impl Notes {
             alarms,
             members: count(bolt, b"members")?,
             leases: count(bolt, LEASES)?,
-            auth: get(b"auth", b"authEnabled")?.is_some_and(|value| value == [1]),
+            auth: get(AUTH, AUTH_ENABLED)?.is_some_and(|value| value == [1]),
         })
     }
 }

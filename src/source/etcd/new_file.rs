@@ -2,8 +2,8 @@
 //! overwrites nothing. What a restore left that was killed is no file of that name, and the next one takes it away.
 
 use super::data_dir::STAGED;
-use super::scratch;
 use crate::error::{Error, Kind, Result};
+use crate::source::scratch;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;

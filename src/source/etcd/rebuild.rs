@@ -288,7 +288,7 @@ impl<P: Pages> Rebuild<'_, P> {
 }
 
 /// Puts the hash of a file behind it.
-fn seal(mut file: File) -> Result<()> {
+pub(super) fn seal(mut file: File) -> Result<()> {
     let failed = |e: std::io::Error| Error::new(Kind::Source, format!("cannot write the file: {}", e.kind()));
     let (mut hash, mut at, mut block) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {

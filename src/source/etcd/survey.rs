@@ -7,10 +7,10 @@ use super::bolt::{Bolt, Pages};
 use super::crc::Crc;
 use super::keys::Line;
 use super::kv::{KEYS, KeyValue, Notes, Revision, keys, strange};
-use super::sort::{Sorted, Sorter};
 use super::table::TableWriter;
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::source::sort::{Sorted, Sorter};
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::BufWriter;
@@ -133,7 +133,7 @@ pub fn survey<P: Pages>(bolt: &Bolt<P>, scratch: &Path, cancel: &Cancel) -> Resu
 
 /// Writes the table of keys: of each the last revision, if it is no deletion.
 fn table(mut sorted: Sorted, scratch: &Path, live: &mut [u64], facts: &mut Facts, cancel: &Cancel) -> Result<File> {
-    let mut writer = TableWriter::new(BufWriter::new(super::scratch::file(scratch)?));
+    let mut writer = TableWriter::new(BufWriter::new(crate::source::scratch::file(scratch)?));
     let mut last: Vec<u8> = Vec::new();
     loop {
         let next = sorted.next()?;

@@ -1,5 +1,6 @@
 //! Programs of etcd's own: how they are found and called, and what they said.
 
+use crate::base::child;
 use crate::error::{Error, Kind, Result};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -66,7 +67,8 @@ impl Membership {
     }
 }
 
-/// A program of etcd's, at work in a folder, which knows nothing of how this one was called. What it says goes into a file there.
+/// A program of etcd's, at work in a folder, which knows nothing of how this one was called, and does not outlive the thread
+/// that starts it. What it says goes into a file there.
 pub(super) fn command(dir: &Path, folder: Option<&Path>, program: &str, output: &str) -> Result<Command> {
     let path = folder.map_or_else(|| PathBuf::from(program), |folder| folder.join(program));
     let file = |name: &str| File::create(dir.join(name)).map_err(|e| failed(format!("cannot write: {}", e.kind())));
@@ -78,6 +80,8 @@ pub(super) fn command(dir: &Path, folder: Option<&Path>, program: &str, output: 
     std::env::vars_os().map(|(key, _)| key).filter(|key| theirs(key)).for_each(|key| _ = command.env_remove(key));
     command.env("ETCDCTL_API", "3").current_dir(dir).process_group(0);
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    // In a group of its own it hears of no interrupt; and it has a copy of the database at work.
+    child::end_with_this_one(&mut command);
     Ok(command)
 }
 

@@ -3,15 +3,17 @@
 //! It works on a copy, in a folder of its own, and listens on sockets in there that nobody but this user can reach: what
 //! is in a database is not for everybody on the machine.
 
-use super::bolt::Bolt;
+use super::bolt::{Bolt, Builder};
 use super::calls;
 use super::grpc::{Channel, Failed};
+use super::kv::{AUTH, AUTH_ENABLED};
+use super::rebuild::seal;
 use super::survey::survey;
 use super::tools::{self, Membership, failed, missing, told};
 use crate::base::Cancel;
 use crate::error::{Error, Kind, Result};
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -69,6 +71,24 @@ fn place(scratch: &Path) -> Result<Place> {
 }
 
 impl Place {
+    /// The same database in a file here, but for one pair: no user is asked for. The trial has none, and its socket is
+    /// reached by nobody else.
+    fn for_nobody(&self, bolt: &Bolt<File>) -> Result<PathBuf> {
+        let path = self.dir.join("for-nobody.db");
+        let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let made = made.map_err(|e| failed(format!("cannot make a file: {}", e.kind())).at(self.dir.display()))?;
+        let mut out = Builder::new(made, bolt.page_size())?;
+        for (name, tree) in bolt.buckets()? {
+            out.bucket(&name)?;
+            let mut cursor = bolt.cursor(&tree);
+            while let Some(element) = cursor.next()? {
+                let is_auth = name == AUTH && element.key == AUTH_ENABLED;
+                out.put(element.key, if is_auth { &[0] } else { element.value })?;
+            }
+        }
+        seal(out.finish()?).map(|()| path)
+    }
+
     /// Makes a data folder of the file, by the tool that there is.
     fn unpack(&self, file: &Path, folder: Option<&Path>) -> Result<()> {
         let member =
@@ -125,7 +145,11 @@ pub fn trial(file: &Path, folder: Option<&Path>, scratch: &Path, cancel: &Cancel
     let bolt = Bolt::open(input)?;
     let survey = survey(&bolt, scratch, cancel)?;
     let mut place = place(scratch)?;
-    place.unpack(file, folder)?;
+    if survey.facts.notes.auth {
+        place.unpack(&place.for_nobody(&bolt)?, folder)?;
+    } else {
+        place.unpack(file, folder)?;
+    }
     place.start(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Error::new(Kind::Bug, format!("no runtime: {}", e.kind())))?;

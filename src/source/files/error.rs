@@ -16,6 +16,8 @@ pub enum SourceErrorKind {
     Full,
     /// Not the kind of thing that it was.
     Changed,
+    /// An object whose key is no path.
+    Unaddressable,
     /// Cannot be kept or made here.
     Unsupported,
     /// Anything else.
@@ -30,6 +32,7 @@ impl SourceErrorKind {
             SourceErrorKind::Denied => "denied",
             SourceErrorKind::Full => "full",
             SourceErrorKind::Changed => "changed",
+            SourceErrorKind::Unaddressable => "unaddressable",
             SourceErrorKind::Unsupported => "unsupported",
             SourceErrorKind::Io => "io",
         }

@@ -40,10 +40,15 @@ pub enum ParentRule {
     SameFs,
     /// A clone of it: size and modification time; inode and change time do not survive cloning.
     Clone,
+    /// The same bucket: size, and what the store calls the content, of which the inode is made.
+    Objects,
 }
 
 /// Whether `new` is `old` unchanged, by the rule.
 pub fn unchanged(old: &Entry, new: &Entry, rule: ParentRule) -> bool {
+    if rule == ParentRule::Objects {
+        return old.kind == new.kind && old.size == new.size && old.inode == new.inode && new.inode != 0;
+    }
     let content =
         old.kind == new.kind && old.size == new.size && (old.mtime_s, old.mtime_ns) == (new.mtime_s, new.mtime_ns);
     let metadata = (old.ctime_s, old.ctime_ns, old.inode) == (new.ctime_s, new.ctime_ns, new.inode);
@@ -56,6 +61,8 @@ pub fn too_recent(entry: &Meta, rule: ParentRule, (start_ms, end_ms): (i64, i64)
     let ms = |s: i64, ns: u32| s.saturating_mul(1000).saturating_add(i64::from(ns) / 1_000_000);
     let recent = |ms: i64| ms >= start_ms.saturating_sub(CLOCK_GRANULARITY_MS);
     match rule {
+        // Content of another name is other content, whenever it came.
+        ParentRule::Objects => false,
         // Any change sets it, and nobody else can.
         ParentRule::SameFs => recent(ms(entry.ctime.0, entry.ctime.1)),
         // One beyond the run's end was set by hand, and the next change would bring it back to the present.

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::config;
 use crate::format::tree::{Entry, EntryType, is_safe_name};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -247,6 +247,28 @@ impl TargetDir {
             }
         }
         Ok(found)
+    }
+
+    /// Gives a finished file its name. What stands there goes only with leave, and is whole until the file is there.
+    ///
+    /// # Errors
+    /// Something stands there and may not be replaced, or is a directory; the kernel refused.
+    pub fn put_in_place(&self, hidden: &[u8], name: &[u8], replace: bool) -> Outcome<()> {
+        let path = self.check(name)?;
+        self.allow(hidden)?;
+        let failed = |e| SourceError::new(&path, "give it its name", e);
+        let plain = || rustix::fs::renameat(self, hidden, self, name).map_err(failed);
+        if replace {
+            return plain();
+        }
+        match rustix::fs::renameat_with(self, hidden, self, name, RenameFlags::NOREPLACE) {
+            // A file system without that question is asked before.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match self.kind_of(name)? {
+                None => plain(),
+                Some(_) => Err(failed(Errno::EXIST)),
+            },
+            done => done.map_err(failed),
+        }
     }
 
     /// Removes an entry with everything below it, following nothing.

@@ -2,7 +2,7 @@
 
 use super::attrs::{self, Standing};
 use super::birth::NARROW;
-use super::error::SourceError;
+use super::error::{SourceError, SourceErrorKind};
 use super::target::{RestoreOptions, TargetDir};
 use super::trail::Trail;
 use crate::format::tree::{Entry, EntryType};
@@ -13,6 +13,10 @@ use std::sync::Arc;
 
 /// Zero bytes written at once where a hole cannot be punched.
 const ZERO_BYTES: usize = 64 << 10;
+
+/// How files are called that are not whole yet, and how many may be left over in one directory.
+const HIDDEN: &str = ".holdfast-restoring-";
+const HIDDEN_MAX: u32 = 100;
 
 /// A file of the target, open for reading and writing.
 #[derive(Debug)]
@@ -103,6 +107,31 @@ impl TargetFile {
         let path = dir.check(&entry.name)?;
         dir.unlink(&entry.name, &path)?;
         create(dir, entry)?.ok_or_else(|| SourceError::new(&path, "create it", Errno::EXIST))
+    }
+
+    /// Makes a new file under a name of its own, beside what may stand at the entry's: it takes that by
+    /// [`TargetDir::put_in_place`] once it is whole. With it, the name that it has until then.
+    ///
+    /// # Errors
+    /// The kernel refused, or too many such names are taken.
+    pub fn beside(dir: &TargetDir, entry: &Entry) -> Outcome<(TargetFile, Vec<u8>)> {
+        let path = dir.check(&entry.name)?;
+        for number in 0..HIDDEN_MAX {
+            let hidden = Entry::bare(format!("{HIDDEN}{number}").as_bytes(), EntryType::File);
+            if let Some(made) = create(dir, &hidden)? {
+                return Ok((TargetFile { name: entry.name[..].into(), ..made }, hidden.name.to_vec()));
+            }
+        }
+        let what = format!("too many files {HIDDEN}… stand here, left by restores that were killed: remove them");
+        Err(SourceError::other(&path, SourceErrorKind::Unsupported, what))
+    }
+
+    /// Brings what was written to the disk.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn sync(&self) -> Outcome<()> {
+        rustix::fs::fsync(&self.fd).map_err(|e| self.failed("write it", e))
     }
 
     /// Makes a file in a directory that this restore made: what stands there now was put there since, and goes.

@@ -25,7 +25,7 @@ pub fn file(dir: &Path) -> Result<File> {
     });
     made.map_err(|e| {
         let what = format!("cannot make a scratch file: {}", std::io::Error::from(e).kind());
-        Error::new(Kind::Source, what).at(dir.display()).advise("set TMPDIR to a directory with room for the database")
+        Error::new(Kind::Source, what).at(dir.display()).advise("set TMPDIR to a directory with more room")
     })
 }
 

@@ -1,0 +1,67 @@
+//! A member that is gone in the middle of what it says: another one is asked, in the same run.
+
+use super::comes_up;
+use super::proxy::{Harm, Proxy};
+use super::server::Cluster;
+use crate::harness::Bench;
+
+/// Behind this byte of what a member says its snapshot is on its way.
+const IN_THE_STREAM: usize = 40_000;
+/// A member tells a thousand revisions at once, which are taken as one: of these values that is a part, more than 8 MiB. In
+/// the middle of the next thousand it is gone.
+const VALUES: usize = 2200;
+const VALUE_BYTES: usize = 9_000;
+const BEHIND_A_PART: usize = 13 << 20;
+
+/// A cluster of three with a proxy before each member, in the order of the proxies' addresses; and who leads.
+fn proxied() -> (Cluster, Vec<(usize, Proxy)>, usize) {
+    let mut cluster = Cluster::prepared("3.5", &["m0", "m1", "m2"]);
+    cluster.run_all();
+    let mut proxies: Vec<(usize, Proxy)> = cluster.ports().into_iter().map(Proxy::before).enumerate().collect();
+    proxies.sort_by_key(|(_, proxy)| proxy.port.to_string());
+    let (ids, leader) = cluster.ids();
+    let leads = ids.iter().position(|id| *id == leader).unwrap();
+    (cluster, proxies, leads)
+}
+
+fn run(bench: &Bench, proxies: &[(usize, Proxy)], more: &[&str]) -> serde_json::Value {
+    let hosts: Vec<String> = proxies.iter().map(|(_, proxy)| format!("127.0.0.1:{}", proxy.port)).collect();
+    let address = format!("etcd+http://{}", hosts.join(","));
+    bench.ok(&[&["backup", "--name", "cluster", &address], more].concat())
+}
+
+#[test]
+fn the_next_member_sends_the_snapshot_that_one_broke_off() {
+    let bench = Bench::with_key(&["a"]);
+    let (cluster, proxies, leads) = proxied();
+    let last = cluster.load(120, 97);
+    // Followers are asked before their leader.
+    let followers: Vec<&Proxy> = proxies.iter().filter(|(n, _)| *n != leads).map(|(_, proxy)| proxy).collect();
+    followers[0].harm(Harm::Cut(IN_THE_STREAM));
+    let report = run(&bench, &proxies, &[]);
+    assert_eq!(followers[0].cuts(), 1, "it was asked first");
+    let next = format!("127.0.0.1:{}", followers[1].port);
+    assert_eq!((report["etcd"]["endpoint"].as_str(), report["etcd"]["revision"].as_i64()), (Some(&*next), Some(last)));
+    assert_eq!(report["etcd"]["agree"].as_array().map(Vec::len), Some(2), "{report:#}");
+    assert!(comes_up(&bench, "3.5", "latest", last).dump(&[last]) == cluster.dump(&[last]));
+}
+
+#[test]
+fn a_watch_that_is_lost_behind_a_whole_part_goes_on() {
+    let bench = Bench::with_key(&["a"]);
+    let (cluster, proxies, _) = proxied();
+    let begin = cluster.load(20, 98);
+    run(&bench, &proxies, &[]);
+    let last = cluster.fill(VALUES, VALUE_BYTES);
+    // A value that is put again, because its first answer got lost, is one more.
+    assert!(last >= begin + VALUES as i64);
+    proxies[0].1.harm(Harm::Cut(BEHIND_A_PART));
+    let report = run(&bench, &proxies, &["--mode", "delta"]);
+    assert_eq!(proxies[0].1.cuts(), 1, "it was asked first, and broke off once: what was whole is not asked for again");
+    let etcd = &report["etcd"];
+    assert_eq!((etcd["after"].as_i64(), etcd["revision"].as_i64()), (Some(begin), Some(last)), "{report:#}");
+    assert_eq!(etcd["changes"].as_u64(), u64::try_from(last - begin).ok(), "{report:#}");
+    for revision in [begin + 3, last] {
+        assert!(comes_up(&bench, "3.5", "latest", revision).dump(&[revision]) == cluster.dump(&[revision]));
+    }
+}

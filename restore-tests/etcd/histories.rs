@@ -1,0 +1,93 @@
+//! Clusters that begin anew, or go back: which history a backup goes on with.
+
+use super::server::Cluster;
+use super::{backup, let_a_policy_protect, mode};
+use crate::harness::Bench;
+
+#[test]
+fn a_new_cluster_is_gone_on_with_though_its_first_snapshot_is_forgotten() {
+    let bench = Bench::with_key(&["a"]);
+    let old = Cluster::start("3.5", 1);
+    old.load(60, 92);
+    assert_eq!(backup(&bench, &old, &[]).0, 0);
+    drop(old);
+    let new = Cluster::start("3.5", 1);
+    new.load(5, 93);
+    assert_eq!(backup(&bench, &new, &[]).0, 11);
+    let (code, first) = backup(&bench, &new, &["--new-cluster"]);
+    assert_eq!(code, 0, "{first:#}");
+    new.load(5, 94);
+    assert_eq!(backup(&bench, &new, &[]).0, 0);
+    bench.ok(&["forget", first["snapshot"].as_str().unwrap()]);
+    // A delta goes on from the second one, and has as much of the history as that: the next goes on from it alone.
+    for more in [&["--mode", "delta"][..], &["--mode", "delta"], &[]] {
+        let last = new.load(5, 95);
+        let before = bench.ok(&["ls", "latest"])["snapshot"].as_str().unwrap().to_owned();
+        let (code, report) = backup(&bench, &new, more);
+        assert_eq!((code, report["etcd"]["revision"].as_i64()), (0, Some(last)), "{report:#}");
+        assert_eq!(mode(&bench, &report), if more.is_empty() { "incremental" } else { "delta" });
+        bench.ok(&["forget", &before]);
+    }
+}
+
+/// A cluster that was put back to what it was before its last write, and written to once since.
+fn written_again(cluster: &mut Cluster, backup: &dyn Fn(&Cluster)) {
+    cluster.load(30, 96);
+    cluster.ctl(&["snapshot", "save", "old.db"]);
+    cluster.ctl(&["put", "/x", "lost"]);
+    let last = cluster.revision();
+    backup(cluster);
+    cluster.put_back("old.db");
+    cluster.ctl(&["put", "/x", "other"]);
+    assert_eq!(cluster.revision(), last);
+}
+
+#[test]
+fn another_history_of_the_same_revision_is_refused() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    written_again(&mut cluster, &|cluster: &Cluster| assert_eq!(backup(&bench, cluster, &[]).0, 0));
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!(code, 11, "{report:#}");
+    assert!(report["error"]["what"].as_str().unwrap().contains("history is another one"), "{report:#}");
+}
+
+#[test]
+fn another_history_of_the_same_revision_is_refused_to_a_policy() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    let_a_policy_protect(&bench, &cluster);
+    let words = ["--config", "holdfast.yaml", "run", "daily"];
+    let visible = || bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len();
+    written_again(&mut cluster, &|_: &Cluster| {
+        for _ in 0..2 {
+            let (code, report) = bench.json_at(&[], &words);
+            assert_eq!(code, 0, "nothing changed, and there is one: {report:#}");
+        }
+    });
+    let before = bench.ok(&["ls", "latest"])["snapshot"].clone();
+    let (code, report) = bench.json_at(&[], &words);
+    assert!(code != 0 && report.to_string().contains("history is another one"), "{code} {report:#}");
+    assert_eq!((bench.ok(&["ls", "latest"])["snapshot"].clone(), visible()), (before, 1), "nothing of it is visible");
+}
+
+#[test]
+fn a_compaction_that_is_not_there_any_more_is_another_history() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    cluster.load(20, 97);
+    cluster.ctl(&["snapshot", "save", "old.db"]);
+    // Of the snapshot's last revision nothing is left to be compared.
+    cluster.ctl(&["put", "/gone", "x"]);
+    cluster.ctl(&["del", "/gone"]);
+    cluster.ctl(&["compact", "--physical", &cluster.revision().to_string()]);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "{report:#}");
+    let last = cluster.revision();
+    cluster.put_back("old.db");
+    assert!(cluster.load(30, 98) > last);
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!(code, 11, "{report:#}");
+    assert!(report["error"]["what"].as_str().unwrap().contains("history is another one"), "{report:#}");
+}

@@ -1,0 +1,172 @@
+//! The files of a tree with their verdicts, gathered entry by entry.
+
+use super::beside::why;
+use super::links::{Stands, resolve};
+use super::{Judged, Report, attribute};
+use crate::format::tree::{Entry, EntryType};
+use crate::model::verdict::{FileVerdict, Named, Signed, blob_name};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What is known so far. Paths are relative to the tree's root.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    path: PathBuf,
+    report: Report,
+    /// Links, and what they say.
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Gathered {
+    /// Into a directory; the root has no name.
+    pub fn enter(&mut self, name: &[u8]) {
+        self.path.push(OsStr::from_bytes(name));
+    }
+
+    /// Out of it again.
+    pub fn leave(&mut self) {
+        self.path.pop();
+    }
+
+    /// An entry of the directory; its attributes stand in it.
+    pub fn entry(&mut self, entry: &Entry) {
+        let path = self.path.join(OsStr::from_bytes(&entry.name));
+        match (entry.kind, attribute::of(entry)) {
+            (EntryType::File, Some(recorded)) => {
+                let text = |name: Option<&OsStr>| name.and_then(OsStr::to_str).unwrap_or_default().to_owned();
+                let parent = text(self.path.file_name());
+                let blob = Named::of(blob_name(&parent, &text(path.file_name())), recorded.sha256);
+                let verdict = FileVerdict {
+                    sha256: recorded.sha256,
+                    blob,
+                    sums: Named::None,
+                    signed: Signed::None,
+                    pickle: recorded.pickle,
+                };
+                self.report.files.push(Judged { path, bytes: entry.size(), verdict });
+            }
+            (EntryType::File, None) => self.report.errors.push((path, "it has no verdict".into())),
+            (EntryType::Symlink, _) => {
+                let target = entry.target.as_ref().map(|target| target.to_vec()).unwrap_or_default();
+                self.links.push((path, PathBuf::from(OsStr::from_bytes(&target))));
+            }
+            _ => {}
+        }
+    }
+
+    /// All files, by path. A link to a file is one, as in the caches of Hugging Face. One that leads elsewhere (out of the
+    /// tree, to a folder, to nothing) is told: who loads it would load what was not judged.
+    pub fn finish(self) -> Report {
+        let Gathered { mut report, links, .. } = self;
+        if !links.is_empty() {
+            let followed: Vec<_> = {
+                let known = Known::of(&report.files, &links);
+                links.iter().map(|(path, _)| (path.clone(), known.follow(path).cloned())).collect()
+            };
+            for (path, file) in followed {
+                match file {
+                    Ok(file) => report.files.push(Judged { path, ..file }),
+                    Err(e) => report.errors.push((path, why(&e))),
+                }
+            }
+        }
+        report.files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        report
+    }
+}
+
+/// What stands where, for who follows links.
+struct Known<'g> {
+    files: HashMap<&'g Path, &'g Judged>,
+    links: HashMap<&'g Path, &'g Path>,
+    /// Directories that have a file or a link, or one below.
+    dirs: HashSet<&'g Path>,
+}
+
+impl<'g> Known<'g> {
+    fn of(files: &'g [Judged], links: &'g [(PathBuf, PathBuf)]) -> Self {
+        let mut dirs = HashSet::new();
+        for path in files.iter().map(|file| &*file.path).chain(links.iter().map(|(path, _)| &**path)) {
+            // Those above one that is known are known, too.
+            path.ancestors().skip(1).take_while(|dir| dirs.insert(*dir)).for_each(drop);
+        }
+        Known {
+            files: files.iter().map(|file| (&*file.path, file)).collect(),
+            links: links.iter().map(|(path, target)| (&**path, &**target)).collect(),
+            dirs,
+        }
+    }
+
+    /// The file that a link leads to.
+    fn follow(&self, path: &Path) -> io::Result<&'g Judged> {
+        let at = resolve(path, &mut |at| {
+            Ok(match (self.files.contains_key(at), self.links.get(at)) {
+                (true, _) => Stands::File,
+                (false, Some(target)) => Stands::Link(target.to_path_buf()),
+                (false, None) if self.dirs.contains(at) => Stands::Dir,
+                (false, None) => Stands::Nothing,
+            })
+        })?;
+        self.files.get(&*at).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::recorded::Recorded;
+
+    fn file(name: &str, content: &[u8]) -> Entry {
+        let mut entry = Entry { size: Some(content.len() as u64), ..Entry::bare(name.as_bytes(), EntryType::File) };
+        attribute::put(&mut entry, &Recorded::of(content));
+        entry
+    }
+
+    fn link(name: &str, target: &str) -> Entry {
+        Entry { target: Some(target.as_bytes().to_vec().into()), ..Entry::bare(name.as_bytes(), EntryType::Symlink) }
+    }
+
+    #[test]
+    fn links_of_a_cache_are_files_and_others_are_told() {
+        let hash = Recorded::of(b"weights").sha256.hex();
+        let mut all = Gathered::default();
+        all.enter(b"");
+        all.enter(b"blobs");
+        all.entry(&file(&hash, b"weights"));
+        all.entry(&file(&"0".repeat(64), b"others"));
+        all.leave();
+        all.enter(b"snapshots");
+        for (name, target) in [
+            ("a", format!("../blobs/{hash}")),
+            ("b", "a".into()),
+            ("c", "../../blobs/x".into()),
+            ("d", "d".into()),
+            ("e", "../blobs".into()),
+            ("f", format!("/blobs/{hash}")),
+            // What lies above the folder that `e` leads to is the root.
+            ("g", format!("e/../blobs/{hash}")),
+        ] {
+            all.entry(&link(name, &target));
+        }
+        all.leave();
+        all.entry(&Entry::bare(b"unjudged", EntryType::File));
+        let report = all.finish();
+        let paths: Vec<String> = report.files.iter().map(|file| file.path.display().to_string()).collect();
+        let blobs = [format!("blobs/{}", "0".repeat(64)), format!("blobs/{hash}")];
+        let mut wanted = vec![blobs[0].clone(), blobs[1].clone()];
+        wanted.extend(["a", "b", "g"].map(|name| format!("snapshots/{name}")));
+        wanted.sort();
+        assert_eq!(paths, wanted);
+        let named: Vec<Named> = report.files.iter().map(|file| file.verdict.blob).collect();
+        assert_eq!(named.iter().filter(|named| **named == Named::Different).count(), 1);
+        assert_eq!(named.iter().filter(|named| **named == Named::Same).count(), 4);
+        let told: Vec<String> = report.errors.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+        let told_of = |path: &str, why: &str| told.iter().any(|line| line.starts_with(path) && line.contains(why));
+        assert!(told.len() == 5 && told_of("unjudged", "no verdict"), "{told:?}");
+        assert!(told_of("snapshots/c", "leads out") && told_of("snapshots/d", "again and again"), "{told:?}");
+        assert!(told_of("snapshots/e", "a link to a folder") && told_of("snapshots/f", "leads out"), "{told:?}");
+    }
+}
