@@ -6,8 +6,10 @@ use crate::harness::{Bench, files};
 use crate::membership::{inside, names, place, refused, with_snapshot};
 use crate::prune::beside::{log, shell};
 use crate::replicate::{equal, flip};
+use holdfast::base::Epoch;
 use holdfast::format::objects::Member;
 use holdfast::repo::members;
+use holdfast::store::Key;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -103,6 +105,24 @@ fn forked(decided: bool) -> (Bench, std::path::PathBuf) {
     }
     bench.regions = vec!["b", "c"];
     (bench, source)
+}
+
+/// A region that has something else at every key an end may have cannot be told that an epoch is decided: it is said which.
+#[test]
+fn a_region_without_a_key_for_the_end_of_an_epoch_is_named() {
+    let (bench, _) = with_snapshot(&["a", "b"]);
+    begin(&bench, "b", true);
+    let inside = inside(&bench);
+    let repo = &inside.repo;
+    let now = repo.epochs_since(repo.epochs());
+    members::end(repo, &now, 0, &now.unended().unwrap()).unwrap();
+    let key = |suffix| Key::EpochEnd(Epoch(2), suffix);
+    for path in (0..16).map(|suffix| bench.region("b").join(key(suffix).path())) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"something else").unwrap();
+    }
+    let why = members::bring_epochs(repo, &repo.epochs_since(&now), 1).unwrap_err().to_string();
+    assert!(why.contains("region b") && why.contains("stand at every key"), "{why}");
 }
 
 /// While a change is begun at home, home is given up elsewhere by a change of that number, and comes back: what counts then is not

@@ -2,10 +2,12 @@
 
 use super::server::{Cluster, said};
 use super::{backup, comes_up, mode, with_certificates};
-use crate::harness::{Bench, files};
+use crate::harness::Bench;
 use crate::membership::inside;
 use crate::reader::python;
 use crate::sessions::begin_epoch;
+use holdfast::repo::index::Index;
+use holdfast::store::Key;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -129,13 +131,15 @@ fn a_delta_does_not_go_on_with_another_history() {
     assert!(restored.dump(&[now]) == cluster.dump(&[now]));
 }
 
-/// Damages packs of a region, of these lengths, all over.
-fn damage_packs(bench: &Bench, which: impl Fn(u64) -> bool) {
-    for pack in files(&bench.region("a").join("packs")) {
-        let mut bytes = fs::read(&pack).unwrap();
-        if which(bytes.len() as u64) {
+/// Damages packs of region `a` all over: those that hold trees, or others.
+fn damage_packs(bench: &Bench, which: impl Fn(bool) -> bool) {
+    let inside = inside(bench);
+    for (name, (line, _)) in Index::load(&inside.repo).unwrap().packs() {
+        let path = bench.region("a").join(Key::Pack(name).path());
+        let mut bytes = fs::read(&path).unwrap();
+        if which(line.tree) {
             bytes.iter_mut().step_by(256).for_each(|byte| *byte ^= 1);
-            fs::write(pack, bytes).unwrap();
+            fs::write(path, bytes).unwrap();
         }
     }
 }
@@ -160,13 +164,10 @@ fn damage_that_a_delta_meets_itself_makes_a_whole_snapshot() {
     for which in ["the directory", "the rows"] {
         let bench = Bench::with_key(&["a"]);
         let cluster = Cluster::start("3.5", 1);
-        // So that the packs of the rows are no longer small.
-        cluster.fill(200, 2000);
         cluster.load(60, 52);
         assert_eq!(backup(&bench, &cluster, &[]).0, 0);
-        // The packs of the tree are the small ones; nobody looked since.
-        let smallest = files(&bench.region("a").join("packs")).iter().map(|path| path.metadata().unwrap().len()).min();
-        damage_packs(&bench, |bytes| (Some(bytes) == smallest) == (which == "the directory"));
+        // Nobody looked since.
+        damage_packs(&bench, |tree| tree == (which == "the directory"));
         let last = cluster.load(10, 53);
         let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
         assert_eq!((code, mode(&bench, &report).as_str()), (0, "incremental"), "{which}: {report:#}");

@@ -1,7 +1,7 @@
 //! Orders of steps that the search through the protocol found to lose something, or to raise a false alarm.
 
 use super::stops::inside;
-use super::{NOW, clean, comes_back, forget, packs, planned, prune, versions};
+use super::{NOW, Versions, clean, comes_back, forget, packs, planned, prune, versions};
 use crate::crash::{complete_alone, interfere};
 use crate::harness::{Bench, noise};
 use crate::inside::{Inside, plant};
@@ -256,6 +256,54 @@ fn what_home_decided_that_lost_its_mark_dooms_nothing_once_it_is_a_member_again(
         comes_back(&versions, bench, n, "after home came back with its own decision");
     }
     clean(bench, "after home came back with its own decision");
+}
+
+/// Three versions of which one is forgotten, and an epoch of which one end dooms every pack and another one none.
+fn disputed() -> Versions {
+    let versions = versions(&["a", "b", "c"]);
+    let bench = &versions.bench;
+    forget(bench, &versions.sids[0]);
+    doom_everything_at_home(bench);
+    std::fs::remove_file(bench.region("a").join("region")).unwrap();
+    bench.ok(&["region", "repair", "a", "--emptied"]);
+    versions
+}
+
+/// What ends of an epoch disagree on is written anew, and goes: not what backups stored in its place, which each would store again.
+#[test]
+fn what_ends_disagree_on_goes_and_what_was_stored_in_its_place_stays() {
+    for stored in [false, true] {
+        let versions = disputed();
+        let bench = &versions.bench;
+        let (before, source) = (packs(bench, "b"), bench.path("source"));
+        let backup = || bench.json(&["backup", "--name", "t", "--full", source.to_str().unwrap()]).1;
+        if stored {
+            assert!(backup()["chunks_new"].as_u64() > Some(0));
+        }
+        prune(bench);
+        let after = packs(bench, "b");
+        assert_eq!(before.intersection(&after).count(), 0, "what nothing may rest on stays: {stored}");
+        assert_eq!(backup()["chunks_new"], 0, "stored: {stored}");
+        for n in [1, 2] {
+            comes_back(&versions, bench, n, "after what ends disagree on went");
+        }
+        clean(bench, "after what ends disagree on went");
+    }
+}
+
+/// It is needed until then: an index that was lost is told from it as from any other.
+#[test]
+fn an_index_is_rebuilt_from_packs_that_ends_disagree_on() {
+    let versions = disputed();
+    let bench = &versions.bench;
+    for region in ["a", "b", "c"] {
+        std::fs::remove_dir_all(bench.region(region).join("index")).unwrap();
+    }
+    let rebuilt = bench.json(&["repair", "index"]).1;
+    assert!(rebuilt["packs"].as_u64() > Some(0) && rebuilt["unreadable"] == 0, "{rebuilt:#}");
+    for n in [1, 2] {
+        comes_back(&versions, bench, n, "after the index was rebuilt");
+    }
 }
 
 /// Home decided an epoch, and was lost before anybody else saw it. The others gave it up and decided that nothing of the list

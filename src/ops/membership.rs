@@ -13,6 +13,7 @@ use crate::repo::Repo;
 use crate::repo::epochs::Epochs;
 use crate::repo::members::{self, place_of};
 use crate::repo::view::{self, View};
+use crate::store::Key;
 use std::sync::Arc;
 
 /// A member and what is seen of it.
@@ -178,16 +179,21 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
     // Somebody may have begun another one in place of a home that was given up meanwhile.
     let now = repo.epochs_since(&epochs);
     all_answer(repo, &stay)?;
-    if now.newest() != unended.number || now.unended().is_some_and(|begun| begun.begin != unended.begin) {
-        return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
+    if now.newest() != unended.number || !now.is_in_force(&Key::EpochBegin(unended.number, 0), &unended.begin) {
+        return Err(overtaken());
     }
     // An end that only the region shows which goes must not go with it.
     if let Some(ix) = at.iter().find(|ix| !now.lacking(*ix).is_empty()) {
-        return Err(Error::new(Kind::Retry, "lacks an epoch that another region shows")
-            .at(format!("region {}", repo.regions.region(ix).name))
+        let name = &repo.regions.region(ix).name;
+        let why = members::bring_epochs(repo, &now, ix).err().map(|e| format!(": {e}")).unwrap_or_default();
+        return Err(Error::new(Kind::Retry, format!("lacks an epoch that another region shows{why}"))
+            .at(format!("region {name}"))
             .advise("the change is begun and not decided: run again"));
     }
-    members::end(repo, &now, decides, &unended)?;
+    // Somebody may have decided it, perhaps elsewhere: one end is enough.
+    if now.unended().is_some() {
+        members::end(repo, &now, decides, &unended)?;
+    }
     epochs = repo.epochs_since(&now);
     Ok(spread(repo, &epochs))
 }
@@ -223,6 +229,11 @@ fn spread(repo: &Repo, epochs: &Epochs) -> Epochs {
     repo.epochs_since(epochs)
 }
 
+/// What was looked at is not what counts any more.
+fn overtaken() -> Error {
+    Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again")
+}
+
 fn change(
     repo: &Arc<Repo>,
     before: &Epochs,
@@ -232,7 +243,7 @@ fn change(
 ) -> Result<Epoch> {
     let now = repo.epochs_since(before);
     if now.members() != before.members() || now.newest() != before.newest() {
-        return Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again"));
+        return Err(overtaken());
     }
     // Filling took its time: an epoch that is begun can be decided only while all of them answer.
     let stay: Vec<Member> = members.iter().filter(|member| now.members().contains(member)).cloned().collect();
@@ -242,7 +253,7 @@ fn change(
     // Another one of this number may have been begun, in place of a home that was given up, and count instead.
     match epochs.members_after(now.newest()) == Some(&members[..]) {
         true => Ok(epochs.newest()),
-        false => Err(Error::new(Kind::Refused, "somebody else changed the regions just now").advise("run again")),
+        false => Err(overtaken()),
     }
 }
 

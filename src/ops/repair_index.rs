@@ -83,7 +83,8 @@ pub fn run(repo: &Arc<Repo>, workers: usize, host: &str, progress: &Progress, ca
     let generations = Generations::read(repo);
     let errand = Errand { host: host.to_owned(), source: "repair index".into(), generation: generations.newest() };
     let session = Session::announce(repo, errand, None)?;
-    let bad = session.epochs.bad_packs();
+    // What ends of an epoch disagree on stays, and is needed perhaps: it is told again as any other.
+    let bad = session.epochs.going();
     let told: Mutex<Vec<Told>> = Mutex::default();
     let read = parallel(&orphans, workers, cancel, |orphan, _| {
         if !bad.contains(&orphan.name)

@@ -15,7 +15,6 @@ use crate::format::signed::Opened;
 use crate::region::{Lists, Region, RegionSet, Regions};
 use crate::store::{Key, Prefix};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// One epoch.
@@ -164,8 +163,8 @@ impl Epochs {
     }
 
     /// All valid objects that a region lacks and another has, oldest epoch first, however far it is behind: of the ends of an
-    /// epoch each. The newest
-    /// beginning, where all have lost it whose word counts, is taken from whoever has it: it is decided anew.
+    /// epoch each. The newest beginning, where all have lost it whose word counts, is taken from whoever has it: it is decided
+    /// anew.
     pub fn lacking(&self, to: usize) -> Vec<Lag> {
         let mut lags = Vec::new();
         let newest = self.newest();
@@ -274,8 +273,7 @@ impl Epochs {
 
     /// Members by the epoch that follows this one.
     pub fn members_after(&self, before: Epoch) -> Option<&[Member]> {
-        let next = self.known.range((Bound::Excluded(before), Bound::Unbounded)).next();
-        next.map(|(_, state)| state.members())
+        self.known.get(&Epoch(before.0.checked_add(1)?)).map(EpochState::members)
     }
 
     /// Why a region must not be written: it is no member by the newest epoch read there, or it was rolled back.
@@ -325,9 +323,16 @@ impl Epochs {
         self.known.values().flat_map(|e| e.doomed.iter()).copied().collect()
     }
 
+    /// Packs on which the ends of an epoch disagree.
+    pub fn disputed(&self) -> HashSet<PackName> {
+        self.known.values().flat_map(|e| e.disputed.iter()).copied().collect()
+    }
+
     /// Packs on which nothing more may rest: those that are dead, and those of which the ends of an epoch disagree.
     pub fn shunned(&self) -> HashSet<PackName> {
-        self.known.values().flat_map(|e| e.doomed.iter().chain(e.disputed.iter())).copied().collect()
+        let mut shunned = self.doomed();
+        shunned.extend(self.disputed());
+        shunned
     }
 
     /// Packs condemned by an epoch that is not decided yet.
@@ -337,8 +342,8 @@ impl Epochs {
 
     /// Packs that must not be re-used.
     pub fn bad_packs(&self) -> HashSet<PackName> {
-        let mut bad = self.shunned();
-        bad.extend(self.going());
+        let mut bad = self.going();
+        bad.extend(self.disputed());
         bad
     }
 

@@ -95,10 +95,10 @@ pub fn begin(repo: &Repo, epochs: &Epochs, home: usize, members: Vec<Member>) ->
 /// # Errors
 /// The region failed.
 pub fn end(repo: &Repo, epochs: &Epochs, home: usize, unended: &Unended) -> Result<()> {
-    decide(repo, epochs, home, unended, (&[], Vec::new()))
+    decide(repo, epochs, home, unended, (&[], Vec::new())).map(drop)
 }
 
-/// Decides an epoch, with what it dooms and the roots that were seen.
+/// Decides an epoch, with what it dooms and the roots that were seen. Another's end that was first stands.
 ///
 /// # Errors
 /// The region failed.
@@ -108,7 +108,7 @@ pub(super) fn decide(
     home: usize,
     unended: &Unended,
     (doomed, roots): (&[PackName], Vec<Root>),
-) -> Result<()> {
+) -> Result<First> {
     let number = unended.number;
     let end = EpochEnd {
         fresh: Fresh { epoch: number, ..repo.fresh() },
@@ -123,8 +123,7 @@ pub(super) fn decide(
     let canonical = Key::EpochEnd(number, 0).canonical();
     let bytes = repo.seal(ObjectKind::EpochEnd, &canonical, &end)?;
     let rival = |key: &Key, there: &[u8]| super::epochs::ends(repo.trust(), key, there, number, &unended.begin);
-    // Another's end was first, and stands.
-    put_first(repo, home, |suffix| Key::EpochEnd(number, suffix), &bytes, rival).map(drop)
+    put_first(repo, home, |suffix| Key::EpochEnd(number, suffix), &bytes, rival)
 }
 
 /// All packs that are dead, for an end that carries them beside so many of its own: as long as both are no longer than one
@@ -175,21 +174,44 @@ pub(super) fn put_first(
 
 /// Brings `to` every epoch that it lacks, oldest first, however many; a region that fails is marked so.
 pub fn copy_epochs(repo: &Repo, epochs: &Epochs, to: usize) {
+    // Who must know what it lacks afterwards looks.
+    drop(bring_epochs(repo, epochs, to));
+}
+
+/// The same, with the first thing that could not be brought.
+///
+/// # Errors
+/// A region cannot show what it lists, `to` has no free key for it or failed. What can be brought is there all the same.
+pub fn bring_epochs(repo: &Repo, epochs: &Epochs, to: usize) -> Result<()> {
     let mut brought: BTreeSet<Digest> = BTreeSet::new();
+    let mut outcome = Ok(());
     for Lag { from, key, digest, .. } in epochs.lacking(to) {
         if brought.contains(&digest) {
             continue;
         }
         let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
-        let Ok(bytes) = fetched.and_then(|b| repo.open_object(&key, &b).map(|_| b).map_err(region::lift)) else {
-            continue;
+        let put = fetched
+            .and_then(|bytes| repo.open_object(&key, &bytes).map(|_| bytes).map_err(region::lift))
+            .map_err(|e| (from, e))
+            .and_then(|bytes| region::put_numbered(&repo.regions, to, key, &bytes).map_err(|e| (to, e)));
+        let why = match put {
+            Ok(Put::Created | Put::Same) => {
+                brought.insert(digest);
+                continue;
+            }
+            Ok(Put::Other) => {
+                (to, Error::new(Kind::Damage, "other objects stand at every key that this may have").at(key))
+            }
+            Err((ix, e)) if ix == to => {
+                repo.regions.fail(to, e.clone());
+                return outcome.and(Err(e));
+            }
+            Err(why) => why,
         };
-        match region::put_numbered(&repo.regions, to, key, &bytes) {
-            Ok(Put::Created | Put::Same) => drop(brought.insert(digest)),
-            Ok(Put::Other) => {}
-            Err(e) => return repo.regions.fail(to, e),
-        }
+        let at_region = |(ix, e): (usize, Error)| e.at(format!("region {}", repo.regions.region(ix).name));
+        outcome = outcome.and(Err(at_region(why)));
     }
+    outcome
 }
 
 /// A session that not every region says has ended.

@@ -67,8 +67,8 @@ pub fn all_members(repo: &Repo, epochs: &Epochs) -> Result<RegionSet> {
     }
 }
 
-/// Begins the next epoch at home, with what it condemns, or to say which snapshots there are. Says whether it was this call: somebody else's beginning is to
-/// be carried through first.
+/// Begins the next epoch at home, with what it condemns, or to say which snapshots there are. Says whether it was this call:
+/// somebody else's beginning is to be carried through first.
 ///
 /// # Errors
 /// An epoch is undecided, or home failed.
@@ -93,12 +93,13 @@ pub fn begin(repo: &Repo, epochs: &Epochs, condemned: &[PackName], roots: Vec<Ro
     Ok(matches!(first, First::Ours))
 }
 
-/// Decides an epoch at home, unless somebody else did.
+/// Decides an epoch at home, unless somebody else did. Says whether it was this call.
 ///
 /// # Errors
 /// Home failed.
-pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<()> {
-    members::decide(repo, epochs, home(repo, epochs)?, unended, (doomed, roots))
+pub fn end(repo: &Repo, epochs: &Epochs, unended: &Unended, doomed: &[PackName], roots: Vec<Root>) -> Result<bool> {
+    let first = members::decide(repo, epochs, home(repo, epochs)?, unended, (doomed, roots))?;
+    Ok(matches!(first, First::Ours))
 }
 
 /// Copies every epoch to every member and reads them back there. One that was emptied or rolled back meanwhile must not look as

@@ -121,7 +121,7 @@ pub(super) fn decide<'w>(
     let mut table = Table::list(repo, members)?;
     let loaded = segments::load(repo, members, (wish.workers, wish.cancel))?;
     let index = Arc::clone(&loaded.index);
-    table.add_index(repo, &index, &BTreeSet::new(), &epochs.doomed())?;
+    table.add_index(repo, &index, &BTreeSet::new(), epochs)?;
     loaded.hides_nothing(&table)?;
     let list: HashSet<PackName> = condemned.iter().copied().collect();
     let mut sparing = Sparing {

@@ -240,7 +240,7 @@ pub fn run(repo: &Arc<Repo>, wish: &Wish<'_>) -> Result<Report> {
         report: Report { dry_run: wish.dry_run, regions, ..Report::default() },
         repacked: false,
         clock: Clock::start(&repo.env, wish.bounds),
-        seen: state(repo.epochs()),
+        seen: Some(state(repo.epochs())),
     };
     let mut why = Error::new(Kind::Retry, "other prunes begin epochs again and again");
     for _ in 0..ROUNDS_MAX {
@@ -276,8 +276,8 @@ struct Prune<'p> {
     /// Whether packs were written anew: once in a run.
     repacked: bool,
     clock: Clock,
-    /// What it saw of the epochs, or did to them, last.
-    seen: (Epoch, bool),
+    /// What it saw of the epochs, or did to them, last; nothing once another one was quicker.
+    seen: Option<(Epoch, bool)>,
 }
 
 impl Prune<'_> {
@@ -291,7 +291,7 @@ impl Prune<'_> {
             return Ok(true);
         }
         let (epochs, members) = epochs(self.repo, self.wish.dry_run)?;
-        self.seen = state(&epochs);
+        self.seen = Some(state(&epochs));
         if let Some(unended) = epochs.unended() {
             if !unended.prunes {
                 let what = format!("the regions are being changed: epoch {} is not decided", unended.number);
@@ -333,14 +333,14 @@ impl Prune<'_> {
         if !is_own(&begun, &epochs, &condemned) {
             return Ok(false);
         }
-        self.seen = state(&begun);
+        self.seen = Some(state(&begun));
         self.carry(&begun, members, Some(&survey))?;
         Ok(true)
     }
 
     /// Whether another prune has begun or decided an epoch since this one looked.
     fn is_overtaken(&self) -> bool {
-        state(&self.repo.epochs_since(&self.repo.epochs_seen())) != self.seen
+        self.seen != Some(state(&self.repo.epochs_since(&self.repo.epochs_seen())))
     }
 
     /// Whether its time is over.
@@ -429,12 +429,13 @@ impl Prune<'_> {
         }
         still_here(repo, members)?;
         // It may have taken hours: whoever was quicker has decided, also where home does not show that any more.
-        if repo.epochs_since(epochs).unended().is_some() {
-            pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
-        }
+        let still = repo.epochs_since(epochs).unended();
+        let is_open = still.is_some_and(|open| (open.number, open.begin) == (unended.number, unended.begin));
+        let is_own = is_open && pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
-        self.seen = state(&now);
+        // Whoever was quicker is at its work behind the end, and what was looked at may be another by now.
+        self.seen = is_own.then_some((unended.number, true));
         self.report.epoch = Some(unended.number);
         if !decided.spared.iter().any(|pack| doomed.contains(pack)) {
             return self.sweep(&now, members, &decided, survey, roots);

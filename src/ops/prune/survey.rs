@@ -123,7 +123,7 @@ impl Survey {
         let index = Arc::clone(&loaded.index);
         let makers = sessions.busy(repo, &roots.ended, (repo.env.now(), patience.dead_after_ms))?;
         let busy: BTreeSet<SessionId> = makers.keys().copied().collect();
-        table.add_index(repo, &index, &busy, &epochs.doomed())?;
+        table.add_index(repo, &index, &busy, epochs)?;
         loaded.hides_nothing(&table)?;
         let reader = Reader::new(Arc::clone(repo), Arc::clone(&index));
         let mut marks = Marks::new(index.entries_total());

@@ -5,9 +5,10 @@ use crate::base::{Generation, PackName, SessionId};
 use crate::error::{Error, Kind, Result};
 use crate::region::RegionSet;
 use crate::repo::Repo;
+use crate::repo::epochs::Epochs;
 use crate::repo::index::{Index, Located};
 use crate::store::{Key, Prefix};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 /// One pack.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub(super) struct Row {
     pub(super) busy: bool,
     /// It is dead for ever, by an earlier epoch.
     pub(super) doomed: bool,
+    /// Nothing more rests on it, as the ends of an epoch disagree on it: whoever needs what it has stores that again.
+    pub(super) disputed: bool,
     /// A check found a copy of it damaged.
     damaged: bool,
     /// Whether the size that the regions list is the one that the index says.
@@ -104,6 +107,7 @@ fn row(name: PackName) -> Row {
         sole: false,
         busy: false,
         doomed: false,
+        disputed: false,
         damaged: false,
         sized: true,
     }
@@ -158,7 +162,7 @@ impl Table {
         repo: &Repo,
         index: &Index,
         busy: &BTreeSet<SessionId>,
-        doomed: &HashSet<PackName>,
+        epochs: &Epochs,
     ) -> Result<()> {
         let mut unlisted: Vec<PackName> =
             index.packs_seen().map(|seen| seen.line.name).filter(|name| self.find(name).is_none()).collect();
@@ -196,7 +200,9 @@ impl Table {
                 row.total_bytes = row.total_bytes.max(total);
             }
         }
+        let (doomed, disputed) = (epochs.doomed(), epochs.disputed());
         for row in &mut self.rows {
+            row.disputed = disputed.contains(&row.name);
             (row.doomed, row.damaged) = (doomed.contains(&row.name), repo.regions.is_damaged(&row.name));
         }
         Ok(())
@@ -233,8 +239,10 @@ impl Table {
         copies
     }
 
-    /// Whether a copy is one that all can do with: indexed and present in every member, and nowhere known to be damaged.
+    /// Whether a copy is one that all can do with: indexed and present in every member, nowhere known to be damaged, and such
+    /// that writers may rest on it.
     pub(super) fn is_full(&self, (n, regions): (u32, RegionSet), members: RegionSet) -> bool {
-        regions.covers(members) && self.row(n).is_some_and(|row| row.present().covers(members) && !row.damaged)
+        regions.covers(members)
+            && self.row(n).is_some_and(|row| row.present().covers(members) && !row.damaged && !row.disputed)
     }
 }
