@@ -1,9 +1,10 @@
 //! A member that is gone in the middle of what it says: another one is asked, in the same run.
 
-use super::comes_up;
 use super::proxy::{Harm, Proxy};
 use super::server::Cluster;
+use super::{backup, comes_up, with_certificates};
 use crate::harness::Bench;
+use serde_json::json;
 
 /// Behind this byte of what a member says its snapshot is on its way.
 const IN_THE_STREAM: usize = 40_000;
@@ -63,5 +64,33 @@ fn a_watch_that_is_lost_behind_a_whole_part_goes_on() {
     assert_eq!(etcd["changes"].as_u64(), u64::try_from(last - begin).ok(), "{report:#}");
     for revision in [begin + 3, last] {
         assert!(comes_up(&bench, "3.5", "latest", revision).dump(&[revision]) == cluster.dump(&[revision]));
+    }
+}
+
+#[test]
+fn a_member_that_only_learns_is_not_asked() {
+    let bench = Bench::with_key(&["a"]);
+    let mut cluster = Cluster::start("3.5", 1);
+    cluster.load(60, 99);
+    cluster.learner("m1");
+    let [votes, learns] = [0, 1].map(|n| format!("127.0.0.1:{}", cluster.ports()[n]));
+    let last = cluster.load(20, 100);
+    for mode in ["full", "delta"] {
+        let (code, report) = backup(&bench, &cluster, &["--mode", mode]);
+        assert_eq!((code, report["etcd"]["revision"].as_i64()), (0, Some(cluster.revision())), "{report:#}");
+        if mode == "full" {
+            assert_eq!((&report["etcd"]["endpoint"], &report["etcd"]["agree"]), (&json!(votes), &json!([votes])));
+            cluster.load(20, 101);
+        }
+    }
+    assert!(comes_up(&bench, "3.5", "latest", last).dump(&[last]) == cluster.dump(&[last]));
+    // Who names nobody else is told.
+    let address = format!("etcd://{learns}");
+    let means = with_certificates(&cluster);
+    for mode in ["incremental", "delta"] {
+        let args = ["backup", "--name", "cluster", "--mode", mode, &address];
+        let (code, report) = bench.json(&args.into_iter().chain(means.iter().map(String::as_str)).collect::<Vec<_>>());
+        let what = report["error"]["what"].as_str().unwrap_or_default();
+        assert!(code == 2 && what.contains("only learn; name one that votes"), "{code} {report:#}");
     }
 }

@@ -47,6 +47,8 @@ struct Node {
     client: u16,
     peer: u16,
     child: Option<Child>,
+    /// It came to a cluster that was there, and has no vote yet.
+    learns: bool,
 }
 
 /// A program that writes.
@@ -129,7 +131,8 @@ impl Cluster {
 
     /// Members without TLS and without anything yet.
     pub fn prepared(version: &'static str, names: &[&str]) -> Cluster {
-        let node = |name: &&str| Node { name: (*name).to_owned(), client: port(), peer: port(), child: None };
+        let node =
+            |name: &&str| Node { name: (*name).to_owned(), client: port(), peer: port(), child: None, learns: false };
         Cluster { version, dir: temporary(), nodes: names.iter().map(node).collect(), tls: false, flags: Vec::new() }
     }
 
@@ -188,7 +191,8 @@ impl Cluster {
         command.args(["--name", &name, "--data-dir", &name, "--unsafe-no-fsync"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]).args(&self.flags);
+        let state = if self.nodes[n].learns { "existing" } else { "new" };
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", state]).args(&self.flags);
         if self.tls {
             command.args(["--cert-file", "server.crt", "--key-file", "server.key", "--trusted-ca-file", "ca.crt"]);
             command.args(["--peer-cert-file", "server.crt", "--peer-key-file", "server.key"]);
@@ -196,6 +200,22 @@ impl Cluster {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).current_dir(self.dir.path());
         self.nodes[n].child = Some(command.spawn().expect("setpriv runs"));
+    }
+
+    /// Adds a member that learns, and waits until it has what the others have.
+    pub fn learner(&mut self, name: &str) {
+        let revision = self.revision();
+        self.nodes.push(Node { name: name.to_owned(), client: port(), peer: port(), child: None, learns: true });
+        let n = self.nodes.len() - 1;
+        self.ctl(&["member", "add", name, "--learner", "--peer-urls", &self.url(self.nodes[n].peer)]);
+        self.run(n);
+        let (begin, url) = (Instant::now(), self.client(n));
+        let has = |status: serde_json::Value| status[0]["Status"]["header"]["revision"].as_i64() >= Some(revision);
+        let status = || serde_json::from_slice(&self.ctl_at(&url, &["endpoint", "status", "-w", "json"]).stdout);
+        while !status().is_ok_and(has) {
+            assert!(begin.elapsed() < READY_WITHIN, "the learner does not come up");
+            wait_a_little();
+        }
     }
 
     /// A cluster of one member begins anew from a snapshot that was saved earlier, under the name that it had.
@@ -243,9 +263,14 @@ impl Cluster {
     }
 
     fn ctl_output(&self, args: &[&str]) -> Output {
+        let runs = |node: &&Node| node.child.is_some() && !node.learns;
+        let urls: Vec<String> = self.nodes.iter().filter(runs).map(|n| self.url(n.client)).collect();
+        self.ctl_at(&urls.join(","), args)
+    }
+
+    fn ctl_at(&self, urls: &str, args: &[&str]) -> Output {
         let mut command = Command::new(tool(self.version, "etcdctl"));
-        let urls: Vec<String> = self.nodes.iter().filter(|n| n.child.is_some()).map(|n| self.url(n.client)).collect();
-        command.args(["--endpoints", &urls.join(",")]).args(args).env("ETCDCTL_API", "3");
+        command.args(["--endpoints", urls]).args(args).env("ETCDCTL_API", "3");
         if self.tls {
             command.args(["--cacert", "ca.crt", "--cert", "client.crt", "--key", "client.key"]);
         }

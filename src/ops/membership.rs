@@ -176,18 +176,20 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
                 .advise("the change is begun and not decided: run again"));
         }
     }
-    // Somebody may have begun another one in place of a home that was given up meanwhile.
-    let now = repo.epochs_since(&epochs);
+    let mut now = repo.epochs_since(&epochs);
+    // An end that only the region shows which goes must not go with it.
+    let lags = at.iter().filter(|ix| !now.lacking(*ix).is_empty());
+    let failed: Vec<Error> = lags.filter_map(|ix| members::bring_epochs(repo, &now, ix).err()).collect();
+    now = repo.epochs_since(&now);
     all_answer(repo, &stay)?;
+    // Somebody may have begun another one in place of a home that was given up meanwhile.
     if now.newest() != unended.number || !now.is_in_force(&Key::EpochBegin(unended.number, 0), &unended.begin) {
         return Err(overtaken());
     }
-    // An end that only the region shows which goes must not go with it.
     if let Some(ix) = at.iter().find(|ix| !now.lacking(*ix).is_empty()) {
-        let name = &repo.regions.region(ix).name;
-        let why = members::bring_epochs(repo, &now, ix).err().map(|e| format!(": {e}")).unwrap_or_default();
+        let why = failed.first().map(|e| format!(": {e}")).unwrap_or_default();
         return Err(Error::new(Kind::Retry, format!("lacks an epoch that another region shows{why}"))
-            .at(format!("region {name}"))
+            .at(format!("region {}", repo.regions.region(ix).name))
             .advise("the change is begun and not decided: run again"));
     }
     // Somebody may have decided it, perhaps elsewhere: one end is enough.
@@ -214,6 +216,9 @@ pub fn spare_all(repo: &Repo, lost: &Member) -> Result<()> {
     all_answer(repo, &left)?;
     // Who has read the beginning in one region only must not be left with it: the end follows it everywhere.
     let epochs = spread(repo, &epochs);
+    if epochs.unended().is_none_or(|still| still.begin != unended.begin) {
+        return Ok(());
+    }
     members::end(repo, &epochs, home(repo, &epochs, Some(lost.id))?, &unended)?;
     spread(repo, &repo.epochs_since(&epochs));
     Ok(())

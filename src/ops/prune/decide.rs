@@ -111,6 +111,8 @@ pub(super) fn decide<'w>(
 ) -> Result<Decided<'w>> {
     let mut condemned: Vec<PackName> = epochs.undecided().into_iter().collect();
     condemned.sort_unstable();
+    // What it took for a copy that stays may be none by now.
+    let survey = survey.filter(|survey| survey.table.knows_disputed(epochs));
     let known: BTreeMap<SessionId, RegionSet> =
         survey.iter().flat_map(|survey| &survey.roots.roots).map(|root| (root.sid, root.regions)).collect();
     let is_new = |root: &&Root| known.get(&root.sid).is_none_or(|regions| !regions.covers(root.regions));

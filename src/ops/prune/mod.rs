@@ -444,6 +444,8 @@ impl Prune<'_> {
         let roots = Roots::look(repo, epochs, &Ask { members, stage, last: wish.last, lost: wish.lost })?;
         let decided = decide::decide(repo, epochs, members, &roots, survey, wish)?;
         if let Some(pack) = decided.spared.iter().find(|pack| doomed.contains(pack)) {
+            // Whoever looks again would not see what is wrong.
+            self.seen = Some(state(&now));
             let what = format!("epoch {} dooms a pack that a snapshot needs", unended.number);
             return Err(Error::new(Kind::Damage, what).at(Key::Pack(*pack)).advise("nothing was removed"));
         }

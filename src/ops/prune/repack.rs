@@ -65,6 +65,8 @@ pub struct Repacked {
 /// Why a pack is written anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
+    /// Nothing more rests on it, as the ends of an epoch disagree on it.
+    Disputed,
     /// Most of it is needed by nobody.
     Waste,
     /// It is one of many small ones: whoever restores asks for each.
@@ -87,10 +89,11 @@ pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -
     many_only(table, &mut rows, limits.small_min);
     rows.sort_by_key(|(choice, n)| {
         let rank = table.row(*n).map(|row| match choice {
-            Choice::Waste => (false, std::cmp::Reverse(row.unused()), 0, row.name),
-            Choice::Small => (true, std::cmp::Reverse(0), row.modified, row.name),
+            Choice::Disputed => (0, std::cmp::Reverse(row.unused()), 0, row.name),
+            Choice::Waste => (1, std::cmp::Reverse(row.unused()), 0, row.name),
+            Choice::Small => (2, std::cmp::Reverse(0), row.modified, row.name),
         });
-        rank.unwrap_or((true, std::cmp::Reverse(0), i64::MAX, PackName([0; 32])))
+        rank.unwrap_or((2, std::cmp::Reverse(0), i64::MAX, PackName([0; 32])))
     });
     let mut bytes = 0u64;
     for (_, n) in rows {
@@ -110,7 +113,8 @@ pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -
 fn choice(row: &Row, limits: Limits) -> Option<Choice> {
     let wasteful = u128::from(row.unused()) * 100 > u128::from(row.size) * u128::from(limits.above_percent);
     let small = row.size < if row.tree { SMALL_TREE_BYTES } else { SMALL_DATA_BYTES };
-    match (wasteful || row.disputed, small) {
+    match (wasteful, small) {
+        _ if row.disputed => Some(Choice::Disputed),
         (true, _) => Some(Choice::Waste),
         (false, true) => Some(Choice::Small),
         (false, false) => None,
@@ -124,7 +128,7 @@ fn many_only(table: &Table, rows: &mut Vec<(Choice, u32)>, least: usize) {
     for (_, n) in rows.iter().filter(|(choice, _)| *choice == Choice::Small) {
         *counts.entry(kind(*n)).or_default() += 1;
     }
-    rows.retain(|(choice, n)| *choice == Choice::Waste || counts.get(&kind(*n)).is_some_and(|count| *count >= least));
+    rows.retain(|(choice, n)| *choice != Choice::Small || counts.get(&kind(*n)).is_some_and(|count| *count >= least));
 }
 
 /// What it works with.
@@ -176,9 +180,12 @@ impl Means<'_> {
         rows: &[u32],
     ) -> Result<(Repacked, Repack, crate::region::RegionSet)> {
         let (repo, progress) = (self.repo, Progress::default());
-        let mut bad = session.epochs.bad_packs();
+        let (mut bad, regions) = (session.epochs.bad_packs(), session.regions.and(repo.writable()));
         bad.extend(rows.iter().filter_map(|n| self.table.row(*n)).map(|row| row.name));
-        let rules = Reuse { regions: session.regions.and(repo.writable()), bad, generation, present: None };
+        // What an index names and not every region has is no copy to rest on: the old one could not go.
+        let is_whole = |row: &&Row| row.present().covers(regions);
+        bad.extend(self.table.rows.iter().filter(|row| !is_whole(row)).map(|row| row.name));
+        let rules = Reuse { regions, bad, generation, present: None };
         let known = Reusable::new(Arc::clone(self.index), rules);
         let writer = Writer::new(repo, session, known, (Compression::Default, self.workers), &progress);
         let mut repacked = Repacked::default();
@@ -237,7 +244,12 @@ impl Means<'_> {
                 break;
             }
             let Some(row) = self.table.row(*n) else { continue };
-            let bytes = self.fetch(&row.name, &mut buffer)?;
+            let bytes = match self.fetch(&row.name, &mut buffer) {
+                Ok(bytes) => bytes,
+                // It is not in the way of anything.
+                Err(e) if row.disputed && matches!(e.kind(), Kind::Damage | Kind::NotFound) => continue,
+                Err(e) => return Err(e),
+            };
             let keys = keys_of(self.repo, bytes).map_err(lift)?;
             let is_tree =
                 crate::format::envelope::Header::parse(bytes, &self.repo.id).map_err(lift)?.0.kind == ObjectKind::Tree;

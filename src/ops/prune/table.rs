@@ -239,6 +239,12 @@ impl Table {
         copies
     }
 
+    /// Whether it was known of each pack on which the ends of an epoch disagree.
+    pub(super) fn knows_disputed(&self, epochs: &Epochs) -> bool {
+        let known = |name: &PackName| self.find(name).and_then(|n| self.row(n)).is_none_or(|row| row.disputed);
+        epochs.disputed().iter().all(known)
+    }
+
     /// Whether a copy is one that all can do with: indexed and present in every member, nowhere known to be damaged, and such
     /// that writers may rest on it.
     pub(super) fn is_full(&self, (n, regions): (u32, RegionSet), members: RegionSet) -> bool {
