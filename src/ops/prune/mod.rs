@@ -391,7 +391,7 @@ impl Prune<'_> {
             sum.bytes = sum.bytes.saturating_add(done.bytes);
             sum.bytes_new = sum.bytes_new.saturating_add(done.bytes_new);
         }
-        Ok(!self.wish.dry_run && !chosen.is_empty())
+        Ok(!self.wish.dry_run && self.report.repacked.packs > 0)
     }
 
     /// From the begun epoch to its end, and what follows.
@@ -429,13 +429,22 @@ impl Prune<'_> {
         }
         still_here(repo, members)?;
         // It may have taken hours: whoever was quicker has decided, also where home does not show that any more.
-        let still = repo.epochs_since(epochs).unended();
-        let is_open = still.is_some_and(|open| (open.number, open.begin) == (unended.number, unended.begin));
+        let still = repo.epochs_since(epochs);
+        if still.disputed() != epochs.disputed() {
+            self.seen = None;
+            return Err(Error::new(Kind::Retry, "another end of an earlier epoch shows").advise("run again"));
+        }
+        let open = still.unended();
+        let is_open = open.is_some_and(|open| (open.number, open.begin) == (unended.number, unended.begin));
         let is_own = is_open && pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
         // Whoever was quicker is at its work behind the end, and what was looked at may be another by now.
         self.seen = is_own.then_some((unended.number, true));
+        if !now.is_in_force(&Key::EpochBegin(unended.number, 0), &unended.begin) {
+            let what = format!("another epoch {} counts than the one that was carried through", unended.number);
+            return Err(Error::new(Kind::Retry, what).advise("run again"));
+        }
         self.report.epoch = Some(unended.number);
         if !decided.spared.iter().any(|pack| doomed.contains(pack)) {
             return self.sweep(&now, members, &decided, survey, roots);

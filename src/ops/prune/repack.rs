@@ -131,6 +131,14 @@ fn many_only(table: &Table, rows: &mut Vec<(Choice, u32)>, least: usize) {
     rows.retain(|(choice, n)| *choice != Choice::Small || counts.get(&kind(*n)).is_some_and(|count| *count >= least));
 }
 
+/// Where a pack is opened, used again for the next one.
+#[derive(Default)]
+struct Room {
+    coder: Coder,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
 /// What it works with.
 pub(super) struct Means<'m> {
     pub(super) repo: &'m Arc<Repo>,
@@ -237,28 +245,18 @@ impl Means<'_> {
     ) -> Result<(Vec<PackName>, Repacked)> {
         let (mut old, mut done) = (Vec::new(), Repacked::default());
         let (mut data, mut tree) = (writer.packer(Class::Data), writer.packer(Class::Tree));
-        let (mut coder, mut buffer, mut scratch) = (Coder::default(), Vec::new(), Vec::new());
+        let mut room = Room::default();
         for n in rows {
             self.cancel.check()?;
             if self.clock.is_over() {
                 break;
             }
             let Some(row) = self.table.row(*n) else { continue };
-            let bytes = match self.fetch(&row.name, &mut buffer) {
-                Ok(bytes) => bytes,
+            match self.one(&row.name, generation, (&mut data, &mut tree), &mut room) {
+                Ok(()) => {}
                 // It is not in the way of anything.
                 Err(e) if row.disputed && matches!(e.kind(), Kind::Damage | Kind::NotFound) => continue,
                 Err(e) => return Err(e),
-            };
-            let keys = keys_of(self.repo, bytes).map_err(lift)?;
-            let is_tree =
-                crate::format::envelope::Header::parse(bytes, &self.repo.id).map_err(lift)?.0.kind == ObjectKind::Tree;
-            let packer = if is_tree { &mut tree } else { &mut data };
-            for at in pack::records(&keys, bytes).map_err(lift)? {
-                let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
-                let opened = open_record(self.repo.id_key(), &keys, at.number, record, &mut coder, &mut scratch);
-                let (content, plain) = opened.map_err(lift)?;
-                self.record(packer, generation, &content, plain)?;
             }
             old.push(row.name);
             done.packs += 1;
@@ -267,6 +265,28 @@ impl Means<'_> {
         data.flush()?;
         tree.flush()?;
         Ok((old, done))
+    }
+
+    /// Writes anew what is needed of a pack, as data or as trees.
+    fn one<'w, 'r>(
+        &self,
+        name: &PackName,
+        generation: Generation,
+        (data, tree): (&mut Packer<'w, 'r>, &mut Packer<'w, 'r>),
+        Room { coder, buffer, scratch }: &mut Room,
+    ) -> Result<()> {
+        let bytes = self.fetch(name, buffer)?;
+        let keys = keys_of(self.repo, bytes).map_err(lift)?;
+        let is_tree =
+            crate::format::envelope::Header::parse(bytes, &self.repo.id).map_err(lift)?.0.kind == ObjectKind::Tree;
+        let packer = if is_tree { tree } else { data };
+        for at in pack::records(&keys, bytes).map_err(lift)? {
+            let record = bytes.get_mut(at.offset as usize..).unwrap_or_default();
+            let opened = open_record(self.repo.id_key(), &keys, at.number, record, coder, scratch);
+            let (content, plain) = opened.map_err(lift)?;
+            self.record(packer, generation, &content, plain)?;
+        }
+        Ok(())
     }
 
     fn record(
