@@ -4,6 +4,7 @@ use super::actors::{Player, Stage};
 use super::model::Model;
 use super::plan::{Deed, Plan};
 use super::world::{Figures, Watch, World};
+use holdfast::error::{Kind, Result};
 use holdfast::source::files::testing::settle_here;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -115,7 +116,15 @@ fn finish(stage: &Stage, survivor: usize) {
     let wanted = stage.model.wanted();
     // A change of the regions waits for the end of a prune that was begun.
     if !settle(stage, &mut player) && stage.model.is_undecided() {
-        must(stage, &mut player, Deed::Prune { wait: 0, dead: 60, repack: 100 });
+        let prune = Deed::Prune { wait: 0, dead: 60, repack: 100 };
+        match player.act(prune) {
+            // As it says: what a region that lied damaged is put back first.
+            Err(e) if stage.plan.liar.is_some() && e.kind() == Kind::Damage => {
+                must(stage, &mut player, Deed::Verify { content: false, repair: true });
+                must(stage, &mut player, prune);
+            }
+            outcome => judge(stage, prune, outcome),
+        }
         settle(stage, &mut player);
     }
     if stage.plan.liar.is_some() {
@@ -149,7 +158,11 @@ fn finish(stage: &Stage, survivor: usize) {
 }
 
 fn must(stage: &Stage, player: &mut Player<'_>, deed: Deed) {
-    match player.act(deed) {
+    judge(stage, deed, player.act(deed));
+}
+
+fn judge(stage: &Stage, deed: Deed, outcome: Result<String>) {
+    match outcome {
         Err(e) => stage.model.wrong(format!("in the end {deed:?} fails: {e}")),
         // What was damaged is mended by the first ones.
         Ok(done)
