@@ -30,9 +30,9 @@ fn campaign(plans: impl Iterator<Item = Plan>) -> Vec<Outcome> {
 }
 
 /// Their seeds.
-const FOUND: [&str; 18] = [
-    "899", "968", "p21", "p86", "p137", "p175", "p511", "p579", "p1165", "p1650", "o63", "o165", "o784", "o6199",
-    "o908", "o2897", "o3609", "o6371",
+const FOUND: [&str; 20] = [
+    "899", "968", "p21", "p86", "p137", "p175", "p511", "p579", "p797", "p1165", "p1650", "o63", "o165", "o784",
+    "o6199", "o908", "o2897", "o3609", "o3804", "o6371",
 ];
 
 fn part(number: u64) {

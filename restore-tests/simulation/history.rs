@@ -127,9 +127,13 @@ fn finish(stage: &Stage, survivor: usize) {
         }
         settle(stage, &mut player);
     }
+    let mut waits = false;
     if stage.plan.liar.is_some() {
         for content in [false, true] {
-            must(stage, &mut player, Deed::Verify { content, repair: true });
+            let verify = Deed::Verify { content, repair: true };
+            let outcome = player.act(verify);
+            waits = outcome.as_ref().is_ok_and(|done| !done.contains("left 0"));
+            judge(stage, verify, outcome);
         }
     }
     // What an undecided epoch condemns waits for the decision; what only an index names, and nobody needs, for the prune. Once
@@ -145,6 +149,10 @@ fn finish(stage: &Stage, survivor: usize) {
             stage.world.lock().now += LONG_MS;
         }
         stage.model.check_garbage();
+        // What the epoch condemned is put back once it is decided that it stays.
+        if waits {
+            must(stage, &mut player, Deed::Verify { content: true, repair: true });
+        }
     }
     must(stage, &mut player, Deed::Backup { full: false, changes: 1 });
     must(stage, &mut player, Deed::Replicate);
