@@ -1,7 +1,7 @@
 //! Which regions a repository has is in the repository: they are added, removed and replaced while everything else goes on,
 //! and whatever cuts that off.
 
-use crate::crash::{complete_alone, fill, sweep, text};
+use crate::crash::{complete_alone, fill, interfere, sweep, text};
 use crate::harness::start;
 use crate::harness::{Bench, files, noise, opened};
 use crate::inside::{Inside, plant};
@@ -12,6 +12,7 @@ use holdfast::ops::membership;
 use holdfast::ops::replicate::Means;
 use holdfast::repo::members;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
@@ -78,6 +79,22 @@ fn end_of(child: std::process::Child) -> (i32, Value) {
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     (out.status.code().unwrap_or(-1), serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}")))
+}
+
+/// Writers go by what every region has that they use: one that has nothing yet would make them store all of it again.
+#[test]
+fn a_region_is_filled_before_it_becomes_a_member() {
+    let (bench, _) = with_snapshot(&["a", "b"]);
+    let (begun, seen) = (bench.region("a").join("epochs/00000002/begin"), bench.path("seen"));
+    let (begun, list, d) = (text(&begun), text(&seen), bench.region("d"));
+    let find = format!("(cd {} && find packs index snapshots -type f)", text(&d));
+    let hook = format!("if [ -e {begun} ] && ! [ -e {list} ]; then {find} > {list}; fi");
+    let ended = interfere(&bench, &format!("hooks:{hook}"), 1, &["region", "add", &place(&bench, "d")]);
+    assert_eq!(ended.code, 0, "{}", ended.said);
+    let seen: BTreeSet<String> = std::fs::read_to_string(&seen).unwrap().lines().map(str::to_owned).collect();
+    let is_content = |object: &String| ["packs/", "index/", "snapshots/"].iter().any(|dir| object.starts_with(dir));
+    let wanted: BTreeSet<String> = bench.objects("a").into_iter().filter(is_content).collect();
+    assert!(!wanted.is_empty() && seen == wanted, "when it became a member it had {seen:?}");
 }
 
 #[test]
