@@ -6,11 +6,14 @@ use crate::harness::start;
 use crate::harness::{Bench, files, noise, opened};
 use crate::inside::{Inside, plant};
 use crate::replicate::{equal, flip};
-use holdfast::base::{Cancel, SessionId};
+use holdfast::base::{Cancel, Generation, SessionId};
+use holdfast::format::envelope::Kind as ObjectKind;
 use holdfast::format::objects::Member;
 use holdfast::ops::membership;
 use holdfast::ops::replicate::Means;
 use holdfast::repo::members;
+use holdfast::repo::session::{Errand, Session};
+use holdfast::store::Key;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -79,6 +82,22 @@ fn end_of(child: std::process::Child) -> (i32, Value) {
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     (out.status.code().unwrap_or(-1), serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}")))
+}
+
+/// What a run had stored in a region is gone with it: where the run decides it must not make its snapshot any more.
+#[test]
+fn a_session_that_used_a_region_which_is_filled_again_is_ended_where_it_decides() {
+    let (bench, _) = with_snapshot(&["a", "b", "c"]);
+    let inside = inside(&bench);
+    let repo = &inside.repo;
+    let errand = Errand { host: "host".into(), source: "source".into(), generation: Generation(1) };
+    let session = Session::announce(repo, errand, None).unwrap();
+    std::fs::remove_dir_all(bench.region("c")).unwrap();
+    std::fs::create_dir(bench.region("c")).unwrap();
+    bench.ok(&["region", "repair", "c", "--emptied"]);
+    let key = Key::Snapshot(session.sid);
+    let ended = repo.regions.get(session.decision, &key, 1 << 20).expect("it could commit yet");
+    assert_eq!(repo.open_object(&key, &ended).unwrap().kind, ObjectKind::Tombstone);
 }
 
 /// Writers go by what every region has that they use: one that has nothing yet would make them store all of it again.
