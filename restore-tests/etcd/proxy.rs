@@ -16,7 +16,7 @@ pub enum Harm {
     None,
     /// The connection ends before this byte.
     Cut(usize),
-    /// This bit of this byte is another one.
+    /// This bit of this byte is another one, or of the next at which anybody looks.
     Flip(usize, u32),
     /// What comes from this byte on waits, until there is another harm, or none.
     Hold(usize),
@@ -111,17 +111,44 @@ impl Told<'_> {
     }
 }
 
+/// Where in a record of TLS the next byte is: one of type, two of version, two of length, and what these say.
+#[derive(Default)]
+struct Record {
+    place: usize,
+    length: usize,
+}
+
+impl Record {
+    /// Takes the next byte, and says whether it is one of the version, at which nobody may look (RFC 8446, 5.1): who changes
+    /// it changes nothing.
+    fn is_version(&mut self, byte: u8) -> bool {
+        let place = self.place;
+        match place {
+            3 => self.length = usize::from(byte) << 8,
+            4 => self.length |= usize::from(byte),
+            _ => {}
+        }
+        self.place = if place >= 4 && place == 4 + self.length { 0 } else { place + 1 };
+        matches!(place, 1 | 2)
+    }
+}
+
 fn answers(mut server: &TcpStream, mut client: &TcpStream, told: &Told<'_>) -> u64 {
     let (mut at, mut block) = (0, vec![0; 16 << 10]);
+    let (mut record, mut flipped) = (Record::default(), false);
     while let Ok(len) = server.read(&mut block) {
         let Some(part) = block.get_mut(..len).filter(|part| !part.is_empty()) else { break };
         let mut send = part.len();
+        let counts: Vec<bool> = part.iter().map(|byte| !record.is_version(*byte)).collect();
         match told.harm {
             Harm::Hold(place) if at + len > place => told.hold(),
             Harm::Cut(place) => send = send.min(place.saturating_sub(at)),
-            Harm::Flip(place, bit) if (at..at + len).contains(&place) => {
-                part[place - at] ^= 1 << bit;
-                server.set_read_timeout(Some(SILENCE)).unwrap();
+            Harm::Flip(place, bit) if !flipped && at + len > place => {
+                if let Some(n) = (place.saturating_sub(at)..len).find(|n| counts[*n]) {
+                    part[n] ^= 1 << bit;
+                    flipped = true;
+                    server.set_read_timeout(Some(SILENCE)).unwrap();
+                }
             }
             _ => {}
         }
