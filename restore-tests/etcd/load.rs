@@ -166,6 +166,10 @@ fn named(dump: &str) -> BTreeSet<String> {
 fn any_revision_of_a_cluster_under_load_comes_back_whatever_happens_meanwhile() {
     let mut dice = Dice::seeded();
     let (bench, cluster) = (Bench::with_key(&["a", "b"]), Cluster::start("3.5", 3));
+    // A lease of which nobody who writes knows: in the end there is one that a key names.
+    let granted = cluster.ctl(&["lease", "grant", "7000"]);
+    let lease = granted.split(' ').nth(1).unwrap();
+    cluster.ctl(&["put", "kept/by-a-lease", "value", &format!("--lease={lease}")]);
     let end = cluster.load(120, dice.below(1 << 30) as usize);
     cluster.ctl(&["compact", &(end - 3).to_string()]);
     // Members are asked in the order of their addresses: the first is the one that dies, the last is written to.
