@@ -294,7 +294,8 @@ fn what_stands_at_the_name_stays_until_there_is_something_to_put_there() {
     let kept: Vec<Vec<u8>> = packs.iter().map(|pack| std::fs::read(pack).unwrap()).collect();
     for (pack, bytes) in packs.iter().zip(&kept) {
         let mut bytes = bytes.clone();
-        let (from, to) = (bytes.len() / 8, bytes.len() * 7 / 8);
+        // All but the ends: the tensor's two megabytes lie wherever the packs' makers put them.
+        let (from, to) = (64 << 10, bytes.len() - (64 << 10));
         bytes[from..to].iter_mut().for_each(|byte| *byte ^= 1);
         std::fs::write(pack, bytes).unwrap();
     }
