@@ -180,7 +180,7 @@ pub fn settle(repo: &Arc<Repo>, gone: Option<RegionId>, means: Means<'_>) -> Res
     // One that was emptied or rolled back meanwhile must not look as if it had not been.
     all_answer(repo, &stay)?;
     // An end that only the region shows which goes must not go with it.
-    let lags = at.iter().filter(|ix| !now.has_lost(*ix) && !now.lacking(*ix).is_empty());
+    let lags = at.iter().filter(|ix| !now.lacking(*ix).is_empty());
     let failed: Vec<Error> = lags.filter_map(|ix| members::bring_epochs(repo, &now, ix).err()).collect();
     now = repo.epochs_since(&now);
     all_answer(repo, &stay)?;

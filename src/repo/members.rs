@@ -189,27 +189,27 @@ pub fn bring_epochs(repo: &Repo, epochs: &Epochs, to: usize) -> Result<()> {
         if brought.contains(&digest) {
             continue;
         }
+        let in_region = |ix: usize, e: Error| e.at(key).at(format!("region {}", repo.regions.region(ix).name));
+        let opened = |bytes: &Bytes| repo.open_object(&key, bytes).map_err(|e| in_region(from, region::lift(e)));
         let fetched = repo.regions.get(from, &key, SMALL_OBJECT_BYTES_MAX);
-        let put = fetched
-            .and_then(|bytes| repo.open_object(&key, &bytes).map(|_| bytes).map_err(region::lift))
-            .map_err(|e| (from, e))
-            .and_then(|bytes| region::put_numbered(&repo.regions, to, key, &bytes).map_err(|e| (to, e)));
-        let why = match put {
-            Ok(Put::Created | Put::Same) => {
-                brought.insert(digest);
+        let bytes = match fetched.and_then(|bytes| opened(&bytes).map(|_| bytes)) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                outcome = outcome.and(Err(e));
                 continue;
             }
+        };
+        match region::put_numbered(&repo.regions, to, key, &bytes) {
+            Ok(Put::Created | Put::Same) => drop(brought.insert(digest)),
             Ok(Put::Other) => {
-                (to, Error::new(Kind::Damage, "other objects stand at every key that this may have").at(key))
+                let e = Error::new(Kind::Damage, "other objects stand at every key that this may have");
+                outcome = outcome.and(Err(in_region(to, e)));
             }
-            Err((ix, e)) if ix == to => {
+            Err(e) => {
                 repo.regions.fail(to, e.clone());
                 return outcome.and(Err(e));
             }
-            Err(why) => why,
-        };
-        let at_region = |(ix, e): (usize, Error)| e.at(format!("region {}", repo.regions.region(ix).name));
-        outcome = outcome.and(Err(at_region(why)));
+        }
     }
     outcome
 }

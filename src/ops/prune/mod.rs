@@ -436,11 +436,11 @@ impl Prune<'_> {
         }
         let open = still.unended();
         let is_open = open.is_some_and(|open| (open.number, open.begin) == (unended.number, unended.begin));
-        let is_own = is_open && pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
+        let ours = is_open && pruning::end(repo, epochs, &unended, &decided.doomed, roots.lines())?;
         let now = pruning::spread(repo, &repo.epochs_since(epochs), members)?;
         let doomed = now.doomed();
         // Whoever was quicker is at its work behind the end, and what was looked at may be another by now.
-        self.seen = is_own.then_some((unended.number, true));
+        self.seen = ours.then_some((unended.number, true));
         if !now.is_in_force(&Key::EpochBegin(unended.number, 0), &unended.begin) {
             let what = format!("another epoch {} counts than the one that was carried through", unended.number);
             return Err(Error::new(Kind::Retry, what).advise("run again"));

@@ -113,8 +113,10 @@ pub(super) fn choose(table: &Table, going: &HashSet<PackName>, limits: Limits) -
 fn choice(row: &Row, limits: Limits) -> Option<Choice> {
     let wasteful = u128::from(row.unused()) * 100 > u128::from(row.size) * u128::from(limits.above_percent);
     let small = row.size < if row.tree { SMALL_TREE_BYTES } else { SMALL_DATA_BYTES };
+    if row.disputed {
+        return Some(Choice::Disputed);
+    }
     match (wasteful, small) {
-        _ if row.disputed => Some(Choice::Disputed),
         (true, _) => Some(Choice::Waste),
         (false, true) => Some(Choice::Small),
         (false, false) => None,
