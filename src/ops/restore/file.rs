@@ -1,9 +1,10 @@
 //! One file on its way back.
 
 use super::Shared;
+use super::landed::Landed;
 use crate::error::{Error, Kind};
 use crate::format::tree::{Entry, Item};
-use crate::model::verdict::{Hashing, Sha256};
+use crate::model::verdict::Sha256;
 use crate::region::lock;
 use crate::source::files::{SourceError, TargetDir, TargetFile};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,7 +38,8 @@ pub(super) struct FileTask {
     pub(super) entry: Entry,
     dir: Arc<TargetDir>,
     pub(super) path: Vec<u8>,
-    file: Mutex<Option<TargetFile>>,
+    /// Held while it is opened or replaced, not while it is written.
+    file: Mutex<Option<Arc<TargetFile>>>,
     /// Chunks expected, and one for the planner.
     left: AtomicUsize,
     /// Shared with the further names of the inode: they fail with it.
@@ -46,8 +48,8 @@ pub(super) struct FileTask {
     existed: AtomicBool,
     /// Behind the last byte that was written.
     end: AtomicU64,
-    /// What its content is to hash to, where that was recorded.
-    hash: Option<Sha256>,
+    /// What its content is to hash to, where that was recorded, and how far it was read again.
+    hash: Option<(Sha256, Landed)>,
 }
 
 impl FileTask {
@@ -68,7 +70,7 @@ impl FileTask {
             wrote: AtomicBool::new(false),
             existed: AtomicBool::new(false),
             end: AtomicU64::new(0),
-            hash,
+            hash: hash.map(|hash| (hash, Landed::default())),
         }
     }
 
@@ -79,7 +81,7 @@ impl FileTask {
             if there.is_some() {
                 let file = TargetFile::open(&self.dir, &self.entry)?;
                 self.existed.store(file.existing().is_some(), Ordering::Relaxed);
-                *lock(&self.file) = Some(file);
+                *lock(&self.file) = Some(Arc::new(file));
             }
             self.inline(shared)
         });
@@ -109,10 +111,12 @@ impl FileTask {
         let mut slot = lock(&self.file);
         let file = match slot.take() {
             Some(file) => file,
-            None if self.dir.is_new() => TargetFile::create(&self.dir, &self.entry)?,
-            None => TargetFile::open(&self.dir, &self.entry)?,
+            None if self.dir.is_new() => Arc::new(TargetFile::create(&self.dir, &self.entry)?),
+            None => Arc::new(TargetFile::open(&self.dir, &self.entry)?),
         };
-        act(slot.insert(file))
+        let file = Arc::clone(slot.insert(file));
+        drop(slot);
+        act(&file)
     }
 
     /// Before the first change: a file with names outside must not be written in place.
@@ -125,7 +129,7 @@ impl FileTask {
         if let Some(old) = slot.take_if(|file| file.is_shared()) {
             let new = TargetFile::replace(&self.dir, &self.entry)?;
             copy(&old, &new, self.entry.size())?;
-            *slot = Some(new);
+            *slot = Some(Arc::new(new));
         } else if let Some(file) = slot.as_ref().filter(|file| file.existing().is_some()) {
             // The new content must not be readable by those who could read the old one.
             file.narrow();
@@ -193,25 +197,22 @@ impl FileTask {
         Ok(same)
     }
 
-    /// Reads all of it again: whether it has this hash.
-    fn is_as_recorded(&self, shared: &Shared<'_>, hash: Sha256) -> Result<bool, SourceError> {
-        let (mut hashing, mut at) = (Hashing::default(), 0u64);
-        let mut buf = vec![0; usize::try_from(self.entry.size()).unwrap_or(COPY_BYTES).clamp(1, COPY_BYTES)];
-        while at < self.entry.size() && !shared.cancel.raised() {
-            // What is a hole need not be read.
-            let data = self.with(|file| file.data_from(at))?.map_or(self.entry.size(), |(start, _)| start);
-            let data = data.clamp(at, self.entry.size());
-            hashing.zeros(data - at);
-            at = data;
-            let got = self.with(|file| file.read_at(at, &mut buf))?;
-            hashing.update(buf.get(..got).unwrap_or_default());
-            at = at.saturating_add(got as u64);
-            if got == 0 {
-                break;
-            }
-        }
+    /// Reads again what was not read again yet: whether all of it has this hash.
+    fn is_as_recorded(&self, shared: &Shared<'_>, (hash, landed): &(Sha256, Landed)) -> Result<bool, SourceError> {
+        let size = self.entry.size();
+        let found = self.with(|file| landed.rest(file, size, &|| shared.cancel.raised()))?;
         // One that was stopped is told of as such by whoever waits for it.
-        Ok(shared.cancel.raised() || (at == self.entry.size() && hashing.finish() == hash))
+        Ok(shared.cancel.raised() || found == Some(*hash))
+    }
+
+    /// Reads again what came, as far as nothing is missing before it: the other hands go on meanwhile.
+    fn read_again(&self, offset: u64, len: u64) {
+        if let Some((_, landed)) = &self.hash
+            && !self.existed.load(Ordering::Relaxed)
+        {
+            // What fails here is met again, and told, at the end.
+            let _ = self.with(|file| landed.came(file, offset, len));
+        }
     }
 
     /// Whether it may be open while chunks are still to come.
@@ -229,6 +230,7 @@ impl FileTask {
         if !self.failed.load(Ordering::Relaxed) {
             match self.write(offset, bytes) {
                 Ok(()) => {
+                    self.read_again(offset, bytes.len() as u64);
                     shared.progress.bytes_done.add(bytes.len() as u64);
                     shared.note(|report| report.bytes_written += bytes.len() as u64);
                 }
@@ -281,7 +283,7 @@ impl FileTask {
                 return self.take_away(shared);
             }
         };
-        if let Some(hash) = self.hash {
+        if let Some(hash) = &self.hash {
             match self.is_as_recorded(shared, hash) {
                 Ok(true) => shared.note(|report| report.checked += 1),
                 Ok(false) => {

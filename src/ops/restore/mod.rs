@@ -7,6 +7,7 @@
 
 mod crew;
 mod file;
+mod landed;
 mod plan;
 mod window;
 

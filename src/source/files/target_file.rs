@@ -255,7 +255,7 @@ impl TargetFile {
     ///
     /// # Errors
     /// Each thing that could not be applied.
-    pub fn finish(self, entry: &Entry) -> Result<(), Vec<SourceError>> {
+    pub fn finish(&self, entry: &Entry) -> Result<(), Vec<SourceError>> {
         attrs::apply(self.fd.as_fd(), entry, &|| self.path(), &self.options, self.born)
     }
 }
