@@ -94,6 +94,25 @@ fn other_bytes_in_most_tensors_are_told_and_recorded_and_in_few_only_counted() {
 }
 
 #[test]
+fn a_small_model_whose_tensors_share_a_chunk_is_told_too() {
+    let bench = Bench::with_key(&["a"]);
+    let adapter = |seed: u64| {
+        let tensors = (0..10).map(|n| Array::new(&format!("lora.{n}"), "F32", &[50, 100], seed + n));
+        safetensors(&tensors.collect::<Vec<_>>())
+    };
+    put(&bench, &[("adapter.safetensors", &adapter(1))]);
+    backup(&bench);
+    // Half of them have other bytes, the first of these at its end, then all have.
+    put(&bench, &[("adapter.safetensors", &[&adapter(1)[..120_000], &adapter(50)[120_000..]].concat())]);
+    let few = backup(&bench);
+    assert_eq!(counts(&few["models"]), [5, 5, 0, 0, 0, 100_000], "{few:#}");
+    assert_eq!((&few["models"]["tensors_unknown"], &few["models"]["sudden_total"]), (&json!(0), &json!(0)));
+    put(&bench, &[("adapter.safetensors", &adapter(100))]);
+    let all = backup(&bench);
+    assert_eq!(counts(&all["models"]["sudden"][0]), [0, 10, 0, 0, 0, 200_000], "{all:#}");
+}
+
+#[test]
 fn the_weights_of_neither_are_read_for_it() {
     let bench = bench();
     put(&bench, &[("m/model.safetensors", &safetensors(&tuned(20, 1000)))]);

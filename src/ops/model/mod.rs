@@ -1,6 +1,7 @@
 //! Models: what is in their files, and in which tensors two of them differ, on this machine; and in snapshots, of which
 //! single tensors come back, and where a model is suddenly another one.
 
+mod alike;
 mod compare;
 mod files;
 mod pick;

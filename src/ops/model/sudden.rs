@@ -2,8 +2,9 @@
 //!
 //! What is compared is recorded already. A file of tensors is cut where they begin and end, so the ids of a tensor's chunks,
 //! which are keyed hashes of its bytes, say whether it is what it was. Of either snapshot the headers and the lists of
-//! chunks are read, and nothing of the tensors themselves.
+//! chunks are read, and of the tensors themselves only small ones that share their chunks with others.
 
+use super::alike::{Alike, Lies};
 use super::stored::{Held, LIST_SUFFIX, StoredModel, beside, file_at, is_too_much, last, look, names_with};
 use crate::base::{Cancel, ChunkId, units};
 use crate::chunk::Coder;
@@ -271,8 +272,9 @@ impl Both<'_> {
         let Some(after) = forms(self.reader, self.new, &unit, self.cancel)? else {
             return Ok(Some(Sudden { path: unit, gone: true, ..Sudden::default() }));
         };
-        let counts = compare(&before, after);
-        let all_same = !counts.is_another_architecture() && counts.changed == 0;
+        let mut alike = Alike::new(self.reader, [&before.files, &after.files]);
+        let counts = compare(&before.forms, after.forms, &mut |old, new| alike.are(old.lies, new.lies))?;
+        let all_same = !counts.is_another_architecture() && counts.changed == 0 && counts.unknown == 0;
         Ok((!all_same).then(|| Sudden { path: unit, counts, ..Sudden::default() }))
     }
 
@@ -331,10 +333,17 @@ struct Form {
     shape: Option<Vec<u64>>,
     bytes: u64,
     identity: Identity,
+    lies: Option<Lies>,
+}
+
+/// The tensors of a model by name, and its files.
+struct Forms {
+    forms: BTreeMap<String, Form>,
+    files: Vec<Entry>,
 }
 
 /// All tensors of a model by name; `None` if there is none.
-fn forms(reader: &Reader, manifest: &Manifest, path: &[u8], cancel: &Cancel) -> Result<Option<BTreeMap<String, Form>>> {
+fn forms(reader: &Reader, manifest: &Manifest, path: &[u8], cancel: &Cancel) -> Result<Option<Forms>> {
     let mut model = match StoredModel::open(reader, manifest, path, &|_| true) {
         Ok(model) => model,
         Err(e) if matches!(e.kind(), Kind::Config | Kind::Source | Kind::NotFound) => return Ok(None),
@@ -356,9 +365,10 @@ fn forms(reader: &Reader, manifest: &Manifest, path: &[u8], cancel: &Cancel) -> 
             (Some(range), Some(items)) if !is_too_much(looked, there) => identity(items, range),
             _ => Identity::Unknown,
         };
-        forms.insert(name, Form { dtype: tensor.dtype.into_owned(), shape: tensor.shape, bytes, identity });
+        let lies = tensor.range().map(|range| (file, range));
+        forms.insert(name, Form { dtype: tensor.dtype.into_owned(), shape: tensor.shape, bytes, identity, lies });
     }
-    Ok(Some(forms))
+    Ok(Some(Forms { forms, files: model.files.into_iter().map(|(_, entry)| entry).collect() }))
 }
 
 /// A chunk of a file: where it begins, its length, its id.
@@ -401,8 +411,11 @@ fn identity(items: &[Lying], (begin, end): (u64, u64)) -> Identity {
     }
 }
 
-/// What became of all tensors.
-fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>) -> Counts {
+/// Tells whether two tensors have the same bytes, if it can.
+type Look<'l> = &'l mut dyn FnMut(&Form, &Form) -> Result<Option<bool>>;
+
+/// What became of all tensors. What chunks do not tell, a look at the bytes of both may.
+fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>, look: Look<'_>) -> Result<Counts> {
     let mut c = Counts::default();
     for (name, before) in old {
         let Some(after) = new.remove(name) else {
@@ -413,14 +426,18 @@ fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>) -> Cou
             c.form += 1;
             continue;
         }
-        let same = before.identity == after.identity;
-        match (&before.identity, &after.identity) {
-            (Identity::Own(_), Identity::Own(_)) if !same => {
+        let same = match (&before.identity, &after.identity) {
+            (Identity::Own(old), Identity::Own(new)) => Some(old == new),
+            (Identity::Shared(old), Identity::Shared(new)) if old == new => Some(true),
+            _ => look(before, &after)?,
+        };
+        match same {
+            Some(true) => c.same += 1,
+            Some(false) => {
                 c.changed += 1;
                 c.bytes_changed = c.bytes_changed.saturating_add(after.bytes);
             }
-            (Identity::Own(_), Identity::Own(_)) | (Identity::Shared(_), Identity::Shared(_)) if same => c.same += 1,
-            _ => {
+            None => {
                 c.unknown += 1;
                 continue;
             }
@@ -428,7 +445,7 @@ fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>) -> Cou
         c.bytes = c.bytes.saturating_add(after.bytes);
     }
     c.added = new.len() as u64;
-    c
+    Ok(c)
 }
 
 /// What two descriptions of an architecture say otherwise, if they are such.
@@ -502,7 +519,8 @@ mod tests {
                 Identity::Shared(digest) => Identity::Shared(*digest),
                 Identity::Unknown => Identity::Unknown,
             };
-            ((*name).to_owned(), Form { dtype: "F32".into(), shape: Some(vec![*bytes / 4]), bytes: *bytes, identity })
+            let shape = Some(vec![*bytes / 4]);
+            ((*name).to_owned(), Form { dtype: "F32".into(), shape, bytes: *bytes, identity, lies: None })
         };
         tensors.iter().map(form).collect()
     }
@@ -511,11 +529,14 @@ mod tests {
     fn most_tensors_or_most_bytes_are_sudden_and_so_is_another_form() {
         use Identity::{Own, Shared, Unknown};
         let old = model(&[("a", 4000, Own([1; 32])), ("b", 4000, Own([2; 32])), ("c", 40, Shared([3; 32]))]);
-        let of = |tensors: &[(&str, u64, Identity)]| compare(&old, model(tensors));
+        let of = |tensors: &[(&str, u64, Identity)]| compare(&old, model(tensors), &mut |_, _| Ok(None)).unwrap();
         let half = of(&[("a", 4000, Own([9; 32])), ("b", 4000, Own([2; 32])), ("c", 40, Shared([4; 32]))]);
         let wanted = Counts { same: 1, changed: 1, unknown: 1, bytes: 8000, bytes_changed: 4000, ..Counts::default() };
         assert_eq!(half, wanted);
         assert!(!half.is_most() && !half.is_another_architecture());
+        let other = model(&[("a", 4000, Own([1; 32])), ("b", 4000, Own([2; 32])), ("c", 40, Shared([4; 32]))]);
+        let looked = compare(&old, other, &mut |old, _| Ok(Some(old.bytes != 40))).unwrap();
+        assert_eq!((looked.same, looked.changed, looked.unknown, looked.bytes_changed), (2, 1, 0, 40));
         let most = of(&[("a", 4000, Own([9; 32])), ("b", 4000, Own([9; 32])), ("c", 40, Shared([3; 32]))]);
         assert!(most.is_most() && !most.is_another_architecture());
         let form = of(&[("a", 8000, Own([1; 32])), ("b", 4000, Unknown), ("d", 40, Shared([3; 32]))]);
