@@ -6,7 +6,8 @@ use holdfast::model::verdict::Grade;
 
 /// All of them.
 pub fn all() -> Vec<Face> {
-    [archives(), numbers(), tars(), arrays(), memos(), names(), zips::faces()].concat()
+    [archives(), numbers(), tars(), arrays(), memos(), names(), legacy(), dtypes(), beginnings(), zips::faces()]
+        .concat()
 }
 
 fn evil() -> Vec<u8> {
@@ -32,6 +33,9 @@ fn archives() -> Vec<Face> {
         ("zlib that begins with nothing", slow, Grade::Unsafe),
         ("zlib behind empty zlib", [&b"\x78\x9c\x03\0\0\0\0\x01"[..], &packed].concat(), Grade::Unknown),
         ("lzma with a window of 12 MiB", [&b"\x5d\0\0\xc0\0"[..], &[0xff; 8], &[0; 20]].concat(), Grade::Unknown),
+        ("lzma of other properties", [&b"\x5e\0\0\x80\0"[..], &[0xff; 8], &[0; 20]].concat(), Grade::Unknown),
+        ("zstd behind what it passes over", b"\x50\x2a\x4d\x18\x01\0\0\0x\x28\xb5\x2f\xfd".to_vec(), Grade::Unknown),
+        ("lz4 of old", b"\x02\x21\x4c\x18\x08\0\0\0\x80hellowor".to_vec(), Grade::Unknown),
         ("joblib's old file", [b"ZF", size.as_bytes(), &packed].concat(), Grade::Unknown),
         ("a gadget whose name has no end", b"cantigravity\nxy".to_vec(), Grade::Unsafe),
     ]
@@ -160,5 +164,81 @@ fn names() -> Vec<Face> {
         ("numbers that look like a name by number", zips::one("archive/data/60", b"\x82F.\x9c\xff"), Grade::None),
         ("the same, called", zips::one("archive/data/60", b"\x82F)R.\x9c\xff"), Grade::Unknown),
         ("pickle in capitals", zips::one("archive/Data.PKL", b"hello"), Grade::Unknown),
+    ]
+}
+
+/// Files of PyTorch from before they were zips: five pickles, and of each storage a count and so many numbers. Whoever loads
+/// from the file once more begins behind them.
+fn legacy() -> Vec<Face> {
+    let begin = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    let asks = b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x007X\x03\0\0\0cpuK\x02NtQ.";
+    let list = b"\x80\x02]q\0X\x01\0\0\x007q\x01a.";
+    let numbers = [&2u64.to_le_bytes()[..], &[0x3f; 8]].concat();
+    let file = |parts: &[&[u8]]| [&begin[..], &parts.concat()].concat();
+    let evil = evil();
+    // A count that is the beginning of a pickle: X, four bytes of a length, and text.
+    let counted = [b"X\x08\0\0\0\0\0\0".to_vec(), vec![0; 24], b"0".to_vec(), evil.clone()].concat();
+    vec![
+        ("PyTorch of old", file(&[asks, list, &numbers]), Grade::Safe),
+        ("PyTorch of old, a pickle behind its numbers", file(&[asks, list, &numbers, &evil]), Grade::Unsafe),
+        ("PyTorch of old, no numbers and a pickle", file(&[b"\x80\x02}.\x80\x02].", &evil]), Grade::Unsafe),
+        ("PyTorch of old, bytes behind its numbers", file(&[asks, list, &numbers, b"\xff"]), Grade::Unknown),
+        ("PyTorch of old, too few numbers", file(&[asks, list, &numbers[..12]]), Grade::Unknown),
+        ("PyTorch of old, a storage nobody asked for", file(&[b"\x80\x02}.", list, &numbers]), Grade::Unknown),
+        (
+            "PyTorch of old, a list that is thrown away",
+            file(&[asks, b"\x80\x02]X\x01\0\0\x007a0].", &counted]),
+            Grade::Unknown,
+        ),
+        ("PyTorch of old, a text for a list", file(&[asks, b"\x80\x02]X\x01\0\0\x007.", &counted]), Grade::Unknown),
+    ]
+}
+
+/// The state of a `numpy.dtype` that says of objects that they are bytes, or may: NumPy would take bytes for their addresses.
+fn dtypes() -> Vec<Face> {
+    let dtype = |name: &str| format!("cnumpy\ndtype\n(S'{name}'\nI0\nI1\ntR").into_bytes();
+    let state = |composed: &[u8], flags: &[u8]| {
+        [&b"(I3\nS'|'\nN"[..], if composed.is_empty() { b"NN" } else { composed }, b"I8\nI1\n", flags, b"tb"].concat()
+    };
+    let fields = |of: &[u8]| [&b"(S'a'\nt(dS'a'\n("[..], of, b"I0\nts"].concat();
+    let (flat, objects) = (state(b"", b"I0\n"), state(b"", b"I63\n"));
+    let array = |dtype: &[u8]| {
+        let begin = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt";
+        [&begin[..], dtype, b"I00\nS'AAAAAAAA'\ntb."].concat()
+    };
+    let whole = |parts: &[&[u8]]| array(&parts.concat());
+    let parts = |of: &[u8], flags: &[u8]| state(&fields(of), flags);
+    let object = [dtype("O8"), objects].concat();
+    let passed_on =
+        [&b"ctorch._tensor\n_rebuild_from_type_v2\n(cnumpy\ndtype\ncnumpy\ndtype\n(S'V8'\nt(tI0\ntR."[..]].concat();
+    let made = b"ccopyreg\n__newobj__\n(cnumpy\ndtype\nS'O8'\ntR";
+    vec![
+        ("numbers of NumPy", whole(&[&dtype("f8"), &flat]), Grade::Safe),
+        ("objects of NumPy", whole(&[&object]), Grade::Safe),
+        ("a type with numbers in it", whole(&[&dtype("V8"), &parts(&dtype("f8"), b"I16\n")]), Grade::Safe),
+        ("a type with objects in it", whole(&[&dtype("V8"), &parts(&object, b"I27\n")]), Grade::Safe),
+        ("objects that say to be none", whole(&[&dtype("O8"), &flat]), Grade::Unknown),
+        ("objects that say to be bytes", whole(&[&dtype("O8"), &state(b"", b"I1\n")]), Grade::Unknown),
+        ("a type that hides its objects", whole(&[&dtype("V8"), &parts(&object, b"I0\n")]), Grade::Unknown),
+        (
+            "a type that computes what it says",
+            whole(&[&dtype("V8"), &parts(&object, b"cbuiltins\nint\n)R")]),
+            Grade::Unknown,
+        ),
+        ("numbers that say to be objects", whole(&[&dtype("f8"), &state(b"", b"I63\n")]), Grade::Unknown),
+        ("a type by a class", whole(&[b"cnumpy\ndtype\n(cbuiltins\nobject\ntR", &flat]), Grade::Unknown),
+        ("a type that another one makes", whole(&[made, &flat]), Grade::Unknown),
+        ("a type whose state is given on", passed_on, Grade::Unknown),
+    ]
+}
+
+/// What loads a module, which runs it, and breaks behind that.
+fn beginnings() -> Vec<Face> {
+    vec![
+        ("a module, and rubbish", b"chr_payload\nX\n\xff".to_vec(), Grade::Unknown),
+        ("a module behind something, and rubbish", b"N0chr_payload\nX\n\xff".to_vec(), Grade::Unknown),
+        ("a module, a name that is none, and rubbish", b"chr_payload.-\nX\n\xff".to_vec(), Grade::Unknown),
+        ("a module, and an end that is none", b"chr_payload\nX\n0\x80\x04".to_vec(), Grade::Unknown),
+        ("a list of words", "cat\ndog\ndöner\n".into(), Grade::None),
     ]
 }

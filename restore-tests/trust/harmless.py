@@ -34,7 +34,8 @@ def stand_in(module, names, kind):
     return made
 
 
-STORAGES = ["FloatStorage", "HalfStorage", "BFloat16Storage", "LongStorage", "ByteStorage", "BoolStorage"]
+# Classes of storages, and the bytes of a number in each.
+STORAGES = {"FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "ByteStorage": 1, "BoolStorage": 1}
 TORCH = stand_in("torch", [*STORAGES, "Size"], "class")
 UTILS = stand_in("torch._utils", ["_rebuild_tensor_v2", "_rebuild_parameter"], "function")
 TORCH._utils = UTILS
@@ -72,7 +73,7 @@ def state(layers=3, kind="FloatStorage", parameter=False):
     found, storages = collections.OrderedDict(), []
     for n in range(layers):
         for name, shape in [("weight", (8, 4)), ("bias", (8,))]:
-            storage = Storage(kind, str(len(storages)), RANDOM.bytes(4 * int(numpy.prod(shape))))
+            storage = Storage(kind, str(len(storages)), RANDOM.bytes(STORAGES[kind] * int(numpy.prod(shape))))
             storages.append(storage)
             found[f"layers.{n}.{name}"] = Tensor(storage, shape, parameter)
     found._metadata = collections.OrderedDict({"": {"version": 1}})
@@ -105,7 +106,7 @@ def legacy(path, thing, storages):
         out.write(pickled(thing))
         pickle.dump(sorted(storage.key for storage in storages), out, protocol=2)
         for storage in sorted(storages, key=lambda storage: storage.key):
-            out.write((len(storage.data) // 4).to_bytes(8, "little") + storage.data)
+            out.write((len(storage.data) // STORAGES[storage.kind]).to_bytes(8, "little") + storage.data)
 
 
 def torch_like(folder):

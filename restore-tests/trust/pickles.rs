@@ -203,10 +203,9 @@ fn hidden(add: &mut dyn FnMut(&str, Vec<u8>)) {
     add("after a million values without a mark", [vec![b'N'; 2 << 20], evil.clone()].concat());
     add("with the memo of the one before", b"S'os'\np0\n.g0\nS'system'\n\x93(S'id'\ntR.".to_vec());
     add("after two of them", [b"\x80\x02N.\x80\x04N.", &evil[..]].concat());
-    add("after the five of PyTorch's old format", {
-        let head = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
-        [&head[..], &evil, b"\x80\x02]."].concat()
-    });
+    let head = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
+    add("among the five of PyTorch's old format", [&head[..], &evil, b"\x80\x02]."].concat());
+    add("after the five of PyTorch's old format", [&head[..], b"\x80\x02}.\x80\x02].", &evil].concat());
     add("broken behind the call", [&evil[..evil.len() - 1], b"\xff\xff\xff"].concat());
     add("without an end", evil[..evil.len() - 1].to_vec());
     add("in the dark behind an opcode that is none", [b"\x80\x04\xff", &evil[..]].concat());

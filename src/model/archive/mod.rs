@@ -93,6 +93,7 @@ fn kind(head: &[u8]) -> Kind {
         (b"\xfd7zXZ\0", "xz"),
         (b"\x28\xb5\x2f\xfd", "zstd"),
         (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x02\x21\x4c\x18", "lz4"),
         (b"LZIP", "lzip"),
         (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
         (b"Rar!\x1a\x07", "RAR"),
@@ -114,13 +115,28 @@ fn kind(head: &[u8]) -> Kind {
             Kind::Zlib
         }
         _ if tar::is_head(head) => Kind::Tar,
-        // The head of lzma has no mark: properties, the size of a window, a size or none.
-        [0x5d, 0, ..] if head.len() >= 13 => Kind::Closed("lzma"),
+        _ if is_lzma(head) => Kind::Closed("lzma"),
+        // What zstd and lz4 pass over before their first frame.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Kind::Closed("zstd or lz4"),
         _ if is_zfile(head) => Kind::Closed("joblib's old Z-file"),
         _ => {
             CLOSED.iter().find(|(magic, _)| head.starts_with(magic)).map_or(Kind::Other, |(_, name)| Kind::Closed(name))
         }
     }
+}
+
+/// The head of lzma has no mark: properties, the size of a window, the size of what is packed or none.
+fn is_lzma(head: &[u8]) -> bool {
+    let Some((&properties, Some((window, behind)))) =
+        head.split_first().map(|(first, rest)| (first, rest.split_first_chunk()))
+    else {
+        return false;
+    };
+    let (window, size) = (u32::from_le_bytes(*window), behind.first_chunk().map(|size| u64::from_le_bytes(*size)));
+    // What writers write: a power of two, or one and a half of it; every reader takes any.
+    let usual = window >= 4096 && (window.is_power_of_two() || (window % 3 == 0 && (window / 3).is_power_of_two()));
+    let known = usual || (properties == 0x5d && window & 0xff == 0) || window == u32::MAX;
+    properties < 225 && known && size.is_some_and(|size| size == u64::MAX || size < 1 << 40)
 }
 
 /// joblib's files of old: a mark, and the size of what is packed on 19 places, in hexadecimal digits as Python reads them.

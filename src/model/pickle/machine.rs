@@ -5,13 +5,13 @@
 
 use super::bytes::{Bytes, Stop};
 use super::names::{Known, Shape, judge};
+use super::numpy::{State, Tuple};
 use super::opcodes as op;
+use super::value::{Listed, Memo, VALUES_MAX, Value, is_name, keep_in};
 use crate::model::verdict::{Finding, Grade, cut};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Most values on the stack, and in the memo.
-const VALUES_MAX: usize = 1 << 20;
 /// Most opcodes of one pickle.
 const STEPS_MAX: u64 = 200_000_000;
 /// Longest text that can be a name.
@@ -24,26 +24,8 @@ const NUMBER_MAX: usize = 5000;
 const TEXT_MAX: usize = 24 << 20;
 /// Different globals that are remembered, so that each is told once.
 const GLOBALS_MAX: usize = 4096;
-
-/// A value, as far as it matters.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Value {
-    /// Numbers, bytes, tuples, sets: nothing that is called or is a name.
-    Plain,
-    /// Text that may become a name.
-    Text(Rc<String>),
-    /// A dictionary.
-    Map,
-    /// A list.
-    List,
-    /// What was loaded by its name, and was judged by it; what calling it gives.
-    Global(Shape),
-    /// What a call gave.
-    Made(Shape),
-}
-
-/// What a memo holds, by the numbers of its slots.
-pub type Memo = HashMap<u64, Value>;
+/// Why the state of a `numpy.dtype` is not believed.
+const FORGED_DTYPE: &str = "it says of a numpy.dtype what may let bytes pass for addresses of objects";
 
 /// How the pickle ended.
 pub enum End {
@@ -65,6 +47,14 @@ pub struct Machine<'m> {
     told: HashSet<String>,
     place: &'m str,
     torch: bool,
+    /// What dtypes of NumPy were made of, and told.
+    dtypes: State,
+    /// The storages that were asked for: the bytes of a number in each, by their keys.
+    pub storages: HashMap<Rc<String>, u8>,
+    /// What was put into the list that such a pickle is to be, where one is expected.
+    pub listed: Option<Listed>,
+    /// It would load a module of any name, whatever comes behind.
+    pub loads: bool,
     /// What was found.
     pub findings: Vec<Finding>,
     /// The worst of all that was found, kept or not.
@@ -86,6 +76,10 @@ impl<'m> Machine<'m> {
             told: HashSet::new(),
             place,
             torch,
+            dtypes: State::default(),
+            storages: HashMap::new(),
+            listed: None,
+            loads: false,
             findings: Vec::new(),
             worst: Grade::Safe,
             acted: false,
@@ -113,9 +107,13 @@ impl<'m> Machine<'m> {
     fn step(&mut self, bytes: &mut Bytes<'_>) -> Result<bool, Stop> {
         let start = bytes.offset();
         let code = bytes.next()?.ok_or(Stop::End)?;
+        self.lists(code);
         let done = match code {
             op::STOP => {
-                self.pop()?;
+                let made = self.pop()?;
+                if let Some(listed) = &mut self.listed {
+                    listed.strange |= made != Value::List || listed.lists != 1;
+                }
                 true
             }
             op::FRAME => return self.frame(bytes, start).map(|()| false),
@@ -129,6 +127,18 @@ impl<'m> Machine<'m> {
         };
         self.within_frame(start, bytes.offset(), done);
         Ok(done)
+    }
+
+    /// Whatever a list needs not to be built might make another one of it.
+    fn lists(&mut self, code: u8) {
+        let Some(listed) = &mut self.listed else { return };
+        match code {
+            op::EMPTY_LIST => listed.lists = listed.lists.saturating_add(1),
+            op::PROTO | op::FRAME | op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE | op::MARK => {}
+            op::STRING | op::UNICODE | op::SHORT_BINSTRING | op::SHORT_BINUNICODE => {}
+            op::BINSTRING | op::BINUNICODE | op::BINUNICODE8 | op::APPEND | op::APPENDS | op::STOP => {}
+            _ => listed.strange = true,
+        }
     }
 
     fn frame(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<(), Stop> {
@@ -160,8 +170,16 @@ impl<'m> Machine<'m> {
                 return Ok(true);
             }
             op::NONE | op::NEWTRUE | op::NEWFALSE | op::EMPTY_TUPLE | op::EMPTY_SET | op::NEXT_BUFFER => {}
-            op::INT | op::LONG | op::FLOAT => drop(bytes.line(NAME_MAX)?),
-            op::BININT1 => bytes.skip(1)?,
+            op::INT => {
+                let line = bytes.line(NAME_MAX)?;
+                let value = line.and_then(|line| std::str::from_utf8(&line).ok()?.parse().ok());
+                return self.push(value.map_or(Value::Plain, Value::Number)).map(|()| true);
+            }
+            op::BININT1 => {
+                let value = bytes.array::<1>()?[0];
+                return self.push(Value::Number(value)).map(|()| true);
+            }
+            op::LONG | op::FLOAT => drop(bytes.line(NAME_MAX)?),
             op::BININT2 => bytes.skip(2)?,
             op::BININT => bytes.skip(4)?,
             op::BINFLOAT => bytes.skip(8)?,
@@ -207,9 +225,15 @@ impl<'m> Machine<'m> {
 
     /// Bytes of text that are held now; one that is held twice counts twice.
     fn held(&self) -> usize {
-        let size = |value: &Value| if let Value::Text(text) = value { text.len().saturating_add(64) } else { 0 };
+        let of = |text: &Rc<String>| text.len().saturating_add(64);
+        let size = |value: &Value| match value {
+            Value::Text(text) | Value::Storage(_, text) => of(text),
+            _ => 0,
+        };
         let kept = self.kept.iter().flat_map(Memo::values);
-        self.stack.iter().chain(self.memo.values()).chain(kept).map(size).fold(0, usize::saturating_add)
+        let listed = self.listed.iter().flat_map(|listed| &listed.items);
+        let values = self.stack.iter().chain(self.memo.values()).chain(kept).chain(listed).map(size);
+        values.chain(self.storages.keys().map(of)).fold(0, usize::saturating_add)
     }
 
     /// The memo, and what turns the stack around.
@@ -250,16 +274,57 @@ impl<'m> Machine<'m> {
             op::EMPTY_LIST => Value::List,
             op::DICT => self.pop_mark().map(|_| Value::Map)?,
             op::LIST => self.pop_mark().map(|_| Value::List)?,
-            op::TUPLE | op::FROZENSET => self.pop_mark().map(|_| Value::Plain)?,
-            op::TUPLE1 => self.pop_some(1)?,
-            op::TUPLE2 => self.pop_some(2)?,
-            op::TUPLE3 => self.pop_some(3)?,
-            op::APPEND => return self.pop().and_then(|_| self.filled(code, start)),
+            op::FROZENSET => self.pop_mark().map(|_| Value::Plain)?,
+            op::TUPLE => {
+                let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
+                self.tuple(mark)
+            }
+            op::TUPLE1 => self.tuple_of(1)?,
+            op::TUPLE2 => self.tuple_of(2)?,
+            op::TUPLE3 => self.tuple_of(3)?,
+            op::APPEND => {
+                let item = self.pop()?;
+                self.list(&[item])?;
+                return self.filled(code, start);
+            }
+            op::APPENDS => {
+                let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
+                let items = self.stack.split_off(mark.min(self.stack.len()));
+                self.list(&items)?;
+                return self.filled(code, start);
+            }
             op::SETITEM => return self.pop_some(2).and_then(|_| self.filled(code, start)),
-            op::APPENDS | op::ADDITEMS | op::SETITEMS => return self.pop_mark().and_then(|_| self.filled(code, start)),
+            op::ADDITEMS | op::SETITEMS => return self.pop_mark().and_then(|_| self.filled(code, start)),
             _ => return Ok(false),
         };
         self.push(made).map(|()| true)
+    }
+
+    /// The tuple of all from `from` on, which is what a persistent id of PyTorch is.
+    fn tuple(&mut self, from: usize) -> Value {
+        let items = self.stack.split_off(from.min(self.stack.len()));
+        match &*items {
+            [Value::Text(storage), Value::Global(Shape::Storage(bytes)), Value::Text(key), ..]
+                if self.torch && **storage == "storage" =>
+            {
+                Value::Storage(*bytes, Rc::clone(key))
+            }
+            items => Value::Tuple(Tuple::of(items)),
+        }
+    }
+
+    fn tuple_of(&mut self, count: usize) -> Result<Value, Stop> {
+        let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.fence());
+        Ok(self.tuple(from.ok_or_else(|| Stop::Broken("its stack is empty".into()))?))
+    }
+
+    fn list(&mut self, items: &[Value]) -> Result<(), Stop> {
+        let Some(listed) = &mut self.listed else { return Ok(()) };
+        if listed.items.len().saturating_add(items.len()) > VALUES_MAX {
+            return Err(Stop::Beyond("it lists too many storages".into()));
+        }
+        listed.items.extend_from_slice(items);
+        Ok(())
     }
 
     /// Filling calls a method of what is filled.
@@ -287,7 +352,7 @@ impl<'m> Machine<'m> {
             op::INST => {
                 let known = self.named_by_lines(bytes, start)?;
                 self.pop_mark()?;
-                self.call(Some(Value::Global(known.shape)), start)?;
+                self.call(Some(Value::Global(known.shape)), &Value::Plain, start)?;
             }
             op::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
@@ -302,22 +367,23 @@ impl<'m> Machine<'m> {
                 self.persistent(start)?;
             }
             op::BINPERSID => {
-                self.pop()?;
+                let id = self.pop()?;
+                self.stored(&id)?;
                 self.persistent(start)?;
             }
             op::REDUCE | op::NEWOBJ => {
-                self.pop()?;
+                let given = self.pop()?;
                 let callee = self.pop()?;
-                self.call(Some(callee), start)?;
+                self.call(Some(callee), &given, start)?;
             }
             op::NEWOBJ_EX => {
                 self.pop_some(2)?;
                 let callee = self.pop()?;
-                self.call(Some(callee), start)?;
+                self.call(Some(callee), &Value::Plain, start)?;
             }
             op::OBJ => {
                 let callee = self.pop_mark()?;
-                self.call(callee, start)?;
+                self.call(callee, &Value::Plain, start)?;
             }
             op::BUILD => self.build(start)?,
             _ => return Ok(false),
@@ -328,6 +394,8 @@ impl<'m> Machine<'m> {
     fn named_by_lines(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<Known, Stop> {
         let (module, name) = (bytes.name(LINE_MAX)?, bytes.name(LINE_MAX)?);
         let known = self.named(&module, &name, start);
+        // A module is loaded, and so runs, before anything is looked up in it.
+        self.loads |= known.grade != Grade::Safe && module.split('.').next().is_some_and(is_name);
         // Loading a module of a package runs it; two words on two lines are found in any list of words.
         self.acted |= known.grade != Grade::Safe && module.contains('.') && is_name(&module) && is_name(&name);
         Ok(known)
@@ -374,6 +442,17 @@ impl<'m> Machine<'m> {
         self.push(Value::Global(Shape::Other))
     }
 
+    fn stored(&mut self, id: &Value) -> Result<(), Stop> {
+        let Value::Storage(bytes, key) = id else { return Ok(()) };
+        if self.storages.len() >= VALUES_MAX {
+            return Err(Stop::Beyond("it has too many storages".into()));
+        }
+        // One that is asked for as two types is of no known length.
+        let known = self.storages.entry(Rc::clone(key)).or_insert(*bytes);
+        *known = if *known == *bytes { *bytes } else { 0 };
+        Ok(())
+    }
+
     fn persistent(&mut self, start: u64) -> Result<(), Stop> {
         if !self.torch {
             self.find_once(Grade::Unknown, start, "it asks for something outside by a persistent id");
@@ -382,9 +461,13 @@ impl<'m> Machine<'m> {
     }
 
     /// A call of something that was loaded by its name was judged by it.
-    fn call(&mut self, callee: Option<Value>, start: u64) -> Result<(), Stop> {
+    fn call(&mut self, callee: Option<Value>, given: &Value, start: u64) -> Result<(), Stop> {
         self.acted = true;
         let shape = match callee {
+            Some(Value::Global(_)) if matches!(given, Value::Tuple(tuple) if tuple.has_dtype()) => {
+                self.dtypes.passed_on()
+            }
+            Some(Value::Global(Shape::DtypeClass)) => self.dtypes.made(given),
             Some(Value::Global(shape)) => shape,
             Some(Value::Made(_)) => {
                 self.find_once(Grade::Unknown, start, "it calls what another call gave");
@@ -395,12 +478,25 @@ impl<'m> Machine<'m> {
                 Shape::Other
             }
         };
-        self.push(Value::Made(shape))
+        self.push(Value::Made(shape))?;
+        self.dtypes_are_sound(start);
+        Ok(())
+    }
+
+    fn dtypes_are_sound(&mut self, start: u64) {
+        if !self.dtypes.is_sound() {
+            self.find_once(Grade::Unknown, start, FORGED_DTYPE);
+        }
     }
 
     fn build(&mut self, start: u64) -> Result<(), Stop> {
-        self.pop()?;
+        let state = self.pop()?;
         self.acted = true;
+        if let Value::Made(Shape::Dtype { objects }) = *self.top()? {
+            self.dtypes.told(objects, &state);
+            self.dtypes_are_sound(start);
+            return Ok(());
+        }
         match self.top()? {
             Value::Made(Shape::Wrapped) => {
                 Err(Stop::Beyond("behind it stands an array that only joblib can read".into()))
@@ -506,7 +602,10 @@ impl<'m> Machine<'m> {
     fn get(&mut self, slot: u64, start: u64) -> Result<(), Stop> {
         let own = self.memo.get(&slot);
         let kept = self.kept.as_ref().map_or(own, |kept| kept.get(&slot));
-        let differs = own != kept;
+        let differs = match (own, kept) {
+            (Some(own), Some(kept)) => !own.is_like(kept),
+            (own, kept) => own.is_some() || kept.is_some(),
+        };
         // A reader may keep the memo of some pickles, and not of others.
         let stop = if self.kept.is_some() { Stop::Beyond } else { Stop::Broken };
         let value = own.or(kept).cloned().ok_or_else(|| stop(format!("memo slot {slot} is empty")))?;
@@ -517,19 +616,6 @@ impl<'m> Machine<'m> {
         }
         self.push(value)
     }
-}
-
-fn keep_in(memo: &mut Memo, slot: u64, value: Value) -> Result<(), Stop> {
-    if memo.len() >= VALUES_MAX && !memo.contains_key(&slot) {
-        return Err(Stop::Beyond("its memo, or that of the pickles before, is too large".into()));
-    }
-    memo.insert(slot, value);
-    Ok(())
-}
-
-/// Whether this can be the name of something, or a dotted one.
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.')
 }
 
 /// A length before what is counted by it, of 1, 2, 4 or 8 bytes.

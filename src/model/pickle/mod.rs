@@ -9,13 +9,20 @@
 mod bytes;
 mod machine;
 mod names;
+mod numpy;
 mod opcodes;
+mod text;
+mod value;
 
 use super::verdict::{Grade, Report};
 use bytes::{Bytes, Stop};
-use machine::{End, Machine, Memo};
+use machine::{End, Machine};
 pub use names::judge;
+use std::collections::HashMap;
 use std::io::Read;
+use std::rc::Rc;
+use text::Text;
+use value::{Listed, Memo, Value};
 
 /// Protocols up to this one are taken for what is yet to come.
 const PROTOCOL_SOON: u8 = 8;
@@ -66,22 +73,39 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
     let torch = origin.torch || legacy;
     let mark = matches!(head, [opcodes::PROTO, version, ..] if *version <= PROTOCOL_SOON);
     let expected = origin.loaded == Loaded::Surely || (mark && origin.loaded == Loaded::Perhaps);
-    let mut whole = head.chain(input);
+    let mut whole = Text::new(head.chain(input));
     let mut bytes = Bytes::new(&mut whole);
-    let mut row = Row { origin, torch, expected, done: 0, memo: None };
+    let mut row = Row {
+        origin,
+        torch,
+        legacy,
+        expected,
+        done: 0,
+        memo: None,
+        storages: HashMap::new(),
+        listed: Listed::default(),
+    };
+    let mut loads = false;
     loop {
         match bytes.peek() {
             Ok(None) if row.done > 0 || origin.loaded != Loaded::Surely => break,
-            Ok(_) if legacy && row.done == TORCH_PICKLES => break,
             Ok(_) if row.done >= PICKLES_MAX => {
                 report.add(Grade::Unknown, origin.place, bytes.offset(), "there are too many pickles in a row");
                 break;
             }
             _ => {}
         }
-        if !row.one(&mut bytes, report) {
+        let goes_on = row.one(&mut bytes, report, &mut loads);
+        if !goes_on || (legacy && row.done == TORCH_PICKLES && !row.numbers(&mut bytes, report)) {
             break;
         }
+    }
+    drop(bytes);
+    // A list of words may begin like this, and nothing else does by chance.
+    if loads && origin.loaded == Loaded::Perhaps && !whole.ends_as_text() {
+        let what = "it begins like a pickle that loads a module, and is broken behind that";
+        report.add(Grade::Unknown, origin.place, 0, what);
+        return Walked { any: true };
     }
     Walked { any: row.done > 0 }
 }
@@ -90,19 +114,49 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
 struct Row<'a> {
     origin: Origin<'a>,
     torch: bool,
+    /// As `torch.save` wrote before its files were zips.
+    legacy: bool,
     /// It is no surprise that a pickle is here.
     expected: bool,
     done: u64,
     /// What those before left to a reader that keeps it.
     memo: Option<Memo>,
+    /// Bytes of a number in each storage that the pickles of a legacy file asked for.
+    storages: HashMap<Rc<String>, u8>,
+    /// The storages that stand behind the pickles of a legacy file, in their order.
+    listed: Listed,
 }
 
 impl Row<'_> {
-    /// The next one; false when there is no further.
-    fn one(&mut self, bytes: &mut Bytes<'_>, report: &mut Report) -> bool {
+    /// Passes over the numbers behind the pickles of a legacy file, of each storage their count and themselves: what comes
+    /// then is read by whoever loads from the file once more. False when that cannot be.
+    fn numbers(&mut self, bytes: &mut Bytes<'_>, report: &mut Report) -> bool {
+        let Listed { items, strange, .. } = std::mem::take(&mut self.listed);
+        let mut pass = |storage: &Value| {
+            let Value::Text(key) = storage else { return Err(Stop::End) };
+            let size = self.storages.get(key).copied().filter(|size| *size > 0).ok_or(Stop::End)?;
+            let count = u64::from_le_bytes(bytes.array()?);
+            bytes.skip(count.checked_mul(u64::from(size)).ok_or(Stop::End)?)
+        };
+        let passed = !strange && items.iter().all(|storage| pass(storage).is_ok());
+        if !passed {
+            let what = "the tensors' numbers behind it are not as it says, so what stands behind them is not known";
+            report.add(Grade::Unknown, self.origin.place, bytes.offset(), what);
+        }
+        passed
+    }
+
+    /// The next one; false when there is no further. `loads` is set where one that counts for none began by loading a module.
+    fn one(&mut self, bytes: &mut Bytes<'_>, report: &mut Report, loads: &mut bool) -> bool {
         let start = bytes.offset();
         let mut machine = Machine::new(self.origin.place, self.torch, self.memo.take());
+        let lists = self.legacy && self.done.saturating_add(1) == TORCH_PICKLES;
+        machine.listed = lists.then(Listed::default);
         let end = machine.run(bytes);
+        self.listed = machine.listed.take().unwrap_or_default();
+        if self.legacy && self.done < TORCH_PICKLES {
+            self.storages.extend(std::mem::take(&mut machine.storages));
+        }
         let whole = matches!(end, End::Whole);
         if self.done == 0 && !self.expected && !machine.acted {
             // Bytes that are a pickle by chance do nothing and break soon, or something else follows at once. What does
@@ -116,6 +170,7 @@ impl Row<'_> {
                 End::Stopped(_) => true,
             };
             if chance {
+                *loads |= machine.loads;
                 self.memo = Some(machine.into_memo());
                 return whole;
             }

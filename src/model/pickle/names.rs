@@ -19,6 +19,15 @@ pub enum Shape {
     Wrapped,
     /// It may be what was given to the call, which may be a class.
     Given,
+    /// NumPy's class of types.
+    DtypeClass,
+    /// One of those types.
+    Dtype {
+        /// It may hold objects.
+        objects: bool,
+    },
+    /// A class of storages of PyTorch, of which a number has so many bytes.
+    Storage(u8),
     /// Anything else.
     Other,
 }
@@ -242,8 +251,26 @@ fn shape(module: &str, name: &str) -> Shape {
         ("collections", "deque") | (_, "list") => Shape::List,
         ("collections", _) | (_, "dict") => Shape::Map,
         (_, "scalar" | "_rebuild_from_type_v2") => Shape::Given,
+        ("numpy", "dtype") => Shape::DtypeClass,
+        ("torch" | "torch.cuda" | "torch.storage", name) => match number_bytes(name) {
+            Some(bytes) => Shape::Storage(bytes),
+            None => Shape::Other,
+        },
         _ => Shape::Other,
     }
+}
+
+/// How many bytes a number of such a storage has in a file.
+fn number_bytes(storage: &str) -> Option<u8> {
+    Some(match storage {
+        "ComplexDoubleStorage" => 16,
+        "DoubleStorage" | "LongStorage" | "ComplexFloatStorage" => 8,
+        "FloatStorage" | "IntStorage" | "QInt32Storage" => 4,
+        "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
+        "CharStorage" | "ByteStorage" | "BoolStorage" | "QUInt8Storage" | "QInt8Storage" | "QUInt4x2Storage"
+        | "QUInt2x4Storage" | "UntypedStorage" | "_UntypedStorage" => 1,
+        _ => return None,
+    })
 }
 
 fn danger(module: &str, name: &str) -> Option<&'static str> {
