@@ -11,6 +11,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// Of so many files all findings are kept, of others the worst: a store of 200,000 files whose pickles nobody knows must not
+/// take the memory of a backup.
+const FILES_TOLD_WHOLE: usize = 4096;
+
 /// What is known so far. Paths are relative to the tree's root.
 #[derive(Debug, Default)]
 pub struct Gathered {
@@ -18,6 +22,8 @@ pub struct Gathered {
     report: Report,
     /// Links, and what they say.
     links: Vec<(PathBuf, PathBuf)>,
+    /// Files with more than one finding.
+    told_whole: usize,
 }
 
 impl Gathered {
@@ -35,7 +41,15 @@ impl Gathered {
     pub fn entry(&mut self, entry: &Entry) {
         let path = self.path.join(OsStr::from_bytes(&entry.name));
         match (entry.kind, attribute::of(entry)) {
-            (EntryType::File, Some(recorded)) => {
+            (EntryType::File, Some(mut recorded)) => {
+                let findings = &mut recorded.pickle.findings;
+                if findings.len() > 1 {
+                    self.told_whole = self.told_whole.saturating_add(1);
+                }
+                if self.told_whole > FILES_TOLD_WHOLE {
+                    findings.truncate(1);
+                    findings.shrink_to_fit();
+                }
                 let text = |name: Option<&OsStr>| name.and_then(OsStr::to_str).unwrap_or_default().to_owned();
                 let parent = text(self.path.file_name());
                 let blob = Named::of(blob_name(&parent, &text(path.file_name())), recorded.sha256);
@@ -127,6 +141,26 @@ mod tests {
 
     fn link(name: &str, target: &str) -> Entry {
         Entry { target: Some(target.as_bytes().to_vec().into()), ..Entry::bare(name.as_bytes(), EntryType::Symlink) }
+    }
+
+    #[test]
+    fn of_many_files_the_worst_finding_is_kept() {
+        use crate::model::verdict::{Grade, Report as Walked};
+        let mut found = Walked::default();
+        found.add(Grade::Unknown, "", 1, "first");
+        found.add(Grade::Unsafe, "", 2, "worst");
+        let recorded = Recorded::new(Recorded::of(b"x").sha256, found);
+        let mut all = Gathered::default();
+        for number in 0..FILES_TOLD_WHOLE + 2 {
+            let mut entry = file(&format!("{number:05}"), b"x");
+            attribute::put(&mut entry, &recorded);
+            all.entry(&entry);
+        }
+        let report = all.finish();
+        let kept = |file: &Judged| file.verdict.pickle.findings.iter().map(|f| f.what.clone()).collect::<Vec<_>>();
+        let (first, last) = (report.files.first().map(kept), report.files.last().map(kept));
+        assert_eq!((first, last), (Some(vec!["worst".into(), "first".into()]), Some(vec!["worst".into()])));
+        assert!(report.files.iter().all(|file| file.verdict.pickle.findings_total == 2));
     }
 
     #[test]
