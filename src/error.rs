@@ -165,6 +165,15 @@ impl Error {
         self
     }
 
+    /// The same, behind what was said already.
+    pub fn advise_also(mut self, advice: impl fmt::Display) -> Self {
+        self.advice = Some(match self.advice {
+            None => advice.to_string(),
+            Some(first) => format!("{first}; {advice}"),
+        });
+        self
+    }
+
     /// All of them as one: the first, which says how to react, and the others behind it. `None` without any.
     pub fn all(errors: Vec<Error>) -> Option<Error> {
         let mut rest = errors.into_iter();
@@ -270,5 +279,7 @@ mod tests {
     fn an_error_says_what_where_and_what_to_do() {
         let e = Error::new(Kind::Damage, "checksum differs").at("packs/aa").at("region a").advise("run verify");
         assert_eq!(e.to_string(), "checksum differs [region a: packs/aa]; run verify");
+        let e = e.advise("do nothing").advise_also("or do more");
+        assert_eq!(e.advice(), Some("run verify; or do more"));
     }
 }

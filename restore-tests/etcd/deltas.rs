@@ -6,8 +6,10 @@ use crate::harness::Bench;
 use crate::membership::inside;
 use crate::reader::python;
 use crate::sessions::begin_epoch;
+use holdfast::base::PackName;
 use holdfast::repo::index::Index;
 use holdfast::store::Key;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -131,16 +133,55 @@ fn a_delta_does_not_go_on_with_another_history() {
     assert!(restored.dump(&[now]) == cluster.dump(&[now]));
 }
 
-/// Damages packs of region `a` all over: those that hold trees, or others.
-fn damage_packs(bench: &Bench, which: impl Fn(bool) -> bool) {
+/// Packs, and whether they hold trees.
+fn packs(bench: &Bench) -> BTreeSet<(PackName, bool)> {
     let inside = inside(bench);
-    for (name, (line, _)) in Index::load(&inside.repo).unwrap().packs() {
+    Index::load(&inside.repo).unwrap().packs().into_iter().map(|(name, (line, _))| (name, line.tree)).collect()
+}
+
+/// Damages packs of region `a` all over.
+fn damage(bench: &Bench, packs: impl IntoIterator<Item = PackName>) {
+    for name in packs {
         let path = bench.region("a").join(Key::Pack(name).path());
         let mut bytes = fs::read(&path).unwrap();
-        if which(line.tree) {
-            bytes.iter_mut().step_by(256).for_each(|byte| *byte ^= 1);
-            fs::write(path, bytes).unwrap();
-        }
+        bytes.iter_mut().step_by(256).for_each(|byte| *byte ^= 1);
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// The same of those that hold trees, or others.
+fn damage_packs(bench: &Bench, which: impl Fn(bool) -> bool) {
+    damage(bench, packs(bench).into_iter().filter(|(_, tree)| which(*tree)).map(|(name, _)| name));
+}
+
+#[test]
+fn changes_that_are_damaged_keep_nobody_from_what_was_before() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    let (mut ends, mut times, mut before) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for seed in 0..3 {
+        ends.push(cluster.load(40, 60 + seed));
+        before = packs(&bench);
+        let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+        assert_eq!((code, report["etcd"]["revision"].as_i64()), (0, ends.last().copied()), "{report:#}");
+        times.push(now());
+    }
+    // What the last delta brought, and nothing else.
+    damage(&bench, packs(&bench).difference(&before).filter(|(_, tree)| !tree).map(|(name, _)| *name));
+    for revision in [ends[0] - 3, ends[0], ends[0] + 1, ends[1]] {
+        let restored = comes_up(&bench, "3.5", "latest", revision);
+        assert!(restored.dump(&[revision]) == cluster.dump(&[revision]), "revision {revision}");
+    }
+    let then = bench.ok(&["restore", "latest", "--to", "then.db", "--time", &times[0]]);
+    assert_eq!(then["revision"].as_i64(), Some(ends[0]), "what came a delta later is not waited for: {then:#}");
+    let beyond = (ends[1] + 1).to_string();
+    for more in [&[][..], &["--revision", &beyond], &["--time", &times[2]]] {
+        let (code, report) = bench.json(&[&["restore", "latest", "--to", "no.db"], more].concat());
+        let error = report["error"].to_string();
+        assert_eq!((code, report["error"]["kind"].as_str()), (5, Some("damage")), "{report:#}");
+        let [file, advice] = [format!("changes-{:020}-", ends[1] + 1), format!("restore --revision {} gives", ends[1])];
+        assert!(error.contains(&file) && error.contains(&advice), "{report:#}");
+        assert!(!bench.path("no.db").exists());
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ops::browse;
 use crate::repo::reader::Reader;
 use crate::repo::tree::DirReader;
 use crate::source::etcd::rebuild::Change;
-use crate::source::etcd::segment::{self, HASH_BYTES, Segment};
+use crate::source::etcd::segment::{self, HASH_BYTES, Head, Segment};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A file of changes is believed up to this size.
@@ -22,10 +22,84 @@ fn shown(entry: &Entry) -> String {
 
 /// What files of changes say.
 pub struct Known {
-    /// Leases: id, and the seconds they were granted for.
+    /// Leases: id, and the seconds they were granted for last.
     pub leases: BTreeMap<i64, i64>,
     /// The last revision that was known at the time that was asked for, and when it was read.
     pub until: Option<(i64, TimeMs)>,
+}
+
+/// How far files of changes were followed: each must go on where the one before ended, and name its hash.
+struct Chain {
+    cluster: Option<u64>,
+    /// The revision at which the next file begins, and the hash that it must name.
+    at: Option<i64>,
+    before: [u8; HASH_BYTES],
+    /// The last revision and the hash of the last file, as the manifest of a delta has them.
+    end: Option<(Option<i64>, String)>,
+    /// The newest revision that is wanted, unless it is all.
+    last: Option<i64>,
+}
+
+impl Chain {
+    fn of(manifest: &Manifest) -> Chain {
+        let cluster = label(manifest, CLUSTER).and_then(|id| u64::from_str_radix(id, 16).ok());
+        // A snapshot that is whole itself has neither label.
+        let at = number(manifest, BASE).or_else(|| number(manifest, REVISION));
+        let end = label(manifest, CHAIN).map(|hash| (number(manifest, REVISION), hash.to_owned()));
+        Chain { cluster, at, before: [0; HASH_BYTES], end, last: None }
+    }
+
+    /// Whether all that is wanted was there. The very last file is held to what the manifest says of it.
+    fn is_enough(&self) -> bool {
+        let end = self.end.as_ref().and_then(|(to, _)| *to);
+        self.at != end && self.at.zip(self.last).is_some_and(|(at, last)| at >= last)
+    }
+
+    /// Goes on with a file of this hash.
+    fn follow(&mut self, head: &Head, hash: [u8; HASH_BYTES]) -> Result<()> {
+        if self.at.is_some_and(|at| at != head.after) {
+            let at = self.at.unwrap_or_default();
+            return Err(bad(format!("the changes have a gap: they follow revision {}, not {at}", head.after)));
+        }
+        if head.before != self.before {
+            return Err(bad("the changes do not follow the file that is before them, but another one".into()));
+        }
+        if self.cluster.is_some_and(|cluster| cluster != head.cluster) {
+            return Err(bad("the changes are of another cluster".into()));
+        }
+        (self.at, self.before) = (Some(head.to), hash);
+        Ok(())
+    }
+
+    /// Whether the last file was the one that the manifest names.
+    fn ends(&self) -> Result<()> {
+        let Some((to, hash)) = &self.end else { return Ok(()) };
+        let found = self.before.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        if self.at == *to && *hash == found {
+            return Ok(());
+        }
+        if self.at == *to {
+            return Err(bad("the snapshot's last changes are not those that it names".into()));
+        }
+        let [at, to] = [self.at, *to].map(Option::unwrap_or_default);
+        let what = format!("they end at revision {at}, not {to}");
+        if at > to {
+            return Err(bad(format!("the snapshot has more changes than it names: {what}")));
+        }
+        Err(whole_up_to(bad(format!("the snapshot's last changes are missing: {what}")), self.at))
+    }
+}
+
+fn bad(what: String) -> Error {
+    Error::new(Kind::Damage, what)
+}
+
+/// What is damaged keeps nobody from what was there before.
+fn whole_up_to(e: Error, revision: Option<i64>) -> Error {
+    match revision.filter(|_| [Kind::Damage, Kind::NotFound].contains(&e.kind())) {
+        Some(at) => e.advise_also(format!("restore --revision {at} gives the newest state that is whole")),
+        None => e,
+    }
 }
 
 /// The changes of a snapshot.
@@ -33,14 +107,9 @@ pub struct Deltas<'r> {
     reader: &'r Reader,
     cancel: &'r Cancel,
     files: VecDeque<Entry>,
-    cluster: Option<u64>,
     /// When all of the whole snapshot had been read.
     whole: TimeMs,
-    /// The revision at which the next file begins, and the hash that it must name.
-    at: Option<i64>,
-    before: [u8; HASH_BYTES],
-    /// The last revision and the hash of the last file, as the manifest of a delta has them.
-    end: Option<(Option<i64>, String)>,
+    chain: Chain,
     ready: VecDeque<Change>,
 }
 
@@ -57,72 +126,64 @@ impl<'r> Deltas<'r> {
                 files.push_back(entry);
             }
         }
-        let cluster = label(manifest, CLUSTER).and_then(|id| u64::from_str_radix(id, 16).ok());
-        // A snapshot that is whole itself has neither label.
-        let at = number(manifest, BASE).or_else(|| number(manifest, REVISION));
-        let end = label(manifest, CHAIN).map(|hash| (number(manifest, REVISION), hash.to_owned()));
         let whole = TimeMs(number(manifest, WHOLE).unwrap_or(manifest.end));
-        Ok(Deltas { reader, cancel, files, cluster, whole, at, before: [0; HASH_BYTES], end, ready: VecDeque::new() })
+        Ok(Deltas { reader, cancel, files, whole, chain: Chain::of(manifest), ready: VecDeque::new() })
+    }
+
+    /// Only as far as a revision, if one is named: a file that begins behind it is not read, whatever may be wrong with it.
+    pub fn up_to(mut self, revision: Option<i64>) -> Deltas<'r> {
+        self.chain.last = revision;
+        self
     }
 
     fn read(&self, entry: &Entry) -> Result<(Segment, [u8; HASH_BYTES])> {
         if entry.size() > FILE_BYTES_MAX {
-            return Err(Error::new(Kind::Damage, "a file of changes is too large").at(shown(entry)));
+            return Err(bad("a file of changes is too large".into()));
         }
         let mut bytes = Vec::new();
         browse::cat(self.reader, entry, &mut bytes, self.cancel)?;
         let hash = segment::hash(&bytes);
-        Ok((Segment::decode(bytes).map_err(|e| e.at(shown(entry)))?, hash))
+        Ok((Segment::decode(bytes)?, hash))
     }
 
-    /// Whether the last file was the one that the manifest names.
-    fn ends(&self) -> Result<()> {
-        let found = self.before.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        match &self.end {
-            Some((to, hash)) if self.at != *to || *hash != found => {
-                Err(Error::new(Kind::Damage, "the snapshot's last changes are missing"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The next file.
-    fn segment(&mut self) -> Result<Option<Segment>> {
+    /// The next file that is wanted, and its name.
+    fn segment(&mut self) -> Result<Option<(Segment, String)>> {
         self.cancel.check()?;
-        let Some(entry) = self.files.pop_front() else { return self.ends().map(|()| None) };
-        let bad = |what: String| Error::new(Kind::Damage, what).at(shown(&entry));
-        let (segment, hash) = self.read(&entry)?;
-        if self.at.is_some_and(|at| at != segment.head.after) || segment.head.before != self.before {
-            let at = self.at.unwrap_or_default();
-            return Err(bad(format!("the changes have a gap: they follow revision {}, not {at}", segment.head.after)));
+        if self.chain.is_enough() {
+            return Ok(None);
         }
-        if self.cluster.is_some_and(|cluster| cluster != segment.head.cluster) {
-            return Err(bad("the changes are of another cluster".into()));
-        }
-        (self.at, self.before) = (Some(segment.head.to), hash);
-        Ok(Some(segment))
+        let Some(entry) = self.files.pop_front() else { return self.chain.ends().map(|()| None) };
+        let (name, at) = (shown(&entry), self.chain.at);
+        let read = self.read(&entry).and_then(|(segment, hash)| {
+            self.chain.follow(&segment.head, hash)?;
+            Ok(segment)
+        });
+        let segment = read.map_err(|e| whole_up_to(e.at(&name), at))?;
+        Ok(Some((segment, name)))
     }
 
-    /// What all files say, which are read to their end; and what was known at a time, if one is named.
+    /// What the files say that are wanted; and what was known at a time, if one is named. A file that was gathered later is
+    /// not waited for, nor is any behind it.
     ///
     /// # Errors
-    /// A file is not intact in any region, or does not follow the one before; or the time is before all of them.
+    /// A file is not intact in any region, or does not follow the one before; or the time is before the whole snapshot's.
     pub fn known(mut self, time: Option<TimeMs>) -> Result<Known> {
-        let mut leases = BTreeMap::new();
         let whole = self.whole;
-        let mut until = self.at.map(|at| (at, whole)).filter(|_| time.is_some_and(|time| whole <= time));
-        while let Some(segment) = self.segment()? {
-            leases.extend(segment.leases);
-            let gathered = TimeMs(segment.head.time);
-            if time.is_some_and(|time| gathered <= time) {
-                until = Some((segment.head.to, gathered));
-            }
-        }
-        if let (Some(time), None) = (time, until) {
+        if let Some(time) = time.filter(|time| *time < whole) {
             let what = format!("the snapshot goes back to {}, not to {}", whole.rfc3339(), time.rfc3339());
             return Err(Error::new(Kind::NotFound, what).advise("an older snapshot may have it"));
         }
-        Ok(Known { leases, until })
+        let (mut leases, mut until) = (BTreeMap::new(), self.chain.at.map(|at| (at, whole)));
+        while let Some((segment, _)) = self.segment()? {
+            let gathered = TimeMs(segment.head.time);
+            if time.is_some_and(|time| time < gathered) {
+                break;
+            }
+            // A lease that was granted again is what it was granted for last.
+            leases.extend(segment.leases);
+            until = Some((segment.head.to, gathered));
+        }
+        Ok(Known { leases, until: until.filter(|_| time.is_some()) })
     }
 
     /// The last file alone, whatever the others say.
@@ -130,7 +191,8 @@ impl<'r> Deltas<'r> {
     /// # Errors
     /// It is not intact in any region.
     pub fn last(mut self) -> Result<Option<Segment>> {
-        self.files.pop_back().map(|entry| self.read(&entry).map(|(segment, _)| segment)).transpose()
+        let Some(entry) = self.files.pop_back() else { return Ok(None) };
+        self.read(&entry).map(|(segment, _)| Some(segment)).map_err(|e| e.at(shown(&entry)))
     }
 
     /// The next change.
@@ -139,9 +201,87 @@ impl<'r> Deltas<'r> {
     /// A file is not intact in any region, or does not follow the one before.
     pub fn next(&mut self) -> Result<Option<Change>> {
         while self.ready.is_empty() {
-            let Some(segment) = self.segment()? else { return Ok(None) };
-            self.ready = segment.changes().collect::<Result<_>>()?;
+            let Some((segment, name)) = self.segment()? else { return Ok(None) };
+            let changes = segment.changes().collect::<Result<_>>();
+            self.ready = changes.map_err(|e| whole_up_to(e.at(name), Some(segment.head.after)))?;
         }
         Ok(self.ready.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: u64 = 7;
+
+    /// Files of these revisions behind revision 5, as they are written: what each says of itself, and its hash.
+    fn files(ends: &[i64]) -> Vec<(Head, [u8; HASH_BYTES])> {
+        let (mut after, mut before) = (5, [0; HASH_BYTES]);
+        let file = |to: &i64| {
+            let head = Head { cluster: CLUSTER, after, to: *to, before, time: 0 };
+            (after, before) = (*to, [*to as u8; HASH_BYTES]);
+            (head, before)
+        };
+        ends.iter().map(file).collect()
+    }
+
+    /// The chain of a snapshot that has three of them.
+    fn chain() -> Chain {
+        let end = Some((Some(9), "09".repeat(HASH_BYTES)));
+        Chain { cluster: Some(CLUSTER), at: Some(5), before: [0; HASH_BYTES], end, last: None }
+    }
+
+    /// What is said of these files.
+    fn followed(files: &[(Head, [u8; HASH_BYTES])]) -> Result<()> {
+        let mut chain = chain();
+        files.iter().try_for_each(|(head, hash)| chain.follow(head, *hash))?;
+        chain.ends()
+    }
+
+    #[test]
+    fn a_chain_with_a_gap_or_with_another_file_in_it_is_refused() {
+        let all = files(&[6, 8, 9]);
+        followed(&all).unwrap();
+        let refused = |files: &[_], says: &str| {
+            let error = followed(files).unwrap_err();
+            assert!(error.kind() == Kind::Damage && error.what().contains(says), "{says}: {error}");
+            error.advice().map(str::to_owned)
+        };
+        refused(&[all[0], all[2]], "a gap: they follow revision 8, not 6");
+        refused(&[all[1], all[0], all[2]], "a gap: they follow revision 6, not 5");
+        refused(&[all[0], all[1], all[1]], "a gap: they follow revision 6, not 8");
+        // One of the same revisions that is not the one that was there.
+        let other = (all[1].0, [77; HASH_BYTES]);
+        refused(&[all[0], other, all[2]], "do not follow the file that is before them");
+        refused(&[all[0], all[1], (all[2].0, [77; HASH_BYTES])], "are not those that it names");
+        let strange = (Head { cluster: 8, ..all[1].0 }, all[1].1);
+        refused(&[all[0], strange, all[2]], "of another cluster");
+        let advice = refused(&all[..2], "last changes are missing: they end at revision 8, not 9");
+        assert_eq!(advice.as_deref(), Some("restore --revision 8 gives the newest state that is whole"));
+        refused(&[all, files(&[6, 8, 9, 11])[3..].to_vec()].concat(), "they end at revision 11, not 9");
+    }
+
+    #[test]
+    fn no_file_is_wanted_behind_the_revision_that_is() {
+        let all = files(&[6, 8, 9]);
+        let wanted = |last: i64| {
+            let mut chain = Chain { last: Some(last), ..chain() };
+            let read = all.iter().take_while(|(head, hash)| !chain.is_enough() && chain.follow(head, *hash).is_ok());
+            read.count()
+        };
+        assert_eq!([3, 5, 6, 7, 8, 9, 12].map(wanted), [0, 0, 1, 2, 2, 3, 3]);
+        // Of the last one it is to be seen whether it is that of the manifest.
+        let mut chain = Chain { last: Some(9), ..chain() };
+        all.iter().for_each(|(head, hash)| chain.follow(head, *hash).unwrap());
+        assert!(!chain.is_enough() && chain.ends().is_ok());
+    }
+
+    #[test]
+    fn only_damage_names_what_was_whole_before() {
+        let advice = |kind, at| whole_up_to(Error::new(kind, "why").advise("first"), at).advice().unwrap().to_owned();
+        assert_eq!(advice(Kind::Damage, Some(8)), "first; restore --revision 8 gives the newest state that is whole");
+        assert_eq!(advice(Kind::Retry, Some(8)), "first");
+        assert_eq!(advice(Kind::Damage, None), "first");
     }
 }

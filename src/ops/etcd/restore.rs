@@ -131,10 +131,12 @@ fn fill(
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, own(&rows)?);
     tar::content(reader, &entry, request.workers, &mut writer, (progress, cancel))?;
     drop(writer.into_inner().map_err(|e| failed(e.error()))?);
-    let Known { leases, until } = Deltas::open(reader, manifest, cancel)?.known(request.time)?;
+    let deltas = |revision| Deltas::open(reader, manifest, cancel).map(|deltas| deltas.up_to(revision));
+    let Known { leases, until } = deltas(request.revision)?.known(request.time)?;
     let known_at = until.map(|(_, time)| time);
-    let mut deltas = Deltas::open(reader, manifest, cancel)?;
-    let wanted = Wanted { revision: request.revision.or(until.map(|(to, _)| to)), bump: request.bump, leases };
+    let revision = request.revision.or(until.map(|(to, _)| to));
+    let mut deltas = deltas(revision)?;
+    let wanted = Wanted { revision, bump: request.bump, leases };
     let rebuilt = rebuild(&Table::open(rows)?, &wanted, &mut || deltas.next(), own(out)?, cancel)?;
     Ok(EtcdRestored { bytes: out.metadata().map(|m| m.len()).map_err(|e| failed(&e))?, rebuilt, known_at, trial: None })
 }
