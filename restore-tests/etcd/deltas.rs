@@ -186,6 +186,22 @@ fn changes_that_are_damaged_keep_nobody_from_what_was_before() {
 }
 
 #[test]
+fn a_lease_that_is_granted_again_has_at_each_revision_the_seconds_that_it_had_then() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    let mut had = Vec::new();
+    for seconds in ["600", "700", "800"] {
+        // Of an id that its user chose, as some do.
+        let revision = said(&mut cluster.talk(&["lease", "4711", seconds, "/held"])).trim().parse().unwrap();
+        assert_eq!(backup(&bench, &cluster, &["--mode", "delta"]).0, 0);
+        had.push((revision, cluster.leases()));
+    }
+    for (revision, leases) in had {
+        assert_eq!(comes_up(&bench, "3.5", "latest", revision).leases(), leases, "revision {revision}");
+    }
+}
+
+#[test]
 fn a_delta_does_not_build_upon_what_is_damaged() {
     let bench = Bench::with_key(&["a"]);
     let cluster = Cluster::start("3.5", 1);

@@ -4,6 +4,7 @@ talk.py URL CA CERT KEY load COUNT SEED    writes so many transactions; the last
 talk.py URL CA CERT KEY write SEED         writes until it is killed, whatever happens to the cluster
 talk.py URL CA CERT KEY fill COUNT BYTES   puts so many values of so many bytes, a key each; the last revision goes to standard output
 talk.py URL CA CERT KEY by OF KEY          puts KEY in one transaction: "good" where OF has the value "good", else "bad"
+talk.py URL CA CERT KEY lease ID TTL KEY   grants a lease of this id, again if there is one, and puts KEY with it; its revision
 talk.py URL CA CERT KEY raise KIND MEMBER  raises an alarm for a member
 talk.py URL CA CERT KEY dump REVISION...   a line a key of all revisions: revision, key, value, create, mod, version, lease
 """
@@ -112,6 +113,15 @@ def put_by(etcd, of, key):
     print(etcd.call("kv/txn", {"compare": [is_good], "success": either[0], "failure": either[1]})["header"]["revision"])
 
 
+def leased(etcd, lease, seconds, key):
+    try:
+        etcd.call("lease/revoke", {"ID": lease})
+    except RuntimeError:
+        pass  # There was none.
+    etcd.call("lease/grant", {"ID": lease, "TTL": seconds})
+    print(etcd.call("kv/put", put(key, b"held", lease))["header"]["revision"])
+
+
 def answered(etcd, path, body):
     """What is answered once there is a leader: members elect another one while one of them dies."""
     for left in reversed(range(100)):
@@ -143,6 +153,8 @@ if __name__ == "__main__":
         fill(etcd, int(sys.argv[6]), int(sys.argv[7]))
     elif verb == "by":
         put_by(etcd, *(name.encode() for name in sys.argv[6:8]))
+    elif verb == "lease":
+        leased(etcd, sys.argv[6], sys.argv[7], sys.argv[8].encode())
     elif verb == "raise":
         etcd.call("maintenance/alarm", {"action": "ACTIVATE", "memberID": sys.argv[7], "alarm": sys.argv[6]})
     else:

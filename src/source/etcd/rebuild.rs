@@ -41,7 +41,7 @@ pub struct Wanted {
     pub revision: Option<i64>,
     /// The revision is moved up by so much, and what is below counts as compacted.
     pub bump: Option<i64>,
-    /// Leases that changes brought: id and the seconds they were granted for.
+    /// Leases that changes brought: id and the seconds they were granted for last.
     pub leases: BTreeMap<i64, i64>,
 }
 
@@ -105,17 +105,17 @@ struct Rebuild<'b, P: Pages> {
     wanted: &'b Wanted,
     cancel: &'b Cancel,
     done: Rebuilt,
-    /// Leases that the database has or that changes brought.
+    /// Leases that the database has, and behind it those that changes brought.
     known: HashSet<i64>,
     /// Keys whose newest value names another one.
     orphans: HashMap<Vec<u8>, i64>,
-    /// Leases that changes brought and a key names.
+    /// Leases that changes brought and one of those names that are kept.
     named: HashSet<i64>,
 }
 
-/// The leases of a snapshot, and those that changes brought.
-fn leases<P: Pages>(table: &Table<P>, wanted: &Wanted) -> Result<HashSet<i64>> {
-    let mut known: HashSet<i64> = wanted.leases.keys().copied().collect();
+/// The leases of a snapshot.
+fn leases<P: Pages>(table: &Table<P>) -> Result<HashSet<i64>> {
+    let mut known = HashSet::new();
     for row in table.from(&row_key(LEASES, b"")) {
         let row = row?;
         let Some((LEASES, key)) = split_key(&row.key) else { break };
@@ -153,7 +153,7 @@ pub fn rebuild<P: Pages>(
     }
     let (input, page_size) = Input::open(table)?;
     let out = Builder::new(out, page_size)?;
-    let (known, orphans) = (leases(table, wanted)?, HashMap::new());
+    let (known, orphans) = (leases(table)?, HashMap::new());
     let mut work =
         Rebuild { input, out, wanted, cancel, done: Rebuilt::default(), known, orphans, named: HashSet::new() };
     work.done.revision = compacted.max(1);
@@ -219,6 +219,7 @@ impl<P: Pages> Rebuild<'_, P> {
                 self.put(revision, deleted, &value)?;
             }
         }
+        self.known.extend(self.wanted.leases.keys());
         while let Some(change) = changes()? {
             let Change { revision, deleted, message } = change;
             let next = revision.main == place.main && Some(revision.sub) == place.sub.checked_add(1);
@@ -230,6 +231,7 @@ impl<P: Pages> Rebuild<'_, P> {
             if revision.main <= last {
                 newest = newest.max(revision);
                 self.put(revision, deleted, &message)?;
+                self.name(&message);
             }
         }
         self.done.revision = self.done.revision.max(newest.main);
@@ -258,10 +260,15 @@ impl<P: Pages> Rebuild<'_, P> {
         } else if !self.orphans.is_empty() {
             self.orphans.remove(kv.key);
         }
-        if self.wanted.leases.contains_key(&kv.lease) {
-            self.named.insert(kv.lease);
-        }
         self.out.put(&revision.encode(deleted), message)
+    }
+
+    /// Notes the lease that a change names. What the snapshot itself names has the seconds that the snapshot knows.
+    fn name(&mut self, message: &[u8]) {
+        let lease = KeyValue::decode(message).map_or(0, |kv| kv.lease);
+        if self.wanted.leases.contains_key(&lease) {
+            self.named.insert(lease);
+        }
     }
 
     fn leases(&mut self) -> Result<()> {
@@ -270,10 +277,11 @@ impl<P: Pages> Rebuild<'_, P> {
             all.insert(key, value);
         }
         for (lease, seconds) in self.wanted.leases.iter().filter(|(lease, _)| self.named.contains(lease)) {
+            // Also where the snapshot knows one of this id: it may have ended since, and have been granted again.
             let message = Message::new().number(1, lease.cast_unsigned()).number(2, seconds.cast_unsigned());
-            all.entry(lease.to_be_bytes().to_vec()).or_insert_with(|| message.finish());
+            all.insert(lease.to_be_bytes().to_vec(), message.finish());
         }
-        let lost: HashSet<i64> = self.orphans.values().copied().collect();
+        let lost: HashSet<i64> = self.orphans.values().filter(|lease| !self.named.contains(lease)).copied().collect();
         self.done.leases_lost = lost.len() as u64;
         all.iter().try_for_each(|(key, value)| self.out.put(key, value))
     }
@@ -400,6 +408,20 @@ mod tests {
         assert_eq!((done.leases_lost, Notes::read(&bolt).unwrap().leases), (0, 2), "lease 12 came later");
         let tree = bolt.bucket(LEASES).unwrap().unwrap();
         let known = bolt.get(&tree, &7i64.to_be_bytes()).unwrap().unwrap();
-        assert_eq!(known, Message::new().number(1, 7).number(2, 60).finish(), "as the snapshot has it");
+        assert_eq!(known, Message::new().number(1, 7).number(2, 5).finish(), "granted again");
+    }
+
+    #[test]
+    fn a_lease_has_the_seconds_that_it_was_granted_for_last() {
+        let leases = BTreeMap::from([(7, 5)]);
+        let seconds = |revision: i64| {
+            let wanted = Wanted { leases: leases.clone(), ..at(revision) };
+            let (_, bolt) = made(&wanted, &[change(9, b"/c", 0), change(10, b"/g", 7)]).unwrap();
+            let tree = bolt.bucket(LEASES).unwrap().unwrap();
+            let message = bolt.get(&tree, &7i64.to_be_bytes()).unwrap().unwrap();
+            [60, 5].into_iter().find(|n| message == Message::new().number(1, 7).number(2, *n).finish())
+        };
+        // Before the change that names it, it is what the snapshot says.
+        assert_eq!([8, 9, 10].map(seconds), [Some(60), Some(60), Some(5)]);
     }
 }
