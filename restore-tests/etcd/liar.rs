@@ -18,6 +18,8 @@ const MEMORY_BYTES_MAX: u64 = 500 << 20;
 /// Who it says it is.
 const CLUSTER: u64 = 7;
 const MEMBER: u64 = 9;
+/// Another member, which leads.
+const OTHER: u64 = 10;
 /// What is announced and does not come.
 const ANNOUNCED: u32 = 1 << 30;
 /// A message of changes, just below what is believed.
@@ -34,6 +36,10 @@ enum Lie {
     Alarms,
     /// Changes without an end, the smallest there are.
     Events,
+    /// It says nothing of members and of alarms.
+    Deaf,
+    /// It says that this member is corrupt, and that there is a third one.
+    Corrupt(u64),
 }
 
 fn varint(out: &mut Vec<u8>, mut n: u64) {
@@ -85,13 +91,14 @@ type Answer = (Vec<Bytes>, Option<(&'static str, &'static str)>);
 
 #[derive(Clone, Copy)]
 struct Liar {
+    member: u64,
     revision: i64,
     lie: Lie,
 }
 
 impl Liar {
     fn header(self) -> Vec<u8> {
-        part(1, &[number(1, CLUSTER), number(2, MEMBER), number(3, self.revision as u64)].concat())
+        part(1, &[number(1, CLUSTER), number(2, self.member), number(3, self.revision as u64)].concat())
     }
 
     fn snapshot(self) -> Vec<Bytes> {
@@ -112,9 +119,20 @@ impl Liar {
             return (vec![framed(&[0; 9], ANNOUNCED)], None);
         }
         let body = match call {
-            "Status" => [part(2, b"3.5.16"), number(3, 1 << 20), number(4, MEMBER)].concat(),
-            "MemberList" => part(2, &[number(1, MEMBER), part(2, b"liar")].concat()),
-            "Alarm" if self.lie == Lie::Alarms => part(2, &[]).repeat(1_900_000),
+            "Status" => [part(2, b"3.5.16"), number(3, 1 << 20), number(4, OTHER)].concat(),
+            "MemberList" | "Alarm" if self.lie == Lie::Deaf => {
+                return (Vec::new(), Some(("14", "etcdserver: request timed out")));
+            }
+            "MemberList" if matches!(self.lie, Lie::Corrupt(_)) => {
+                let one = |(id, name): (u64, &[u8])| part(2, &[number(1, id), part(2, name)].concat());
+                [(MEMBER, &b"liar"[..]), (OTHER, b"other"), (OTHER + 1, b"third")].map(one).concat()
+            }
+            "MemberList" => part(2, &[number(1, self.member), part(2, b"liar")].concat()),
+            "Alarm" => match self.lie {
+                Lie::Alarms => part(2, &[]).repeat(1_900_000),
+                Lie::Corrupt(member) => part(2, &[number(1, member), number(2, 2)].concat()),
+                _ => Vec::new(),
+            },
             "HashKV" => return (Vec::new(), Some(("11", "etcdserver: mvcc: required revision has been compacted"))),
             "Snapshot" => return (self.snapshot(), well),
             "Watch" if self.lie == Lie::Events => {
@@ -169,7 +187,13 @@ fn begin(liar: &Arc<Mutex<Liar>>) -> u16 {
 
 /// Backs up with little memory.
 fn backup(bench: &Bench, port: u16, mode: &str) -> (i32, serde_json::Value) {
-    let address = format!("etcd+http://127.0.0.1:{port}");
+    backup_of(bench, &[port], mode)
+}
+
+/// The same, of several members.
+fn backup_of(bench: &Bench, ports: &[u16], mode: &str) -> (i32, serde_json::Value) {
+    let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let address = format!("etcd+http://{}", hosts.join(","));
     let inner = bench.command(&["--json", "--quiet", "backup", "--name", "liar", "--mode", mode, &address]);
     let mut command = Command::new("prlimit");
     command.arg(format!("--data={MEMORY_BYTES_MAX}")).arg(inner.get_program()).args(inner.get_args());
@@ -184,10 +208,10 @@ fn backup(bench: &Bench, port: u16, mode: &str) -> (i32, serde_json::Value) {
 #[test]
 fn a_member_that_lies_takes_no_more_memory_than_there_is() {
     let bench = Bench::with_key(&["a"]);
-    let liar = Arc::new(Mutex::new(Liar { revision: 5, lie: Lie::None }));
+    let liar = Arc::new(Mutex::new(Liar { member: MEMBER, revision: 5, lie: Lie::None }));
     let port = begin(&liar);
     let visible = || bench.ok(&["snapshots"])["snapshots"].as_array().unwrap().len();
-    let told = |lie| *liar.lock().unwrap() = Liar { revision: 9, lie };
+    let told = |lie| *liar.lock().unwrap() = Liar { member: MEMBER, revision: 9, lie };
     let (code, report) = backup(&bench, port, "incremental");
     assert_eq!((code, report["etcd"]["revision"].as_i64()), (0, Some(5)), "{report:#}");
     for (call, mode) in [("Status", "incremental"), ("Snapshot", "incremental"), ("Watch", "delta")] {
@@ -206,4 +230,21 @@ fn a_member_that_lies_takes_no_more_memory_than_there_is() {
     let (code, report) = backup(&bench, port, "incremental");
     assert_eq!(code, 3, "{report:#}");
     assert!(report["etcd"]["remarks"].to_string().contains("it lists more than 1000 alarms"), "{report:#}");
+}
+
+#[test]
+fn what_one_member_does_not_say_of_the_others_the_next_one_does() {
+    let bench = Bench::with_key(&["a"]);
+    let both = || Arc::new(Mutex::new(Liar { member: OTHER, revision: 5, lie: Lie::Corrupt(MEMBER) }));
+    let mut members = [both(), both()].map(|liar| (begin(&liar), liar));
+    // Members are asked in the order of their addresses.
+    members.sort_by_key(|(port, _)| port.to_string());
+    *members[0].1.lock().unwrap() = Liar { member: MEMBER, revision: 5, lie: Lie::Deaf };
+    let ports = members.each_ref().map(|(port, _)| *port);
+    let (code, report) = backup_of(&bench, &ports, "incremental");
+    assert_eq!(code, 3, "{report:#}");
+    let remarks = report["etcd"]["remarks"].to_string();
+    assert!(remarks.contains(&format!("ALARM: CORRUPT of member {MEMBER:x}")), "{report:#}");
+    assert!(remarks.contains("member third was not asked"), "{report:#}");
+    assert_eq!(report["etcd"]["endpoint"], format!("127.0.0.1:{}", ports[1]), "nobody asks who is corrupt: {report:#}");
 }

@@ -213,16 +213,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// The first answer of a member that has a leader, to what each of them could say. One that broke off does not keep the
+    /// others from saying it.
+    fn first<T>(
+        &self,
+        cancel: &Cancel,
+        ask: impl AsyncFn(&Channel) -> std::result::Result<T, Failed>,
+    ) -> Result<std::result::Result<T, Option<Failed>>> {
+        let mut unknown = None;
+        for asked in self.members.iter().filter(|m| m.status.leader != 0) {
+            match run(&self.runtime, cancel, ask(&asked.channel))? {
+                Ok(said) => return Ok(Ok(said)),
+                Err(failed) => unknown = unknown.or(Some(failed)),
+            }
+        }
+        Ok(Err(unknown))
+    }
+
     /// Leaves out who is not in the cluster any more, and notes whom nobody named.
     fn ask_members(&mut self, cancel: &Cancel) -> Result<()> {
-        let Some(asked) = self.members.iter().find(|m| m.status.leader != 0) else { return Ok(()) };
-        if let Ok(alarms) = run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
+        if let Ok(alarms) = self.first(cancel, calls::alarms)? {
             self.doubted.extend(alarms.iter().filter(|(_, kind)| alarm_name(*kind) == CORRUPT).map(|(id, _)| *id));
         }
-        let Ok(listed) = run(&self.runtime, cancel, calls::members(&asked.channel))? else { return Ok(()) };
-        if listed.is_empty() {
-            return Ok(());
-        }
+        let Ok(listed) = self.first(cancel, listed)? else { return Ok(()) };
         let gone = |m: &Connected| listed.iter().all(|l| l.id != m.status.header.member);
         let away = self
             .members
@@ -351,18 +364,11 @@ impl Cluster {
     /// # Errors
     /// The run was interrupted.
     pub fn alarms(&self, cancel: &Cancel) -> Result<Vec<String>> {
-        let mut unknown = None;
-        // One that broke off meanwhile does not keep the others from saying it.
-        for asked in self.members.iter().filter(|m| m.status.leader != 0) {
-            match run(&self.runtime, cancel, calls::alarms(&asked.channel))? {
-                Ok(raised) => {
-                    let said = |(member, kind): &(u64, u64)| format!("{} of member {member:x}", alarm_name(*kind));
-                    return Ok(raised.iter().map(said).collect());
-                }
-                Err(failed) => unknown = unknown.or(Some(format!("{UNKNOWN_ALARMS}: {}", failed.message))),
-            }
-        }
-        Ok(unknown.into_iter().collect())
+        let said = |(member, kind): &(u64, u64)| format!("{} of member {member:x}", alarm_name(*kind));
+        Ok(match self.first(cancel, calls::alarms)? {
+            Ok(raised) => raised.iter().map(said).collect(),
+            Err(unknown) => unknown.iter().map(|failed| format!("{UNKNOWN_ALARMS}: {}", failed.message)).collect(),
+        })
     }
 
     /// Who may be asked, the best first.
@@ -453,6 +459,12 @@ pub(super) fn run<T>(runtime: &Runtime, cancel: &Cancel, work: impl Future<Outpu
             }
         }
     })
+}
+
+/// The members that one lists. One that lists none knows nothing of them.
+async fn listed(channel: &Channel) -> std::result::Result<Vec<calls::Member>, Failed> {
+    let none = || Failed { code: super::grpc::UNAVAILABLE, message: "it lists no member".into() };
+    Some(calls::members(channel).await?).filter(|listed| !listed.is_empty()).ok_or_else(none)
 }
 
 async fn greet(
