@@ -85,6 +85,49 @@ fn a_delta_asks_nobody_who_had_other_keys_than_its_snapshot() {
 }
 
 #[test]
+fn a_member_that_is_named_twice_counts_once() {
+    let bench = Bench::with_key(&["a"]);
+    let (cluster, bad) = diverged();
+    let address = format!("{},localhost:{}", cluster.address(), cluster.ports()[bad]);
+    let (code, report) = run(&bench, &address, &[]);
+    assert_eq!(code, 3, "{report:#}");
+    let taken = report["etcd"]["endpoint"].as_str().unwrap();
+    assert!(!taken.ends_with(&format!(":{}", cluster.ports()[bad])), "one against two: {report:#}");
+    assert_eq!(report["etcd"]["agree"].as_array().map(Vec::len), Some(2), "{report:#}");
+    assert_eq!(value(&bench, "/a"), "good");
+}
+
+#[test]
+fn while_nobody_knows_who_is_right_deltas_say_so_too() {
+    let bench = Bench::with_key(&["a"]);
+    let (mut cluster, bad) = diverged();
+    let (ids, leader) = cluster.ids();
+    // Of those that are left each is alone with what it has.
+    let away = (0..3).find(|n| *n != bad && ids[*n] != leader).unwrap();
+    cluster.kill(away);
+    let says = "1 of 3 members had the keys of the last whole snapshot, which is no majority";
+    let backup = |cluster: &Cluster, more: &[&str], wanted: (i32, &str)| {
+        let (code, report) = run(&bench, &cluster.address(), more);
+        assert_eq!((code, mode(&bench, &report).as_str()), wanted, "{report:#}");
+        assert_eq!(report["errors"].to_string().contains(says), wanted.0 == 3, "{report:#}");
+    };
+    backup(&cluster, &[], (3, "incremental"));
+    for key in ["/b", "/c"] {
+        cluster.put_by("/a", key);
+        backup(&cluster, &["--mode", "delta"], (3, "delta"));
+    }
+    // Once a majority answers, a whole snapshot finds out.
+    cluster.run(away);
+    cluster.wait();
+    let (code, report) = run(&bench, &cluster.address(), &[]);
+    assert_eq!((code, report["etcd"]["agree"].as_array().map(Vec::len)), (3, Some(2)), "{report:#}");
+    assert!(!report["errors"].to_string().contains("which is no majority"), "{report:#}");
+    cluster.put_by("/a", "/d");
+    backup(&cluster, &["--mode", "delta"], (0, "delta"));
+    assert_eq!(value(&bench, "/d"), "good");
+}
+
+#[test]
 fn a_member_that_says_something_else_of_the_last_revision_is_not_the_cluster() {
     let bench = Bench::with_key(&["a"]);
     let (cluster, bad) = diverged();

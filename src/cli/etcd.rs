@@ -160,7 +160,7 @@ fn etcd_text(report: &EtcdReport) -> String {
             let agree = report.agree.join(", ");
             text.push_str(&format!("  keys hash to {hash:08x}; so say {}\n", plain(&agree)));
         }
-        None => text.push_str("WARNING: no member could be asked what its keys hash to\n"),
+        None => text.push_str("WARNING: the keys could be compared with no member's\n"),
     }
     report.remarks.iter().for_each(|what| text.push_str(&format!("NOTE: {}\n", plain(what))));
     text

@@ -5,7 +5,8 @@
 //! snapshot; if another one does, there is, and it is said aloud: the cluster itself is not at one.
 
 use super::{
-    CLUSTER, DISAGREE, HISTORY, KEYS, KIND, MEMBER, REVISION, ROWS, ids, label, last_of, next_history, number,
+    CLUSTER, DISAGREE, HISTORY, KEYS, KIND, MEMBER, NOT_COMPARED, REVISION, ROWS, UNDECIDED, ids, label, last_of,
+    next_history, number,
 };
 use crate::base::{Cancel, Progress};
 use crate::error::{Error, Kind, Result};
@@ -72,6 +73,10 @@ pub struct EtcdReport {
     pub agree: Vec<String>,
     /// Ids of members that have other keys.
     pub disagree: BTreeSet<u64>,
+    /// How many members have the snapshot's keys, of how many, where that is no majority and others have other ones.
+    pub undecided: Option<String>,
+    /// Why no member was compared, where that is no fault.
+    pub not_compared: Option<&'static str>,
     /// The number of the history that it is part of.
     pub history: i64,
     /// What should be known.
@@ -112,11 +117,12 @@ pub fn backup(
             history,
             ..EtcdReport::default()
         };
-        let found = compare(&cluster, &bolt, &survey, &mut report, cancel)?;
+        let found = compare((&cluster, snapshot.header.member), &bolt, &survey, &mut report, cancel)?;
         // Whoever is alone against several has what the others have not, and not the other way round.
-        if found.others.len() <= report.agree.len() {
+        if found.others.len() <= found.agree.len() {
             report.disagree = doubted(&before, &found, |member| cluster.may_have(member));
             report.disagree.extend(&outvoted);
+            report.undecided = undecided(found.agree.len(), cluster.voters(), &report.disagree);
             break (snapshot, bolt, survey, report, found.all);
         }
         without.insert(snapshot.endpoint);
@@ -130,6 +136,7 @@ pub fn backup(
         let who = &snapshot.endpoint;
         misses.push(miss(format!("{who} had other keys than the last snapshot, and nobody else agrees with it")));
     }
+    misses.extend(report.undecided.iter().map(|agree| no_majority(agree)));
     remark(&cluster, &mut report, &mut misses, cancel)?;
     let given = Given { begun: Some(begun), ..given(etcd, &snapshot, (bolt, survey), &report, misses)? };
     let stored = backup::streams(repo, options, given, (progress, cancel))?;
@@ -162,6 +169,18 @@ pub(super) fn miss(message: String) -> Miss {
     Miss { path: ROWS.to_vec().into(), kind: KIND.into(), message }
 }
 
+/// What is missing where no majority is known to have the snapshot's keys.
+pub(super) fn no_majority(agree: &str) -> Miss {
+    miss(format!(
+        "{agree} members had the keys of the last whole snapshot, which is no majority, and others had other keys"
+    ))
+}
+
+/// How many members agree, of those that vote, if nobody knows who of them is right.
+fn undecided(agree: usize, voters: usize, disagree: &BTreeSet<u64>) -> Option<String> {
+    (!disagree.is_empty() && agree <= voters / 2).then(|| format!("{agree} of {voters}"))
+}
+
 /// What a comparison found amiss.
 struct Compare {
     all: Vec<Miss>,
@@ -179,9 +198,18 @@ fn doubted(before: &Before, found: &Compare, may_have: impl Fn(u64) -> bool) -> 
     still.chain(&found.others).copied().collect()
 }
 
-/// Asks all members what their keys hash to.
+/// Why a member that has a hash, and was compacted so far, cannot be compared, if so.
+fn is_no_match(survey: &Survey, compacted: i64) -> Option<&'static str> {
+    if survey.facts.keys == 0 {
+        return Some("there is no key");
+    }
+    let later = "it answers with what its last compaction saw, or has still to compact";
+    (compacted < survey.facts.notes.compacted).then_some(later)
+}
+
+/// Asks all members what their keys hash to, and holds it against what this one sent.
 fn compare(
-    cluster: &Cluster,
+    (cluster, sender): (&Cluster, u64),
     bolt: &Bolt<File>,
     survey: &Survey,
     report: &mut EtcdReport,
@@ -200,12 +228,7 @@ fn compare(
             }
         };
         dumb = false;
-        if survey.facts.keys == 0 {
-            report.remarks.push(format!("{endpoint} was not compared: there is no key"));
-            continue;
-        }
-        if compacted < survey.facts.notes.compacted {
-            let why = "it answers with what its last compaction saw, or has still to compact";
+        if let Some(why) = is_no_match(survey, compacted) {
             report.remarks.push(format!("{endpoint} was not compared: {why}"));
             continue;
         }
@@ -217,7 +240,7 @@ fn compare(
             report.hash.get_or_insert((hash, compacted));
             report.agree.push(endpoint);
             agree.insert(member);
-        } else if endpoint == report.endpoint {
+        } else if member == sender || endpoint == report.endpoint {
             let what = format!("the keys of the snapshot hash to {first:08x}, those of the member to {hash:08x}");
             return Err(Error::new(Kind::Source, what)
                 .at(endpoint)
@@ -232,6 +255,9 @@ fn compare(
     }
     if dumb {
         misses.push(miss("no member could say what its keys hash to".into()));
+    } else if agree.is_empty() && others.is_empty() {
+        // No fault of the cluster: a compaction came between, or there is nothing to compare. The next one is compared again.
+        report.not_compared = Some(if survey.facts.keys == 0 { "no-key" } else { "compacted" });
     }
     Ok(Compare { all: misses, agree, others })
 }
@@ -305,9 +331,11 @@ fn labels(report: &EtcdReport, snapshot: &Snapshot) -> Vec<Label> {
         ("etcd.keys", Some(facts.keys.to_string())),
         ("etcd.leases", Some(notes.leases.to_string())),
         (MEMBER, Some(format!("{:x}", snapshot.header.member))),
+        (NOT_COMPARED, report.not_compared.map(str::to_owned)),
         (REVISION, Some(facts.revision.to_string())),
         ("etcd.revisions", Some(facts.revisions.to_string())),
         ("etcd.storage-version", notes.storage_version.clone()),
+        (UNDECIDED, report.undecided.clone()),
         ("etcd.version", Some(snapshot.version.clone())),
     ];
     all.into_iter().filter_map(|(key, value)| Some(Label { key: key.into(), value: value? })).collect()
@@ -331,5 +359,15 @@ mod tests {
         assert_eq!(now(&[3], &[3], &[]), set(&[3]), "alone with itself");
         assert_eq!(now(&[3], &[], &[]), set(&[3]));
         assert_eq!(now(&[9], &[1], &[2]), set(&[2]), "the cluster has it no more");
+    }
+
+    #[test]
+    fn who_is_right_is_known_only_with_a_majority() {
+        let (nobody, one) = (BTreeSet::new(), BTreeSet::from([3]));
+        assert_eq!(undecided(2, 3, &one), None);
+        assert_eq!(undecided(1, 3, &one).as_deref(), Some("1 of 3"));
+        assert_eq!(undecided(2, 4, &one).as_deref(), Some("2 of 4"), "half of them are none");
+        // Members that are away are not at odds.
+        assert_eq!(undecided(1, 3, &nobody), None);
     }
 }

@@ -4,11 +4,11 @@
 //! since the last one. So each delta can be restored, kept and removed by itself, and nothing that it needs can be taken
 //! from under it. The files are a chain: each names the hash of the one before.
 
-use super::backup::{EtcdOptions, EtcdReport, backup, known, miss};
+use super::backup::{EtcdOptions, EtcdReport, backup, known, miss, no_majority};
 use super::seam::Seam;
 use super::{
-    BASE, CHAIN, CHANGES, CLUSTER, DISAGREE, EVERY, HISTORY, KIND, MEMBER, NEW_CLUSTER, REVISION, WHOLE, ids, label,
-    last_of, number, of_source,
+    BASE, CHAIN, CHANGES, CLUSTER, DISAGREE, EVERY, HISTORY, KIND, MEMBER, NEW_CLUSTER, REVISION, UNDECIDED, WHOLE,
+    ids, label, last_of, number, of_source,
 };
 use crate::base::{Cancel, Progress};
 use crate::chunk::Coder;
@@ -496,6 +496,8 @@ fn given(repo: &Repo, id: u64, last: &Snapshot, kept: Vec<Entry>, gathered: Part
     let base = label(manifest, BASE).map_or_else(|| known(manifest).revision.to_string(), str::to_owned);
     let hash = before.iter().map(|b| format!("{b:02x}")).collect();
     let end = label(manifest, WHOLE).map_or_else(|| manifest.end.to_string(), str::to_owned);
+    // Who is right is not known until a whole snapshot compares them again: what follows is of one side, too.
+    let undecided = label(manifest, UNDECIDED);
     let labels = [
         (BASE, Some(base)),
         (WHOLE, Some(end)),
@@ -504,6 +506,7 @@ fn given(repo: &Repo, id: u64, last: &Snapshot, kept: Vec<Entry>, gathered: Part
         (DISAGREE, ids(&gathered.before.doubted)),
         (HISTORY, label(manifest, HISTORY).map(str::to_owned)),
         (REVISION, Some(to.to_string())),
+        (UNDECIDED, undecided.map(str::to_owned)),
     ];
     let label = |(key, value): (&str, Option<String>)| Some(Label { key: key.into(), value: value? });
     let says = |who| {
@@ -514,7 +517,7 @@ fn given(repo: &Repo, id: u64, last: &Snapshot, kept: Vec<Entry>, gathered: Part
         paths: manifest.source.paths.iter().map(|path| path.to_vec()).collect(),
         parts,
         labels: labels.into_iter().filter_map(label).collect(),
-        misses: gathered.strange.iter().map(|who| miss(says(who))).collect(),
+        misses: gathered.strange.iter().map(|who| miss(says(who))).chain(undecided.map(no_majority)).collect(),
         begun: None,
         kept: Some((manifest.sid, kept)),
     })

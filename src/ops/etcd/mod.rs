@@ -60,6 +60,10 @@ const HISTORY: &str = "etcd.history";
 const MEMBER: &str = "etcd.member";
 /// Ids of members that had other keys than the snapshot; that of its own where it had others than the one before.
 const DISAGREE: &str = "etcd.disagree";
+/// How many members had the snapshot's keys, of how many, where that is no majority and others had other ones.
+const UNDECIDED: &str = "etcd.undecided";
+/// Why no member was compared, where that is no fault: each is `compacted` otherwise than the snapshot; or there is `no-key`.
+const NOT_COMPARED: &str = "etcd.not-compared";
 
 fn of_source<'v>(view: &'v View, source: &str) -> impl Iterator<Item = &'v Snapshot> {
     view.snapshots.values().filter(move |s| is_one(&s.manifest) && s.manifest.source.name == source)

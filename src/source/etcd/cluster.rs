@@ -126,6 +126,8 @@ pub struct Cluster {
     pub unnamed: Vec<String>,
     /// Ids of all members that the cluster has; none if it could not be asked.
     listed: BTreeSet<u64>,
+    /// Those of them that vote; or of those that answer, if it could not be asked.
+    voters: BTreeSet<u64>,
     /// Members whose data an alarm calls corrupt, or that had other keys before.
     doubted: BTreeSet<u64>,
     /// The member that answered last for the majority.
@@ -179,7 +181,9 @@ impl Cluster {
             }
         }
         let (listed, doubted, chosen) = (BTreeSet::new(), before.doubted.clone(), Cell::new(None));
-        let mut cluster = Cluster { runtime, members, away, unnamed: Vec::new(), listed, doubted, chosen };
+        let voters = members.iter().filter(|m| !m.status.learner).map(|m| m.status.header.member).collect();
+        let unnamed = Vec::new();
+        let mut cluster = Cluster { runtime, members, away, unnamed, listed, voters, doubted, chosen };
         cluster.judge(before)?;
         cluster.ask_members(cancel)?;
         Ok(cluster)
@@ -245,6 +249,7 @@ impl Cluster {
         self.away.extend(away);
         self.members.retain(|m| !gone(m));
         self.listed = listed.iter().map(|l| l.id).collect();
+        self.voters = listed.iter().filter(|l| !l.learner).map(|l| l.id).collect();
         let named = |id: u64| self.members.iter().any(|m| m.status.header.member == id);
         self.unnamed = listed.iter().filter(|l| !named(l.id)).map(|l| l.name.clone()).collect();
         Ok(())
@@ -258,6 +263,11 @@ impl Cluster {
     /// Whether the cluster has such a member, as far as it could be asked.
     pub fn may_have(&self, member: u64) -> bool {
         self.listed.is_empty() || self.listed.contains(&member)
+    }
+
+    /// How many members vote.
+    pub fn voters(&self) -> usize {
+        self.voters.len()
     }
 
     /// Members that can be asked for what a majority knows, in the order of their addresses. Who is called corrupt or
@@ -371,13 +381,15 @@ impl Cluster {
         })
     }
 
-    /// Who may be asked, the best first.
+    /// Who may be asked, the best first. Who is left out is so by each of its addresses.
     fn order(&self, revision: i64, without: &BTreeSet<String>) -> Vec<&Connected> {
+        let left = self.members.iter().filter(|m| without.contains(m.endpoint()));
+        let left: BTreeSet<u64> = left.map(|m| m.status.header.member).collect();
         let fit = |m: &&Connected| {
             !m.status.learner
                 && m.status.leader != 0
                 && m.status.header.revision >= revision
-                && !without.contains(m.endpoint())
+                && !left.contains(&m.status.header.member)
         };
         let mut order: Vec<&Connected> = self.members.iter().filter(fit).collect();
         let doubted = |m: &Connected| self.doubted.contains(&m.status.header.member);
@@ -424,20 +436,23 @@ impl Cluster {
         Err(Error::all(lost).unwrap_or_else(|| Error::new(Kind::Bug, "no member was asked")))
     }
 
-    /// What the members say their keys hash to at a revision, each with its id and its address.
+    /// What the members say their keys hash to at a revision, each with its id and its address: one that has several
+    /// addresses is asked, and counts, once.
     ///
     /// # Errors
     /// The run was interrupted.
     pub fn hashes(&self, revision: i64, cancel: &Cancel) -> Result<Vec<(u64, String, Compared)>> {
-        let voters = || self.members.iter().filter(|m| !m.status.learner);
-        let all = join_all(voters().map(|m| hash(&m.channel, revision)));
+        let mut seen = BTreeSet::new();
+        let new = |m: &&Connected| !m.status.learner && seen.insert(m.status.header.member);
+        let voters: Vec<&Connected> = self.members.iter().filter(new).collect();
+        let all = join_all(voters.iter().map(|m| hash(&m.channel, revision)));
         let answers = run(&self.runtime, cancel, all)?;
         let compared = |answer: std::result::Result<calls::Hash, Failed>| match answer {
             Ok(hash) => Compared::Hash(hash.hash, hash.compacted),
             Err(failed) => Compared::Not(failed.message),
         };
-        let said = |(m, answer): (&Connected, _)| (m.status.header.member, m.endpoint().to_owned(), compared(answer));
-        Ok(voters().zip(answers).map(said).collect())
+        let said = |(m, answer): (&&Connected, _)| (m.status.header.member, m.endpoint().to_owned(), compared(answer));
+        Ok(voters.iter().zip(answers).map(said).collect())
     }
 }
 
