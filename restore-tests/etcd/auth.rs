@@ -1,7 +1,7 @@
 //! Clusters that ask for users.
 
 use super::proxy::{Harm, Proxy};
-use super::server::{Cluster, tool, wait_a_little};
+use super::server::{Cluster, VERSIONS, tool, wait_a_little};
 use crate::harness::{Bench, end, start};
 use holdfast::source::etcd::bolt::Bolt;
 use holdfast::source::etcd::kv::Notes;
@@ -55,6 +55,28 @@ fn a_user_is_asked_for_where_auth_is_enabled() {
     assert!(begin.elapsed() < UP_WITHIN, "{:?}", begin.elapsed());
     let file = Bolt::open(fs::File::open(bench.path("back.db")).unwrap()).unwrap();
     assert!(Notes::read(&file).unwrap().auth, "the file itself asks for users");
+}
+
+#[test]
+fn a_user_is_named_where_none_is_asked_for() {
+    for version in VERSIONS {
+        let bench = Bench::with_key(&["a"]);
+        let mut cluster = Cluster::prepared(version, &["default"]);
+        cluster.run_all();
+        let mut last = cluster.load(10, 9);
+        fs::write(bench.path("password"), "secret-of-nobody\n").unwrap();
+        let address = cluster.address();
+        let words =
+            ["backup", "--name", "plain", &address, "--etcd-user", "backup", "--etcd-password-file", "password"];
+        let report = bench.ok(&words);
+        assert_eq!(report["etcd"]["revision"].as_i64(), Some(last), "{report:#}");
+        assert_eq!(report["etcd"]["agree"].as_array().map(Vec::len), Some(1), "{report:#}");
+        let remarks = report["etcd"]["remarks"].to_string();
+        assert!(remarks.contains("a user was named, and the cluster asks for none"), "{version}: {remarks}");
+        last = cluster.load(10, 10);
+        let report = bench.ok(&[&words[..], &["--mode", "delta"]].concat());
+        assert_eq!(report["etcd"]["revision"].as_i64(), Some(last), "{version}: {report:#}");
+    }
 }
 
 #[test]

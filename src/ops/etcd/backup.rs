@@ -268,6 +268,9 @@ fn remark(cluster: &Cluster, report: &mut EtcdReport, misses: &mut Vec<Miss>, ca
     report
         .remarks
         .extend(cluster.unnamed.iter().map(|name| format!("member {name} was not asked: it is not named, or away")));
+    if cluster.asks_for_no_user {
+        report.remarks.push("a user was named, and the cluster asks for none: nobody was signed in".into());
+    }
     for alarm in cluster.alarms(cancel)? {
         if alarm.starts_with(CORRUPT) || alarm.starts_with(cluster::UNKNOWN_ALARMS) {
             misses.push(miss(alarm.clone()));

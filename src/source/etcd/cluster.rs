@@ -128,6 +128,8 @@ pub struct Cluster {
     listed: BTreeSet<u64>,
     /// Those of them that vote; or of those that answer, if it could not be asked.
     voters: BTreeSet<u64>,
+    /// Whether a user was named and a member asks for none.
+    pub asks_for_no_user: bool,
     /// Members whose data an alarm calls corrupt, or that had other keys before.
     doubted: BTreeSet<u64>,
     /// The member that answered last for the majority.
@@ -182,8 +184,10 @@ impl Cluster {
         }
         let (listed, doubted, chosen) = (BTreeSet::new(), before.doubted.clone(), Cell::new(None));
         let voters = members.iter().filter(|m| !m.status.learner).map(|m| m.status.header.member).collect();
+        let asks_for_no_user = means.user.is_some() && members.iter().any(|m| !m.channel.has_user());
         let unnamed = Vec::new();
-        let mut cluster = Cluster { runtime, members, away, unnamed, listed, voters, doubted, chosen };
+        let mut cluster =
+            Cluster { runtime, members, away, unnamed, listed, voters, asks_for_no_user, doubted, chosen };
         cluster.judge(before)?;
         cluster.ask_members(cancel)?;
         Ok(cluster)

@@ -146,6 +146,8 @@ pub const OUT_OF_RANGE: u32 = 11;
 const STALE: &str = "invalid auth token";
 /// What is said of one that was given before users were changed.
 const OUTDATED: &str = "revision of auth store is old";
+/// What a member says to who signs in where nobody is asked for users.
+const NO_USERS: &str = "authentication is not enabled";
 /// Who is not known has this code.
 const UNAUTHENTICATED: u32 = 16;
 
@@ -266,13 +268,19 @@ impl Channel {
         &self.authority
     }
 
-    /// Speaks as this user from now on.
+    /// Speaks as this user from now on; as nobody where no user is asked for.
     ///
     /// # Errors
     /// The member does not know them, or does not answer.
     pub async fn sign_in(&mut self, user: (String, Password)) -> std::result::Result<(), Failed> {
         self.user = Some(user);
-        self.renew().await
+        match self.renew().await {
+            Err(failed) if failed.message.contains(NO_USERS) => {
+                self.user = None;
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Whether it speaks as a user.
