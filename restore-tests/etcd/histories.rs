@@ -2,7 +2,87 @@
 
 use super::server::Cluster;
 use super::{backup, let_a_policy_protect, mode};
-use crate::harness::Bench;
+use crate::harness::{Bench, noise};
+use crate::inside::Inside;
+use holdfast::base::clock::Ambient;
+use holdfast::base::{Cancel, Env, Progress, TimeMs};
+use holdfast::error::Result;
+use holdfast::format::snapshot::Mode;
+use holdfast::ops::backup::{BackupOptions, Limits};
+use holdfast::ops::etcd::{self, EtcdOptions};
+use holdfast::source::etcd::cluster::Address;
+use holdfast::source::etcd::grpc::Means;
+use holdfast::source::files::WalkOptions;
+use holdfast::unlock::Unlock;
+use std::sync::Arc;
+
+/// Milliseconds of an hour.
+const HOUR: i64 = 3_600_000;
+
+/// A clock that was set back by an hour.
+struct Behind;
+
+impl Ambient for Behind {
+    fn now(&self) -> TimeMs {
+        TimeMs(Env::system().now().0 - HOUR)
+    }
+
+    fn steady(&self) -> i64 {
+        Env::system().steady()
+    }
+
+    fn random(&self, out: &mut [u8]) -> Result<()> {
+        let fresh = std::iter::repeat_with(|| Env::system().random::<32>().unwrap()).flatten();
+        out.iter_mut().zip(fresh).for_each(|(to, from)| *to = from);
+        Ok(())
+    }
+}
+
+/// Backs up in this process, by a clock that is behind; returns the snapshot's id.
+fn backup_behind(bench: &Bench, cluster: &Cluster) -> String {
+    let key: [u8; 32] = noise(0x6b65_7900, 32).try_into().unwrap();
+    let opened = Inside::at(bench, &Unlock::KeyFile(key.into()), &Env::custom(Arc::new(Behind)));
+    let options = BackupOptions {
+        paths: Vec::new(),
+        bucket: None,
+        name: Some("cluster".into()),
+        host: "h".into(),
+        tags: Vec::new(),
+        mode: Mode::Incremental,
+        clone: false,
+        walk: WalkOptions::default(),
+        dry_run: false,
+        workers: 0,
+        limits: Limits::default(),
+        rules: None,
+    };
+    let identity = Some((cluster.path("client.crt"), cluster.path("client.key")));
+    let means = Means { ca: Some(cluster.path("ca.crt")), identity, ..Means::default() };
+    let address = Address::parse(&cluster.address()).unwrap();
+    let etcd = EtcdOptions { address, means, new_cluster: false, scratch: std::env::temp_dir() };
+    let means = (&Progress::default(), &Cancel::new());
+    let (report, _) = etcd::backup(&opened.repo, &options, &etcd, means).unwrap();
+    report.snapshot.unwrap().hex()
+}
+
+#[test]
+fn the_latest_of_a_cluster_is_furthest_on_whatever_the_clock_says() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    cluster.load(20, 89);
+    assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+    cluster.ctl(&["put", "/new", "x"]);
+    let last = cluster.revision();
+    let newest = backup_behind(&bench, &cluster);
+    for words in [&["ls", "latest:/new"][..], &["restore", "latest", "--to", "back.db"]] {
+        let report = bench.ok(words);
+        assert_eq!(report["snapshot"], newest, "{words:?}: {report:#}");
+        assert!(report["revision"].is_null() || report["revision"].as_i64() == Some(last), "{report:#}");
+    }
+    // So do backups, which go on from it.
+    let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
+    assert_eq!((code, report["snapshot"].is_null()), (0, true), "{report:#}");
+}
 
 #[test]
 fn a_new_cluster_is_gone_on_with_though_its_first_snapshot_is_forgotten() {

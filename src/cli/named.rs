@@ -57,8 +57,10 @@ pub fn find_etcd<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Re
 
 fn find_of<'v, 't>(view: &'v View, text: &'t OsStr, fits: impl Fn(&Manifest) -> bool) -> Result<Named<'v, 't>> {
     let (name, path) = browse::split_target(text.as_bytes());
+    let is_latest = name == LATEST;
     let name = String::from_utf8_lossy(name);
-    let snapshot = view.find(&name, fits)?;
+    let found = view.find(&name, &fits)?;
+    let snapshot = if is_latest { etcd::latest(view, found, fits) } else { found };
     let doubt = view.doubt(&name);
     if let Some(why) = &doubt {
         remark(&format!("warning: this is {}, but {why}", snapshot.manifest.sid.short()));

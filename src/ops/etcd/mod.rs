@@ -81,6 +81,27 @@ fn place(mode: Mode, start: i64, labels: &[Label]) -> (i64, i64, bool, i64) {
     (number(HISTORY), number(REVISION), mode != Mode::Delta, start)
 }
 
+/// What `latest` means where it began last of all that fit: of a cluster the snapshot that is furthest on, as backups take
+/// it. The clock may have been set back meanwhile, and one that began later may have less.
+pub fn latest<'v>(view: &'v View, newest: &'v Snapshot, fits: impl Fn(&Manifest) -> bool) -> &'v Snapshot {
+    if !is_one(&newest.manifest) {
+        return newest;
+    }
+    let own = of_source(view, &newest.manifest.source.name).filter(|s| fits(&s.manifest));
+    own.max_by_key(|s| lately(&s.manifest)).unwrap_or(newest)
+}
+
+/// Where several are as far on, the one that began last, whole or not.
+fn lately(manifest: &Manifest) -> impl Ord {
+    (
+        number(manifest, HISTORY).unwrap_or_default(),
+        number(manifest, REVISION),
+        manifest.start,
+        manifest.seq,
+        manifest.sid,
+    )
+}
+
 /// The number of a history that begins now.
 fn next_history(view: &View, source: &str) -> i64 {
     let known = of_source(view, source).map(|s| number(&s.manifest, HISTORY).unwrap_or_default()).max();
