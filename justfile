@@ -59,6 +59,14 @@ regions-show *args:
 etcd-show *args:
     scripts/etcd-show {{args}}
 
+# What a day of SQLite and PostgreSQL in a volume costs, beside restic and borg.
+databases-show *args:
+    scripts/databases-show {{args}}
+
+# What differences from a parent's tensors would save.
+xor-show *args:
+    scripts/xor-show {{args}}
+
 # A real daemon for ten real minutes, a region taken away and given back.
 soak *args:
     scripts/soak {{args}}

@@ -12,6 +12,7 @@ mod coverage;
 mod crash;
 mod daemon;
 mod damage;
+mod databases;
 mod dump;
 mod etcd;
 mod everyday;

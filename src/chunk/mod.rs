@@ -5,8 +5,10 @@ mod cut;
 mod float;
 mod ids;
 mod model;
+mod pages;
 
 pub use codec::{ChunkError, Codec, Coder, Compression};
 pub use cut::{Cutter, MAX as CUT_BYTES_MAX};
 pub use ids::{IdKey, gear_seed};
 pub use model::Layout;
+pub use pages::{PAGES_FRONT_BYTES, Pages};

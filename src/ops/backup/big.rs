@@ -5,7 +5,7 @@ use super::hand::{ATTEMPTS_MAX, Paced, READ_BYTES, Worker, attributes, failed};
 use super::seen::Seen;
 use super::step::{Done, Piece};
 use crate::base::ChunkId;
-use crate::chunk::{CUT_BYTES_MAX, Layout};
+use crate::chunk::{CUT_BYTES_MAX, Layout, PAGES_FRONT_BYTES, Pages};
 use crate::error::{Error, Result};
 use crate::format::tree::{Entry, EntryType, Item};
 use crate::model::archive::examine;
@@ -40,13 +40,19 @@ pub(super) struct Big {
     pieces: Sender<Piece>,
 }
 
+/// What a file is made of, and so where it is cut.
+enum MadeOf {
+    Tensors(Layout),
+    Pages(Pages),
+}
+
 /// Who holds it cuts next.
 #[derive(Default)]
 struct Token {
     file: Option<Arc<File>>,
     expected: Option<Stamp>,
-    /// Set for a file of tensors.
-    layout: Option<Layout>,
+    /// Set for a file of which it is known what it is made of.
+    made_of: Option<MadeOf>,
     /// Of what was cut, where files are judged.
     hashing: Option<Hashing>,
     /// What was stored, by the numbers of the turns, where files are judged.
@@ -156,7 +162,7 @@ impl Big {
         // Of parts of two versions nothing is made.
         let now = now.and_then(|now| torn.map_or(Ok(now), Err));
         token.over = true;
-        let model = token.layout.is_some();
+        let model = matches!(token.made_of, Some(MadeOf::Tensors(_)));
         let done = match now {
             Err(e) => failed(&e),
             Ok(_) => {
@@ -195,7 +201,7 @@ impl Token {
 
     /// Whether its blocks may be read ahead of the cuts: it has neither holes nor tensors.
     fn is_plain(&self, file: &File) -> bool {
-        !file.is_sparse() && self.layout.is_none() && self.size > 0
+        !file.is_sparse() && !matches!(self.made_of, Some(MadeOf::Tensors(_))) && self.size > 0
     }
 
     /// The next block to read; `None` if others have taken all of them.
@@ -335,9 +341,9 @@ impl Worker<'_, '_> {
             }
         };
         while token.claims == 0 && token.seq == 0 {
-            match self.layout(big, &file, token.size) {
-                Ok(layout) => {
-                    token.layout = layout;
+            match self.made_of(big, &file, token.size) {
+                Ok(made_of) => {
+                    token.made_of = made_of;
                     break;
                 }
                 Err(e) if file.is_passing(&e) && token.attempt < ATTEMPTS_MAX => {
@@ -367,7 +373,10 @@ impl Worker<'_, '_> {
         let data = &self.buf[from..end];
         let mut cuts = Cuts { from, list: Vec::new() };
         let mut done = 0;
-        while let Some(len) = self.cutter.next(&data[done..], token.cut_all) {
+        while let Some(len) = match &token.made_of {
+            Some(MadeOf::Pages(pages)) => pages.next(token.pos + done as u64, data.len() - done, token.cut_all),
+            _ => self.cutter.next(&data[done..], token.cut_all),
+        } {
             cuts.list.push(Cut::Chunk(len));
             done += len;
         }
@@ -413,7 +422,10 @@ impl Worker<'_, '_> {
                 Extent::Data { end, .. } => token.data_end = end.min(token.size),
             }
         }
-        let most = token.layout.as_ref().map_or(READ_BYTES, |layout| layout.ahead(token.pos));
+        let most = match &token.made_of {
+            Some(MadeOf::Tensors(layout)) => layout.ahead(token.pos),
+            _ => READ_BYTES,
+        };
         let want = usize::try_from(token.data_end - token.pos).unwrap_or(usize::MAX).min(most);
         self.make_room(want);
         let got = self.read_to(0, file, token.pos, want)?;
@@ -425,8 +437,9 @@ impl Worker<'_, '_> {
         }
         let at_end = got < want || token.pos + got as u64 >= token.data_end;
         let mut done = 0;
-        while let Some(len) = match &token.layout {
-            Some(layout) => layout.next(token.pos + done as u64, got - done, at_end),
+        while let Some(len) = match &token.made_of {
+            Some(MadeOf::Tensors(layout)) => layout.next(token.pos + done as u64, got - done, at_end),
+            Some(MadeOf::Pages(pages)) => pages.next(token.pos + done as u64, got - done, at_end),
             None => self.cutter.next(&self.buf[done..got], at_end),
         } {
             cuts.list.push(Cut::Chunk(len));
@@ -444,10 +457,20 @@ impl Worker<'_, '_> {
         self.progress.bytes_done.add(bytes as u64);
     }
 
-    /// Where the tensors of a file lie, if it begins like a model and is one.
-    fn layout(&mut self, big: &Big, file: &File, size: u64) -> Answer<Option<Layout>> {
+    /// What a file is made of, if it begins like something that is known.
+    fn made_of(&mut self, big: &Big, file: &File, size: u64) -> Answer<Option<MadeOf>> {
         self.make_room(MODEL_FRONT_BYTES);
         let got = self.read_to(0, file, 0, MODEL_FRONT_BYTES)?;
+        if Pages::may_be(&self.buf[..got]) {
+            self.make_room(PAGES_FRONT_BYTES);
+            let got = self.read_to(0, file, 0, PAGES_FRONT_BYTES)?;
+            return Ok(Pages::of(&self.buf[..got], size).map(MadeOf::Pages));
+        }
+        Ok(self.layout(big, file, size, got)?.map(MadeOf::Tensors))
+    }
+
+    /// Where the tensors of a file lie, if it begins like a model and is one; its begin lies in the buffer.
+    fn layout(&self, big: &Big, file: &File, size: u64, got: usize) -> Answer<Option<Layout>> {
         let Some(kind) = Format::probe(&self.buf[..got]) else { return Ok(self.layout_beside(big, size)) };
         // What cannot be read of it is no reason to give up here: the file is read as a whole afterwards.
         Ok(match format::read_as(kind, &Paced { file, pace: self.pace }, size) {
