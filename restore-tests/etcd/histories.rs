@@ -9,7 +9,7 @@ use holdfast::base::{Cancel, Env, Progress, TimeMs};
 use holdfast::error::Result;
 use holdfast::format::snapshot::Mode;
 use holdfast::ops::backup::{BackupOptions, Limits};
-use holdfast::ops::etcd::{self, EtcdOptions};
+use holdfast::ops::etcd::{self, Delta, EtcdOptions, Terms};
 use holdfast::source::etcd::cluster::Address;
 use holdfast::source::etcd::grpc::Means;
 use holdfast::source::files::WalkOptions;
@@ -38,17 +38,17 @@ impl Ambient for Behind {
     }
 }
 
-/// Backs up in this process, by a clock that is behind; returns the snapshot's id.
-fn backup_behind(bench: &Bench, cluster: &Cluster) -> String {
+/// Backs up in this process, whole or what changed, by a clock that is behind; returns the snapshot's id.
+fn backup_behind(bench: &Bench, cluster: &Cluster, mode: Mode) -> String {
     let key: [u8; 32] = noise(0x6b65_7900, 32).try_into().unwrap();
     let opened = Inside::at(bench, &Unlock::KeyFile(key.into()), &Env::custom(Arc::new(Behind)));
-    let options = BackupOptions {
+    let mut options = BackupOptions {
         paths: Vec::new(),
         bucket: None,
         name: Some("cluster".into()),
         host: "h".into(),
         tags: Vec::new(),
-        mode: Mode::Incremental,
+        mode,
         clone: false,
         walk: WalkOptions::default(),
         dry_run: false,
@@ -61,6 +61,11 @@ fn backup_behind(bench: &Bench, cluster: &Cluster) -> String {
     let address = Address::parse(&cluster.address()).unwrap();
     let etcd = EtcdOptions { address, means, new_cluster: false, scratch: std::env::temp_dir() };
     let means = (&Progress::default(), &Cancel::new());
+    if mode == Mode::Delta {
+        let made = etcd::delta(&opened.repo, &mut options, &etcd, &Terms::ASKED, means).unwrap();
+        let Delta::Stored(report, _) = made else { panic!("nothing was stored") };
+        return report.snapshot.unwrap().hex();
+    }
     let (report, _) = etcd::backup(&opened.repo, &options, &etcd, means).unwrap();
     report.snapshot.unwrap().hex()
 }
@@ -73,7 +78,10 @@ fn the_latest_of_a_cluster_is_furthest_on_whatever_the_clock_says() {
     assert_eq!(backup(&bench, &cluster, &[]).0, 0);
     cluster.ctl(&["put", "/new", "x"]);
     let last = cluster.revision();
-    let newest = backup_behind(&bench, &cluster);
+    let newest = backup_behind(&bench, &cluster, Mode::Incremental);
+    bench.ok(&["tag", "latest", "--add", "furthest"]);
+    let tagged = bench.ok(&["snapshots", "--tag", "furthest"])["snapshots"].clone();
+    assert_eq!((tagged.as_array().unwrap().len(), tagged[0]["id"].as_str()), (1, Some(&newest[..])), "{tagged:#}");
     for words in [&["ls", "latest:/new"][..], &["restore", "latest", "--to", "back.db"]] {
         let report = bench.ok(words);
         assert_eq!(report["snapshot"], newest, "{words:?}: {report:#}");
@@ -82,6 +90,26 @@ fn the_latest_of_a_cluster_is_furthest_on_whatever_the_clock_says() {
     // So do backups, which go on from it.
     let (code, report) = backup(&bench, &cluster, &["--mode", "delta"]);
     assert_eq!((code, report["snapshot"].is_null()), (0, true), "{report:#}");
+}
+
+#[test]
+fn what_was_known_at_a_time_is_the_last_of_it_whatever_was_stamped_later() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    cluster.load(20, 89);
+    backup_behind(&bench, &cluster, Mode::Incremental);
+    cluster.ctl(&["put", "/ahead", "x"]);
+    assert_eq!(backup(&bench, &cluster, &["--mode", "delta"]).0, 0);
+    cluster.ctl(&["put", "/behind", "x"]);
+    backup_behind(&bench, &cluster, Mode::Delta);
+    let (last, then) = (cluster.revision(), TimeMs(Env::system().now().0 - HOUR / 2).rfc3339());
+    let report = bench.ok(&["restore", "latest", "--to", "then.db", "--time", &then]);
+    assert_eq!(report["revision"].as_i64(), Some(last), "{report:#}");
+    // The last one is stamped later than its time, and what was known is what was known before it.
+    cluster.ctl(&["put", "/ahead", "y"]);
+    assert_eq!(backup(&bench, &cluster, &["--mode", "delta"]).0, 0);
+    let report = bench.ok(&["restore", "latest", "--to", "before.db", "--time", &then]);
+    assert_eq!(report["revision"].as_i64(), Some(last), "{report:#}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::args::{Copy, CopyTo};
 use super::common::{Context, TO_PASSPHRASE_ENV, passes};
 use super::found;
-use super::named::reader;
+use super::named::{self, reader};
 use super::output::{Outcome, plain, remark};
 use super::progress::Shown;
 use crate::base::{Progress, units};
@@ -36,7 +36,7 @@ fn chosen<'v>(view: &'v View, args: &Copy) -> Result<Vec<&'v Manifest>> {
     let mut all: Vec<&Manifest> = if args.snapshot.is_empty() {
         view.snapshots.values().map(|s| &s.manifest).filter(|m| passes(&args.filter, m)).collect()
     } else {
-        let find = |text: &String| Ok(&view.find(text, |m| passes(&args.filter, m))?.manifest);
+        let find = |text: &String| Ok(&named::snapshot(view, text, &args.filter)?.manifest);
         args.snapshot.iter().map(find).collect::<Result<_>>()?
     };
     all.sort_by_key(|m| (m.start, m.seq, m.sid));

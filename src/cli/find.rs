@@ -5,7 +5,7 @@ use super::browse::{entry_json, long_line};
 use super::common::{Context, passes};
 use super::etcd;
 use super::found;
-use super::named::reader;
+use super::named::{self, reader};
 use super::output::{Outcome, path_text, plain, remark};
 use crate::base::SessionId;
 use crate::error::{Error, Exit, Kind, Result};
@@ -41,7 +41,7 @@ fn query(context: &Context, args: &Find) -> Result<Query> {
 
 /// The snapshots to look in, of each source, the newest first.
 fn chosen<'v>(view: &'v View, args: &Find) -> Result<BTreeMap<&'v str, Vec<&'v Manifest>>> {
-    let named = args.snapshot.iter().map(|text| Ok(view.find(text, |m| passes(&args.filter, m))?.manifest.sid));
+    let named = args.snapshot.iter().map(|text| Ok(named::snapshot(view, text, &args.filter)?.manifest.sid));
     let named: BTreeSet<SessionId> = named.collect::<Result<_>>()?;
     let mut sources: BTreeMap<&str, Vec<&Manifest>> = BTreeMap::new();
     for snapshot in view.newest_first() {

@@ -3,6 +3,7 @@
 use super::args::Forget;
 use super::common::{Context, passes};
 use super::found;
+use super::named;
 use super::output::{Outcome, plain};
 use super::recorded::Recorded;
 use crate::error::{Error, Kind, Result};
@@ -50,7 +51,7 @@ fn chosen(view: &View, args: &Forget) -> Result<Vec<Target>> {
         if let Some(why) = view.doubt(text) {
             return Err(Error::new(Kind::Refused, why).advise("name what to forget by its id"));
         }
-        let target = Target::of(view.find(text, |m| passes(&args.filter, m))?);
+        let target = Target::of(named::snapshot(view, text, &args.filter)?);
         if !chosen.contains(&target) {
             chosen.push(target);
         }

@@ -1,8 +1,9 @@
 //! `holdfast hold`.
 
 use super::args::{HoldAdd, HoldVerb};
-use super::common::{Context, passes};
+use super::common::Context;
 use super::found;
+use super::named;
 use super::output::{Outcome, plain};
 use crate::base::TimeMs;
 use crate::error::{Error, Exit, Kind, Result};
@@ -50,7 +51,7 @@ fn add(context: &Context, args: &HoldAdd) -> Result<Outcome> {
     let until = args.until.as_ref().map(|text| policy::until(text, context.env.now())).transpose()?;
     let repo = context.open()?;
     let view = View::load(&repo)?;
-    let snapshot = view.find(&args.snapshot, |m| passes(&args.filter, m))?;
+    let snapshot = named::snapshot(&view, &args.snapshot, &args.filter)?;
     let (hold, regions) = hold::add(&repo, snapshot, &args.reason, until)?;
     let end = until.map_or(String::new(), |end| format!(" until {}", end.rfc3339()));
     let source = plain(&snapshot.manifest.source.name);

@@ -55,6 +55,16 @@ pub fn find_etcd<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Re
     find_of(view, text, fits)
 }
 
+/// The snapshot that is named without a path; `latest` is the same one as for whoever restores.
+///
+/// # Errors
+/// As [`View::find`].
+pub fn snapshot<'v>(view: &'v View, name: &str, filter: &Filter) -> Result<&'v Snapshot> {
+    let fits = |m: &Manifest| passes(filter, m);
+    let found = view.find(name, fits)?;
+    Ok(if name.as_bytes() == LATEST { etcd::latest(view, found, fits) } else { found })
+}
+
 fn find_of<'v, 't>(view: &'v View, text: &'t OsStr, fits: impl Fn(&Manifest) -> bool) -> Result<Named<'v, 't>> {
     let (name, path) = browse::split_target(text.as_bytes());
     let is_latest = name == LATEST;

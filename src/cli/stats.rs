@@ -1,9 +1,9 @@
 //! `holdfast stats`.
 
 use super::args::Stats;
-use super::common::{Context, passes};
+use super::common::Context;
 use super::found;
-use super::named::reader;
+use super::named::{self, reader};
 use super::output::{Outcome, plain};
 use crate::base::units;
 use crate::error::{Exit, Result};
@@ -134,7 +134,7 @@ fn repository_text(stats: &RepositoryStats) -> String {
 }
 
 fn of_snapshot(context: &Context, args: &Stats, name: &str, (repo, view): (&Arc<Repo>, &View)) -> Result<Outcome> {
-    let manifest = &view.find(name, |m| passes(&args.filter, m))?.manifest;
+    let manifest = &named::snapshot(view, name, &args.filter)?.manifest;
     let others: Vec<&Manifest> =
         view.snapshots.values().map(|s| &s.manifest).filter(|m| m.sid != manifest.sid).collect();
     let alone = args.unique.then_some(&others[..]);

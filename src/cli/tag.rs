@@ -1,8 +1,9 @@
 //! `holdfast tag`.
 
 use super::args::Tag;
-use super::common::{Context, passes};
+use super::common::Context;
 use super::found;
+use super::named;
 use super::output::{Outcome, plain};
 use crate::error::{Error, Exit, Kind, Result};
 use crate::ops::tag::{self, Wish};
@@ -22,7 +23,7 @@ pub fn run(context: &Context, args: &Tag) -> Result<Outcome> {
         if let Some(why) = view.doubt(text) {
             return Err(Error::new(Kind::Refused, why).advise("name the snapshot by its id"));
         }
-        let snapshot = view.find(text, |m| passes(&args.filter, m))?;
+        let snapshot = named::snapshot(&view, text, &args.filter)?;
         chosen.insert(snapshot.manifest.sid, snapshot);
     }
     let (mut text, mut lines) = (String::new(), Vec::new());

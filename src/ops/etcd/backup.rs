@@ -96,7 +96,7 @@ pub fn backup(
     repo.may_write()?;
     // What was changed from now on may be missing.
     let begun = repo.env.now().0;
-    let (before, history) = before(repo, options, etcd.new_cluster)?;
+    let (before, history, doubt) = before(repo, options, etcd.new_cluster)?;
     let cluster = Cluster::connect(&etcd.address, &etcd.means, &before, cancel)?;
     let (mut without, mut outvoted) = (BTreeSet::new(), BTreeSet::new());
     let (snapshot, bolt, survey, mut report, mut misses) = loop {
@@ -122,7 +122,11 @@ pub fn backup(
         if found.others.len() <= found.agree.len() {
             report.disagree = doubted(&before, &found, |member| cluster.may_have(member));
             report.disagree.extend(&outvoted);
-            report.undecided = undecided(found.agree.len(), cluster.voters(), &report.disagree);
+            report.undecided = match found.others.is_empty() && outvoted.is_empty() {
+                // Where nobody else could be compared, nobody knows more than before.
+                true if found.agree.len() <= cluster.voters() / 2 => doubt.filter(|_| !report.disagree.is_empty()),
+                _ => undecided(found.agree.len(), cluster.voters(), &report.disagree),
+            };
             break (snapshot, bolt, survey, report, found.all);
         }
         without.insert(snapshot.endpoint);
@@ -143,14 +147,17 @@ pub fn backup(
     Ok((stored, report))
 }
 
-/// What the last snapshot of the source says, and the number of the history that goes on, or begins.
-fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<(Before, i64)> {
+/// What the last snapshot of the source says, the number of the history that goes on, or begins, and whether no majority was
+/// known to have its keys.
+fn before(repo: &Arc<Repo>, options: &BackupOptions, new_cluster: bool) -> Result<(Before, i64, Option<String>)> {
     let (view, source) = (View::recall(repo)?, options.source_name()?);
     if new_cluster {
-        return Ok((Before::default(), next_history(&view, &source)));
+        return Ok((Before::default(), next_history(&view, &source), None));
     }
     let last = last_of(&view, &source).map(|last| &last.manifest);
-    Ok((last.map(known).unwrap_or_default(), last.and_then(|last| number(last, HISTORY)).unwrap_or_default()))
+    let history = last.and_then(|last| number(last, HISTORY)).unwrap_or_default();
+    let doubt = last.and_then(|last| label(last, UNDECIDED)).map(str::to_owned);
+    Ok((last.map(known).unwrap_or_default(), history, doubt))
 }
 
 /// What a snapshot says of its cluster.

@@ -185,7 +185,7 @@ pub fn delta(
         terms.allow(Some(manifest), begun, &why)?;
         whole(repo, options, etcd, means, why)
     };
-    let (id, gathered) = match listed.as_ref().map(|kept| unfit((&reader, manifest), kept, &before)) {
+    let (id, gathered) = match listed.as_ref().map(|kept| unfit((&reader, manifest), kept, &before, begun)) {
         None => not(DAMAGED.into()),
         Some(Some(why)) => not(why),
         Some(None) => changed(etcd, (&reader, manifest), before, cancel)?,
@@ -234,7 +234,13 @@ fn newest_beside(view: &View, last: &Manifest) -> i64 {
 }
 
 /// Why a snapshot with these files is not to be gone on from, if so.
-fn unfit((reader, manifest): (&Reader, &Manifest), kept: &[Entry], before: &Before) -> Option<String> {
+fn unfit((reader, manifest): (&Reader, &Manifest), kept: &[Entry], before: &Before, now: i64) -> Option<String> {
+    let whole = number(manifest, WHOLE).unwrap_or(manifest.end);
+    if label(manifest, UNDECIDED).is_some() && now.saturating_sub(whole) >= WHOLE_AFTER_MS {
+        return Some(
+            "no majority had the keys of the last whole snapshot, and another one may find who is right".into(),
+        );
+    }
     if kept.len() >= FILES_MAX {
         return Some(format!("the last snapshot has {} files of changes already", kept.len()));
     }

@@ -9,9 +9,10 @@ use crate::format::tree::Entry;
 use crate::ops::browse;
 use crate::repo::reader::Reader;
 use crate::repo::tree::DirReader;
+use crate::source::etcd::kv::KeyValue;
 use crate::source::etcd::rebuild::Change;
 use crate::source::etcd::segment::{self, HASH_BYTES, Head, Segment};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 /// A file of changes is believed up to this size.
 const FILE_BYTES_MAX: u64 = 512 << 20;
@@ -102,6 +103,21 @@ fn whole_up_to(e: Error, revision: Option<i64>) -> Error {
     }
 }
 
+/// The leases that changes up to a revision name, of a file that goes beyond it: what it says of others was so later. `None`
+/// for all.
+fn leases_up_to(segment: &Segment, last: Option<i64>) -> Result<Option<HashSet<i64>>> {
+    let Some(last) = last.filter(|last| segment.head.to > *last) else { return Ok(None) };
+    let mut named = HashSet::new();
+    for change in segment.changes() {
+        let change = change?;
+        if change.revision.main <= last {
+            let lease = KeyValue::decode(&change.message).map_err(|e| bad(e.to_string()))?.lease;
+            named.insert(lease);
+        }
+    }
+    Ok(Some(named))
+}
+
 /// The changes of a snapshot.
 pub struct Deltas<'r> {
     reader: &'r Reader,
@@ -162,28 +178,42 @@ impl<'r> Deltas<'r> {
         Ok(Some((segment, name)))
     }
 
-    /// What the files say that are wanted; and what was known at a time, if one is named. A file that was gathered later is
-    /// not waited for, nor is any behind it.
+    /// What the files say that are wanted; and what was known at a time, if one is named. A clock may have been set back, so a
+    /// file that was gathered later does not end it; what is damaged behind such a one does.
     ///
     /// # Errors
-    /// A file is not intact in any region, or does not follow the one before; or the time is before the whole snapshot's.
+    /// A file is not intact in any region, or does not follow the one before; or nothing was known at that time.
     pub fn known(mut self, time: Option<TimeMs>) -> Result<Known> {
-        let whole = self.whole;
-        if let Some(time) = time.filter(|time| *time < whole) {
-            let what = format!("the snapshot goes back to {}, not to {}", whole.rfc3339(), time.rfc3339());
-            return Err(Error::new(Kind::NotFound, what).advise("an older snapshot may have it"));
-        }
-        let (mut leases, mut until) = (BTreeMap::new(), self.chain.at.map(|at| (at, whole)));
-        while let Some((segment, _)) = self.segment()? {
-            let gathered = TimeMs(segment.head.time);
-            if time.is_some_and(|time| time < gathered) {
-                break;
-            }
+        let (whole, last) = (self.whole, self.chain.last);
+        let is_later = |gathered: TimeMs| time.is_some_and(|time| time < gathered);
+        let mut until = self.chain.at.map(|at| (at, whole)).filter(|_| !is_later(whole));
+        // What files say that were gathered later counts if one behind them was not.
+        let (mut leases, mut passed, mut has_passed) = (BTreeMap::new(), Vec::new(), is_later(whole));
+        loop {
+            let segment = match self.segment() {
+                Ok(Some((segment, _))) => segment,
+                Ok(None) => break,
+                Err(e) if has_passed && [Kind::Damage, Kind::NotFound].contains(&e.kind()) => break,
+                Err(e) => return Err(e),
+            };
+            let (to, gathered) = (segment.head.to, TimeMs(segment.head.time));
+            let named = leases_up_to(&segment, last)?;
             // A lease that was granted again is what it was granted for last.
-            leases.extend(segment.leases);
-            until = Some((segment.head.to, gathered));
+            passed.extend(segment.leases.into_iter().filter(|(id, _)| named.as_ref().is_none_or(|n| n.contains(id))));
+            if is_later(gathered) {
+                has_passed = true;
+                continue;
+            }
+            leases.extend(std::mem::take(&mut passed));
+            until = Some((to, gathered));
         }
-        Ok(Known { leases, until: until.filter(|_| time.is_some()) })
+        match (time, until) {
+            (Some(time), None) => {
+                let what = format!("the snapshot goes back to {}, not to {}", whole.rfc3339(), time.rfc3339());
+                Err(Error::new(Kind::NotFound, what).advise("an older snapshot may have it"))
+            }
+            _ => Ok(Known { leases, until: until.filter(|_| time.is_some()) }),
+        }
     }
 
     /// The last file alone, whatever the others say.

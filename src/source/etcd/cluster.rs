@@ -184,12 +184,13 @@ impl Cluster {
         }
         let (listed, doubted, chosen) = (BTreeSet::new(), before.doubted.clone(), Cell::new(None));
         let voters = members.iter().filter(|m| !m.status.learner).map(|m| m.status.header.member).collect();
-        let asks_for_no_user = means.user.is_some() && members.iter().any(|m| !m.channel.has_user());
         let unnamed = Vec::new();
         let mut cluster =
-            Cluster { runtime, members, away, unnamed, listed, voters, asks_for_no_user, doubted, chosen };
+            Cluster { runtime, members, away, unnamed, listed, voters, asks_for_no_user: false, doubted, chosen };
         cluster.judge(before)?;
         cluster.ask_members(cancel)?;
+        // Those that are no members any more may say something else.
+        cluster.asks_for_no_user = means.user.is_some() && cluster.members.iter().any(|m| !m.channel.has_user());
         Ok(cluster)
     }
 
