@@ -21,7 +21,9 @@ fn database(path: &Path) {
     let db = connect(path);
     db.execute_batch("create table t (k integer primary key, v blob); begin").unwrap();
     let mut put = db.prepare("insert into t values (?, ?)").unwrap();
-    (0..ROWS).for_each(|k| drop(put.execute((k, row(k))).unwrap()));
+    for k in 0..ROWS {
+        put.execute((k.cast_signed(), row(k))).unwrap();
+    }
     drop(put);
     db.execute_batch("commit").unwrap();
 }
@@ -31,7 +33,9 @@ fn change(path: &Path, day: u64) {
     let db = connect(path);
     db.execute_batch("begin").unwrap();
     let mut put = db.prepare("update t set v = ? where k = ?").unwrap();
-    (0..ROWS / 100).for_each(|n| drop(put.execute((row(n + day * 1_000_000), n * 7 % (ROWS / 50))).unwrap()));
+    for n in 0..ROWS / 100 {
+        put.execute((row(n + day * 1_000_000), (n * 7 % (ROWS / 50)).cast_signed())).unwrap();
+    }
     drop(put);
     db.execute_batch("commit").unwrap();
 }
@@ -81,7 +85,7 @@ fn a_table_of_postgresql_costs_the_pages_that_changed_and_grows_and_shrinks() {
     std::fs::create_dir(bench.path("source")).unwrap();
     let path = bench.path("source/16384");
     let mut table = pages(3000, 1);
-    let mut expect = |table: &[u8], pages: std::ops::RangeInclusive<u64>| {
+    let expect = |table: &[u8], pages: std::ops::RangeInclusive<u64>| {
         std::fs::write(&path, table).unwrap();
         let report = bench.ok(&["backup", "--name", "s", "--mode", "full", "source"]);
         let new = report["bytes_new"].as_u64().unwrap();

@@ -6,8 +6,20 @@ use holdfast::model::verdict::Grade;
 
 /// All of them.
 pub fn all() -> Vec<Face> {
-    [archives(), numbers(), tars(), arrays(), memos(), names(), legacy(), dtypes(), beginnings(), zips::faces()]
-        .concat()
+    [
+        archives(),
+        numbers(),
+        tars(),
+        arrays(),
+        memos(),
+        names(),
+        legacy(),
+        dtypes(),
+        types_by_other_ways(),
+        beginnings(),
+        zips::faces(),
+    ]
+    .concat()
 }
 
 fn evil() -> Vec<u8> {
@@ -23,6 +35,7 @@ fn archives() -> Vec<Face> {
     let packed = [&[0x78, 0x9c][..], &stored(&evil), &[0; 4]].concat();
     let size = format!("{:<19}", format!("{:#x}", evil.len()));
     let tar = tar_and_pickle();
+    let darknet = [0i32, 2, 0, 32_013_312, 0, 1, 2, 3].iter().flat_map(|n| n.to_le_bytes()).collect();
     vec![
         ("a tar and a pickle, in gzip", gzip(&tar), Grade::Unsafe),
         ("a tar and a pickle, where PyTorch has its own", zips::one("archive/data.pkl", &tar), Grade::Unsafe),
@@ -33,7 +46,12 @@ fn archives() -> Vec<Face> {
         ("zlib that begins with nothing", slow, Grade::Unsafe),
         ("zlib behind empty zlib", [&b"\x78\x9c\x03\0\0\0\0\x01"[..], &packed].concat(), Grade::Unknown),
         ("lzma with a window of 12 MiB", [&b"\x5d\0\0\xc0\0"[..], &[0xff; 8], &[0; 20]].concat(), Grade::Unknown),
-        ("lzma of other properties", [&b"\x5e\0\0\x80\0"[..], &[0xff; 8], &[0; 20]].concat(), Grade::Unknown),
+        (
+            "lzma of other properties",
+            [&b"\x5e\0\0\x80\0"[..], &[0xff; 8], b"\0\x20\0\x80", &[0; 20]].concat(),
+            Grade::Unknown,
+        ),
+        ("numbers that are no lzma", darknet, Grade::None),
         ("zstd behind what it passes over", b"\x50\x2a\x4d\x18\x01\0\0\0x\x28\xb5\x2f\xfd".to_vec(), Grade::Unknown),
         ("lz4 of old", b"\x02\x21\x4c\x18\x08\0\0\0\x80hellowor".to_vec(), Grade::Unknown),
         ("joblib's old file", [b"ZF", size.as_bytes(), &packed].concat(), Grade::Unknown),
@@ -172,6 +190,9 @@ fn names() -> Vec<Face> {
 fn legacy() -> Vec<Face> {
     let begin = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
     let asks = b"\x80\x02(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x007X\x03\0\0\0cpuK\x02NtQ.";
+    let other =
+        b"\x80\x02(X\x07\0\0\0storagectorch\nDoubleStorage\ncbuiltins\nstr\nX\x01\0\0\x007\x85RX\x03\0\0\0cpuK\x02NtQ0";
+    let twice = [&other[..], &asks[2..]].concat();
     let list = b"\x80\x02]q\0X\x01\0\0\x007q\x01a.";
     let numbers = [&2u64.to_le_bytes()[..], &[0x3f; 8]].concat();
     let file = |parts: &[&[u8]]| [&begin[..], &parts.concat()].concat();
@@ -183,6 +204,8 @@ fn legacy() -> Vec<Face> {
         ("PyTorch of old, a pickle behind its numbers", file(&[asks, list, &numbers, &evil]), Grade::Unsafe),
         ("PyTorch of old, no numbers and a pickle", file(&[b"\x80\x02}.\x80\x02].", &evil]), Grade::Unsafe),
         ("PyTorch of old, bytes behind its numbers", file(&[asks, list, &numbers, b"\xff"]), Grade::Unknown),
+        ("two of PyTorch of old", [file(&[asks, list, &numbers]), file(&[asks, list, &numbers])].concat(), Grade::Safe),
+        ("PyTorch of old, a storage asked for twice", file(&[&twice, list, &numbers, &numbers, &evil]), Grade::Unknown),
         ("PyTorch of old, too few numbers", file(&[asks, list, &numbers[..12]]), Grade::Unknown),
         ("PyTorch of old, a storage nobody asked for", file(&[b"\x80\x02}.", list, &numbers]), Grade::Unknown),
         (
@@ -194,41 +217,76 @@ fn legacy() -> Vec<Face> {
     ]
 }
 
-/// The state of a `numpy.dtype` that says of objects that they are bytes, or may: NumPy would take bytes for their addresses.
+/// A type of NumPy with a state: what stands where it has a part, names and fields, and its flags.
+fn dtype(name: &str, composed: &[u8], flags: &[u8]) -> Vec<u8> {
+    let made = format!("cnumpy\ndtype\n(S'{name}'\nI0\nI1\ntR(I3\nS'|'\n");
+    [made.as_bytes(), composed, b"I8\nI1\n", flags, b"tb"].concat()
+}
+
+/// The same, with one field of a type, at the begin.
+fn with_field(of: &[u8], flags: &[u8]) -> Vec<u8> {
+    dtype("V8", &[&b"N(S'a'\nt(dS'a'\n("[..], of, b"I0\nts"].concat(), flags)
+}
+
+/// An array of one such thing, of eight bytes that NumPy would take for an address where it is an object.
+fn array(dtype: &[u8]) -> Vec<u8> {
+    let begin = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt";
+    [&begin[..], dtype, b"I00\nS'AAAAAAAA'\ntb"].concat()
+}
+
+/// What a `numpy.dtype` says of itself is what it is.
 fn dtypes() -> Vec<Face> {
-    let dtype = |name: &str| format!("cnumpy\ndtype\n(S'{name}'\nI0\nI1\ntR").into_bytes();
-    let state = |composed: &[u8], flags: &[u8]| {
-        [&b"(I3\nS'|'\nN"[..], if composed.is_empty() { b"NN" } else { composed }, b"I8\nI1\n", flags, b"tb"].concat()
-    };
-    let fields = |of: &[u8]| [&b"(S'a'\nt(dS'a'\n("[..], of, b"I0\nts"].concat();
-    let (flat, objects) = (state(b"", b"I0\n"), state(b"", b"I63\n"));
-    let array = |dtype: &[u8]| {
-        let begin = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nt";
-        [&begin[..], dtype, b"I00\nS'AAAAAAAA'\ntb."].concat()
-    };
-    let whole = |parts: &[&[u8]]| array(&parts.concat());
-    let parts = |of: &[u8], flags: &[u8]| state(&fields(of), flags);
-    let object = [dtype("O8"), objects].concat();
-    let passed_on =
-        [&b"ctorch._tensor\n_rebuild_from_type_v2\n(cnumpy\ndtype\ncnumpy\ndtype\n(S'V8'\nt(tI0\ntR."[..]].concat();
-    let made = b"ccopyreg\n__newobj__\n(cnumpy\ndtype\nS'O8'\ntR";
+    let whole = |dtype: &[u8]| [&array(dtype)[..], b"."].concat();
+    let (object, number) = (dtype("O8", b"NNN", b"I63\n"), dtype("f8", b"NNN", b"I0\n"));
+    let both = [&b"("[..], &array(&object), &array(&with_field(&number, b"I16\n")), b"t."].concat();
     vec![
-        ("numbers of NumPy", whole(&[&dtype("f8"), &flat]), Grade::Safe),
-        ("objects of NumPy", whole(&[&object]), Grade::Safe),
-        ("a type with numbers in it", whole(&[&dtype("V8"), &parts(&dtype("f8"), b"I16\n")]), Grade::Safe),
-        ("a type with objects in it", whole(&[&dtype("V8"), &parts(&object, b"I27\n")]), Grade::Safe),
-        ("objects that say to be none", whole(&[&dtype("O8"), &flat]), Grade::Unknown),
-        ("objects that say to be bytes", whole(&[&dtype("O8"), &state(b"", b"I1\n")]), Grade::Unknown),
-        ("a type that hides its objects", whole(&[&dtype("V8"), &parts(&object, b"I0\n")]), Grade::Unknown),
+        ("numbers of NumPy", whole(&number), Grade::Safe),
+        ("objects of NumPy", whole(&object), Grade::Safe),
+        ("a type with numbers in it", whole(&with_field(&number, b"I16\n")), Grade::Safe),
+        ("the same, aligned by an old NumPy", whole(&with_field(&number, b"J\x80\xff\xff\xff")), Grade::Safe),
+        ("numbers by an old Python", whole(&dtype("f8", b"NNN", b"L0L\n")), Grade::Safe),
+        ("text of NumPy", whole(&dtype("U5", b"NNN", b"I8\n")), Grade::Safe),
+        ("a type with objects in it", whole(&with_field(&object, b"I27\n")), Grade::Safe),
+        ("objects, and numbers in a type", both, Grade::Safe),
+        ("objects that say to be none", whole(&dtype("O8", b"NNN", b"I0\n")), Grade::Unknown),
+        ("objects that say to be bytes", whole(&dtype("O8", b"NNN", b"I1\n")), Grade::Unknown),
+        ("objects that say so in octal", whole(&dtype("O8", b"NNN", b"I011\n")), Grade::Unknown),
+        ("a type that hides its objects", whole(&with_field(&object, b"I0\n")), Grade::Unknown),
+        ("a type whose field is none", whole(&with_field(b"S'BBBBBBBB'\n", b"I16\n")), Grade::Unknown),
+        ("a type that computes what it says", whole(&with_field(&object, b"cbuiltins\nint\n)R")), Grade::Unknown),
         (
-            "a type that computes what it says",
-            whole(&[&dtype("V8"), &parts(&object, b"cbuiltins\nint\n)R")]),
+            "a type of a type that hides its objects",
+            whole(&with_field(&with_field(&object, b"I27\n"), b"I16\n")),
             Grade::Unknown,
         ),
-        ("numbers that say to be objects", whole(&[&dtype("f8"), &state(b"", b"I63\n")]), Grade::Unknown),
-        ("a type by a class", whole(&[b"cnumpy\ndtype\n(cbuiltins\nobject\ntR", &flat]), Grade::Unknown),
-        ("a type that another one makes", whole(&[made, &flat]), Grade::Unknown),
-        ("a type whose state is given on", passed_on, Grade::Unknown),
+        (
+            "a part that hides its objects",
+            whole(&dtype("V8", &[&b"("[..], &object, b"(I1\nttNN"].concat(), b"I0\n")),
+            Grade::Unknown,
+        ),
+        ("numbers that say to be objects", whole(&dtype("f8", b"NNN", b"I63\n")), Grade::Unknown),
+    ]
+}
+
+/// Other ways to a type, or to an array, than those that NumPy writes.
+fn types_by_other_ways() -> Vec<Face> {
+    let state = b"(I3\nS'|'\nNNNI8\nI1\nI9\ntb";
+    let whole = |made: &[u8]| [&array(&[made, state].concat())[..], b"."].concat();
+    let given_on = b"ctorch._tensor\n_rebuild_from_type_v2\n(cnumpy\ndtype\ncnumpy\ndtype\n(S'V8'\nt(tI0\ntR.";
+    let module = b"\x80\x02(X\x06\0\0\0modulecnumpy\ndtype\nNNtQX\x02\0\0\0O8\x85R.";
+    vec![
+        ("an array of bytes", b"cnumpy\nndarray\n((I1\ntS'O'\nB\x08\0\0\0AAAAAAAAtR.".to_vec(), Grade::Unknown),
+        ("a type by a class", whole(b"cnumpy\ndtype\n(cbuiltins\nobject\ntR"), Grade::Unknown),
+        ("a type that another one makes", whole(b"ccopyreg\n__newobj__\n(cnumpy\ndtype\nS'O8'\ntR"), Grade::Unknown),
+        ("a type by OBJ", whole(b"(ccopyreg\n__newobj__\ncnumpy\ndtype\nS'O8'\nI0\nI1\no"), Grade::Unknown),
+        ("a type by INST", whole(b"(cnumpy\ndtype\nS'O8'\nI0\nI1\nicopyreg\n__newobj__\n"), Grade::Unknown),
+        (
+            "a type by a computed tuple",
+            whole(b"ccopyreg\n__newobj__\ncbuiltins\ntuple\n((cnumpy\ndtype\nS'O8'\nltRR"),
+            Grade::Unknown,
+        ),
+        ("a type whose state is given on", given_on.to_vec(), Grade::Unknown),
+        ("a type by a persistent id", zips::one("archive/data.pkl", module), Grade::Unknown),
     ]
 }
 

@@ -6,7 +6,7 @@ use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Entry, Item, ListPage, items};
 use crate::region::lift;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -22,6 +22,8 @@ pub struct FileAt<'r> {
     /// The chunk that was read last: reads mostly go on where one ended.
     last: RefCell<(Option<ChunkId>, Vec<u8>)>,
     coder: RefCell<Coder>,
+    /// Bytes of chunks that were fetched.
+    fetched: Cell<u64>,
 }
 
 impl<'r> FileAt<'r> {
@@ -41,7 +43,13 @@ impl<'r> FileAt<'r> {
             pages: RefCell::default(),
             last: RefCell::default(),
             coder: RefCell::default(),
+            fetched: Cell::new(0),
         })
+    }
+
+    /// Bytes of chunks that were fetched for what was read so far.
+    pub fn fetched(&self) -> u64 {
+        self.fetched.get()
     }
 
     /// Its bytes.
@@ -83,6 +91,7 @@ impl<'r> FileAt<'r> {
             last.0 = None;
             last.1 = self.reader.chunk(&item.id, &mut self.coder.borrow_mut())?;
             last.0 = Some(item.id);
+            self.fetched.set(self.fetched.get().saturating_add(item.len));
         }
         let fits = last.1.len() as u64 == item.len;
         let part = last.1.get(inside..).and_then(|rest| rest.get(..out.len())).filter(|_| fits);

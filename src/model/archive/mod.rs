@@ -125,18 +125,24 @@ fn kind(head: &[u8]) -> Kind {
     }
 }
 
-/// The head of lzma has no mark: properties, the size of a window, the size of what is packed or none.
+/// The head of lzma has no mark: properties, the size of a window, the size of what is packed or none. What writers write is
+/// taken for one; and of others (every reader takes any) what begins as its coder does, with a byte of zero, a number that is
+/// none, and a byte that was not there before.
 fn is_lzma(head: &[u8]) -> bool {
     let Some((&properties, Some((window, behind)))) =
         head.split_first().map(|(first, rest)| (first, rest.split_first_chunk()))
     else {
         return false;
     };
-    let (window, size) = (u32::from_le_bytes(*window), behind.first_chunk().map(|size| u64::from_le_bytes(*size)));
-    // What writers write: a power of two, or one and a half of it; every reader takes any.
-    let usual = window >= 4096 && (window.is_power_of_two() || (window % 3 == 0 && (window / 3).is_power_of_two()));
-    let known = usual || (properties == 0x5d && window & 0xff == 0) || window == u32::MAX;
-    properties < 225 && known && size.is_some_and(|size| size == u64::MAX || size < 1 << 40)
+    let Some((size, coder)) = behind.split_first_chunk() else { return false };
+    let (window, size) = (u32::from_le_bytes(*window), u64::from_le_bytes(*size));
+    if properties == 0x5d && window & 0xff == 0 {
+        return true;
+    }
+    let usual = window.is_power_of_two() || (window % 3 == 0 && (window / 3).is_power_of_two()) || window == u32::MAX;
+    let coded =
+        matches!(coder, [0, first @ 0..=0x7f, rest @ ..] if *first > 0 || rest.iter().take(3).any(|byte| *byte > 0));
+    properties < 225 && usual && coded && (size == u64::MAX || (size > 0 && size < 1 << 38))
 }
 
 /// joblib's files of old: a mark, and the size of what is packed on 19 places, in hexadecimal digits as Python reads them.

@@ -66,6 +66,11 @@ impl<'a> Bytes<'a> {
         Ok(self.ahead()?.first().copied())
     }
 
+    /// Whether these come next. It does not look beyond what is read already, so that it may say no at the end of that.
+    pub fn starts_with(&mut self, bytes: &[u8]) -> bool {
+        self.ahead().is_ok_and(|ahead| ahead.starts_with(bytes))
+    }
+
     /// `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
         let mut out = [0; N];

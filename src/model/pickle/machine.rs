@@ -5,7 +5,7 @@
 
 use super::bytes::{Bytes, Stop};
 use super::names::{Known, Shape, judge};
-use super::numpy::{State, Tuple};
+use super::numpy::{Dtypes, has_class};
 use super::opcodes as op;
 use super::value::{Listed, Memo, VALUES_MAX, Value, is_name, keep_in};
 use crate::model::verdict::{Finding, Grade, cut};
@@ -48,7 +48,7 @@ pub struct Machine<'m> {
     place: &'m str,
     torch: bool,
     /// What dtypes of NumPy were made of, and told.
-    dtypes: State,
+    dtypes: Dtypes,
     /// The storages that were asked for: the bytes of a number in each, by their keys.
     pub storages: HashMap<Rc<String>, u8>,
     /// What was put into the list that such a pickle is to be, where one is expected.
@@ -76,7 +76,7 @@ impl<'m> Machine<'m> {
             told: HashSet::new(),
             place,
             torch,
-            dtypes: State::default(),
+            dtypes: Dtypes::default(),
             storages: HashMap::new(),
             listed: None,
             loads: false,
@@ -111,6 +111,9 @@ impl<'m> Machine<'m> {
         let done = match code {
             op::STOP => {
                 let made = self.pop()?;
+                if !self.dtypes.are_sound() {
+                    self.find(Grade::Unknown, start, FORGED_DTYPE);
+                }
                 if let Some(listed) = &mut self.listed {
                     listed.strange |= made != Value::List || listed.lists != 1;
                 }
@@ -170,18 +173,23 @@ impl<'m> Machine<'m> {
                 return Ok(true);
             }
             op::NONE | op::NEWTRUE | op::NEWFALSE | op::EMPTY_TUPLE | op::EMPTY_SET | op::NEXT_BUFFER => {}
-            op::INT => {
+            op::INT | op::LONG => {
                 let line = bytes.line(NAME_MAX)?;
-                let value = line.and_then(|line| std::str::from_utf8(&line).ok()?.parse().ok());
-                return self.push(value.map_or(Value::Plain, Value::Number)).map(|()| true);
+                return self
+                    .push(line.and_then(|line| op::flags(&line)).map_or(Value::Plain, Value::Number))
+                    .map(|()| true);
             }
             op::BININT1 => {
                 let value = bytes.array::<1>()?[0];
                 return self.push(Value::Number(value)).map(|()| true);
             }
-            op::LONG | op::FLOAT => drop(bytes.line(NAME_MAX)?),
+            op::BININT => {
+                let value = i32::from_le_bytes(bytes.array()?);
+                let byte = i8::try_from(value).map(i8::cast_unsigned).or_else(|_| u8::try_from(value));
+                return self.push(byte.map_or(Value::Plain, Value::Number)).map(|()| true);
+            }
+            op::FLOAT => drop(bytes.line(NAME_MAX)?),
             op::BININT2 => bytes.skip(2)?,
-            op::BININT => bytes.skip(4)?,
             op::BINFLOAT => bytes.skip(8)?,
             op::LONG1 | op::SHORT_BINBYTES => skip_counted(bytes, 1)?,
             op::LONG4 | op::BINBYTES => skip_counted(bytes, 4)?,
@@ -257,7 +265,7 @@ impl<'m> Machine<'m> {
             }
             op::POP if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()),
             op::POP => drop(self.pop()?),
-            op::POP_MARK => drop(self.pop_mark()?),
+            op::POP_MARK => drop(self.above_mark()?),
             op::DUP => {
                 let top = self.top()?.clone();
                 self.push(top)?;
@@ -270,52 +278,87 @@ impl<'m> Machine<'m> {
     /// Opcodes that put values into each other.
     fn shape(&mut self, code: u8, start: u64) -> Result<bool, Stop> {
         let made = match code {
-            op::EMPTY_DICT => Value::Map,
+            op::EMPTY_DICT => self.dtypes.map(),
             op::EMPTY_LIST => Value::List,
-            op::DICT => self.pop_mark().map(|_| Value::Map)?,
-            op::LIST => self.pop_mark().map(|_| Value::List)?,
-            op::FROZENSET => self.pop_mark().map(|_| Value::Plain)?,
+            op::DICT => {
+                let (items, map) = (self.above_mark()?, self.dtypes.map());
+                self.dtypes.put(&map, &items);
+                self.keeps_classes(&items);
+                map
+            }
+            op::LIST => self.gathered().map(|_| Value::List)?,
+            op::FROZENSET => self.gathered().map(|_| Value::Plain)?,
             op::TUPLE => {
-                let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
-                self.tuple(mark)
+                let items = self.above_mark()?;
+                self.tuple(&items)
             }
             op::TUPLE1 => self.tuple_of(1)?,
             op::TUPLE2 => self.tuple_of(2)?,
             op::TUPLE3 => self.tuple_of(3)?,
             op::APPEND => {
-                let item = self.pop()?;
-                self.list(&[item])?;
-                return self.filled(code, start);
-            }
-            op::APPENDS => {
-                let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
-                let items = self.stack.split_off(mark.min(self.stack.len()));
+                let items = self.some(1)?;
+                self.keeps_classes(&items);
                 self.list(&items)?;
                 return self.filled(code, start);
             }
-            op::SETITEM => return self.pop_some(2).and_then(|_| self.filled(code, start)),
-            op::ADDITEMS | op::SETITEMS => return self.pop_mark().and_then(|_| self.filled(code, start)),
+            op::APPENDS => {
+                let items = self.gathered()?;
+                self.list(&items)?;
+                return self.filled(code, start);
+            }
+            op::SETITEM => {
+                let items = self.some(2)?;
+                self.set(&items)?;
+                return self.filled(code, start);
+            }
+            op::SETITEMS => {
+                let items = self.above_mark()?;
+                self.set(&items)?;
+                return self.filled(code, start);
+            }
+            op::ADDITEMS => return self.gathered().and_then(|_| self.filled(code, start)),
             _ => return Ok(false),
         };
         self.push(made).map(|()| true)
     }
 
-    /// The tuple of all from `from` on, which is what a persistent id of PyTorch is.
-    fn tuple(&mut self, from: usize) -> Value {
-        let items = self.stack.split_off(from.min(self.stack.len()));
-        match &*items {
+    /// Takes all down to the last mark, where a class of NumPy has no place.
+    fn gathered(&mut self) -> Result<Vec<Value>, Stop> {
+        let items = self.above_mark()?;
+        self.keeps_classes(&items);
+        Ok(items)
+    }
+
+    /// Keys and values of the dictionary below.
+    fn set(&mut self, items: &[Value]) -> Result<(), Stop> {
+        self.keeps_classes(items);
+        let map = self.top()?.clone();
+        self.dtypes.put(&map, items);
+        Ok(())
+    }
+
+    /// What classes of NumPy are put into may give them to whatever takes it.
+    fn keeps_classes(&mut self, items: &[Value]) {
+        if items.iter().any(has_class) {
+            self.dtypes.forge();
+        }
+    }
+
+    /// A tuple of these, which may be a persistent id of PyTorch.
+    fn tuple(&mut self, items: &[Value]) -> Value {
+        match items {
             [Value::Text(storage), Value::Global(Shape::Storage(bytes)), Value::Text(key), ..]
                 if self.torch && **storage == "storage" =>
             {
                 Value::Storage(*bytes, Rc::clone(key))
             }
-            items => Value::Tuple(Tuple::of(items)),
+            items => Value::Tuple(self.dtypes.tuple(items)),
         }
     }
 
     fn tuple_of(&mut self, count: usize) -> Result<Value, Stop> {
-        let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.fence());
-        Ok(self.tuple(from.ok_or_else(|| Stop::Broken("its stack is empty".into()))?))
+        let items = self.some(count)?;
+        Ok(self.tuple(&items))
     }
 
     fn list(&mut self, items: &[Value]) -> Result<(), Stop> {
@@ -332,7 +375,7 @@ impl<'m> Machine<'m> {
         let top = self.top()?;
         let fits = match code {
             op::APPEND | op::APPENDS => matches!(top, Value::List | Value::Made(Shape::List)),
-            op::SETITEM | op::SETITEMS => matches!(top, Value::Map | Value::Made(Shape::Map)),
+            op::SETITEM | op::SETITEMS => matches!(top, Value::Map(_) | Value::Made(Shape::Map)),
             _ => matches!(top, Value::Plain),
         };
         if !fits {
@@ -351,7 +394,7 @@ impl<'m> Machine<'m> {
             }
             op::INST => {
                 let known = self.named_by_lines(bytes, start)?;
-                self.pop_mark()?;
+                self.gathered()?;
                 self.call(Some(Value::Global(known.shape)), &Value::Plain, start)?;
             }
             op::STACK_GLOBAL => {
@@ -364,12 +407,11 @@ impl<'m> Machine<'m> {
             op::EXT4 => self.extension(counted(bytes, 4)?, start)?,
             op::PERSID => {
                 bytes.line(NAME_MAX)?;
-                self.persistent(start)?;
+                self.persistent(&Value::Plain, start)?;
             }
             op::BINPERSID => {
                 let id = self.pop()?;
-                self.stored(&id)?;
-                self.persistent(start)?;
+                self.persistent(&id, start)?;
             }
             op::REDUCE | op::NEWOBJ => {
                 let given = self.pop()?;
@@ -377,12 +419,15 @@ impl<'m> Machine<'m> {
                 self.call(Some(callee), &given, start)?;
             }
             op::NEWOBJ_EX => {
-                self.pop_some(2)?;
+                let given = self.some(2)?;
+                self.keeps_classes(&given);
                 let callee = self.pop()?;
                 self.call(Some(callee), &Value::Plain, start)?;
             }
             op::OBJ => {
-                let callee = self.pop_mark()?;
+                let all = self.above_mark()?;
+                let callee = all.first().cloned();
+                self.keeps_classes(all.get(1..).unwrap_or_default());
                 self.call(callee, &Value::Plain, start)?;
             }
             op::BUILD => self.build(start)?,
@@ -442,20 +487,17 @@ impl<'m> Machine<'m> {
         self.push(Value::Global(Shape::Other))
     }
 
-    fn stored(&mut self, id: &Value) -> Result<(), Stop> {
-        let Value::Storage(bytes, key) = id else { return Ok(()) };
-        if self.storages.len() >= VALUES_MAX {
-            return Err(Stop::Beyond("it has too many storages".into()));
-        }
-        // One that is asked for as two types is of no known length.
-        let known = self.storages.entry(Rc::clone(key)).or_insert(*bytes);
-        *known = if *known == *bytes { *bytes } else { 0 };
-        Ok(())
-    }
-
-    fn persistent(&mut self, start: u64) -> Result<(), Stop> {
-        if !self.torch {
-            self.find_once(Grade::Unknown, start, "it asks for something outside by a persistent id");
+    fn persistent(&mut self, id: &Value, start: u64) -> Result<(), Stop> {
+        match id {
+            Value::Storage(bytes, key) => {
+                if self.storages.len() >= VALUES_MAX {
+                    return Err(Stop::Beyond("it has too many storages".into()));
+                }
+                // One that is asked for as two types is of no known length.
+                let known = self.storages.entry(Rc::clone(key)).or_insert(*bytes);
+                *known = if *known == *bytes { *bytes } else { 0 };
+            }
+            _ => self.find_once(Grade::Unknown, start, "it asks for something outside by a persistent id"),
         }
         self.push(Value::Made(Shape::Other))
     }
@@ -463,41 +505,39 @@ impl<'m> Machine<'m> {
     /// A call of something that was loaded by its name was judged by it.
     fn call(&mut self, callee: Option<Value>, given: &Value, start: u64) -> Result<(), Stop> {
         self.acted = true;
-        let shape = match callee {
-            Some(Value::Global(_)) if matches!(given, Value::Tuple(tuple) if tuple.has_dtype()) => {
-                self.dtypes.passed_on()
+        let made = match callee {
+            Some(Value::Global(Shape::DtypeClass)) if matches!(given, Value::Tuple(_)) && !has_class(given) => {
+                self.dtypes.made(given)
             }
-            Some(Value::Global(Shape::DtypeClass)) => self.dtypes.made(given),
-            Some(Value::Global(shape)) => shape,
-            Some(Value::Made(_)) => {
+            Some(Value::Global(shape)) => {
+                // Only one call is given a class of arrays, and none is of one, or is given that of types.
+                let sound = shape == Shape::Reconstruct || !has_class(given);
+                if !sound || matches!(shape, Shape::DtypeClass | Shape::ArrayClass) {
+                    self.dtypes.forge();
+                }
+                Value::Made(shape)
+            }
+            Some(Value::Made(_) | Value::Dtype(_)) => {
                 self.find_once(Grade::Unknown, start, "it calls what another call gave");
-                Shape::Other
+                Value::Made(Shape::Other)
             }
             _ => {
                 self.find_once(Grade::Unknown, start, "it calls what cannot be called");
-                Shape::Other
+                Value::Made(Shape::Other)
             }
         };
-        self.push(Value::Made(shape))?;
-        self.dtypes_are_sound(start);
-        Ok(())
-    }
-
-    fn dtypes_are_sound(&mut self, start: u64) {
-        if !self.dtypes.is_sound() {
-            self.find_once(Grade::Unknown, start, FORGED_DTYPE);
-        }
+        self.push(made)
     }
 
     fn build(&mut self, start: u64) -> Result<(), Stop> {
         let state = self.pop()?;
         self.acted = true;
-        if let Value::Made(Shape::Dtype { objects }) = *self.top()? {
-            self.dtypes.told(objects, &state);
-            self.dtypes_are_sound(start);
-            return Ok(());
-        }
-        match self.top()? {
+        self.keeps_classes(std::slice::from_ref(&state));
+        match *self.top()? {
+            Value::Dtype(id) => {
+                self.dtypes.told(id, &state);
+                Ok(())
+            }
             Value::Made(Shape::Wrapped) => {
                 Err(Stop::Beyond("behind it stands an array that only joblib can read".into()))
             }
@@ -562,9 +602,10 @@ impl<'m> Machine<'m> {
         self.stack.pop().filter(|_| !empty).ok_or_else(|| Stop::Broken("its stack is empty".into()))
     }
 
-    fn pop_some(&mut self, count: usize) -> Result<Value, Stop> {
-        (0..count).try_for_each(|_| self.pop().map(drop))?;
-        Ok(Value::Plain)
+    /// Takes so many.
+    fn some(&mut self, count: usize) -> Result<Vec<Value>, Stop> {
+        let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.fence());
+        Ok(self.stack.split_off(from.ok_or_else(|| Stop::Broken("its stack is empty".into()))?))
     }
 
     fn top(&self) -> Result<&Value, Stop> {
@@ -572,12 +613,10 @@ impl<'m> Machine<'m> {
         self.stack.get(fence..).and_then(<[Value]>::last).ok_or_else(|| Stop::Broken("its stack is empty".into()))
     }
 
-    /// Takes all down to the last mark; gives the lowest of them.
-    fn pop_mark(&mut self) -> Result<Option<Value>, Stop> {
+    /// Takes all down to the last mark.
+    fn above_mark(&mut self) -> Result<Vec<Value>, Stop> {
         let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
-        let first = self.stack.get(mark).cloned();
-        self.stack.truncate(mark);
-        Ok(first)
+        Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
     fn put(&mut self, slot: u64) -> Result<(), Stop> {
@@ -608,7 +647,11 @@ impl<'m> Machine<'m> {
         };
         // A reader may keep the memo of some pickles, and not of others.
         let stop = if self.kept.is_some() { Stop::Beyond } else { Stop::Broken };
+        let is_other = own != kept && own.into_iter().chain(kept).any(Value::may_make_types);
         let value = own.or(kept).cloned().ok_or_else(|| stop(format!("memo slot {slot} is empty")))?;
+        if is_other {
+            self.dtypes.confuse();
+        }
         if differs {
             self.acted = true;
             let what = "it takes from the memo what is another thing if a reader keeps the memo of the pickle before";

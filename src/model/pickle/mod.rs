@@ -78,7 +78,7 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
     let mut row = Row {
         origin,
         torch,
-        legacy,
+        legacy: legacy.then_some(0),
         expected,
         done: 0,
         memo: None,
@@ -96,7 +96,7 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
             _ => {}
         }
         let goes_on = row.one(&mut bytes, report, &mut loads);
-        if !goes_on || (legacy && row.done == TORCH_PICKLES && !row.numbers(&mut bytes, report)) {
+        if !goes_on || (row.in_legacy() == Some(TORCH_PICKLES) && !row.numbers(&mut bytes, report)) {
             break;
         }
     }
@@ -114,8 +114,8 @@ pub fn walk(input: &mut dyn Read, origin: Origin<'_>, report: &mut Report) -> Wa
 struct Row<'a> {
     origin: Origin<'a>,
     torch: bool,
-    /// As `torch.save` wrote before its files were zips.
-    legacy: bool,
+    /// As `torch.save` wrote before its files were zips: how many pickles were done when it began.
+    legacy: Option<u64>,
     /// It is no surprise that a pickle is here.
     expected: bool,
     done: u64,
@@ -128,6 +128,11 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
+    /// How many pickles of a legacy file are done.
+    fn in_legacy(&self) -> Option<u64> {
+        self.legacy.map(|begin| self.done.saturating_sub(begin))
+    }
+
     /// Passes over the numbers behind the pickles of a legacy file, of each storage their count and themselves: what comes
     /// then is read by whoever loads from the file once more. False when that cannot be.
     fn numbers(&mut self, bytes: &mut Bytes<'_>, report: &mut Report) -> bool {
@@ -143,6 +148,8 @@ impl Row<'_> {
             let what = "the tensors' numbers behind it are not as it says, so what stands behind them is not known";
             report.add(Grade::Unknown, self.origin.place, bytes.offset(), what);
         }
+        // Several may be saved into one file, one after the other.
+        self.legacy = bytes.starts_with(&TORCH_BEGIN).then_some(self.done);
         passed
     }
 
@@ -150,12 +157,13 @@ impl Row<'_> {
     fn one(&mut self, bytes: &mut Bytes<'_>, report: &mut Report, loads: &mut bool) -> bool {
         let start = bytes.offset();
         let mut machine = Machine::new(self.origin.place, self.torch, self.memo.take());
-        let lists = self.legacy && self.done.saturating_add(1) == TORCH_PICKLES;
-        machine.listed = lists.then(Listed::default);
+        // The last but one of a legacy file is the model, the last one lists its storages.
+        let place = self.in_legacy().map(|done| TORCH_PICKLES.saturating_sub(done));
+        machine.listed = (place == Some(1)).then(Listed::default);
         let end = machine.run(bytes);
         self.listed = machine.listed.take().unwrap_or_default();
-        if self.legacy && self.done < TORCH_PICKLES {
-            self.storages.extend(std::mem::take(&mut machine.storages));
+        if place == Some(2) {
+            self.storages = std::mem::take(&mut machine.storages);
         }
         let whole = matches!(end, End::Whole);
         if self.done == 0 && !self.expected && !machine.acted {

@@ -21,11 +21,10 @@ pub enum Shape {
     Given,
     /// NumPy's class of types.
     DtypeClass,
-    /// One of those types.
-    Dtype {
-        /// It may hold objects.
-        objects: bool,
-    },
+    /// One of its classes of arrays.
+    ArrayClass,
+    /// What it writes to make an array of one of these.
+    Reconstruct,
     /// A class of storages of PyTorch, of which a number has so many bytes.
     Storage(u8),
     /// Anything else.
@@ -252,6 +251,9 @@ fn shape(module: &str, name: &str) -> Shape {
         ("collections", _) | (_, "dict") => Shape::Map,
         (_, "scalar" | "_rebuild_from_type_v2") => Shape::Given,
         ("numpy", "dtype") => Shape::DtypeClass,
+        (_, "ndarray" | "matrix" | "MaskedArray") => Shape::ArrayClass,
+        ("copyreg" | "copy_reg", _) => Shape::Other,
+        (_, "_reconstruct" | "_mareconstruct") => Shape::Reconstruct,
         ("torch" | "torch.cuda" | "torch.storage", name) => match number_bytes(name) {
             Some(bytes) => Shape::Storage(bytes),
             None => Shape::Other,

@@ -23,6 +23,20 @@ opcodes! {
     NEXT_BUFFER = 0x97, READONLY_BUFFER = 0x98,
 }
 
+/// A small number on a line, by its byte: from -128 to 255. A leading zero makes it octal to some readers, so that it is none;
+/// but for `00` and `01`, which are truths.
+pub fn flags(line: &[u8]) -> Option<u8> {
+    let text = std::str::from_utf8(line).ok()?;
+    let text = text.strip_suffix('L').unwrap_or(text);
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if !is_plain || (digits.len() > 1 && digits.starts_with('0') && !matches!(text, "00" | "01")) {
+        return None;
+    }
+    let value: i32 = text.parse().ok()?;
+    i8::try_from(value).map(i8::cast_unsigned).or_else(|_| u8::try_from(value)).ok()
+}
+
 /// A number on a line as Python's `int` takes it: blanks around, a sign, single underscores. `None` for what it refuses, and
 /// for numbers below zero; `Some(None)` for those that have no room here.
 pub fn number(line: &[u8]) -> Option<Option<u64>> {

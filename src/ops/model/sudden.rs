@@ -116,6 +116,22 @@ impl Counts {
         pairs.into_iter().for_each(|(sum, one)| *sum = sum.saturating_add(one));
     }
 
+    /// One of so many bytes, and whether it is the same, where that is known.
+    fn compared_one(&mut self, same: Option<bool>, bytes: u64) {
+        match same {
+            Some(true) => self.same += 1,
+            Some(false) => {
+                self.changed += 1;
+                self.bytes_changed = self.bytes_changed.saturating_add(bytes);
+            }
+            None => {
+                self.unknown += 1;
+                return;
+            }
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
     /// Those that were compared by their bytes.
     pub fn compared(&self) -> u64 {
         self.same.saturating_add(self.changed)
@@ -272,7 +288,7 @@ impl Both<'_> {
         let Some(after) = forms(self.reader, self.new, &unit, self.cancel)? else {
             return Ok(Some(Sudden { path: unit, gone: true, ..Sudden::default() }));
         };
-        let mut alike = Alike::new(self.reader, [&before.files, &after.files]);
+        let mut alike = Alike::new(self.reader, [&before.files, &after.files], self.cancel);
         let counts = compare(&before.forms, after.forms, &mut |old, new| alike.are(old.lies, new.lies))?;
         let all_same = !counts.is_another_architecture() && counts.changed == 0 && counts.unknown == 0;
         Ok((!all_same).then(|| Sudden { path: unit, counts, ..Sudden::default() }))
@@ -414,9 +430,9 @@ fn identity(items: &[Lying], (begin, end): (u64, u64)) -> Identity {
 /// Tells whether two tensors have the same bytes, if it can.
 type Look<'l> = &'l mut dyn FnMut(&Form, &Form) -> Result<Option<bool>>;
 
-/// What became of all tensors. What chunks do not tell, a look at the bytes of both may.
+/// What became of all tensors. What chunks do not tell, a look at the bytes of both may, in the order of their places.
 fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>, look: Look<'_>) -> Result<Counts> {
-    let mut c = Counts::default();
+    let (mut c, mut unsure) = (Counts::default(), Vec::new());
     for (name, before) in old {
         let Some(after) = new.remove(name) else {
             c.removed += 1;
@@ -426,23 +442,15 @@ fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>, look: 
             c.form += 1;
             continue;
         }
-        let same = match (&before.identity, &after.identity) {
-            (Identity::Own(old), Identity::Own(new)) => Some(old == new),
-            (Identity::Shared(old), Identity::Shared(new)) if old == new => Some(true),
-            _ => look(before, &after)?,
-        };
-        match same {
-            Some(true) => c.same += 1,
-            Some(false) => {
-                c.changed += 1;
-                c.bytes_changed = c.bytes_changed.saturating_add(after.bytes);
-            }
-            None => {
-                c.unknown += 1;
-                continue;
-            }
+        match (&before.identity, &after.identity) {
+            (Identity::Own(old), Identity::Own(new)) => c.compared_one(Some(old == new), after.bytes),
+            (Identity::Shared(old), Identity::Shared(new)) if old == new => c.compared_one(Some(true), after.bytes),
+            _ => unsure.push((before, after)),
         }
-        c.bytes = c.bytes.saturating_add(after.bytes);
+    }
+    unsure.sort_by_key(|(_, after)| after.lies);
+    for (before, after) in unsure {
+        c.compared_one(look(before, &after)?, after.bytes);
     }
     c.added = new.len() as u64;
     Ok(c)

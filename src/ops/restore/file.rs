@@ -170,6 +170,7 @@ impl FileTask {
         {
             self.fail(shared, &e);
         }
+        self.read_again(offset, len, true);
     }
 
     /// Makes a hole where data lies.
@@ -206,12 +207,12 @@ impl FileTask {
     }
 
     /// Reads again what came, as far as nothing is missing before it: the other hands go on meanwhile.
-    fn read_again(&self, offset: u64, len: u64) {
+    fn read_again(&self, offset: u64, len: u64, is_hole: bool) {
         if let Some((_, landed)) = &self.hash
             && !self.existed.load(Ordering::Relaxed)
         {
             // What fails here is met again, and told, at the end.
-            let _ = self.with(|file| landed.came(file, offset, len));
+            let _ = self.with(|file| landed.came(file, offset, len, is_hole));
         }
     }
 
@@ -230,7 +231,7 @@ impl FileTask {
         if !self.failed.load(Ordering::Relaxed) {
             match self.write(offset, bytes) {
                 Ok(()) => {
-                    self.read_again(offset, bytes.len() as u64);
+                    self.read_again(offset, bytes.len() as u64, false);
                     shared.progress.bytes_done.add(bytes.len() as u64);
                     shared.note(|report| report.bytes_written += bytes.len() as u64);
                 }

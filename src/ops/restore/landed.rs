@@ -3,57 +3,75 @@
 use crate::model::verdict::{Hashing, Sha256};
 use crate::region::lock;
 use crate::source::files::{SourceError, TargetFile};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 1 << 20;
 
+thread_local! {
+    /// Of the hand, not of the file: many files may wait for what is to come.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// How far a file was read again, and what came beyond that.
 #[derive(Default)]
 pub(super) struct Landed {
     hashed: Mutex<Hashed>,
-    /// Where what came begins and ends.
-    ahead: Mutex<BTreeMap<u64, u64>>,
+    /// Where what came begins and ends, and whether it is a hole.
+    ahead: Mutex<BTreeMap<u64, (u64, bool)>>,
 }
 
 #[derive(Default)]
 struct Hashed {
     hashing: Hashing,
     to: u64,
-    buffer: Vec<u8>,
 }
 
 impl Hashed {
     /// Hashes up to `end`, which are bytes; false where the file ends before.
     fn read(&mut self, file: &TargetFile, end: u64) -> Result<bool, SourceError> {
-        while self.to < end {
-            let len = usize::try_from(end.saturating_sub(self.to)).unwrap_or(READ_BYTES).min(READ_BYTES);
-            self.buffer.resize(len, 0);
-            let got = file.read_at(self.to, &mut self.buffer)?;
-            self.hashing.update(self.buffer.get(..got).unwrap_or_default());
-            self.to = self.to.saturating_add(got as u64);
-            if got < len {
-                return Ok(false);
+        BUFFER.with_borrow_mut(|buffer| {
+            while self.to < end {
+                let len = usize::try_from(end.saturating_sub(self.to)).unwrap_or(READ_BYTES).min(READ_BYTES);
+                buffer.resize(len.max(buffer.len()), 0);
+                let part = buffer.get_mut(..len).unwrap_or_default();
+                let got = file.read_at(self.to, part)?;
+                self.hashing.update(part.get(..got).unwrap_or_default());
+                self.to = self.to.saturating_add(got as u64);
+                if got < len {
+                    return Ok(false);
+                }
             }
-        }
-        Ok(true)
+            Ok(true)
+        })
+    }
+
+    fn hole(&mut self, end: u64) {
+        self.hashing.zeros(end.saturating_sub(self.to));
+        self.to = end.max(self.to);
     }
 }
 
 impl Landed {
-    /// Bytes came, each once. One hand at a time reads them; where it is at it, the others do not wait.
+    /// Bytes came, or a hole, each once. One hand at a time reads them; where it is at it, the others do not wait.
     ///
     /// # Errors
     /// They cannot be read.
-    pub(super) fn came(&self, file: &TargetFile, offset: u64, len: u64) -> Result<(), SourceError> {
-        lock(&self.ahead).insert(offset, offset.saturating_add(len));
+    pub(super) fn came(&self, file: &TargetFile, offset: u64, len: u64, is_hole: bool) -> Result<(), SourceError> {
+        lock(&self.ahead).insert(offset, (offset.saturating_add(len), is_hole));
         let Ok(mut hashed) = self.hashed.try_lock() else { return Ok(()) };
         loop {
             let to = hashed.to;
-            let Some(end) = lock(&self.ahead).remove(&to) else { return Ok(()) };
-            if !hashed.read(file, end)? {
-                return Ok(());
+            match lock(&self.ahead).remove(&to) {
+                None => return Ok(()),
+                Some((end, true)) => hashed.hole(end),
+                Some((end, false)) => {
+                    if !hashed.read(file, end)? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -72,11 +90,9 @@ impl Landed {
         while hashed.to < size {
             // A file system may look through all of it to find the end of the bytes: it is asked once for each part.
             let (start, end) = file.data_from(hashed.to)?.unwrap_or((size, size));
-            let (start, end) = (start.clamp(hashed.to, size), end.min(size));
-            hashed.hashing.zeros(start.saturating_sub(hashed.to));
-            hashed.to = start;
-            while hashed.to < end {
-                let step = end.min(hashed.to.saturating_add(READ_BYTES as u64));
+            hashed.hole(start.clamp(hashed.to, size));
+            while hashed.to < end.min(size) {
+                let step = end.min(size).min(hashed.to.saturating_add(READ_BYTES as u64));
                 if stop() || !hashed.read(file, step)? {
                     return Ok(None);
                 }
