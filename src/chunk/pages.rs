@@ -2,10 +2,13 @@
 //!
 //! A day changes some pages anywhere in such a file, and by its content each chunk of a MiB would be another one.
 
+use super::cut::MAX;
+
 /// Shortest chunk, in bytes: a page of PostgreSQL, two of SQLite.
 const RUN_BYTES_MIN: u64 = 8 << 10;
-/// Most chunks of a file; larger ones have longer chunks.
+/// Most chunks of a file; larger ones have longer chunks, up to what a chunk may be.
 const CHUNKS_MAX: u64 = 1 << 21;
+const RUN_BYTES_MAX: u64 = MAX as u64;
 /// A page of PostgreSQL, as it is built everywhere.
 const POSTGRES_BYTES: usize = 8 << 10;
 /// The size and the version of its layout, as each page says them: version 4, since PostgreSQL 8.3.
@@ -29,7 +32,7 @@ impl Pages {
     pub fn of(front: &[u8], file_bytes: u64) -> Option<Pages> {
         let page = sqlite(front).or_else(|| postgres(front))?;
         let mut run = page.max(RUN_BYTES_MIN);
-        while file_bytes / run > CHUNKS_MAX {
+        while file_bytes / run > CHUNKS_MAX && run < RUN_BYTES_MAX {
             run *= 2;
         }
         file_bytes.is_multiple_of(page).then_some(Pages { run })
@@ -113,6 +116,8 @@ mod tests {
         assert_eq!((run(&full, (1 << 20) + 1), run(&full[..100], 1 << 20), run(b"", 0)), (None, None, None));
         // Chunks of a very large one are longer, and not more.
         assert_eq!(run(&database(4096), 1 << 40), Some(512 << 10));
+        // But no chunk is longer than a chunk may be.
+        assert_eq!([1 << 43, 1 << 44, 1 << 50].map(|size| run(&database(4096), size)), [Some(4 << 20); 3]);
     }
 
     #[test]

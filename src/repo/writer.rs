@@ -13,6 +13,7 @@ use super::tree_packs;
 use crate::base::{ChunkId, Generation, PackName, Progress, SegmentName, SessionId};
 use crate::chunk::{Coder, Compression};
 use crate::error::{Error, Kind, Result};
+use crate::format::CHUNK_BYTES_MAX;
 use crate::format::envelope::{Class, Kind as ObjectKind};
 use crate::format::index::{PackLine, Place, SEGMENT_ENTRIES_MAX, Segment, divide, encode_packs, encode_places};
 use crate::format::pack::PackWriter;
@@ -267,6 +268,10 @@ impl Packer<'_, '_> {
     /// # Errors
     /// No region takes packs any more.
     pub fn chunk(&mut self, plain: &[u8]) -> Result<ChunkId> {
+        // No reader would take it, nor the index that names it.
+        if plain.len() > CHUNK_BYTES_MAX {
+            return Err(Error::new(Kind::Bug, format!("a chunk of {} bytes is longer than one may be", plain.len())));
+        }
         let id = self.id(plain);
         self.writer.progress.chunks_used.add(1);
         if !self.writer.claim(id) {

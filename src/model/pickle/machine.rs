@@ -5,7 +5,7 @@
 
 use super::bytes::{Bytes, Stop};
 use super::names::{Known, Shape, judge};
-use super::numpy::{Dtypes, has_class};
+use super::numpy::{Tuple, has_class, is_sound, made};
 use super::opcodes as op;
 use super::value::{Listed, Memo, VALUES_MAX, Value, is_name, keep_in};
 use crate::model::verdict::{Finding, Grade, cut};
@@ -25,7 +25,11 @@ const TEXT_MAX: usize = 24 << 20;
 /// Different globals that are remembered, so that each is told once.
 const GLOBALS_MAX: usize = 4096;
 /// Why the state of a `numpy.dtype` is not believed.
-const FORGED_DTYPE: &str = "it says of a numpy.dtype what may let bytes pass for addresses of objects";
+const FORGED_DTYPE: &str =
+    "a numpy.dtype has parts, or says of itself what it is not: bytes might pass for addresses of objects";
+/// Why a class of NumPy elsewhere than NumPy writes it is not believed.
+const CLASS_KEPT: &str =
+    "a class of NumPy is called, or given on, as NumPy does not: bytes might pass for addresses of objects";
 
 /// How the pickle ended.
 pub enum End {
@@ -47,8 +51,6 @@ pub struct Machine<'m> {
     told: HashSet<String>,
     place: &'m str,
     torch: bool,
-    /// What dtypes of NumPy were made of, and told.
-    dtypes: Dtypes,
     /// The storages that were asked for: the bytes of a number in each, by their keys.
     pub storages: HashMap<Rc<String>, u8>,
     /// What was put into the list that such a pickle is to be, where one is expected.
@@ -76,7 +78,6 @@ impl<'m> Machine<'m> {
             told: HashSet::new(),
             place,
             torch,
-            dtypes: Dtypes::default(),
             storages: HashMap::new(),
             listed: None,
             loads: false,
@@ -111,9 +112,6 @@ impl<'m> Machine<'m> {
         let done = match code {
             op::STOP => {
                 let made = self.pop()?;
-                if !self.dtypes.are_sound() {
-                    self.find(Grade::Unknown, start, FORGED_DTYPE);
-                }
                 if let Some(listed) = &mut self.listed {
                     listed.strange |= made != Value::List || listed.lists != 1;
                 }
@@ -278,87 +276,76 @@ impl<'m> Machine<'m> {
     /// Opcodes that put values into each other.
     fn shape(&mut self, code: u8, start: u64) -> Result<bool, Stop> {
         let made = match code {
-            op::EMPTY_DICT => self.dtypes.map(),
+            op::EMPTY_DICT => Value::Map,
             op::EMPTY_LIST => Value::List,
-            op::DICT => {
-                let (items, map) = (self.above_mark()?, self.dtypes.map());
-                self.dtypes.put(&map, &items);
-                self.keeps_classes(&items);
-                map
-            }
-            op::LIST => self.gathered().map(|_| Value::List)?,
-            op::FROZENSET => self.gathered().map(|_| Value::Plain)?,
+            op::DICT => self.gathered(start).map(|_| Value::Map)?,
+            op::LIST => self.gathered(start).map(|_| Value::List)?,
+            op::FROZENSET => self.gathered(start).map(|_| Value::Plain)?,
             op::TUPLE => {
                 let items = self.above_mark()?;
-                self.tuple(&items)
+                self.tuple(&items, start)
             }
-            op::TUPLE1 => self.tuple_of(1)?,
-            op::TUPLE2 => self.tuple_of(2)?,
-            op::TUPLE3 => self.tuple_of(3)?,
+            op::TUPLE1 => self.tuple_of(1, start)?,
+            op::TUPLE2 => self.tuple_of(2, start)?,
+            op::TUPLE3 => self.tuple_of(3, start)?,
             op::APPEND => {
                 let items = self.some(1)?;
-                self.keeps_classes(&items);
+                self.keeps_classes(&items, start);
                 self.list(&items)?;
                 return self.filled(code, start);
             }
             op::APPENDS => {
-                let items = self.gathered()?;
+                let items = self.gathered(start)?;
                 self.list(&items)?;
                 return self.filled(code, start);
             }
             op::SETITEM => {
                 let items = self.some(2)?;
-                self.set(&items)?;
+                self.keeps_classes(&items, start);
                 return self.filled(code, start);
             }
-            op::SETITEMS => {
-                let items = self.above_mark()?;
-                self.set(&items)?;
-                return self.filled(code, start);
-            }
-            op::ADDITEMS => return self.gathered().and_then(|_| self.filled(code, start)),
+            op::SETITEMS | op::ADDITEMS => return self.gathered(start).and_then(|_| self.filled(code, start)),
             _ => return Ok(false),
         };
         self.push(made).map(|()| true)
     }
 
     /// Takes all down to the last mark, where a class of NumPy has no place.
-    fn gathered(&mut self) -> Result<Vec<Value>, Stop> {
+    fn gathered(&mut self, start: u64) -> Result<Vec<Value>, Stop> {
         let items = self.above_mark()?;
-        self.keeps_classes(&items);
+        self.keeps_classes(&items, start);
         Ok(items)
     }
 
-    /// Keys and values of the dictionary below.
-    fn set(&mut self, items: &[Value]) -> Result<(), Stop> {
-        self.keeps_classes(items);
-        let map = self.top()?.clone();
-        self.dtypes.put(&map, items);
-        Ok(())
-    }
-
     /// What classes of NumPy are put into may give them to whatever takes it.
-    fn keeps_classes(&mut self, items: &[Value]) {
+    fn keeps_classes(&mut self, items: &[Value], start: u64) {
         if items.iter().any(has_class) {
-            self.dtypes.forge();
+            self.find_once(Grade::Unknown, start, CLASS_KEPT);
         }
     }
 
     /// A tuple of these, which may be a persistent id of PyTorch.
-    fn tuple(&mut self, items: &[Value]) -> Value {
+    fn tuple(&mut self, items: &[Value], start: u64) -> Value {
         match items {
             [Value::Text(storage), Value::Global(Shape::Storage(bytes)), Value::Text(key), ..]
                 if self.torch && **storage == "storage" =>
             {
                 Value::Storage(*bytes, Rc::clone(key))
             }
-            items => Value::Tuple(self.dtypes.tuple(items)),
+            items => {
+                // Nobody writes a class into a tuple of a tuple.
+                let nested = items.iter().any(|item| matches!(item, Value::Tuple(tuple) if tuple.has_class));
+                if nested {
+                    self.find_once(Grade::Unknown, start, CLASS_KEPT);
+                }
+                Value::Tuple(Tuple::of(items))
+            }
         }
     }
 
-    fn tuple_of(&mut self, count: usize) -> Result<Value, Stop> {
+    fn tuple_of(&mut self, count: usize, start: u64) -> Result<Value, Stop> {
         let items = self.some(count)?;
-        Ok(self.tuple(&items))
+        Ok(self.tuple(&items, start))
     }
 
     fn list(&mut self, items: &[Value]) -> Result<(), Stop> {
@@ -375,7 +362,7 @@ impl<'m> Machine<'m> {
         let top = self.top()?;
         let fits = match code {
             op::APPEND | op::APPENDS => matches!(top, Value::List | Value::Made(Shape::List)),
-            op::SETITEM | op::SETITEMS => matches!(top, Value::Map(_) | Value::Made(Shape::Map)),
+            op::SETITEM | op::SETITEMS => matches!(top, Value::Map | Value::Made(Shape::Map)),
             _ => matches!(top, Value::Plain),
         };
         if !fits {
@@ -394,7 +381,7 @@ impl<'m> Machine<'m> {
             }
             op::INST => {
                 let known = self.named_by_lines(bytes, start)?;
-                self.gathered()?;
+                self.gathered(start)?;
                 self.call(Some(Value::Global(known.shape)), &Value::Plain, start)?;
             }
             op::STACK_GLOBAL => {
@@ -420,14 +407,14 @@ impl<'m> Machine<'m> {
             }
             op::NEWOBJ_EX => {
                 let given = self.some(2)?;
-                self.keeps_classes(&given);
+                self.keeps_classes(&given, start);
                 let callee = self.pop()?;
                 self.call(Some(callee), &Value::Plain, start)?;
             }
             op::OBJ => {
                 let all = self.above_mark()?;
                 let callee = all.first().cloned();
-                self.keeps_classes(all.get(1..).unwrap_or_default());
+                self.keeps_classes(all.get(1..).unwrap_or_default(), start);
                 self.call(callee, &Value::Plain, start)?;
             }
             op::BUILD => self.build(start)?,
@@ -507,17 +494,17 @@ impl<'m> Machine<'m> {
         self.acted = true;
         let made = match callee {
             Some(Value::Global(Shape::DtypeClass)) if matches!(given, Value::Tuple(_)) && !has_class(given) => {
-                self.dtypes.made(given)
+                Value::Made(made(given))
             }
             Some(Value::Global(shape)) => {
                 // Only one call is given a class of arrays, and none is of one, or is given that of types.
                 let sound = shape == Shape::Reconstruct || !has_class(given);
                 if !sound || matches!(shape, Shape::DtypeClass | Shape::ArrayClass) {
-                    self.dtypes.forge();
+                    self.find_once(Grade::Unknown, start, CLASS_KEPT);
                 }
                 Value::Made(shape)
             }
-            Some(Value::Made(_) | Value::Dtype(_)) => {
+            Some(Value::Made(_)) => {
                 self.find_once(Grade::Unknown, start, "it calls what another call gave");
                 Value::Made(Shape::Other)
             }
@@ -532,10 +519,12 @@ impl<'m> Machine<'m> {
     fn build(&mut self, start: u64) -> Result<(), Stop> {
         let state = self.pop()?;
         self.acted = true;
-        self.keeps_classes(std::slice::from_ref(&state));
+        self.keeps_classes(std::slice::from_ref(&state), start);
         match *self.top()? {
-            Value::Dtype(id) => {
-                self.dtypes.told(id, &state);
+            Value::Made(Shape::Dtype { objects }) => {
+                if !is_sound(objects, &state) {
+                    self.find_once(Grade::Unknown, start, FORGED_DTYPE);
+                }
                 Ok(())
             }
             Value::Made(Shape::Wrapped) => {
@@ -647,11 +636,7 @@ impl<'m> Machine<'m> {
         };
         // A reader may keep the memo of some pickles, and not of others.
         let stop = if self.kept.is_some() { Stop::Beyond } else { Stop::Broken };
-        let is_other = own != kept && own.into_iter().chain(kept).any(Value::may_make_types);
         let value = own.or(kept).cloned().ok_or_else(|| stop(format!("memo slot {slot} is empty")))?;
-        if is_other {
-            self.dtypes.confuse();
-        }
         if differs {
             self.acted = true;
             let what = "it takes from the memo what is another thing if a reader keeps the memo of the pickle before";

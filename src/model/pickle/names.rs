@@ -21,6 +21,11 @@ pub enum Shape {
     Given,
     /// NumPy's class of types.
     DtypeClass,
+    /// One of those types.
+    Dtype {
+        /// It may hold objects.
+        objects: bool,
+    },
     /// One of its classes of arrays.
     ArrayClass,
     /// What it writes to make an array of one of these.

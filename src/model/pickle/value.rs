@@ -33,10 +33,8 @@ pub enum Value {
     Tuple(Tuple),
     /// What stands for a storage of PyTorch: the bytes of a number in it, and its key.
     Storage(u8, Rc<String>),
-    /// A dictionary, by its number among those of the pickle.
-    Map(u32),
-    /// A type of NumPy, by its number.
-    Dtype(u32),
+    /// A dictionary.
+    Map,
     /// A list.
     List,
     /// What was loaded by its name, and was judged by it; what calling it gives.
@@ -46,24 +44,14 @@ pub enum Value {
 }
 
 impl Value {
-    /// Two that differ only in what nobody is to go by, or in what they are made of, are alike.
+    /// Two that differ only in what nobody is to go by are alike.
     pub fn is_like(&self, other: &Value) -> bool {
         let harmless = |value: &Value| match value {
             Value::Plain | Value::Number(_) => true,
-            Value::Tuple(tuple) => !tuple.has_class,
+            Value::Tuple(tuple) => !tuple.matters(),
             _ => false,
         };
-        let both = |is: fn(&Value) -> bool| is(self) && is(other);
-        self == other || both(|value| matches!(value, Value::Map(_))) || (harmless(self) && harmless(other))
-    }
-
-    /// Whether a type of NumPy may be made of it.
-    pub fn may_make_types(&self) -> bool {
-        match self {
-            Value::Tuple(tuple) => tuple.matters(),
-            Value::Map(_) | Value::Dtype(_) => true,
-            _ => false,
-        }
+        self == other || (harmless(self) && harmless(other))
     }
 }
 

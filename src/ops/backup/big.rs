@@ -464,7 +464,9 @@ impl Worker<'_, '_> {
         if Pages::may_be(&self.buf[..got]) {
             self.make_room(PAGES_FRONT_BYTES);
             let got = self.read_to(0, file, 0, PAGES_FRONT_BYTES)?;
-            return Ok(Pages::of(&self.buf[..got], size).map(MadeOf::Pages));
+            if let Some(pages) = Pages::of(&self.buf[..got], size) {
+                return Ok(Some(MadeOf::Pages(pages)));
+            }
         }
         Ok(self.layout(big, file, size, got)?.map(MadeOf::Tensors))
     }
