@@ -47,3 +47,17 @@ fn an_etcd_that_is_tried_ends_with_a_program_that_is_killed() {
         wait_a_little();
     }
 }
+
+#[test]
+fn leases_of_a_restored_database_are_asked_for() {
+    for version in ["3.5", "3.4"] {
+        let bench = Bench::with_key(&["a"]);
+        let cluster = Cluster::start(version, 1);
+        ["300", "5000", "1000000"].iter().for_each(|seconds| drop(cluster.ctl(&["lease", "grant", seconds])));
+        cluster.ctl(&["put", "/key", "value"]);
+        assert_eq!(backup(&bench, &cluster, &[]).0, 0);
+        let programs = tool(version, "etcd").parent().unwrap().display().to_string();
+        let report = bench.ok(&["restore", "latest", "--to", "back.db", "--check", "--etcd-bin", &programs]);
+        assert_eq!((&report["checked"]["leases"], &report["checked"]["keys"]), (&3.into(), &1.into()), "{report:#}");
+    }
+}

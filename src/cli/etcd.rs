@@ -228,7 +228,7 @@ fn database(context: &Context, args: &Restore, repo: &Arc<Repo>, (goal, to): (Go
         "target": path_text(to.as_os_str().as_bytes()), "seconds": elapsed_ms as f64 / 1000.0, "bytes": done.bytes,
         "revision": rebuilt.revision, "begins": rebuilt.begins, "revisions": rebuilt.revisions,
         "leases_lost": rebuilt.leases_lost, "alarms_dropped": rebuilt.alarms_dropped, "known_at": done.known_at.map(TimeMs::rfc3339),
-        "checked": done.trial.as_ref().map(|t| json!({"version": t.version, "revision": t.revision, "keys": t.keys, "hash": t.hash})),
+        "checked": done.trial.as_ref().map(|t| json!({"version": t.version, "revision": t.revision, "keys": t.keys, "hash": t.hash, "leases": t.leases})),
     });
     let mut text = restored_text(&snapshot.manifest, &done, &to, elapsed_ms);
     found::add(repo, &mut value, &mut text);
@@ -333,9 +333,9 @@ fn restored_text(manifest: &Manifest, done: &EtcdRestored, to: &Path, elapsed_ms
     if let Some(trial) = &done.trial {
         let hash =
             trial.hash.map_or_else(String::new, |hash| format!("; they hash to {hash:08x}, as those of the file"));
-        let (version, keys) = (plain(&trial.version), units::count(trial.keys));
+        let (version, keys, leases) = (plain(&trial.version), units::count(trial.keys), units::count(trial.leases));
         text.push_str(&format!(
-            "etcd {version} came up on it, at revision {}, with its {keys} keys{hash}\n",
+            "etcd {version} came up on it, at revision {}, with its {keys} keys{hash}, and its {leases} leases\n",
             trial.revision
         ));
     }

@@ -6,7 +6,8 @@
 use super::bolt::{Bolt, Builder};
 use super::calls;
 use super::grpc::{Channel, Failed};
-use super::kv::{AUTH, AUTH_ENABLED};
+use super::kv::{AUTH, AUTH_ENABLED, LEASES, strange};
+use super::proto::Fields;
 use super::rebuild::seal;
 use super::survey::survey;
 use super::tools::{self, Membership, failed, missing, told};
@@ -27,6 +28,8 @@ const TRIES: u32 = 64;
 /// Its sockets, named as etcd wants addresses.
 const CLIENT: &str = "client:1";
 const PEER: &str = "unix://peer:1";
+/// A lease of less is prolonged by etcd when it comes up (`minLeaseTTL`, of its election timeout), seconds.
+const LEASE_LEAST_S: i64 = 5;
 
 /// What an etcd said that came up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Trial {
     pub keys: u64,
     /// What they hash to, the same as those of the file; etcd 3.4 does not say it of a revision that is compacted.
     pub hash: Option<u32>,
+    /// Leases that it has, each with the seconds of the file.
+    pub leases: u64,
 }
 
 /// A folder that is removed in the end, with the program that is at work in it.
@@ -135,6 +140,32 @@ async fn ask(socket: &Path) -> std::result::Result<Said, Failed> {
     Ok((status, count, hash))
 }
 
+/// Leases of a database, with the seconds that each was granted for.
+fn leases(bolt: &Bolt<File>) -> Result<Vec<(i64, i64)>> {
+    let mut all = Vec::new();
+    let Some(tree) = bolt.bucket(LEASES)? else { return Ok(all) };
+    let mut cursor = bolt.cursor(&tree);
+    while let Some(element) = cursor.next()? {
+        let (mut id, mut seconds) = (0, 0);
+        for field in Fields::of(element.value) {
+            match field.map_err(|_| strange("a lease is none"))? {
+                (1, value) => id = value.signed(),
+                (2, value) => seconds = value.signed(),
+                _ => {}
+            }
+        }
+        all.push((id, seconds));
+    }
+    Ok(all)
+}
+
+/// Whether an etcd has a lease as the file has it, so long after it was started. A short one may have ended since.
+fn is_same_lease(seconds: i64, granted: i64, since: Duration) -> bool {
+    let least = seconds.max(LEASE_LEAST_S);
+    let may_have_ended = u64::try_from(least).is_ok_and(|least| since.as_secs() >= least);
+    granted == seconds || (seconds..=least).contains(&granted) || (granted <= 0 && may_have_ended)
+}
+
 /// Starts an etcd on a copy of a restored database and compares what it says with what the file holds. Programs are taken
 /// from a folder, or from PATH.
 ///
@@ -178,12 +209,31 @@ pub fn trial(file: &Path, folder: Option<&Path>, scratch: &Path, cancel: &Cancel
             return Err(failed(what));
         }
     }
-    Ok(Trial { version: status.version, revision: found, keys: count, hash: hash.map(|hash| hash.hash) })
+    let leases = leases(&bolt)?;
+    let said = |e: Failed| failed(format!("etcd does not answer: {}", e.message));
+    let channel = runtime.block_on(Channel::local(&socket)).map_err(said)?;
+    for (id, seconds) in &leases {
+        cancel.check()?;
+        let granted = runtime.block_on(calls::granted(&channel, *id)).map_err(said)?;
+        if !is_same_lease(*seconds, granted, begin.elapsed()) {
+            let what = format!("lease {id:x} is of {seconds} seconds in the database, and of {granted} in etcd");
+            return Err(failed(what));
+        }
+    }
+    let (version, hash) = (status.version, hash.map(|hash| hash.hash));
+    Ok(Trial { version, revision: found, keys: count, hash, leases: leases.len() as u64 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leases_are_the_same_by_their_seconds() {
+        let same = |seconds, granted, since| is_same_lease(seconds, granted, Duration::from_secs(since));
+        assert!(same(60, 60, 0) && same(1, 2, 0) && same(60, 0, 60) && same(1, -1, 5));
+        assert!(!same(60, 59, 0) && !same(60, 61, 90) && !same(60, 0, 59) && !same(1, 6, 9) && !same(1, 0, 4));
+    }
 
     #[test]
     fn a_folder_is_its_owners_and_does_not_stay() {
