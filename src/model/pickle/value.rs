@@ -2,12 +2,14 @@
 
 use super::bytes::Stop;
 use super::names::Shape;
-use super::numpy::Tuple;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Most values on the stack, and in the memo.
 pub const VALUES_MAX: usize = 1 << 20;
+
+/// What the state of a type of NumPy may have: eight items, and a ninth of types of times.
+const LENGTHS: std::ops::RangeInclusive<usize> = 8..=9;
 
 /// The items of a pickle that is to be one list.
 #[derive(Default)]
@@ -53,6 +55,49 @@ impl Value {
         };
         self == other || (harmless(self) && harmless(other))
     }
+}
+
+/// What matters of a tuple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// A class of NumPy is among its items, or among theirs: of types, or of arrays.
+    pub has_class: bool,
+    /// The first one is a text that names no type of objects.
+    pub names_plain: bool,
+    /// The flags, if it may be the state of a type without parts.
+    pub flags: Option<u8>,
+}
+
+impl Tuple {
+    /// Of these items.
+    pub fn of(items: &[Value]) -> Tuple {
+        let text = |value: &Value| matches!(value, Value::Text(text) if !may_be_objects(text));
+        let nothing = |at: usize| items.get(at) == Some(&Value::Plain);
+        let flags = match items.get(7) {
+            Some(Value::Number(flags)) if LENGTHS.contains(&items.len()) && (2..=4).all(nothing) => Some(*flags),
+            _ => None,
+        };
+        Tuple { has_class: items.iter().any(has_class), names_plain: items.first().is_some_and(text), flags }
+    }
+
+    /// Whether it may be the name or the state of a type.
+    pub fn matters(self) -> bool {
+        self.has_class || self.names_plain || self.flags.is_some()
+    }
+}
+
+/// Whether it is a class of NumPy, or a tuple that has one.
+pub fn has_class(value: &Value) -> bool {
+    match value {
+        Value::Global(shape) => matches!(shape, Shape::DtypeClass | Shape::ArrayClass),
+        Value::Tuple(tuple) => tuple.has_class,
+        _ => false,
+    }
+}
+
+/// `O`, `O8`, `object`, and texts in which such a one is a part.
+fn may_be_objects(text: &str) -> bool {
+    text.contains('O') || text.to_ascii_lowercase().contains("object")
 }
 
 /// What a memo holds, by the numbers of its slots.
