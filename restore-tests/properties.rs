@@ -21,7 +21,6 @@ use holdfast::format::snapshot::{Label, Manifest, Miss, Mode, Seen, Source, cont
 use holdfast::format::tree::{Child, Entry, EntryType, ListPage, ListRef, Page, Xattr, items};
 use holdfast::format::{cbor, config};
 use holdfast::ops::backup::{self, BackupOptions};
-use holdfast::source::files::WalkOptions;
 use holdfast::store::Key;
 use minicbor::{Decode, Encode};
 use proptest::collection::vec;
@@ -763,20 +762,8 @@ fn look(root: &Path, below: &Path, found: &mut Vec<(PathBuf, u32, i64, i64, Vec<
 }
 
 fn backed_up(repo: &std::sync::Arc<holdfast::repo::Repo>, source: &Path, name: &str, workers: usize) -> SessionId {
-    let options = BackupOptions {
-        paths: vec![source.to_path_buf()],
-        bucket: None,
-        name: Some(name.into()),
-        host: "h".into(),
-        tags: Vec::new(),
-        mode: Mode::Full,
-        clone: false,
-        walk: WalkOptions::default(),
-        dry_run: false,
-        workers,
-        limits: backup::Limits::default(),
-        rules: None,
-    };
+    let options = BackupOptions::plain(name.into(), "h".into(), vec![source.to_path_buf()], Mode::Full);
+    let options = BackupOptions { workers, ..options };
     let report = backup::run(repo, options, &Progress::default(), &Cancel::new()).unwrap();
     assert_eq!(report.errors_total, 0);
     report.snapshot.unwrap()

@@ -1,4 +1,4 @@
-//! `restore --check`: the etcd that is tried does not outlive the program.
+//! `restore --check`: the etcd that is tried does not outlive the program. And what a backup says of Kubernetes' secrets.
 
 use super::backup;
 use super::server::{Cluster, tool, wait_a_little};
@@ -60,4 +60,25 @@ fn leases_of_a_restored_database_are_asked_for() {
         let report = bench.ok(&["restore", "latest", "--to", "back.db", "--check", "--etcd-bin", &programs]);
         assert_eq!((&report["checked"]["leases"], &report["checked"]["keys"]), (&3.into(), &1.into()), "{report:#}");
     }
+}
+
+#[test]
+fn secrets_in_plain_text_are_told_and_so_are_those_that_need_other_keys() {
+    let bench = Bench::with_key(&["a"]);
+    let cluster = Cluster::start("3.5", 1);
+    cluster.ctl(&["put", "/registry/configmaps/a", "nothing"]);
+    let told = || {
+        let (code, report) = backup(&bench, &cluster, &["--mode", "full"]);
+        assert_eq!(code, 0, "{report:#}");
+        report["etcd"]["remarks"].to_string()
+    };
+    assert!(!told().contains("Secrets"));
+    cluster.ctl(&["put", "/registry/secrets/default/a", "k8s:enc:aescbc:v1:key1:sealed"]);
+    let remarks = told();
+    assert!(remarks.contains("1 Kubernetes Secrets are encrypted at rest: without the keys"), "{remarks}");
+    assert!(!remarks.contains("plain text"), "{remarks}");
+    ["a", "b"].iter().for_each(|name| drop(cluster.ctl(&["put", &format!("/registry/secrets/x/{name}"), "open"])));
+    let remarks = told();
+    assert!(remarks.contains("2 Kubernetes Secrets lie in plain text in the database"), "{remarks}");
+    assert!(remarks.contains("1 Kubernetes Secrets are encrypted at rest"), "{remarks}");
 }

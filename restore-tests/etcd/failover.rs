@@ -3,7 +3,7 @@
 use super::proxy::{Harm, Proxy};
 use super::server::Cluster;
 use super::{backup, comes_up, with_certificates};
-use crate::harness::Bench;
+use crate::harness::{Bench, end, start};
 use serde_json::json;
 
 /// Behind this byte of what a member says its snapshot is on its way.
@@ -25,10 +25,13 @@ fn proxied() -> (Cluster, Vec<(usize, Proxy)>, usize) {
     (cluster, proxies, leads)
 }
 
-fn run(bench: &Bench, proxies: &[(usize, Proxy)], more: &[&str]) -> serde_json::Value {
+fn through(proxies: &[(usize, Proxy)]) -> String {
     let hosts: Vec<String> = proxies.iter().map(|(_, proxy)| format!("127.0.0.1:{}", proxy.port)).collect();
-    let address = format!("etcd+http://{}", hosts.join(","));
-    bench.ok(&[&["backup", "--name", "cluster", &address], more].concat())
+    format!("etcd+http://{}", hosts.join(","))
+}
+
+fn run(bench: &Bench, proxies: &[(usize, Proxy)], more: &[&str]) -> serde_json::Value {
+    bench.ok(&[&["backup", "--name", "cluster", &through(proxies)], more].concat())
 }
 
 #[test]
@@ -45,6 +48,36 @@ fn the_next_member_sends_the_snapshot_that_one_broke_off() {
     assert_eq!((report["etcd"]["endpoint"].as_str(), report["etcd"]["revision"].as_i64()), (Some(&*next), Some(last)));
     assert_eq!(report["etcd"]["agree"].as_array().map(Vec::len), Some(2), "{report:#}");
     assert!(comes_up(&bench, "3.5", "latest", last).dump(&[last]) == cluster.dump(&[last]));
+}
+
+#[test]
+fn a_member_that_is_removed_while_it_sends_is_left_for_another() {
+    let bench = Bench::with_key(&["a"]);
+    let (mut cluster, proxies, leads) = proxied();
+    // More than waits anywhere on its way.
+    let last = cluster.fill(VALUES, VALUE_BYTES);
+    let followers: Vec<&(usize, Proxy)> = proxies.iter().filter(|(n, _)| *n != leads).collect();
+    let (first, proxy) = followers[0];
+    proxy.harm(Harm::Hold(IN_THE_STREAM));
+    let backup = start(&bench, &["backup", "--name", "cluster", &through(&proxies)]);
+    proxy.wait_until_held();
+    cluster.remove(*first);
+    proxy.harm(Harm::None);
+    let report = end(backup);
+    let next = format!("127.0.0.1:{}", followers[1].1.port);
+    assert_eq!((report["etcd"]["endpoint"].as_str(), report["etcd"]["revision"].as_i64()), (Some(&*next), Some(last)));
+    assert_eq!(report["etcd"]["agree"].as_array().map(Vec::len), Some(2), "{report:#}");
+    // Who still names it is told, and goes on.
+    let gone = format!("127.0.0.1:{}", proxy.port);
+    for mode in ["delta", "incremental"] {
+        let last = cluster.load(20, 102);
+        let report = run(&bench, &proxies, &["--mode", mode]);
+        assert_eq!(report["etcd"]["revision"].as_i64(), Some(last), "{report:#}");
+        if mode == "incremental" {
+            assert!(report["etcd"]["remarks"].to_string().contains(&gone), "{report:#}");
+            assert!(comes_up(&bench, "3.5", "latest", last).dump(&[last]) == cluster.dump(&[last]));
+        }
+    }
 }
 
 #[test]

@@ -8,11 +8,10 @@ use holdfast::base::clock::Ambient;
 use holdfast::base::{Cancel, Env, Progress, TimeMs};
 use holdfast::error::Result;
 use holdfast::format::snapshot::Mode;
-use holdfast::ops::backup::{BackupOptions, Limits};
+use holdfast::ops::backup::BackupOptions;
 use holdfast::ops::etcd::{self, Delta, EtcdOptions, Terms};
 use holdfast::source::etcd::cluster::Address;
 use holdfast::source::etcd::grpc::Means;
-use holdfast::source::files::WalkOptions;
 use holdfast::unlock::Unlock;
 use std::sync::Arc;
 
@@ -42,20 +41,7 @@ impl Ambient for Behind {
 fn backup_behind(bench: &Bench, cluster: &Cluster, mode: Mode) -> String {
     let key: [u8; 32] = noise(0x6b65_7900, 32).try_into().unwrap();
     let opened = Inside::at(bench, &Unlock::KeyFile(key.into()), &Env::custom(Arc::new(Behind)));
-    let mut options = BackupOptions {
-        paths: Vec::new(),
-        bucket: None,
-        name: Some("cluster".into()),
-        host: "h".into(),
-        tags: Vec::new(),
-        mode,
-        clone: false,
-        walk: WalkOptions::default(),
-        dry_run: false,
-        workers: 0,
-        limits: Limits::default(),
-        rules: None,
-    };
+    let mut options = BackupOptions::plain("cluster".into(), "h".into(), Vec::new(), mode);
     let identity = Some((cluster.path("client.crt"), cluster.path("client.key")));
     let means = Means { ca: Some(cluster.path("ca.crt")), identity, ..Means::default() };
     let address = Address::parse(&cluster.address()).unwrap();

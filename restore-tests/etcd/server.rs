@@ -238,6 +238,18 @@ impl Cluster {
         }
     }
 
+    /// Removes a member, and waits until its program has ended, as etcd's does then.
+    pub fn remove(&mut self, n: usize) {
+        let (ids, _) = self.ids();
+        self.ctl(&["member", "remove", &format!("{:x}", ids[n])]);
+        let begin = Instant::now();
+        let mut child = self.nodes[n].child.take().expect("it runs");
+        while child.try_wait().unwrap().is_none() {
+            assert!(begin.elapsed() < READY_WITHIN, "a member that was removed goes on");
+            wait_a_little();
+        }
+    }
+
     /// Until all answer.
     pub fn wait(&self) {
         let begin = Instant::now();

@@ -10,7 +10,7 @@ use holdfast::base::{Cancel, Env, HoldId, Progress, SessionId, SlotId};
 use holdfast::crypto::Secret;
 use holdfast::error::{Error, Kind, Result};
 use holdfast::format::snapshot::Mode;
-use holdfast::ops::backup::{self, BackupOptions, Limits};
+use holdfast::ops::backup::{self, BackupOptions};
 use holdfast::ops::forget::{self, Target};
 use holdfast::ops::replicate::{self, Depth, Means, Wish};
 use holdfast::ops::{hold, membership, prune, repair, repair_index, verify};
@@ -20,7 +20,6 @@ use holdfast::repo::init::{self, Leftovers, NewSecret};
 use holdfast::repo::keys;
 use holdfast::repo::open::{Opening, open};
 use holdfast::repo::view::View;
-use holdfast::source::files::WalkOptions;
 use holdfast::store::testing::{mount, unmount};
 use holdfast::unlock::Unlock;
 use std::collections::BTreeMap;
@@ -199,20 +198,8 @@ impl<'s> Player<'s> {
         self.source.change(&mut self.rng, changes, now);
         self.stage.model.holds_now(&name, &self.source.tree);
         let repo = self.open()?;
-        let options = BackupOptions {
-            paths: vec![self.source.folder.clone()],
-            bucket: None,
-            name: Some(name),
-            host: format!("host-{}", self.number),
-            tags: Vec::new(),
-            mode: if full { Mode::Full } else { Mode::Incremental },
-            clone: false,
-            walk: WalkOptions::default(),
-            dry_run: false,
-            workers: 0,
-            limits: Limits::default(),
-            rules: None,
-        };
+        let (host, mode) = (format!("host-{}", self.number), if full { Mode::Full } else { Mode::Incremental });
+        let options = BackupOptions::plain(name, host, vec![self.source.folder.clone()], mode);
         let report = backup::run(&repo, options, &Progress::default(), &self.cancel)?;
         if report.errors_total > 0 {
             self.stage.model.wrong(format!("a file could not be read: {:?}", report.errors));

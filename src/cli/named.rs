@@ -60,17 +60,19 @@ pub fn find_etcd<'v, 't>(view: &'v View, text: &'t OsStr, filter: &Filter) -> Re
 /// # Errors
 /// As [`View::find`].
 pub fn snapshot<'v>(view: &'v View, name: &str, filter: &Filter) -> Result<&'v Snapshot> {
-    let fits = |m: &Manifest| passes(filter, m);
-    let found = view.find(name, fits)?;
+    meant(view, name, |m| passes(filter, m))
+}
+
+/// `latest` of a cluster is the one that is furthest on.
+fn meant<'v>(view: &'v View, name: &str, fits: impl Fn(&Manifest) -> bool) -> Result<&'v Snapshot> {
+    let found = view.find(name, &fits)?;
     Ok(if name.as_bytes() == LATEST { etcd::latest(view, found, fits) } else { found })
 }
 
 fn find_of<'v, 't>(view: &'v View, text: &'t OsStr, fits: impl Fn(&Manifest) -> bool) -> Result<Named<'v, 't>> {
     let (name, path) = browse::split_target(text.as_bytes());
-    let is_latest = name == LATEST;
     let name = String::from_utf8_lossy(name);
-    let found = view.find(&name, &fits)?;
-    let snapshot = if is_latest { etcd::latest(view, found, fits) } else { found };
+    let snapshot = meant(view, &name, fits)?;
     let doubt = view.doubt(&name);
     if let Some(why) = &doubt {
         remark(&format!("warning: this is {}, but {why}", snapshot.manifest.sid.short()));

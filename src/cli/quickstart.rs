@@ -8,6 +8,7 @@ use super::progress::Shown;
 use crate::base::{Progress, units};
 use crate::crypto::{Secret, generate_passphrase};
 use crate::error::{Error, Exit, Kind, Result};
+use crate::format::snapshot::Mode;
 use crate::ops::backup::{self, BackupOptions, BackupReport};
 use crate::ops::compare::{self, Comparison};
 use crate::ops::restore::{self, RestoreReport, RestoreRequest};
@@ -132,20 +133,9 @@ fn timed<T>(context: &Context, title: &'static str, act: impl FnOnce(&Progress) 
 }
 
 fn back_up(context: &Context, repo: &Arc<Repo>, args: &Quickstart, progress: &Progress) -> Result<BackupReport> {
-    let options = BackupOptions {
-        paths: vec![args.path.clone()],
-        bucket: None,
-        name: Some("quickstart".into()),
-        host: files::hostname(),
-        tags: Vec::new(),
-        mode: crate::format::snapshot::Mode::Incremental,
-        clone: false,
-        walk: WalkOptions::default(),
-        dry_run: false,
-        workers: context.workers(),
-        limits: backup::Limits::default(),
-        rules: None,
-    };
+    let (name, paths) = ("quickstart".into(), vec![args.path.clone()]);
+    let options = BackupOptions::plain(name, files::hostname(), paths, Mode::Incremental);
+    let options = BackupOptions { workers: context.workers(), ..options };
     backup::run(repo, options, progress, &context.cancel)
 }
 

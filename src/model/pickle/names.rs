@@ -257,7 +257,6 @@ fn shape(module: &str, name: &str) -> Shape {
         (_, "scalar" | "_rebuild_from_type_v2") => Shape::Given,
         ("numpy", "dtype") => Shape::DtypeClass,
         (_, "ndarray" | "matrix" | "MaskedArray") => Shape::ArrayClass,
-        ("copyreg" | "copy_reg", _) => Shape::Other,
         (_, "_reconstruct" | "_mareconstruct") => Shape::Reconstruct,
         ("torch" | "torch.cuda" | "torch.storage", name) => match number_bytes(name) {
             Some(bytes) => Shape::Storage(bytes),

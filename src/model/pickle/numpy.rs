@@ -11,6 +11,7 @@ use super::value::{Tuple, Value};
 
 /// The flags of types that hold objects.
 const OBJECTS: u8 = 3;
+
 /// The type that a call of the class with this makes.
 pub fn made(given: &Value) -> Shape {
     let plain = matches!(given, Value::Tuple(Tuple { names_plain: true, has_class: false, .. }));

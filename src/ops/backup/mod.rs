@@ -195,6 +195,24 @@ fn escaped(path: &[u8]) -> String {
 }
 
 impl BackupOptions {
+    /// All of these paths, as one source of this name; no workers.
+    pub fn plain(name: String, host: String, paths: Vec<PathBuf>, mode: Mode) -> BackupOptions {
+        BackupOptions {
+            paths,
+            bucket: None,
+            name: Some(name),
+            host,
+            tags: Vec::new(),
+            mode,
+            clone: false,
+            walk: WalkOptions::default(),
+            dry_run: false,
+            workers: 0,
+            limits: Limits::default(),
+            rules: None,
+        }
+    }
+
     /// For a source as policies and the command line describe it. What belongs to the repository itself is left out by
     /// [`run`].
     ///
@@ -202,13 +220,8 @@ impl BackupOptions {
     /// A pattern that cannot be understood, or signatures that are required of nobody.
     pub fn of(source: &policy::Source, host: String, mode: Mode, workers: usize) -> Result<BackupOptions> {
         Ok(BackupOptions {
-            paths: source.paths.clone(),
             bucket: source.bucket.clone(),
-            name: Some(source.name.clone()),
-            host,
             tags: source.tags.clone(),
-            mode,
-            clone: false,
             walk: WalkOptions {
                 excludes: Excludes::parse(&source.exclude)?,
                 one_file_system: source.one_file_system,
@@ -216,10 +229,9 @@ impl BackupOptions {
                 ignore_file: Some(source.ignore_file.as_bytes().to_vec()),
                 ..WalkOptions::default()
             },
-            dry_run: false,
             workers,
-            limits: Limits::default(),
             rules: source.model.as_ref().map(Rules::for_backup).transpose()?,
+            ..BackupOptions::plain(source.name.clone(), host, source.paths.clone(), mode)
         })
     }
 
