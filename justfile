@@ -63,6 +63,10 @@ etcd-show *args:
 databases-show *args:
     scripts/databases-show {{args}}
 
+# A model restored onto a disk, beside a plain copy.
+models-disk *args:
+    scripts/models-disk {{args}}
+
 # What differences from a parent's tensors would save.
 xor-show *args:
     scripts/xor-show {{args}}

@@ -549,6 +549,10 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
         (vec(any::<u8>(), 1..40), 0..5000usize).prop_map(|(word, n)| word.repeat(n)),
         (any::<u64>(), 4000..40_000usize, prop_oneof![Just(2usize), Just(4)], 0..5usize)
             .prop_map(move |(seed, count, width, phase)| floats(seed, count, width, phase)),
+        (any::<u64>(), 4000..40_000usize, 0..3usize).prop_map(|(seed, count, phase)| {
+            let words = noise(seed, 2 * count).into_iter().enumerate().map(|(n, byte)| byte & [0xf8, 0x87][n % 2]);
+            noise(seed, phase).into_iter().chain(words).collect()
+        }),
         (any::<u64>(), 1..60_000usize, 1..60_000usize).prop_map(|(seed, a, b)| [
             noise(seed, a),
             vec![0; b],
@@ -562,8 +566,8 @@ proptest! {
     #![proptest_config(runs(60))]
 
     #[test]
-    fn what_is_encoded_decodes_to_itself(plain in content(), all in vec(damage(), 1..3)) {
-        let mut coder = Coder::default();
+    fn what_is_encoded_decodes_to_itself(plain in content(), both: bool, all in vec(damage(), 1..3)) {
+        let mut coder = Coder::default().with_planes(both);
         let mut body = Vec::new();
         let codec = coder.encode(&plain, &mut body);
         prop_assert!(body.len() <= plain.len());
@@ -581,7 +585,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bodies_give_the_length_asked_for_or_nothing(
-        body in vec(any::<u8>(), 0..300), frame: bool, id in 0..6u8, len in prop_oneof![0..400usize, 0..(4usize << 20)],
+        body in vec(any::<u8>(), 0..300), frame: bool, id in 0..7u8, len in prop_oneof![0..400usize, 0..(4usize << 20)],
     ) {
         let mut coder = Coder::default();
         let body = if frame { [&[0x28, 0xb5, 0x2f, 0xfd][..], &body].concat() } else { body };
@@ -680,7 +684,7 @@ fn lengths_that_lie_are_refused_before_anything_is_allocated() {
     }
     // A frame that says it holds four gigabytes, where its head says that the chunk has four megabytes.
     let frame = [&[0x28, 0xb5, 0x2f, 0xfd, 0xa0][..], &u32::MAX.to_le_bytes(), &[1, 0, 0]].concat();
-    for codec in [Codec::Zstd, Codec::Bf16, Codec::F32] {
+    for codec in [Codec::Zstd, Codec::Bf16, Codec::F32, Codec::Planes] {
         let body = [&[0][..], &(frame.len() as u32).to_le_bytes(), &frame].concat();
         let body = if codec == Codec::Zstd { &frame } else { &body };
         assert!(Coder::default().decode(codec, body, 4 << 20, &mut Vec::new()).is_err());

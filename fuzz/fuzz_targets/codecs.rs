@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let [id, low, mid, high, body @ ..] = data else { return };
-    let mut coder = Coder::default();
+    let mut coder = Coder::default().with_planes(true);
     let len = (usize::from(*low) | usize::from(*mid) << 8 | usize::from(*high) << 16) % ((4 << 20) + 1);
     if let Some(codec) = Codec::from_id(id % 8) {
         let mut out = Vec::new();

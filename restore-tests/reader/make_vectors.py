@@ -124,7 +124,7 @@ def float_plain(word, phase, count, tail):
     return stream("phase", phase) + bytes(words) + stream("tail", tail)
 
 
-def planes(plain, word, phase):
+def planes(plain, word, phase, both=False):
     """Section 4, in the direction of writing, word by word as the page says it."""
     count = (len(plain) - phase) // word
     bits = word * 8
@@ -135,6 +135,8 @@ def planes(plain, word, phase):
     plane = [bytes(value >> 8 * place & 0xFF for value in rotated) for place in range(word)]
     frame = zstandard.ZstdCompressor(level=1).compress(plane[-1])
     rest = b"".join(plane[place] for place in range(word - 2, -1, -1))
+    if both:
+        rest = zstandard.ZstdCompressor(level=1).compress(rest)
     return bytes([phase]) + u32(len(frame)) + plain[:phase] + frame + rest + plain[phase + count * word :]
 
 
@@ -145,6 +147,10 @@ def codecs():
     for name, word, phase, tail in (("bf16", 2, 1, 1), ("f16", 2, 0, 0), ("f32", 4, 3, 2)):
         plain = float_plain(word, phase, 150, tail)
         out.append({"codec": codec.NAMES.index(name), "plain": plain.hex(), "body": planes(plain, word, phase).hex()})
+    # Words of which the last bits say nothing.
+    plain = stream("phase", 1) + b"".join(bytes([low & 0xF8, 0x28 + (high & 0x87)]) for low, high in zip(*[iter(stream("few", 600))] * 2)) + b"t"
+    body = planes(plain, 2, 1, both=True)
+    out.append({"codec": codec.PLANES, "plain": plain.hex(), "body": body.hex()})
     return out
 
 

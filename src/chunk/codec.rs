@@ -2,7 +2,8 @@
 //! a compressor's bug or a flipped bit must not reach the repository.
 
 use super::float;
-use zstd_safe::{CCtx, CParameter, DCtx, ParamSwitch, compress_bound};
+use super::frame::{ChunkError, Compressor, HUFFMAN_LEVEL, PLANES_HEAD_BYTES, Parts, compress, decompress};
+use zstd_safe::DCtx;
 
 /// How a body was encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Codec {
     F16 = 3,
     /// IEEE single precision planes.
     F32 = 4,
+    /// Both planes of words of two bytes.
+    Planes = 5,
 }
 
 impl Codec {
@@ -28,7 +31,8 @@ impl Codec {
 
     /// From its number.
     pub fn from_id(id: u8) -> Option<Codec> {
-        [Codec::Raw, Codec::Zstd, Codec::Bf16, Codec::F16, Codec::F32].into_iter().find(|c| c.id() == id)
+        use Codec::{Bf16, F16, F32, Planes, Raw, Zstd};
+        [Raw, Zstd, Bf16, F16, F32, Planes].into_iter().find(|c| c.id() == id)
     }
 
     /// From the number in the head of a bundle, where only raw and zstd are allowed.
@@ -39,7 +43,7 @@ impl Codec {
     fn width(self) -> Option<usize> {
         match self {
             Codec::Raw | Codec::Zstd => None,
-            Codec::Bf16 | Codec::F16 => Some(2),
+            Codec::Bf16 | Codec::F16 | Codec::Planes => Some(2),
             Codec::F32 => Some(4),
         }
     }
@@ -104,11 +108,6 @@ enum Effort {
     Huffman,
 }
 
-/// Why a body was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a valid body")]
-pub struct ChunkError;
-
 /// Larger chunks are sampled before they are compressed, in bytes.
 const SAMPLED_BYTES_MIN: usize = 64 << 10;
 /// Length of one piece of the sample, of which there are four, in bytes.
@@ -122,12 +121,8 @@ const INCOMPRESSIBLE_PERCENT: usize = 98;
 const EVEN_PERCENT: usize = 95;
 /// Above this share a chunk is dense. Program text has 10 to 45.
 const DENSE_PERCENT: usize = 50;
-/// A level so low that zstd finds no matches: what is left is its Huffman coder.
-const HUFFMAN_LEVEL: i32 = -1000;
 /// Below this nothing is gained.
 const ENCODED_BYTES_MIN: usize = 64;
-/// `u8 phase ‖ u32 z` of a float body.
-const FLOAT_HEAD_BYTES: usize = 5;
 
 /// One worker's contexts and scratch buffers.
 pub struct Coder {
@@ -141,38 +136,13 @@ pub struct Coder {
     check: Vec<u8>,
     rejected: u64,
     raw: bool,
+    /// Whether both planes may be frames.
+    both: bool,
 }
 
 impl Default for Coder {
     fn default() -> Coder {
         Coder::new(Compression::Default)
-    }
-}
-
-/// A compressor that is made when it is first used: who only reads needs none.
-struct Compressor {
-    level: i32,
-    context: Option<CCtx<'static>>,
-}
-
-impl Compressor {
-    fn new(level: i32) -> Compressor {
-        Compressor { level, context: None }
-    }
-
-    fn context(&mut self) -> &mut CCtx<'static> {
-        self.context.get_or_insert_with(|| {
-            let mut context = CCtx::create();
-            // Parameters that every zstd of this version knows cannot be refused.
-            let _ = context.set_parameter(CParameter::CompressionLevel(self.level));
-            let _ = context.set_parameter(CParameter::ContentSizeFlag(true));
-            let _ = context.set_parameter(CParameter::ChecksumFlag(false));
-            if self.level == HUFFMAN_LEVEL {
-                let _ = context.set_parameter(CParameter::LiteralCompressionMode(ParamSwitch::Enable));
-                let _ = context.set_parameter(CParameter::MinMatch(7));
-            }
-            context
-        })
     }
 }
 
@@ -190,7 +160,14 @@ impl Coder {
             check: Vec::new(),
             rejected: 0,
             raw: compression == Compression::None,
+            both: false,
         }
+    }
+
+    /// The same, which may use [`Codec::Planes`]: readers of the repository must know it.
+    #[must_use]
+    pub fn with_planes(self, may: bool) -> Coder {
+        Coder { both: may, ..self }
     }
 
     /// How often, since this was asked last, an encoded body did not decode to what it was made of; each was
@@ -211,7 +188,7 @@ impl Coder {
                 (_, false) => Codec::Bf16,
             };
             let start = out.len();
-            if self.float(plain, layout, out) && self.holds(codec, plain, start, out) {
+            if self.float(plain, layout, codec, out) && self.holds(codec, plain, start, out) {
                 return codec;
             }
             out.truncate(start);
@@ -222,7 +199,17 @@ impl Coder {
                 out.extend_from_slice(plain);
                 Codec::Raw
             }
-            INCOMPRESSIBLE_PERCENT.. => self.encode_frame(Effort::Huffman, plain, out),
+            INCOMPRESSIBLE_PERCENT.. => {
+                let start = out.len();
+                if let Some(layout) = float::few_bits(plain).filter(|_| self.both)
+                    && self.float(plain, layout, Codec::Planes, out)
+                    && self.holds(Codec::Planes, plain, start, out)
+                {
+                    return Codec::Planes;
+                }
+                out.truncate(start);
+                self.encode_frame(Effort::Huffman, plain, out)
+            }
             DENSE_PERCENT.. => self.encode_frame(Effort::Dense, plain, out),
             _ => self.encode_frame(Effort::Usual, plain, out),
         }
@@ -270,12 +257,19 @@ impl Coder {
             decompress(&mut self.decoder, body, plain.len(), &mut self.check)?;
             return Ok(self.check == plain);
         };
-        let parts = Parts::of(body, width, plain.len())?;
+        let parts = Parts::of(body, (width, codec == Codec::Planes), plain.len())?;
         decompress(&mut self.decoder, parts.frame, parts.count, &mut self.check)?;
+        let mut lower = parts.lower;
+        if codec == Codec::Planes {
+            // What was made of it is in the body.
+            self.upper.clear();
+            decompress(&mut self.decoder, parts.lower, parts.count, &mut self.upper)?;
+            lower = &self.upper;
+        }
         let (phase, rest) = plain.split_at(parts.phase.len());
         let (words, tail) = rest.split_at(parts.count * width);
         let same = phase == parts.phase && tail == parts.tail;
-        Ok(same && float::are_planes_of(&self.check, parts.lower, width, words))
+        Ok(same && float::are_planes_of(&self.check, lower, width, words))
     }
 
     /// What a fast compressor leaves of a sample of a chunk, in hundredths; 0 for chunks that are not sampled.
@@ -301,7 +295,7 @@ impl Coder {
         !packed || self.lower.len() * 100 / self.upper.len().max(1) >= EVEN_PERCENT
     }
 
-    fn float(&mut self, plain: &[u8], layout: float::Layout, out: &mut Vec<u8>) -> bool {
+    fn float(&mut self, plain: &[u8], layout: float::Layout, codec: Codec, out: &mut Vec<u8>) -> bool {
         let words_len = (plain.len() - layout.phase) / layout.width * layout.width;
         let (phase, rest) = plain.split_at(layout.phase);
         let (words, tail) = rest.split_at(words_len);
@@ -314,8 +308,12 @@ impl Coder {
             return false;
         }
         let frame_len = (out.len() - frame) as u32;
-        out[start + 1..start + FLOAT_HEAD_BYTES].copy_from_slice(&frame_len.to_le_bytes());
-        out.extend_from_slice(&self.lower);
+        out[start + 1..start + PLANES_HEAD_BYTES].copy_from_slice(&frame_len.to_le_bytes());
+        if codec != Codec::Planes {
+            out.extend_from_slice(&self.lower);
+        } else if !compress(&mut self.huffman, &self.lower, out) {
+            return false;
+        }
         out.extend_from_slice(tail);
         true
     }
@@ -327,90 +325,38 @@ impl Coder {
     pub fn decode(&mut self, codec: Codec, body: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
         let start = out.len();
         match codec.width() {
-            Some(width) => self.join(body, width, plain_len, out)?,
+            Some(width) => self.join(body, (codec, width), plain_len, out)?,
             None if codec == Codec::Raw => out.extend_from_slice(body),
             None => decompress(&mut self.decoder, body, plain_len, out)?,
         }
         if out.len() - start == plain_len { Ok(()) } else { Err(ChunkError) }
     }
 
-    fn join(&mut self, body: &[u8], width: usize, plain_len: usize, out: &mut Vec<u8>) -> Result<(), ChunkError> {
-        let parts = Parts::of(body, width, plain_len)?;
+    fn join(
+        &mut self,
+        body: &[u8],
+        (codec, width): (Codec, usize),
+        plain_len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ChunkError> {
+        let parts = Parts::of(body, (width, codec == Codec::Planes), plain_len)?;
         self.upper.clear();
         decompress(&mut self.decoder, parts.frame, parts.count, &mut self.upper)?;
-        if self.upper.len() != parts.count {
+        let mut lower = parts.lower;
+        if codec == Codec::Planes {
+            self.lower.clear();
+            decompress(&mut self.decoder, parts.lower, parts.count, &mut self.lower)?;
+            lower = &self.lower;
+        }
+        if self.upper.len() != parts.count || lower.len() != parts.count * (width - 1) {
             return Err(ChunkError);
         }
         out.reserve(plain_len);
         out.extend_from_slice(parts.phase);
-        float::join(&self.upper, parts.lower, width, out);
+        float::join(&self.upper, lower, width, out);
         out.extend_from_slice(parts.tail);
         Ok(())
     }
-}
-
-/// The parts of a float body.
-struct Parts<'b> {
-    /// Words.
-    count: usize,
-    /// What stands before the first of them.
-    phase: &'b [u8],
-    /// Their exponent plane.
-    frame: &'b [u8],
-    /// Their other planes.
-    lower: &'b [u8],
-    /// What stands behind the last.
-    tail: &'b [u8],
-}
-
-impl Parts<'_> {
-    /// Takes a body apart whose lengths are those of `plain_len` bytes.
-    fn of(body: &[u8], width: usize, plain_len: usize) -> Result<Parts<'_>, ChunkError> {
-        let (head, rest) = body.split_first_chunk::<FLOAT_HEAD_BYTES>().ok_or(ChunkError)?;
-        let phase_len = usize::from(head[0]);
-        let frame_len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        if phase_len >= width || phase_len > plain_len {
-            return Err(ChunkError);
-        }
-        let count = (plain_len - phase_len) / width;
-        let (phase, rest) = rest.split_at_checked(phase_len).ok_or(ChunkError)?;
-        let (frame, rest) = rest.split_at_checked(frame_len).ok_or(ChunkError)?;
-        let (lower, tail) = rest.split_at_checked(count * (width - 1)).ok_or(ChunkError)?;
-        if tail.len() != plain_len - phase_len - count * width {
-            return Err(ChunkError);
-        }
-        Ok(Parts { count, phase, frame, lower, tail })
-    }
-}
-
-/// Appends a frame; false if zstd failed.
-fn compress(compressor: &mut Compressor, plain: &[u8], out: &mut Vec<u8>) -> bool {
-    out.reserve(compress_bound(plain.len()));
-    let end = out.len() as u64;
-    let mut tail = std::io::Cursor::new(out);
-    tail.set_position(end);
-    compressor.context().compress2(&mut tail, plain).is_ok()
-}
-
-/// Appends what one frame holds, at most `plain_len` bytes.
-fn decompress(
-    context: &mut Option<DCtx<'_>>,
-    frame: &[u8],
-    plain_len: usize,
-    out: &mut Vec<u8>,
-) -> Result<(), ChunkError> {
-    // Two frames one after another decode to both: the format has one.
-    if zstd_safe::find_frame_compressed_size(frame) != Ok(frame.len()) {
-        return Err(ChunkError);
-    }
-    if !matches!(zstd_safe::get_frame_content_size(frame), Ok(Some(size)) if size == plain_len as u64) {
-        return Err(ChunkError);
-    }
-    out.reserve(plain_len);
-    let end = out.len() as u64;
-    let mut tail = std::io::Cursor::new(out);
-    tail.set_position(end);
-    context.get_or_insert_with(DCtx::create).decompress(&mut tail, frame).map(drop).map_err(|_| ChunkError)
 }
 
 #[cfg(test)]
@@ -527,8 +473,24 @@ mod tests {
             let half = (bits >> 16 & 0x8000) | ((bits >> 23 & 0xff).saturating_sub(112) << 10) | (bits >> 13 & 0x3f8);
             (half as u16).to_le_bytes()
         });
-        let (codec, len) = round_trip(&halves.collect::<Vec<_>>());
+        let halves: Vec<u8> = halves.collect();
+        let (codec, len) = round_trip(&halves);
         assert!(codec == Codec::Zstd && len < 800_000 / 100 * 85, "{codec:?} {len}");
+        for cut in 0..3 {
+            let (plain, mut body, mut back) = (&halves[cut..halves.len() - cut], Vec::new(), Vec::new());
+            let mut coder = Coder::default().with_planes(true);
+            assert_eq!(coder.encode(plain, &mut body), Codec::Planes, "cut {cut}");
+            assert!(body.len() < len / 100 * 90, "{} of {len}", body.len());
+            Coder::default().decode(Codec::Planes, &body, plain.len(), &mut back).unwrap();
+            assert!(back == plain && coder.take_rejected() == 0);
+            for wrong in [&body[..body.len() - 1], &[&body[..], &[0]].concat(), &body[..9]] {
+                assert!(coder.decode(Codec::Planes, wrong, plain.len(), &mut Vec::new()).is_err());
+            }
+            assert!(coder.decode(Codec::F16, &body, plain.len(), &mut Vec::new()).is_err());
+            assert!(coder.decode(Codec::Planes, &body, plain.len() - 2, &mut Vec::new()).is_err());
+        }
+        let mut coder = Coder::default().with_planes(true);
+        assert_eq!(coder.encode(&text, &mut Vec::new()), Codec::Zstd);
     }
 
     #[test]

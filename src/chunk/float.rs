@@ -11,6 +11,8 @@ const EXPONENT_BITS_MAX: f32 = 5.0;
 const F16_UPPER_BITS_MAX: f32 = 6.4;
 /// Entropy of a mantissa plane, in bits a byte; a sample of 4,096 random bytes shows 7.95.
 const MANTISSA_BITS_MIN: f32 = 7.5;
+/// What is gained, in bits a byte, where two planes are coded each by itself: below it, it is not worth the second frame.
+const APART_BITS_MIN: f32 = 0.25;
 
 /// How words lie in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +68,31 @@ pub(super) fn detect(plain: &[u8]) -> Option<Layout> {
     half
 }
 
+/// Where words of two bytes begin whose halves are each coded in fewer bits than all bytes together, as those of f16 are that
+/// were made of numbers with fewer bits. For what repeats nothing.
+pub(super) fn few_bits(plain: &[u8]) -> Option<Layout> {
+    if plain.len() < 4 * SAMPLE_BYTES {
+        return None;
+    }
+    let bits = |phase| {
+        let (mut upper, lower) = histograms(plain, 2, phase);
+        let apart = (upper.bits() + lower.bits()) / 2.0;
+        lower.0.iter().zip(&mut upper.0).for_each(|(low, up)| *up += low);
+        upper.1 += lower.1;
+        (phase, apart, upper.bits() - apart)
+    };
+    let [even, odd] = [bits(0), bits(1)];
+    let (phase, _, gain) = if odd.1 < even.1 { odd } else { even };
+    (gain >= APART_BITS_MIN).then_some(Layout { width: 2, phase, half: true })
+}
+
 /// Entropies of the upper and the lower bytes of rotated words.
 fn sample(plain: &[u8], width: usize, phase: usize) -> (f32, f32) {
+    let (upper, lower) = histograms(plain, width, phase);
+    (upper.bits(), lower.bits())
+}
+
+fn histograms(plain: &[u8], width: usize, phase: usize) -> (Histogram, Histogram) {
     let (mut upper, mut lower) = (Histogram::new(), Histogram::new());
     for start in [phase, plain.len() / 2 / width * width + phase] {
         let piece = plain.get(start..).unwrap_or_default();
@@ -77,7 +102,7 @@ fn sample(plain: &[u8], width: usize, phase: usize) -> (f32, f32) {
             lower.add(next << 1 | if width == 2 { high >> 7 } else { word[width - 3] >> 7 });
         }
     }
-    (upper.bits(), lower.bits())
+    (upper, lower)
 }
 
 /// Makes `upper` the exponent plane and `lower` the other planes, from the second most significant byte down.

@@ -29,10 +29,17 @@ pub struct Features {
     pub prune: Vec<String>,
 }
 
+/// To read: chunks of which both planes are frames.
+pub const PLANES: &str = "planes1";
+
 impl Features {
-    /// What this program understands.
+    /// What this program understands, and asks of those who use a repository that it makes.
     pub fn ours() -> Features {
-        Features { read: vec!["base1".into()], write: vec!["base1".into()], prune: vec!["epochs1".into()] }
+        Features {
+            read: vec!["base1".into(), PLANES.into()],
+            write: vec!["base1".into()],
+            prune: vec!["epochs1".into()],
+        }
     }
 
     /// The first name among `needed` that is not among `known`.

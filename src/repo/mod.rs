@@ -33,7 +33,7 @@ use crate::crypto::{Secret, SigningKey, kd, mac};
 use crate::error::{Error, Kind, Result};
 use crate::format::FormatError;
 use crate::format::cbor;
-use crate::format::config::Features;
+use crate::format::config::{Features, PLANES};
 use crate::format::envelope::{BODY_BYTES_MAX, Class, Header, Kind as ObjectKind, OBJECT_BYTES_MAX};
 use crate::format::index::Segment;
 use crate::format::ring::{Keyring, Trust, role};
@@ -131,6 +131,11 @@ impl Repo {
     /// The trust domain that is written.
     pub fn domain(&self) -> Domain {
         self.domain
+    }
+
+    /// Whether whoever reads the repository knows chunks of which both planes are frames.
+    pub fn knows_planes(&self) -> bool {
+        self.features.read.iter().any(|name| name == PLANES)
     }
 
     /// Whether this program understands all that a writer must. Asked before anything is written.

@@ -116,7 +116,7 @@ impl<'r> Writer<'r> {
         Packer {
             writer: self,
             class,
-            coder: Coder::new(compression),
+            coder: Coder::new(compression).with_planes(self.repo.knows_planes()),
             pack: None,
             places: Vec::new(),
             bundle: Vec::new(),

@@ -7,8 +7,8 @@ import zstandard
 from .crypto import read_u
 from .errors import Refused
 
-RAW, ZSTD, BF16, F16, F32 = range(5)
-NAMES = ["raw", "zstd", "bf16", "f16", "f32"]
+RAW, ZSTD, BF16, F16, F32, PLANES = range(6)
+NAMES = ["raw", "zstd", "bf16", "f16", "f32", "planes"]
 _WORD = {BF16: 2, F16: 2, F32: 4}
 _zstd = zstandard.ZstdDecompressor()
 
@@ -49,6 +49,23 @@ def unplane(body, length, word, what):
     return body[5 : 5 + phase] + _rotate_right(rotated, word, count) + body[at:]
 
 
+def unplane_both(body, length, what):
+    """The same for words of two bytes of which both planes are frames."""
+    if len(body) < 5:
+        raise Refused(f"{what}: planes that end too early")
+    phase, z = body[0], read_u(body, 1, 4)
+    if phase >= 2 or phase > length:
+        raise Refused(f"{what}: phase {phase}")
+    count, tail = divmod(length - phase, 2)
+    at, end = 5 + phase + z, len(body) - tail
+    if at > end:
+        raise Refused(f"{what}: planes of a wrong length")
+    rotated = bytearray(2 * count)
+    rotated[1::2] = unzstd(body[5 + phase : at], count, what)
+    rotated[0::2] = unzstd(body[at:end], count, what)
+    return body[5 : 5 + phase] + _rotate_right(rotated, 2, count) + body[end:]
+
+
 def _rotate_right(words, word, count):
     """Each little-endian word rotated right by one bit, all at once in one long integer."""
     low = _low_bits(word, count)
@@ -66,6 +83,8 @@ def decode(codec, body, length, what):
         plain = unzstd(body, length, what)
     elif codec in _WORD:
         plain = unplane(body, length, _WORD[codec], what)
+    elif codec == PLANES:
+        plain = unplane_both(body, length, what)
     else:
         raise Refused(f"{what}: codec {codec}")
     if len(plain) != length:

@@ -23,7 +23,7 @@ from .region import checked
 
 PASSPHRASE, KEY_FILE, RECOVERY = 1, 2, 3
 KIND_CONFIG = 32
-FEATURES = {"base1"}
+FEATURES = {"base1", "planes1"}
 
 
 class Secret:
