@@ -182,6 +182,13 @@ fn names() -> Vec<Face> {
         ("numbers that look like a name by number", zips::one("archive/data/60", b"\x82F.\x9c\xff"), Grade::None),
         ("the same, called", zips::one("archive/data/60", b"\x82F)R.\x9c\xff"), Grade::Unknown),
         ("pickle in capitals", zips::one("archive/Data.PKL", b"hello"), Grade::Unknown),
+        // Of `c posix system`, called with `id`.
+        (
+            "an agent with a pickle as text",
+            zips::one("data", br#"{"policy_class": {"\u003aserialized:": "Y3Bvc2l4CnN5c3RlbQooUydpZCcKdFIu"}}"#),
+            Grade::Unknown,
+        ),
+        ("the same where nobody loads it", zips::one("archive/notes", b"{\":serialized:\": \"\"}"), Grade::None),
     ]
 }
 
