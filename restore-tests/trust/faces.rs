@@ -17,6 +17,7 @@ pub fn all() -> Vec<Face> {
         dtypes(),
         types_by_other_ways(),
         beginnings(),
+        attributes(),
         zips::faces(),
     ]
     .concat()
@@ -182,6 +183,13 @@ fn names() -> Vec<Face> {
         ("numbers that look like a name by number", zips::one("archive/data/60", b"\x82F.\x9c\xff"), Grade::None),
         ("the same, called", zips::one("archive/data/60", b"\x82F)R.\x9c\xff"), Grade::Unknown),
         ("pickle in capitals", zips::one("archive/Data.PKL", b"hello"), Grade::Unknown),
+        // Of `c posix system`, called with `id`.
+        (
+            "an agent with a pickle as text",
+            zips::one("data", br#"{"policy_class": {"\u003aserialized:": "Y3Bvc2l4CnN5c3RlbQooUydpZCcKdFIu"}}"#),
+            Grade::Unknown,
+        ),
+        ("the same where nobody loads it", zips::one("archive/notes", b"{\":serialized:\": \"\"}"), Grade::None),
     ]
 }
 
@@ -298,5 +306,45 @@ fn beginnings() -> Vec<Face> {
         ("a module, a name that is none, and rubbish", b"chr_payload.-\nX\n\xff".to_vec(), Grade::Unknown),
         ("a module, and an end that is none", b"chr_payload\nX\n0\x80\x04".to_vec(), Grade::Unknown),
         ("a list of words", "cat\ndog\ndöner\n".into(), Grade::None),
+    ]
+}
+
+/// `getattr` of what was loaded by its name: as pickles of protocol 2 have methods, and as they do not.
+fn attributes() -> Vec<Face> {
+    let get = b"c__builtin__\ngetattr\n";
+    let class = b"ctorch.optim.lr_scheduler\nOneCycleLR\n";
+    let of = |class: &[u8], name: &str| [class, b"S'", name.as_bytes(), b"'\n\x86"].concat();
+    let two = |parts: &[&[u8]]| [&b"\x80\x02"[..], &parts.concat(), b"."].concat();
+    let plain = of(class, "_annealing_cos");
+    let slot = |given: &[u8]| two(&[get, b"q\0", &plain, b"R0h\0", given]);
+    vec![
+        ("a method of a class", two(&[get, &plain, b"R"]), Grade::Unknown),
+        ("a method of a class, from the memo", slot(&[&plain[..], b"R"].concat()), Grade::Unknown),
+        ("a method of a harmless class", two(&[get, &of(b"cbuiltins\nstr\n", "split"), b"R"]), Grade::Unknown),
+        ("a method of a class, called", two(&[get, &plain, b"R)R"]), Grade::Unknown),
+        ("a method that writes files", two(&[get, &of(b"cpathlib\nPath\n", "write_text"), b"R"]), Grade::Unsafe),
+        ("an attribute that leads out", two(&[get, &of(class, "__globals__"), b"R"]), Grade::Unsafe),
+        ("an attribute of an attribute", two(&[get, get, &of(class, "a"), b"RS'__globals__'\n\x86R"]), Grade::Unsafe),
+        ("a module of a module", two(&[get, &of(b"ctorch\nutils\n", "cpp_extension"), b"R"]), Grade::Unsafe),
+        ("a method that is changed", two(&[get, &plain, b"R}b"]), Grade::Unsafe),
+        ("an attribute of what a call gave", two(&[get, b"cpathlib\nPath\n)RS'parent'\n\x86R"]), Grade::Unsafe),
+        ("an attribute of a class of NumPy", two(&[get, &of(b"cnumpy\ndtype\n", "newbyteorder"), b"R"]), Grade::Unsafe),
+        ("an attribute by a name that is none", two(&[get, class, b"K\x05\x86R"]), Grade::Unsafe),
+        ("an attribute or something else", two(&[get, class, b"S'a'\nN\x87R"]), Grade::Unsafe),
+        ("an attribute by INST", two(&[b"(", class, b"S'a'\ni__builtin__\ngetattr\n"]), Grade::Unsafe),
+        ("an attribute by OBJ", two(&[b"(", get, class, b"S'a'\no"]), Grade::Unsafe),
+        ("an attribute by NEWOBJ", two(&[get, &plain, b"\x81"]), Grade::Unsafe),
+        ("an attribute with a long name", two(&[get, &of(class, &"a".repeat(250)), b"R"]), Grade::Unsafe),
+        ("getattr alone", two(&[get]), Grade::Unsafe),
+        ("getattr below something", two(&[get, b"N"]), Grade::Unsafe),
+        ("getattr, and an end that is none", [&b"\x80\x02"[..], get, &plain].concat(), Grade::Unsafe),
+        ("getattr that is dropped", two(&[get, b"0N"]), Grade::Unsafe),
+        ("getattr above a mark, dropped", two(&[b"(", get, b"1N"]), Grade::Unsafe),
+        ("getattr in a list", two(&[b"]", get, b"a"]), Grade::Unsafe),
+        ("getattr in a dictionary", two(&[b"}(S'a'\n", get, b"u"]), Grade::Unsafe),
+        ("getattr given to a call", two(&[b"ccollections\nCounter\n", get, b"\x85R"]), Grade::Unsafe),
+        ("getattr as a state", two(&[b"ccollections\nCounter\n)R", get, b"b"]), Grade::Unsafe),
+        ("getattr from the memo, given on", slot(b"\x85"), Grade::Unsafe),
+        ("getattr from the pickle before", [&two(&[get, b"q\0", &plain, b"R"])[..], b"h\0."].concat(), Grade::Unsafe),
     ]
 }

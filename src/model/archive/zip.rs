@@ -150,6 +150,9 @@ impl<'a> Zip<'a> {
         if is_program(&entry.name) {
             visit.unknown(here, 0, "it is program text, which TorchScript runs");
         }
+        if is_agent(&entry.name) {
+            visit.unknown(here, 0, "it may have pickles as text, which stable-baselines3 loads");
+        }
         let data = self.part.part(data_at, entry.packed);
         if data.size() < entry.packed {
             visit.unknown(here, 0, "it goes beyond the end of the zip");
@@ -278,6 +281,12 @@ fn is_program(name: &str) -> bool {
     name.ends_with(".py") && name.split('/').rev().skip(1).any(|part| part == "code")
 }
 
+/// Agents of stable-baselines3 have what is no tensor in JSON of this name: pickles as base64, behind keys that JSON can write
+/// in many ways.
+fn is_agent(name: &str) -> bool {
+    known_by(name) == "data"
+}
+
 /// PyTorch has its tensors' bytes below `data/`, by numbers.
 fn is_storage(name: &str) -> bool {
     let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
@@ -352,6 +361,7 @@ mod tests {
         assert!(is_data("m/data.pkl") && is_data("DATA.pkl") && is_data("m/Data.PKL") && !is_data("m/mydata.pkl"));
         assert_ne!(known_by("W.npy"), known_by("w.npy"));
         assert!(is_storage("m/data/17") && is_storage("data/0") && !is_storage("m/data/x") && !is_storage("0"));
+        assert!(is_agent("data") && !is_agent("m/data") && !is_agent("data/0") && !is_agent("data.pkl"));
         assert!(!is_program("m/data.pkl") && !is_program("code.py") && !is_program("m/code"));
     }
 }

@@ -8,7 +8,7 @@ mod calls;
 use super::bytes::{Bytes, Stop};
 use super::names::Shape;
 use super::opcodes as op;
-use super::value::{Listed, Memo, Tuple, VALUES_MAX, Value, has_class, is_name, keep_in};
+use super::value::{Listed, Memo, Name, Tuple, VALUES_MAX, Value, has_class, is_name, keep_in};
 use crate::model::verdict::{Finding, Grade};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -48,6 +48,8 @@ pub struct Machine<'m> {
     /// The memo of a reader that keeps it from one pickle to the next; none in the first one, where it is the same.
     kept: Option<Memo>,
     text_bytes: usize,
+    /// The opcode that is followed.
+    at: u64,
     frame_end: u64,
     told: HashSet<String>,
     place: &'m str,
@@ -75,6 +77,7 @@ impl<'m> Machine<'m> {
             memo: Memo::new(),
             kept,
             text_bytes: 0,
+            at: 0,
             frame_end: 0,
             told: HashSet::new(),
             place,
@@ -95,6 +98,14 @@ impl<'m> Machine<'m> {
 
     /// Walks one pickle.
     pub fn run(&mut self, bytes: &mut Bytes<'_>) -> End {
+        let end = self.steps(bytes);
+        // What was loaded and not used may be used by what was not seen.
+        let left = std::mem::take(&mut self.stack);
+        self.leave(&left);
+        end
+    }
+
+    fn steps(&mut self, bytes: &mut Bytes<'_>) -> End {
         for _ in 0..STEPS_MAX {
             match self.step(bytes) {
                 Ok(false) => {}
@@ -108,6 +119,7 @@ impl<'m> Machine<'m> {
     /// One opcode; true at the end.
     fn step(&mut self, bytes: &mut Bytes<'_>) -> Result<bool, Stop> {
         let start = bytes.offset();
+        self.at = start;
         let code = bytes.next()?.ok_or(Stop::End)?;
         self.lists(code);
         let done = match code {
@@ -220,14 +232,20 @@ impl<'m> Machine<'m> {
         let Some(text) = text.filter(|text| text.len() <= NAME_MAX && is_name(text)) else {
             return self.push(Value::Plain);
         };
-        self.text_bytes = self.text_bytes.saturating_add(text.len()).saturating_add(64);
+        self.hold(text.len())?;
+        self.push(Value::Text(Rc::new(text)))
+    }
+
+    /// Makes room for so many bytes of text.
+    fn hold(&mut self, bytes: usize) -> Result<(), Stop> {
+        self.text_bytes = self.text_bytes.saturating_add(bytes).saturating_add(64);
         if self.text_bytes > TEXT_MAX {
             self.text_bytes = self.held();
             if self.text_bytes > TEXT_MAX / 2 {
                 return Err(Stop::Beyond("it holds too much text".into()));
             }
         }
-        self.push(Value::Text(Rc::new(text)))
+        Ok(())
     }
 
     /// Bytes of text that are held now; one that is held twice counts twice.
@@ -235,6 +253,7 @@ impl<'m> Machine<'m> {
         let of = |text: &Rc<String>| text.len().saturating_add(64);
         let size = |value: &Value| match value {
             Value::Text(text) | Value::Storage(_, text) => of(text),
+            Value::Global(_, Some(name)) | Value::Attribute(name) => name.len().saturating_add(64),
             _ => 0,
         };
         let kept = self.kept.iter().flat_map(Memo::values);
@@ -284,7 +303,7 @@ impl<'m> Machine<'m> {
             op::FROZENSET => self.gathered(start).map(|_| Value::Plain)?,
             op::TUPLE => {
                 let items = self.above_mark()?;
-                self.tuple(&items, start)
+                self.tuple(&items, start)?
             }
             op::TUPLE1 => self.tuple_of(1, start)?,
             op::TUPLE2 => self.tuple_of(2, start)?,
@@ -325,13 +344,21 @@ impl<'m> Machine<'m> {
         }
     }
 
-    /// A tuple of these, which may be a persistent id of PyTorch.
-    fn tuple(&mut self, items: &[Value], start: u64) -> Value {
-        match items {
-            [Value::Text(storage), Value::Global(Shape::Storage(bytes)), Value::Text(key), ..]
+    /// A tuple of these, which may be a persistent id of PyTorch, or name an attribute.
+    fn tuple(&mut self, items: &[Value], start: u64) -> Result<Value, Stop> {
+        Ok(match items {
+            [Value::Text(storage), Value::Global(Shape::Storage(bytes), _), Value::Text(key), ..]
                 if self.torch && **storage == "storage" =>
             {
                 Value::Storage(*bytes, Rc::clone(key))
+            }
+            // One of another one, and so on, grows with each.
+            [of @ Value::Global(_, Some(whole)), Value::Text(name)]
+                if !has_class(of) && whole.len().saturating_add(name.len()) < NAME_MAX =>
+            {
+                self.hold(whole.len().saturating_add(name.len()))?;
+                let (module, name) = (whole.module.clone(), format!("{}.{name}", whole.name));
+                Value::Attribute(Rc::new(Name { module, name }))
             }
             items => {
                 // Nobody writes a class into a tuple of a tuple.
@@ -341,12 +368,12 @@ impl<'m> Machine<'m> {
                 }
                 Value::Tuple(Tuple::of(items))
             }
-        }
+        })
     }
 
     fn tuple_of(&mut self, count: usize, start: u64) -> Result<Value, Stop> {
         let items = self.some(count)?;
-        Ok(self.tuple(&items, start))
+        self.tuple(&items, start)
     }
 
     fn list(&mut self, items: &[Value]) -> Result<(), Stop> {
@@ -414,6 +441,13 @@ impl<'m> Machine<'m> {
     }
 
     fn pop(&mut self) -> Result<Value, Stop> {
+        let value = self.pop_to_call()?;
+        self.leave(std::slice::from_ref(&value));
+        Ok(value)
+    }
+
+    /// What is called at once, and goes nowhere else.
+    fn pop_to_call(&mut self) -> Result<Value, Stop> {
         let empty = self.stack.len() <= self.fence();
         self.stack.pop().filter(|_| !empty).ok_or_else(|| Stop::Broken("its stack is empty".into()))
     }
@@ -421,7 +455,9 @@ impl<'m> Machine<'m> {
     /// Takes so many.
     fn some(&mut self, count: usize) -> Result<Vec<Value>, Stop> {
         let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.fence());
-        Ok(self.stack.split_off(from.ok_or_else(|| Stop::Broken("its stack is empty".into()))?))
+        let items = self.stack.split_off(from.ok_or_else(|| Stop::Broken("its stack is empty".into()))?);
+        self.leave(&items);
+        Ok(items)
     }
 
     fn top(&self) -> Result<&Value, Stop> {
@@ -432,7 +468,9 @@ impl<'m> Machine<'m> {
     /// Takes all down to the last mark.
     fn above_mark(&mut self) -> Result<Vec<Value>, Stop> {
         let mark = self.marks.pop().ok_or_else(|| Stop::Broken("a mark is missing".into()))?;
-        Ok(self.stack.split_off(mark.min(self.stack.len())))
+        let items = self.stack.split_off(mark.min(self.stack.len()));
+        self.leave(&items);
+        Ok(items)
     }
 
     fn put(&mut self, slot: u64) -> Result<(), Stop> {

@@ -30,6 +30,8 @@ pub enum Shape {
     ArrayClass,
     /// What it writes to make an array of one of these.
     Reconstruct,
+    /// `getattr`, which is judged by what it is given.
+    Attribute,
     /// A class of storages of PyTorch, of which a number has so many bytes.
     Storage(u8),
     /// Anything else.
@@ -85,6 +87,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("torch._tensor", "_rebuild_from_type_v2"),
     ("torch.nn.parameter", "Parameter Buffer UninitializedParameter UninitializedBuffer"),
     ("torch.serialization", "_get_layout"),
+    ("torch.torch_version", "TorchVersion"),
 ];
 
 const PLAIN: &str = "set frozenset list dict tuple int long float complex bool str unicode bytes bytearray slice range xrange \
@@ -98,11 +101,12 @@ const STORAGES: &str = "FloatStorage DoubleStorage HalfStorage BFloat16Storage L
     QUInt4x2Storage QUInt2x4Storage";
 const TORCH: &str = "Tensor Size device FloatStorage DoubleStorage HalfStorage BFloat16Storage LongStorage IntStorage \
     ShortStorage CharStorage ByteStorage BoolStorage ComplexFloatStorage ComplexDoubleStorage QUInt8Storage \
-    QInt8Storage QInt32Storage QUInt4x2Storage QUInt2x4Storage UntypedStorage TypedStorage FloatTensor \
-    DoubleTensor HalfTensor BFloat16Tensor LongTensor IntTensor ShortTensor CharTensor ByteTensor BoolTensor \
-    float32 float float64 double float16 half bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz \
-    uint8 uint16 uint32 uint64 int8 int16 short int32 int int64 long bool complex32 chalf complex64 cfloat \
-    complex128 cdouble quint8 qint8 qint32 quint4x2 quint2x4 per_tensor_affine per_channel_affine \
+    QInt8Storage QInt32Storage QUInt4x2Storage QUInt2x4Storage UntypedStorage TypedStorage FloatTensor DoubleTensor \
+    HalfTensor BFloat16Tensor LongTensor IntTensor ShortTensor CharTensor ByteTensor BoolTensor float32 float float64 \
+    double float16 half bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu \
+    float4_e2m1fn_x2 int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7 bits8 bits16 bits1x8 \
+    bits2x4 bits4x2 uint8 uint16 uint32 uint64 int8 int16 short int32 int int64 long bool complex32 chalf complex64 \
+    cfloat complex128 cdouble quint8 qint8 qint32 quint4x2 quint2x4 per_tensor_affine per_channel_affine \
     per_channel_affine_float_qparams per_tensor_symmetric per_channel_symmetric strided sparse_coo sparse_csr \
     sparse_csc sparse_bsr sparse_bsc";
 const TORCH_REBUILD: &str = "_rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter _rebuild_parameter_with_state \
@@ -244,8 +248,12 @@ pub fn judge(module: &str, name: &str) -> Known {
         let why = "an array stands amid the pickle behind it";
         return Known { grade: Grade::Unknown, shape: Shape::Wrapped, why };
     }
+    let shape = match (module, name) {
+        ("builtins" | "__builtin__", "getattr") => Shape::Attribute,
+        _ => Shape::Other,
+    };
     match danger(module, name) {
-        Some(why) => Known { grade: Grade::Unsafe, shape: Shape::Other, why },
+        Some(why) => Known { grade: Grade::Unsafe, shape, why },
         None => Known { grade: Grade::Unknown, shape: Shape::Other, why: UNKNOWN },
     }
 }
@@ -310,11 +318,36 @@ mod tests {
     fn the_lists_do_not_contradict_each_other() {
         for (module, names) in HARMLESS {
             for name in names.split_ascii_whitespace() {
+                assert!(!name.contains('.'), "{module}.{name}: an attribute of something is never harmless");
                 let found = danger(module, name);
                 let meant = *module == "torch.serialization";
                 assert!(found.is_none() || meant, "{module}.{name} is harmless, and {found:?}");
                 assert_eq!(judge(module, name).grade, Grade::Safe);
             }
+        }
+    }
+
+    #[test]
+    fn types_of_numbers_and_a_version_are_harmless_and_what_stands_beside_them_is_not() {
+        for name in ["float4_e2m1fn_x2", "float8_e8m0fnu", "int1", "int7", "uint4", "bits1x8", "bits16"] {
+            assert_eq!(judge("torch", name).grade, Grade::Safe, "torch.{name}");
+        }
+        assert_eq!(judge("torch.torch_version", "TorchVersion").grade, Grade::Safe);
+        for (module, name) in [
+            ("torch", "uint4.__class__"),
+            ("torch.torch_version", "os"),
+            ("torch.torch_version", "TorchVersion.__init__.__globals__"),
+        ] {
+            assert_eq!(judge(module, name).grade, Grade::Unsafe, "{module}.{name}");
+        }
+        for (module, name) in [
+            ("torch", "int0"),
+            ("torch", "uint4.to_complex"),
+            ("torch", "torch_version.TorchVersion"),
+            ("torch.torch_version", "Version"),
+            ("torch.torch_version", "TorchVersion.format"),
+        ] {
+            assert_eq!(judge(module, name).grade, Grade::Unknown, "{module}.{name}");
         }
     }
 

@@ -22,6 +22,20 @@ pub struct Listed {
     pub strange: bool,
 }
 
+/// The name of something: a module, and what is in it, with dots where that is an attribute of something.
+#[derive(PartialEq, Eq)]
+pub struct Name {
+    pub module: String,
+    pub name: String,
+}
+
+impl Name {
+    /// Bytes of both.
+    pub fn len(&self) -> usize {
+        self.module.len().saturating_add(self.name.len())
+    }
+}
+
 /// A value, as far as it matters.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Value {
@@ -39,8 +53,10 @@ pub enum Value {
     Map,
     /// A list.
     List,
-    /// What was loaded by its name, and was judged by it; what calling it gives.
-    Global(Shape),
+    /// What was loaded by its name, and was judged by it; what calling it gives. The name, if it may matter.
+    Global(Shape, Option<Rc<Name>>),
+    /// A tuple of such a one and a text: with it `getattr` gives what has this name.
+    Attribute(Rc<Name>),
     /// What a call gave.
     Made(Shape),
 }
@@ -53,7 +69,9 @@ impl Value {
             Value::Tuple(tuple) => !tuple.matters(),
             _ => false,
         };
-        self == other || (harmless(self) && harmless(other))
+        // Each was judged by its name when it was loaded.
+        let loaded = matches!((self, other), (Value::Global(one, _), Value::Global(two, _)) if one == two);
+        self == other || loaded || (harmless(self) && harmless(other))
     }
 }
 
@@ -89,7 +107,7 @@ impl Tuple {
 /// Whether it is a class of NumPy, or a tuple that has one.
 pub fn has_class(value: &Value) -> bool {
     match value {
-        Value::Global(shape) => matches!(shape, Shape::DtypeClass | Shape::ArrayClass),
+        Value::Global(shape, _) => matches!(shape, Shape::DtypeClass | Shape::ArrayClass),
         Value::Tuple(tuple) => tuple.has_class,
         _ => false,
     }

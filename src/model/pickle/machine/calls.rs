@@ -4,7 +4,7 @@ use super::super::bytes::{Bytes, Stop};
 use super::super::names::{Known, Shape, judge};
 use super::super::numpy::{is_sound, made};
 use super::super::opcodes as op;
-use super::super::value::{VALUES_MAX, Value, has_class, is_name};
+use super::super::value::{Name, VALUES_MAX, Value, has_class, is_name};
 use super::{CLASS_KEPT, FORGED_DTYPE, LINE_MAX, Machine, NAME_MAX, counted};
 use crate::model::verdict::{Finding, Grade, cut};
 use std::rc::Rc;
@@ -14,18 +14,18 @@ impl Machine<'_> {
     pub(super) fn names(&mut self, code: u8, bytes: &mut Bytes<'_>, start: u64) -> Result<bool, Stop> {
         match code {
             op::GLOBAL => {
-                let known = self.named_by_lines(bytes, start)?;
-                self.push(Value::Global(known.shape))?;
+                let loaded = self.named_by_lines(bytes, start)?;
+                self.push(loaded)?;
             }
             op::INST => {
-                let known = self.named_by_lines(bytes, start)?;
+                let loaded = self.named_by_lines(bytes, start)?;
                 self.gathered(start)?;
-                self.call(Some(Value::Global(known.shape)), &Value::Plain, start)?;
+                self.call(Some(loaded), &Value::Plain, start)?;
             }
             op::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let known = self.named_by_values(&module, &name, start);
-                self.push(Value::Global(known.shape))?;
+                let loaded = self.named_by_values(&module, &name, start)?;
+                self.push(loaded)?;
             }
             op::EXT1 => self.extension(counted(bytes, 1)?, start)?,
             op::EXT2 => self.extension(counted(bytes, 2)?, start)?,
@@ -38,7 +38,12 @@ impl Machine<'_> {
                 let id = self.pop()?;
                 self.persistent(&id, start)?;
             }
-            op::REDUCE | op::NEWOBJ => {
+            op::REDUCE => {
+                let given = self.pop()?;
+                let callee = self.pop_to_call()?;
+                self.call(Some(callee), &given, start)?;
+            }
+            op::NEWOBJ => {
                 let given = self.pop()?;
                 let callee = self.pop()?;
                 self.call(Some(callee), &given, start)?;
@@ -61,21 +66,21 @@ impl Machine<'_> {
         Ok(true)
     }
 
-    fn named_by_lines(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<Known, Stop> {
+    fn named_by_lines(&mut self, bytes: &mut Bytes<'_>, start: u64) -> Result<Value, Stop> {
         let (module, name) = (bytes.name(LINE_MAX)?, bytes.name(LINE_MAX)?);
         let known = self.named(&module, &name, start);
         // A module is loaded, and so runs, before anything is looked up in it.
         self.loads |= known.grade != Grade::Safe && module.split('.').next().is_some_and(is_name);
         // Loading a module of a package runs it; two words on two lines are found in any list of words.
         self.acted |= known.grade != Grade::Safe && module.contains('.') && is_name(&module) && is_name(&name);
-        Ok(known)
+        self.loaded(&module, &name, known.shape)
     }
 
-    fn named_by_values(&mut self, module: &Value, name: &Value, start: u64) -> Known {
+    fn named_by_values(&mut self, module: &Value, name: &Value, start: u64) -> Result<Value, Stop> {
         if let (Value::Text(module), Value::Text(name)) = (module, name) {
             let known = self.named(module, name, start);
             self.acted |= known.grade != Grade::Safe;
-            return known;
+            return self.loaded(module, name, known.shape);
         }
         let computed = matches!(module, Value::Made(_)) || matches!(name, Value::Made(_));
         let why = if computed { "it loads a name that it computes" } else { "it loads what can be no name" };
@@ -83,7 +88,18 @@ impl Machine<'_> {
         // What is computed hides itself, which nothing harmless does.
         let grade = if computed { Grade::Unsafe } else { Grade::Unknown };
         self.find(grade, start, why);
-        Known { grade, shape: Shape::Other, why }
+        Ok(Value::Global(Shape::Other, None))
+    }
+
+    /// What was loaded, with its name where that is short enough to matter.
+    fn loaded(&mut self, module: &str, name: &str, shape: Shape) -> Result<Value, Stop> {
+        let bytes = module.len().saturating_add(name.len());
+        if bytes > NAME_MAX {
+            return Ok(Value::Global(shape, None));
+        }
+        self.hold(bytes)?;
+        let name = Name { module: module.to_owned(), name: name.to_owned() };
+        Ok(Value::Global(shape, Some(Rc::new(name))))
     }
 
     fn named(&mut self, module: &str, name: &str, start: u64) -> Known {
@@ -92,6 +108,13 @@ impl Machine<'_> {
             return known;
         }
         self.acted |= known.grade == Grade::Unsafe;
+        if known.shape != Shape::Attribute {
+            self.tell(module, name, known, start);
+        }
+        known
+    }
+
+    fn tell(&mut self, module: &str, name: &str, known: Known, start: u64) {
         let global = cut(&format!("{module}.{name}"), NAME_MAX);
         if self.first_time(&global) {
             let what = format!("it loads {global}: {}", known.why);
@@ -103,13 +126,32 @@ impl Machine<'_> {
                 what,
             });
         }
-        known
+    }
+
+    /// `getattr` of what was loaded by its name and a text gives what a dotted name loads, and is judged like that. Wherever
+    /// else it goes it leads anywhere: these leave the stack, and not to be called at once.
+    pub(super) fn leave(&mut self, items: &[Value]) {
+        let is_attribute = |item: &Value| matches!(item, Value::Global(Shape::Attribute, _));
+        if items.iter().any(is_attribute) {
+            let (module, name) = ("builtins", "getattr");
+            self.tell(module, name, judge(module, name), self.at);
+        }
+    }
+
+    fn attribute(&mut self, callee: Value, given: &Value, start: u64) -> Value {
+        let Value::Attribute(whole) = given else {
+            self.leave(&[callee]);
+            return Value::Made(Shape::Other);
+        };
+        self.named(&whole.module, &whole.name, start);
+        // It may be a class, or a function, and is one that was loaded.
+        Value::Global(Shape::Other, Some(Rc::clone(whole)))
     }
 
     /// Of two bytes of numbers three in 256 look like this; what is done with it acts.
     fn extension(&mut self, code: u64, start: u64) -> Result<(), Stop> {
         self.find_once(Grade::Unknown, start, &format!("it loads by number, {code}, from a registry that is not here"));
-        self.push(Value::Global(Shape::Other))
+        self.push(Value::Global(Shape::Other, None))
     }
 
     fn persistent(&mut self, id: &Value, start: u64) -> Result<(), Stop> {
@@ -131,10 +173,11 @@ impl Machine<'_> {
     fn call(&mut self, callee: Option<Value>, given: &Value, start: u64) -> Result<(), Stop> {
         self.acted = true;
         let made = match callee {
-            Some(Value::Global(Shape::DtypeClass)) if matches!(given, Value::Tuple(_)) && !has_class(given) => {
+            Some(callee @ Value::Global(Shape::Attribute, _)) => self.attribute(callee, given, start),
+            Some(Value::Global(Shape::DtypeClass, _)) if matches!(given, Value::Tuple(_)) && !has_class(given) => {
                 Value::Made(made(given))
             }
-            Some(Value::Global(shape)) => {
+            Some(Value::Global(shape, _)) => {
                 // Only one call is given a class of arrays, and none is of one, or is given that of types.
                 let sound = shape == Shape::Reconstruct || !has_class(given);
                 if !sound || matches!(shape, Shape::DtypeClass | Shape::ArrayClass) {
@@ -173,7 +216,7 @@ impl Machine<'_> {
                 Ok(())
             }
             Value::Made(_) => Ok(()),
-            Value::Global(_) => {
+            Value::Global(..) => {
                 self.find(Grade::Unsafe, start, "it changes a class, a function or a module itself");
                 Ok(())
             }
