@@ -2,6 +2,7 @@
 
 mod faults;
 mod keys;
+mod models;
 mod stand_in;
 
 use crate::harness::{Bench, noise};

@@ -1,7 +1,7 @@
 //! Validly signed snapshots that lie. Whatever they say: nothing outside the target changes, nothing goes on for
 //! ever, and what cannot be restored is named.
 
-mod craft;
+pub mod craft;
 
 use crate::harness::noise;
 use craft::{Villain, file, list, named, symlink};

@@ -40,6 +40,8 @@ pub struct State {
     pub no_tags_given: bool,
     /// The tag of everything, instead of one for each content.
     pub tag: Option<&'static str>,
+    /// What every object says of itself beside.
+    pub meta: Option<String>,
     /// Whether it gives all where a part is asked for.
     pub no_ranges: bool,
     /// Nobody may read these.
@@ -139,6 +141,10 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
             None => refuse(client, head, 404, "NoSuchUpload"),
         };
     }
+    if head.method == "DELETE" {
+        asked("uploadId").iter().for_each(|id| drop(state.uploads.remove(id)));
+        return answer(client, 204, &[], b"", false);
+    }
     if head.method == "PUT" {
         state.objects.insert(key, content);
         return answer(client, 200, &[], b"", true);
@@ -153,9 +159,12 @@ fn serve_one(state: &mut State, head: &Head, content: Vec<u8>, client: &mut TcpS
     if !state.careless && head.header("if-match").is_some_and(|wanted| wanted != tag) {
         return refuse(client, head, 412, "PreconditionFailed");
     }
-    let headers = [("Last-Modified", DATE), ("Content-Type", "application/x-test"), ("ETag", tag.as_str())];
-    let untagged = state.no_tags_given && head.method == "GET";
-    let headers = if untagged { &headers[..2] } else { &headers[..] };
+    let mut headers = vec![("Last-Modified", DATE), ("Content-Type", "application/x-test")];
+    headers.extend(state.meta.iter().map(|meta| ("x-amz-meta-more", meta.as_str())));
+    if !state.no_tags_given || head.method != "GET" {
+        headers.push(("ETag", tag.as_str()));
+    }
+    let headers = &headers[..];
     let range = head
         .header("range")
         .filter(|_| !state.no_ranges)

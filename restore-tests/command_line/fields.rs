@@ -268,6 +268,7 @@ fn models_stored(c: &mut Checker) {
     std::fs::create_dir(bench.path("model")).expect("directory");
     std::fs::write(bench.path("model/bad"), "cos\nsystem\n(tR.").expect("file");
     std::fs::write(bench.path("model/model.sig"), "{}").expect("file");
+    std::fs::write(bench.path("model/half.gguf"), "GGUF and no header").expect("file");
     let said = run(&bench, c, "backup", &["backup", "model:model", "--trust-pickle", "refuse"]);
     assert_eq!(said["exit"]["name"], "refused", "{said:#}");
     run(&bench, c, "model check", &["model", "check", "--snapshot", "latest"]);

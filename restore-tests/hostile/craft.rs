@@ -160,7 +160,8 @@ impl Villain {
         self.of_kind("model", counts, |craft| craft.dir(b"", entries))
     }
 
-    fn of_kind(&self, kind: &str, counts: Counts, make: impl FnOnce(&mut Craft<'_, '_>) -> Entry) -> String {
+    /// A snapshot of a source of this kind.
+    pub fn of_kind(&self, kind: &str, counts: Counts, make: impl FnOnce(&mut Craft<'_, '_>) -> Entry) -> String {
         let repo = &self.inside.repo;
         let errand = Errand { host: "h".into(), source: "hostile".into(), generation: Generation(1) };
         let session = Session::announce(repo, errand, None).expect("announced");

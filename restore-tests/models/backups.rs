@@ -191,6 +191,48 @@ fn a_source_that_changes_its_kind_is_read_anew() {
     }
 }
 
+/// What begins like a model and is none is stored as bytes, and said as long as it is so.
+#[test]
+fn what_only_begins_like_a_model_is_noted() {
+    let mut bench = Bench::in_memory(&["a"]);
+    std::fs::create_dir(bench.path("source")).unwrap();
+    let whole = safetensors(&[Array::new("a", "F32", &[300, 300], 1)]);
+    let small = safetensors(&[Array::new("a", "F32", &[30, 30], 1)]);
+    let files: [(&str, &[u8]); 5] = [
+        ("good.safetensors", &whole),
+        ("large.safetensors", &whole[..whole.len() - 1]),
+        ("small.safetensors", &small[..small.len() - 1]),
+        ("words.gguf", b"words"),
+        ("small-good.safetensors", &small),
+    ];
+    files.iter().for_each(|(name, bytes)| std::fs::write(bench.path("source").join(name), bytes).unwrap());
+    bench.make_key();
+    bench.ok(&["init", "--no-recovery-key"]);
+    settle(bench.dir.path());
+    let paths = |done: &Value| -> Vec<String> {
+        let all = done["verdicts"]["malformed"].as_array().unwrap_or_else(|| panic!("{done:#}"));
+        assert!(all.iter().all(|one| one["format"] == "safetensors" && one["at"].is_u64()), "{done:#}");
+        all.iter().map(|one| one["path"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = bench.ok(&["backup", "model:source"]);
+    assert_eq!(paths(&first), ["large.safetensors", "small.safetensors"]);
+    assert_eq!((figure(&first["verdicts"], "malformed_total"), &first["errors_total"]), (2, &0.into()));
+    restored(&bench, &[]);
+    // It need not be read for that again.
+    let second = bench.ok(&["backup", "model:source"]);
+    assert_eq!((figure(&second, "files_read"), &second["verdicts"]), (0, &first["verdicts"]), "{second:#}");
+    let noted = serde_json::json!({"name": "verdicts.malformed", "value": 2});
+    let runs = bench.ok(&["runs"]);
+    let has = |run: &&Value| run["figures"].as_array().is_some_and(|figures| figures.contains(&noted));
+    assert_eq!(runs["runs"].as_array().unwrap().iter().filter(has).count(), 2, "{runs:#}");
+    // Whole, it is a model.
+    std::fs::write(bench.path("source/large.safetensors"), &whole).unwrap();
+    let (code, out) = bench.run(&["backup", "model:source"]);
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(code == 0 && said.contains("1 files begin like models and are none"), "{said}");
+    assert!(said.contains("small.safetensors: no safetensors: ") && !said.contains("large.safetensors"), "{said}");
+}
+
 #[test]
 fn several_paths_and_single_files_are_models_too() {
     let mut bench = Bench::in_memory(&["a"]);
@@ -217,7 +259,11 @@ fn models_are_not_mixed_with_other_files() {
     for args in [
         &["backup", "model:m", "m"][..],
         &["backup", "model:"],
-        &["backup", "model:s3://bucket/models"],
+        &["backup", "model:http://bucket/models"],
+        &["backup", "model:gs://bucket/models"],
+        &["backup", "model:s3://bucket/models", "model:m"],
+        &["backup", "model:s3://bucket/models", "--clone"],
+        &["backup", "s3://bucket/models", "--trust-pickle", "refuse"],
         &["backup", "m", "--trust-pickle", "refuse"],
         &["backup", "model:m", "--trust-signature", "require"],
     ] {

@@ -88,9 +88,12 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
         return Err(Error::new(Kind::Config, "--ignore-file takes the name of a file, not a path")
             .advise("a file of this name is looked for in each directory; --exclude-file reads one file"));
     }
-    let bucket = bucket(args)?;
+    let (bucket, of_objects) = bucket(args)?.unzip();
     let all = if bucket.is_some() { Vec::new() } else { paths::all(args)? };
-    let of_models = verdicts::paths(args, &all)?;
+    let of_models = match of_objects {
+        Some(true) => Some(Vec::new()),
+        Some(false) | None => verdicts::paths(args, &all)?,
+    };
     let model = of_models.is_some().then(|| args.trust.trust());
     let source = Source {
         name: String::new(),
@@ -115,10 +118,15 @@ pub(super) fn options(context: &Context, args: &Backup) -> Result<BackupOptions>
     Ok(BackupOptions { name: args.name.clone(), clone: args.clone, dry_run: args.dry_run, limits, ..options })
 }
 
-/// The bucket that is to be backed up, if it is one.
-fn bucket(args: &Backup) -> Result<Option<Bucket>> {
-    let mut texts = args.path.iter().filter_map(|path| path.to_str()).filter(|text| policy::is_bucket(text));
-    let Some(text) = texts.next().filter(|_| !args.stdin_from_command) else { return Ok(None) };
+/// The bucket that is to be backed up, if it is one, and whether its objects are models.
+fn bucket(args: &Backup) -> Result<Option<(Bucket, bool)>> {
+    let bare = |text: &'_ str| match text.strip_prefix(verdicts::PREFIX) {
+        Some(bare) => (bare.to_owned(), true),
+        None => (text.to_owned(), false),
+    };
+    let texts = args.path.iter().filter_map(|path| path.to_str()).map(bare);
+    let mut texts = texts.filter(|(text, _)| policy::is_bucket(text));
+    let Some((text, models)) = texts.next().filter(|_| !args.stdin_from_command) else { return Ok(None) };
     let lists = !args.files_from.is_empty() || !args.files_from_raw.is_empty();
     if args.path.len() > 1 || lists {
         let advice = "back each up by itself, under a name of its own";
@@ -128,7 +136,7 @@ fn bucket(args: &Backup) -> Result<Option<Bucket>> {
         let what = "--clone, --one-file-system and --exclude-caches say nothing of a bucket";
         return Err(Error::new(Kind::Config, what));
     }
-    policy::bucket(text).map(Some)
+    policy::bucket(&text).map(|bucket| Some((bucket, models)))
 }
 
 /// Where a stream stands in its snapshot, if it is one that is backed up; it names the source too.

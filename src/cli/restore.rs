@@ -173,7 +173,9 @@ fn text_of(report: &RestoreReport, args: &Restore, elapsed_ms: u64) -> String {
     }
     if report.checked > 0 {
         let checked = units::count(report.checked);
-        text.push_str(&format!("  {checked} files of models were read again, and are what was recorded\n"));
+        let of_bucket = target(args).to_str().is_some_and(policy::is_bucket);
+        let how = if of_bucket { "hashed while they were put" } else { "read again" };
+        text.push_str(&format!("  {checked} files of models were {how}, and are what was recorded\n"));
     }
     if args.dry_run && args.delete {
         text.push_str("  what --delete would remove is not looked for in a dry run\n");

@@ -3,11 +3,12 @@
 use super::args::{Backup, RestoreTrust};
 use super::common::Context;
 use super::output::{path_text, plain, remark};
+use crate::base::units;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
 use crate::model::verdict::Grade;
 use crate::ops::backup::Verdicts;
-use crate::ops::verdicts::{Complaint, Rules, is_one, noted, of_snapshot};
+use crate::ops::verdicts::{Complaint, Report, Rules, is_one, noted, of_snapshot};
 use crate::repo::reader::Reader;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Complaints shown by name in text.
 const SHOWN_MAX: usize = 20;
-/// How a path of models begins.
-const PREFIX: &[u8] = b"model:";
+/// How a path of models, or a bucket of them, begins.
+pub const PREFIX: &str = "model:";
 
 /// The paths of models, without what makes them such; `None` if they are paths of any files.
 ///
@@ -25,7 +26,7 @@ const PREFIX: &[u8] = b"model:";
 /// Some are, and some are not; or trust is asked of what is none.
 pub fn paths(args: &Backup, paths: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
     let stream = args.stdin || args.stdin_from_command;
-    let bare = |path: &PathBuf| path.as_os_str().as_bytes().strip_prefix(PREFIX).map(<[u8]>::to_vec);
+    let bare = |path: &PathBuf| path.as_os_str().as_bytes().strip_prefix(PREFIX.as_bytes()).map(<[u8]>::to_vec);
     let found: Vec<PathBuf> = paths
         .iter()
         .filter(|_| !stream)
@@ -47,8 +48,10 @@ pub fn paths(args: &Backup, paths: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
         return Err(Error::new(Kind::Config, "model: needs a path behind it").advise("model:/srv/models"));
     }
     if let Some(path) = found.iter().find(|path| path.to_string_lossy().contains("://")) {
-        let e = Error::new(Kind::Config, "models are backed up from paths of this machine").at(path.display());
-        return Err(e.advise("write model:/PATH; a path with :// in it can be written with a single slash"));
+        let what = "models are backed up from paths of this machine, and from a bucket that is named by itself";
+        let advice =
+            "write model:/PATH or model:s3://BUCKET/PREFIX; a path with :// in it can be written with a single slash";
+        return Err(Error::new(Kind::Config, what).at(path.display()).advise(advice));
     }
     Ok(Some(found))
 }
@@ -64,6 +67,11 @@ pub fn json_of(verdicts: &Verdicts) -> Value {
         }).collect::<Vec<_>>(),
         "refused": verdicts.refused(), "complaints": complaints_json(&verdicts.complaints),
         "complaints_total": verdicts.complaints.len(),
+        "malformed": report.malformed.iter().map(|(path, malformed)| {
+            let path = path_text(path.as_os_str().as_bytes());
+            json!({"path": path, "format": plain(&malformed.format), "what": plain(&malformed.what), "at": malformed.at})
+        }).collect::<Vec<_>>(),
+        "malformed_total": report.malformed_total,
     })
 }
 
@@ -84,9 +92,27 @@ pub fn text_of(verdicts: &Verdicts, text: &mut String) {
         report.count(Grade::Unsafe),
         report.signatures.iter().filter(|signature| signature.checked.is_some()).count()
     ));
+    malformed_text(report, text);
     complaints_text(&verdicts.complaints, text);
     if verdicts.refused() > 0 {
         text.push_str("REFUSED: the snapshot is stored, and is restored only with --trust-anyway\n");
+    }
+}
+
+/// What begins like a model and is none may be a download that is under way: it is stored as bytes, and said.
+fn malformed_text(report: &Report, text: &mut String) {
+    if report.malformed_total == 0 {
+        return;
+    }
+    let count = units::count(report.malformed_total);
+    text.push_str(&format!("  {count} files begin like models and are none, and are stored as bytes:\n"));
+    for (path, malformed) in report.malformed.iter().take(SHOWN_MAX) {
+        let path = path_text(path.as_os_str().as_bytes());
+        text.push_str(&format!("    {path}: {}\n", plain(&malformed.to_string())));
+    }
+    let more = report.malformed_total.saturating_sub(SHOWN_MAX as u64);
+    if more > 0 {
+        text.push_str(&format!("    and {} more (see --json)\n", units::count(more)));
     }
 }
 

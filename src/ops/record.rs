@@ -65,6 +65,7 @@ impl Closing {
         let verdicts = report.verdicts.iter().flat_map(|verdicts| {
             let count = |grade| verdicts.report.count(grade) as u64;
             [
+                ("verdicts.malformed", verdicts.report.malformed_total),
                 ("verdicts.refused", verdicts.refused() as u64),
                 ("verdicts.unknown", count(Grade::Unknown)),
                 ("verdicts.unsafe", count(Grade::Unsafe)),

@@ -1,19 +1,25 @@
 //! Restore into a bucket: the files of a snapshot become objects again, with the headers that their attributes keep.
 //!
-//! Paths are walked on the calling thread, objects are written by workers. An object is there whole or not at all.
+//! Paths are walked on the calling thread, objects are written by workers. An object is there whole or not at all. Of models the
+//! bytes are hashed on their way to the store, before it is told to make an object of them: what is not what was recorded
+//! never becomes one. What the store has in the end is not read.
 
 use super::restore::RestoreReport;
+use super::verdicts::{self, attribute};
 use super::{browse, own};
 use crate::base::{Bucket, Cancel, Progress};
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::{Manifest, Miss};
 use crate::format::tree::{Entry, EntryType, is_safe_name};
+use crate::model::recorded::Recorded;
+use crate::model::verdict::Hashing;
 use crate::region::lock;
 use crate::repo::reader::Reader;
 use crate::repo::tree::{DirReader, read_xattrs};
-use crate::source::bucket::Source;
+use crate::source::bucket::{Sink, Source};
 use crossbeam_channel::{Receiver, bounded};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 /// Most misses that are kept by name.
@@ -35,15 +41,41 @@ pub struct BucketRequest {
 
 /// What is to become an object: its path below the prefix, and the entry.
 type Job = (Vec<u8>, Entry);
+/// What came of it, or the kind of miss and why.
+type Answer<T> = std::result::Result<T, (&'static str, String)>;
 
 struct Shared<'r> {
     reader: &'r Reader,
     source: Arc<Source>,
+    /// Whether files have verdicts.
+    models: bool,
     /// Whether everything is put under no prefix.
     bare: bool,
     progress: &'r Progress,
     cancel: &'r Cancel,
     report: Mutex<RestoreReport>,
+}
+
+/// What goes to the store, hashed where that is wanted.
+struct Hashed<'s> {
+    sink: &'s mut Sink,
+    hashing: Option<Hashing>,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.sink.write(bytes)?;
+        self.hashing.iter_mut().for_each(|hashing| hashing.update(bytes.get(..taken).unwrap_or_default()));
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+fn failed(e: &Error) -> (&'static str, String) {
+    (if e.kind() == Kind::Damage { "damage" } else { "io" }, e.to_string())
 }
 
 /// Refuses to put anything into a region of the repository: it would be written over, or hold what is not its own.
@@ -107,7 +139,8 @@ pub fn run(
         progress.bytes_expected.set(manifest.counts.bytes);
     }
     let bare = request.place.prefix.is_empty();
-    let shared = Shared { reader, source, bare, progress, cancel, report: Mutex::default() };
+    let models = verdicts::is_one(manifest);
+    let shared = Shared { reader, source, models, bare, progress, cancel, report: Mutex::default() };
     let workers = request.workers.max(WORKERS_MIN);
     let (jobs, queue) = bounded::<Job>(workers.saturating_mul(AHEAD));
     let walked = std::thread::scope(|scope| {
@@ -161,9 +194,8 @@ impl Shared<'_> {
         }
     }
 
-    fn one(&self, path: &[u8], mut entry: Entry) -> std::result::Result<(), (&'static str, String)> {
+    fn one(&self, path: &[u8], mut entry: Entry) -> Answer<()> {
         let unsupported = |what: String| ("unsupported", what);
-        let failed = |e: &Error| (if e.kind() == Kind::Damage { "damage" } else { "io" }, e.to_string());
         if let Some(id) = entry.xattrs_ref.take() {
             let found = read_xattrs(self.reader, &id, &mut Coder::default());
             entry.xattrs = Some(found.map_err(|e| failed(&e))?);
@@ -180,15 +212,13 @@ impl Shared<'_> {
             },
             _ => return Err(unsupported("not restored: a bucket has only files".into())),
         };
+        let recorded = if self.models { attribute::take(&mut entry) } else { None };
         let mut sink = self.source.sink(&path, &entry).map_err(unsupported)?;
         for header in sink.unfit() {
             let what = format!("restored without its header {header}, which no request can carry");
             self.miss(&path, "unsupported", what);
         }
-        if entry.kind == EntryType::File {
-            browse::cat(self.reader, &entry, &mut sink, self.cancel)
-                .map_err(|e| failed(&sink.take_error().unwrap_or(e)))?;
-        }
+        let checked = entry.kind == EntryType::File && self.content(&entry, recorded, &mut sink)?;
         sink.finish().map_err(|e| failed(&e))?;
         self.progress.bytes_done.add(entry.size());
         let mut report = lock(&self.report);
@@ -197,8 +227,23 @@ impl Shared<'_> {
             report.files = report.files.saturating_add(1);
             report.bytes = report.bytes.saturating_add(entry.size());
             report.bytes_written = report.bytes_written.saturating_add(entry.size());
+            report.checked = report.checked.saturating_add(u64::from(checked));
         }
         Ok(())
+    }
+
+    /// Writes the content of a file; whether it was held to its verdict, which not each has. Where it is not what was recorded,
+    /// the object is given up with the sink.
+    fn content(&self, entry: &Entry, recorded: Option<Recorded>, sink: &mut Sink) -> Answer<bool> {
+        let mut put = Hashed { sink, hashing: recorded.as_ref().map(|_| Hashing::default()) };
+        let done = browse::cat(self.reader, entry, &mut put, self.cancel);
+        let Hashed { sink, hashing } = put;
+        done.map_err(|e| failed(&sink.take_error().unwrap_or(e)))?;
+        match recorded.zip(hashing.map(Hashing::finish)) {
+            None => Ok(false),
+            Some((recorded, found)) if recorded.sha256 == found => Ok(true),
+            Some(_) => Err(("damage", "not restored: it is not what was recorded when it was backed up".into())),
+        }
     }
 
     /// The object that stands for a directory, where one is needed: it had one, or nothing else shows that it is there.

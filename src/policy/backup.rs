@@ -63,7 +63,7 @@ pub struct Source {
     pub paths: Vec<PathBuf>,
     /// The cluster, if it is one.
     pub etcd: Option<Etcd>,
-    /// What is asked of its models, if it is of these.
+    /// What is asked of its models, if it is of these: in directories or in a bucket.
     pub model: Option<Trust>,
     /// The bucket, if it is one.
     pub bucket: Option<Bucket>,
@@ -289,7 +289,10 @@ impl Source {
         let of_files = self.etcd.is_none() && self.bucket.is_none();
         SourceSpec {
             name: Some(self.name.clone()),
-            kind: of_files.then(|| if self.model.is_some() { SourceKind::Model } else { SourceKind::Files }),
+            kind: match self.model {
+                Some(_) => Some(SourceKind::Model),
+                None => of_files.then_some(SourceKind::Files),
+            },
             paths: self.paths.iter().map(|path| path.display().to_string()).collect(),
             etcd: self.etcd.as_ref().map(Etcd::effective),
             trust: self.model.as_ref().map(Trust::effective),

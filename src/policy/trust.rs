@@ -34,13 +34,18 @@ impl Trust {
 /// Judges what a source says of its kind; `None`: it has no models.
 pub(super) fn judge(sheet: &mut Sheet<'_>, at: &str, source: &SourceSpec) -> Option<Trust> {
     let is_model = source.kind == Some(SourceKind::Model);
-    let elsewhere = match (&source.etcd, &source.bucket) {
-        (Some(_), _) => Some(("the source is a cluster of etcd and has a kind of paths", "`etcd:`")),
-        (None, Some(_)) => Some(("the source is a bucket and has a kind of paths", "`bucket:`")),
-        (None, None) => None,
+    let elsewhere = match (&source.etcd, &source.bucket, source.kind) {
+        (Some(_), _, Some(_)) => {
+            Some(("the source is a cluster of etcd and has a kind of paths", "leave kind out: `etcd:` says what it is"))
+        }
+        (None, Some(_), Some(SourceKind::Files)) => Some((
+            "the source is a bucket and has a kind of paths",
+            "leave kind out: `bucket:` says what it is; or write `kind: model`, and its objects are judged",
+        )),
+        _ => None,
     };
-    if let Some((what, by)) = elsewhere.filter(|_| source.kind.is_some()) {
-        sheet.refuse(&format!("{at}.kind"), what, format!("leave kind out: {by} says what it is"));
+    if let Some((what, advice)) = elsewhere {
+        sheet.refuse(&format!("{at}.kind"), what, advice);
     }
     if !is_model && source.trust.is_some() {
         sheet.refuse(&format!("{at}.trust"), "trust is asked of models only", "add `kind: model`, or leave it out");

@@ -139,7 +139,7 @@ pub struct SourceSpec {
     /// The source's identity over time, unique in the repository. Default: the policy's name, where it has one source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What the paths hold: anything, or models, whose files are judged (docs/models.md). Default: files.
+    /// What the paths or the bucket hold: anything, or models, whose files are judged (docs/models.md). Default: files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<SourceKind>,
     /// Absolute paths of directories or files.

@@ -234,6 +234,14 @@ impl Walk {
         }
     }
 
+    /// The bucket that is walked, if one is.
+    pub fn bucket(&self) -> Option<Arc<bucket::Source>> {
+        match self {
+            Walk::Files(_) => None,
+            Walk::Bucket(walker) => Some(walker.source()),
+        }
+    }
+
     /// The next step; `None` at the end.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Event> {

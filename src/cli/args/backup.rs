@@ -33,11 +33,11 @@ pub enum ModeArg {
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("streams").args(["stdin", "stdin_from_command"]).multiple(true).conflicts_with_all(OF_FILES), after_help = AFTER)]
 pub struct Backup {
-    /// Directories or files; of models, as model:/PATH; a cluster of etcd, as etcd://HOST:2379,HOST:2379; a bucket, as
-    /// s3://BUCKET/PREFIX; with --stdin-from-command the command and its arguments, after `--`
+    /// Directories or files; a bucket, as s3://BUCKET/PREFIX; of models, as model:/PATH or model:s3://BUCKET/PREFIX; a cluster
+    /// of etcd, as etcd://HOST:2379,HOST:2379; with --stdin-from-command the command and its arguments, after `--`
     #[arg(required_unless_present_any = ["stdin", "files_from", "files_from_raw"])]
     pub path: Vec<PathBuf>,
-    /// Name of the source, its identity over time [default: files:HOST:PATHS, model:HOST:PATHS or bucket:URL]
+    /// Name of the source, its identity over time [default: files:HOST:PATHS, model:HOST:PATHS, bucket:URL or model:URL]
     #[arg(long)]
     pub name: Option<String>,
     /// File with further paths, one a line, as they stand; empty lines and those with `#` in front are not read; `-` is

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::tree::{Entry, EntryType, Item};
 use crate::model::archive::examine;
 use crate::model::format::{self, FRONT_BYTES as MODEL_FRONT_BYTES, Format, Found};
-use crate::model::recorded::Recorded;
+use crate::model::recorded::{Malformed, Recorded};
 use crate::model::verdict::Hashing;
 use crate::ops::verdicts::attribute;
 use crate::region::lock;
@@ -44,6 +44,8 @@ pub(super) struct Big {
 enum MadeOf {
     Tensors(Layout),
     Pages(Pages),
+    /// Bytes, though it begins like a model.
+    Malformed(Malformed),
 }
 
 /// Who holds it cuts next.
@@ -204,6 +206,14 @@ impl Token {
         !file.is_sparse() && !matches!(self.made_of, Some(MadeOf::Tensors(_))) && self.size > 0
     }
 
+    /// What keeps it from being the model that it begins like.
+    fn malformed(&self) -> Option<Malformed> {
+        match &self.made_of {
+            Some(MadeOf::Malformed(malformed)) => Some(malformed.clone()),
+            _ => None,
+        }
+    }
+
     /// The next block to read; `None` if others have taken all of them.
     fn claim(&mut self) -> Option<Claim> {
         let start = self.claims.saturating_mul(BLOCK_BYTES as u64);
@@ -274,9 +284,12 @@ impl Worker<'_, '_> {
         let read = |offset: u64, buf: &mut [u8]| format::ReadAt::read_at(&file, offset, buf);
         let seen = Seen::new(size, stored.into_values().flatten(), &read, &id, self.cancel);
         let recorded = Recorded::new(hashing.finish(), examine(&seen));
-        let recorded = if seen.is_other() { recorded.changed() } else { recorded };
+        let (other, unread) = (seen.is_other(), seen.is_unread());
         let mut token = lock(&big.open);
         if !token.over {
+            let mut recorded = if unread { recorded.unread() } else { recorded };
+            recorded.malformed = token.malformed();
+            let recorded = if other { recorded.changed() } else { recorded };
             big.end(&mut token, Some(recorded));
         }
     }
@@ -440,7 +453,7 @@ impl Worker<'_, '_> {
         while let Some(len) = match &token.made_of {
             Some(MadeOf::Tensors(layout)) => layout.next(token.pos + done as u64, got - done, at_end),
             Some(MadeOf::Pages(pages)) => pages.next(token.pos + done as u64, got - done, at_end),
-            None => self.cutter.next(&self.buf[done..got], at_end),
+            Some(MadeOf::Malformed(_)) | None => self.cutter.next(&self.buf[done..got], at_end),
         } {
             cuts.list.push(Cut::Chunk(len));
             done += len;
@@ -468,17 +481,19 @@ impl Worker<'_, '_> {
                 return Ok(Some(MadeOf::Pages(pages)));
             }
         }
-        Ok(self.layout(big, file, size, got)?.map(MadeOf::Tensors))
+        Ok(self.tensors(big, file, size, got))
     }
 
     /// Where the tensors of a file lie, if it begins like a model and is one; its begin lies in the buffer.
-    fn layout(&self, big: &Big, file: &File, size: u64, got: usize) -> Answer<Option<Layout>> {
-        let Some(kind) = Format::probe(&self.buf[..got]) else { return Ok(self.layout_beside(big, size)) };
+    fn tensors(&self, big: &Big, file: &File, size: u64, got: usize) -> Option<MadeOf> {
+        let Some(kind) = Format::probe(&self.buf[..got]) else {
+            return self.layout_beside(big, size).map(MadeOf::Tensors);
+        };
         // What cannot be read of it is no reason to give up here: the file is read as a whole afterwards.
-        Ok(match format::read_as(kind, &Paced { file, pace: self.pace }, size) {
-            Ok(Found::Model(model)) => Layout::of(&model.sections(), size),
-            Ok(Found::Malformed(..) | Found::Other) | Err(_) => None,
-        })
+        match format::read_as(kind, &Paced { file, pace: self.pace }, size).ok()? {
+            Found::Model(model) => Layout::of(&model.sections(), size).map(MadeOf::Tensors),
+            found => Malformed::of(&found).map(MadeOf::Malformed),
+        }
     }
 
     /// Where tensors lie in a file that has nothing else, told by the model beside it: `model.onnx` of

@@ -43,7 +43,7 @@ pub use stream::{Cut, Given, StreamName, stream, streams};
 
 /// Kind of a source of any files.
 const FILES: &str = "files";
-/// Kind of a source of objects.
+/// Kind of a source of any objects.
 const BUCKET: &str = "bucket";
 
 /// What to back up, and how.
@@ -52,7 +52,7 @@ pub struct BackupOptions {
     pub paths: Vec<PathBuf>,
     /// Instead of them, objects of a bucket.
     pub bucket: Option<Bucket>,
-    /// Name of the source; by default `files:host:paths`, or `bucket:` and the bucket's address.
+    /// Name of the source; by default its kind, host and paths, or its kind and the bucket's address.
     pub name: Option<String>,
     /// Host.
     pub host: String,
@@ -174,10 +174,10 @@ fn default_name(kind: &str, host: &str, paths: &[PathBuf]) -> String {
     format!("{kind}:{host}:{}", texts.join(":"))
 }
 
-/// The name of a bucket that was given none: where it is, whatever way leads there.
-fn bucket_name(bucket: &Bucket) -> String {
+/// The name of a bucket that was given none: what it holds and where it is, whatever way leads there.
+fn bucket_name(kind: &str, bucket: &Bucket) -> String {
     let bare = Bucket::new(bucket.service, bucket.name.clone(), bucket.prefix.clone());
-    format!("bucket:{}", Bucket { endpoint: bucket.endpoint.clone(), ..bare })
+    format!("{kind}:{}", Bucket { endpoint: bucket.endpoint.clone(), ..bare })
 }
 
 fn escaped(path: &[u8]) -> String {
@@ -238,8 +238,8 @@ impl BackupOptions {
     /// Kind of the source.
     fn kind(&self) -> &'static str {
         match (&self.bucket, &self.rules) {
-            (Some(_), _) => BUCKET,
-            (None, Some(_)) => verdicts::KIND,
+            (_, Some(_)) => verdicts::KIND,
+            (Some(_), None) => BUCKET,
             (None, None) => FILES,
         }
     }
@@ -251,7 +251,7 @@ impl BackupOptions {
     pub fn source_name(&self) -> Result<String> {
         match (&self.name, &self.bucket) {
             (Some(name), _) => Ok(name.clone()),
-            (None, Some(bucket)) => Ok(bucket_name(bucket)),
+            (None, Some(bucket)) => Ok(bucket_name(self.kind(), bucket)),
             (None, None) => Ok(default_name(self.kind(), &self.host, &absolute(&self.paths)?)),
         }
     }

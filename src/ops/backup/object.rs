@@ -5,6 +5,8 @@ use super::plan::{WHOLE_BYTES_MAX, Work};
 use super::step::Done;
 use crate::error::Result;
 use crate::format::tree::{Entry, Xattr};
+use crate::model::recorded::Recorded;
+use crate::ops::verdicts::attribute;
 use crate::source::any::Dir;
 use crate::source::bucket::Object;
 use crate::source::files::{SourceError, SourceErrorKind};
@@ -29,7 +31,9 @@ impl Worker<'_, '_> {
             match object.xattrs() {
                 Ok(found) => return Ok(done(entry, found, false)),
                 Err(e) if e.kind == SourceErrorKind::Changed => {
-                    (entry.inline, entry.chunks, entry.list) = (None, None, None)
+                    (entry.inline, entry.chunks, entry.list) = (None, None, None);
+                    // What is said of the content before is not true of the one that comes.
+                    attribute::take(&mut entry);
                 }
                 Err(e) => return Ok(failed(&e)),
             }
@@ -68,6 +72,9 @@ impl Worker<'_, '_> {
             room.copy_from_slice(&bytes);
         }
         self.content(entry, bytes.len())?;
+        if self.judges {
+            attribute::put(entry, &Recorded::of(&bytes));
+        }
         Ok(object.xattrs())
     }
 
@@ -81,7 +88,9 @@ impl Worker<'_, '_> {
     }
 }
 
+/// The attributes are those that the store says, and the verdict stays with its content.
 fn done(mut entry: Entry, found: Vec<Xattr>, read: bool) -> Done {
-    entry.xattrs = Some(found).filter(|found| !found.is_empty());
+    let before = std::mem::replace(&mut entry.xattrs, Some(found).filter(|found| !found.is_empty()));
+    attribute::keep(&mut entry, before.as_deref());
     Done { result: Ok(entry), items: None, read, model: false, misses: Vec::new(), changed: None }
 }

@@ -195,8 +195,8 @@ impl<'p> Planner<'p> {
         if let (true, Ok(old)) = (candidate, leaf.entry(&raw))
             && unchanged(&old, &entry, rule)
             && old.flags.unwrap_or(0) == 0
-            && (!self.judges || attribute::of(&old).is_some())
             && self.is_stored(&old)
+            && let Some(old) = self.judged(old)
         {
             if rule == ParentRule::Objects {
                 return self.object(entry, dir, old, ran);
@@ -205,6 +205,17 @@ impl<'p> Planner<'p> {
             return self.put(entry, dir, false);
         }
         self.put(entry, dir, true);
+    }
+
+    /// An entry of the parent with the verdict that it needs, where files are judged; among many attributes it lies in a chunk.
+    fn judged(&mut self, mut old: Entry) -> Option<Entry> {
+        if !self.judges {
+            return Some(old);
+        }
+        if let Some(id) = old.xattrs_ref.take() {
+            old.xattrs = Some(read_xattrs(self.reader, &id, &mut self.coder).ok()?);
+        }
+        attribute::of(&old).is_some_and(|recorded| !recorded.unread).then_some(old)
     }
 
     /// Whether an object is called by the store what it was called; of files nothing is asked here.
@@ -240,6 +251,8 @@ impl<'p> Planner<'p> {
         let same = unchanged(&old, &entry, ParentRule::SameFs) && !bucket::is_new(&entry, ran);
         if same {
             (entry.xattrs, entry.xattrs_ref) = (old.xattrs, old.xattrs_ref);
+        } else if self.judges {
+            attribute::keep(&mut entry, old.xattrs.as_deref());
         }
         self.add(entry, dir, !same);
     }
@@ -278,7 +291,7 @@ impl<'p> Planner<'p> {
             Err(e) => self.ready.push_back(Planned::Missed(miss(e.path.clone(), &e))),
         }
         if self.judges {
-            attribute::keep(entry, &old);
+            attribute::keep(entry, old.xattrs.as_deref());
         }
     }
 

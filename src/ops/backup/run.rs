@@ -24,6 +24,7 @@ use crate::repo::session::{Committed, Ended, Errand, Session, Work};
 use crate::repo::view::{Snapshot, View};
 use crate::repo::writer::Writer;
 use crate::source::any::Walk;
+use crate::source::bucket;
 use crate::source::files::ParentRule;
 use crate::store::{Key, Prefix};
 use std::collections::HashMap;
@@ -173,13 +174,14 @@ impl Run<'_> {
         let limits = self.options.limits;
         let writer = Writer::new(repo, session, known, (limits.compression, self.options.workers), self.progress);
         let pace = limits.read.map(|rate| Pace::new(rate, self.cancel));
+        let bucket = walk.bucket();
         let mut planner = self.planner(walk, &reader, (whole.is_none()).then_some(&writer));
         let (workers, judges) = (self.options.workers, self.options.rules.is_some());
         let means = Means { workers, progress: self.progress, cancel: self.cancel, pace: pace.as_ref(), judges };
         let built = work::run(&writer, &mut planner, &means, repo);
         // What of it was met by the walk alone is no miss either: nothing is known of the rest.
         let built = built.and_then(|built| planner.gone().map_or(Ok(built), Err));
-        let built = built.and_then(|built| self.judged(built));
+        let built = built.and_then(|built| self.judged(built, bucket));
         // Whatever happened: what was stored is named, so that the next run finds it.
         let finished = writer.finish();
         let built = built.and_then(|built| match built.root {
@@ -204,10 +206,10 @@ impl Run<'_> {
     }
 
     /// Judges what needs to know all files of models.
-    fn judged(&self, mut built: Built) -> Result<Built> {
+    fn judged(&self, mut built: Built, bucket: Option<Arc<bucket::Source>>) -> Result<Built> {
         let (Some(rules), Some(gathered)) = (&self.options.rules, built.gathered.take()) else { return Ok(built) };
         let (mut report, now) = (gathered.finish(), self.repo.env.now());
-        let shelf = Origin::new(self.paths, self.cancel);
+        let shelf = Origin::new(bucket, self.paths, self.cancel);
         let means = verdicts::Means { trust: rules.trust(), now, shelf: &shelf, cancel: self.cancel };
         beside(&mut report, Path::new(""), 0, &means)?;
         let complaints = rules.complaints(&report);

@@ -1,6 +1,7 @@
 //! A big file as it is judged: by the bytes that were stored of it, or not at all.
 //!
-//! It is read once more, since a judge goes back and forth and the chunks may be in no region yet. Times do not tell whether
+//! It is read once more, since a judge goes back and forth and the chunks may be in no region yet; an object in ranges of the
+//! version that was stored, and of no other. Times do not tell whether
 //! it is still the same: who writes through a mapping can change it without touching them. So each chunk that is read again
 //! is compared, by its id, with what was stored.
 
@@ -31,6 +32,7 @@ pub(super) struct Seen<'f> {
     /// Bytes that may still be read.
     left: Cell<u64>,
     other: Cell<bool>,
+    unread: Cell<bool>,
 }
 
 impl<'f> Seen<'f> {
@@ -50,12 +52,18 @@ impl<'f> Seen<'f> {
         });
         let chunks = chunks.collect();
         let left = Cell::new(size.saturating_mul(READS_MAX).saturating_add(READ_BYTES_MIN));
-        Seen { read, id, cancel, chunks, size, held: RefCell::default(), left, other: Cell::new(false) }
+        let held = RefCell::default();
+        Seen { read, id, cancel, chunks, size, held, left, other: Cell::new(false), unread: Cell::new(false) }
     }
 
     /// Whether something else was read than was stored.
     pub(super) fn is_other(&self) -> bool {
         self.other.get()
+    }
+
+    /// Whether some of it could not be read again: it may be possible later.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.get()
     }
 
     /// Brings a chunk to the front of those that are held.
@@ -69,7 +77,7 @@ impl<'f> Seen<'f> {
         let left = self.left.get().checked_sub(item.len);
         self.left.set(left.ok_or_else(|| io::Error::other("it would have to be read too often"))?);
         let mut bytes = vec![0; usize::try_from(item.len).map_err(|_| io::ErrorKind::InvalidData)?];
-        let got = (self.read)(start, &mut bytes)?;
+        let got = (self.read)(start, &mut bytes).inspect_err(|_| self.unread.set(true))?;
         if got < bytes.len() || (self.id)(&bytes) != item.id {
             self.other.set(true);
             return Err(io::Error::other("it is not what was stored any more"));
@@ -159,6 +167,17 @@ mod tests {
             assert!(other && grade >= Grade::Unknown, "{cuts}: {grade:?}");
             assert!(judged(&good, &good[..good.len() - 1], cuts).1, "{cuts}: shorter by now");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_again_is_unknown_and_told() {
+        let stored = b"\x80\x02ccollections\nOrderedDict\n)R.";
+        let items = [Item { id: id(stored), len: stored.len() as u64 }];
+        let read = |_: u64, _: &mut [u8]| Err(io::Error::other("another version stands there"));
+        let cancel = Cancel::default();
+        let seen = Seen::new(stored.len() as u64, items.into_iter(), &read, &id, &cancel);
+        let grade = examine(&seen).grade;
+        assert_eq!((grade, seen.is_unread(), seen.is_other()), (Grade::Unknown, true, false));
     }
 
     #[test]

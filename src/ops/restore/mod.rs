@@ -69,7 +69,7 @@ pub struct RestoreReport {
     pub misses_total: u64,
     /// Files that lack bytes which no region has intact.
     pub lost: u64,
-    /// Files of models that were read again, and have the hash that was recorded.
+    /// Files of models that were read again, or hashed while they were put into a bucket, and have the hash that was recorded.
     pub checked: u64,
 }
 

@@ -13,9 +13,9 @@ pub fn put(entry: &mut Entry, recorded: &Recorded) {
     place(entry, Xattr { name: ATTRIBUTE.to_vec().into(), value: recorded.value().into() });
 }
 
-/// Gives an entry the verdict of another one with the same content.
-pub fn keep(entry: &mut Entry, other: &Entry) {
-    if let Some(attribute) = other.xattrs.iter().flatten().find(|attribute| is_one(attribute)) {
+/// Gives an entry the verdict that stands among the attributes of another one with the same content.
+pub fn keep(entry: &mut Entry, other: Option<&[Xattr]>) {
+    if let Some(attribute) = other.into_iter().flatten().find(|attribute| is_one(attribute)) {
         place(entry, attribute.clone());
     }
 }
@@ -59,7 +59,7 @@ mod tests {
         let names: Vec<&[u8]> = entry.xattrs.iter().flatten().map(|x| &x.name[..]).collect();
         assert_eq!(names, [&b"user.a"[..], ATTRIBUTE, b"user.z"]);
         let mut other = Entry::bare(b"f", EntryType::File);
-        keep(&mut other, &entry);
+        keep(&mut other, entry.xattrs.as_deref());
         assert_eq!(of(&other), Some(Recorded::of(b"new")));
         assert_eq!((take(&mut other), other.xattrs), (Some(Recorded::of(b"new")), None));
         assert_eq!((take(&mut entry).is_some(), entry), (true, plain));

@@ -4,6 +4,7 @@ use super::beside::why;
 use super::links::{Stands, resolve};
 use super::{Judged, Report, attribute};
 use crate::format::tree::{Entry, EntryType};
+use crate::model::recorded::Malformed;
 use crate::model::verdict::{FileVerdict, Named, Signed, blob_name};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -42,6 +43,9 @@ impl Gathered {
         let path = self.path.join(OsStr::from_bytes(&entry.name));
         match (entry.kind, attribute::of(entry)) {
             (EntryType::File, Some(mut recorded)) => {
+                if let Some(malformed) = recorded.malformed.take() {
+                    self.malformed(&path, malformed);
+                }
                 let findings = &mut recorded.pickle.findings;
                 if findings.len() > 1 {
                     self.told_whole = self.told_whole.saturating_add(1);
@@ -68,6 +72,15 @@ impl Gathered {
                 self.links.push((path, PathBuf::from(OsStr::from_bytes(&target))));
             }
             _ => {}
+        }
+    }
+
+    fn malformed(&mut self, path: &Path, malformed: Malformed) {
+        let report = &mut self.report;
+        report.malformed_total = report.malformed_total.saturating_add(1);
+        if report.malformed.len() < Report::MALFORMED_MAX {
+            // Whoever made the snapshot may have written what he liked.
+            report.malformed.push((path.to_owned(), malformed.short()));
         }
     }
 
@@ -161,6 +174,22 @@ mod tests {
         let (first, last) = (report.files.first().map(kept), report.files.last().map(kept));
         assert_eq!((first, last), (Some(vec!["worst".into(), "first".into()]), Some(vec!["worst".into()])));
         assert!(report.files.iter().all(|file| file.verdict.pickle.findings_total == 2));
+    }
+
+    #[test]
+    fn what_only_begins_like_models_is_named_up_to_a_number() {
+        let bytes = b"GGUF and words behind it that are no header";
+        let mut all = Gathered::default();
+        for number in 0..Report::MALFORMED_MAX + 2 {
+            all.entry(&file(&format!("{number:05}.gguf"), bytes));
+        }
+        all.entry(&file("words", b"words"));
+        let report = all.finish();
+        let first = report.malformed.first().map(|(path, malformed)| format!("{}: {malformed}", path.display()));
+        assert!(first.as_ref().is_some_and(|told| told.starts_with("00000.gguf: no gguf: ")), "{first:?}");
+        let counts = (report.malformed.len(), report.malformed_total);
+        assert_eq!(counts, (Report::MALFORMED_MAX, Report::MALFORMED_MAX as u64 + 2));
+        assert_eq!(report.exit(), crate::error::Exit::Done, "they are bytes like others");
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub use stored::of_snapshot;
 
 use crate::error::Exit;
 use crate::format::snapshot::Manifest;
+use crate::model::recorded::Malformed;
 use crate::model::signature::{Checked, Comparison, Standing};
 use crate::model::verdict::{FileVerdict, Grade, Named};
 use std::path::PathBuf;
@@ -158,11 +159,18 @@ pub struct Report {
     pub signatures: Vec<Signature>,
     /// Lists of hashes.
     pub lists: Vec<List>,
+    /// Files that begin like a model and are none: the first, at most [`Report::MALFORMED_MAX`]. They are bytes like others.
+    pub malformed: Vec<(PathBuf, Malformed)>,
+    /// How many there are.
+    pub malformed_total: u64,
     /// What could not be read, and why.
     pub errors: Vec<(PathBuf, String)>,
 }
 
 impl Report {
+    /// Most malformed files that are kept.
+    pub const MALFORMED_MAX: usize = 1000;
+
     /// The worst of all files.
     pub fn grade(&self) -> Grade {
         self.files.iter().map(|file| file.verdict.pickle.grade).max().unwrap_or(Grade::None)

@@ -4,11 +4,13 @@
 //! the bytes of a file are those of one version of its object. Nothing is written into the bucket that is backed up.
 
 mod attrs;
+mod front;
 mod object;
 mod put;
 mod walk;
 
 pub use attrs::{is_new, is_same_content};
+pub use front::Front;
 pub use object::Object;
 pub use put::Sink;
 pub use walk::{Event, Walker};

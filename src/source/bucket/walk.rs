@@ -153,6 +153,11 @@ impl Walker {
         }
     }
 
+    /// The bucket.
+    pub fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
     /// As [`Source::gone`].
     pub fn gone(&self) -> Option<Error> {
         self.source.gone()
