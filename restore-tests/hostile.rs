@@ -459,3 +459,41 @@ fn models_that_are_not_what_was_recorded_are_not_restored() {
     let (code, said) = villain.run(&["model", "check", "--snapshot", &sid]);
     assert_eq!((code, said["errors_total"].as_u64()), (3, Some(2)), "{said:#}");
 }
+
+#[test]
+fn files_that_lie_about_their_chunks_are_named_and_the_rest_is_looked_into() {
+    let villain = Villain::new();
+    let model = |value: u8| {
+        let header = r#"{"a":{"dtype":"U8","shape":[100000],"data_offsets":[0,100000]}}"#;
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![value; 100_000]].concat()
+    };
+    let stored = |name: &str, size: usize, chunks: Vec<Item>| Entry {
+        size: Some(size as u64),
+        chunks: Some(list(&chunks).into()),
+        ..named(name.as_bytes(), EntryType::File, 0o644)
+    };
+    let [one, two] = [1, 2].map(model);
+    let len = one.len();
+    let sids = [&one, &two].map(|bytes| {
+        let id = villain.id_of(bytes);
+        villain.snapshot(|craft| {
+            craft.chunk(bytes);
+            let entries = vec![
+                stored("ends-early", 3 * len, vec![item(id, len as u64)]),
+                stored("good", len, vec![item(id, len as u64)]),
+                stored("no-such-chunk", len, vec![item(ChunkId([9; 32]), len as u64)]),
+                stored("other-length", len, vec![item(id, len as u64 - 1), item(id, 1)]),
+                symlink(b"self", Path::new("self")),
+                symlink(b"up", Path::new("../../../../good")),
+            ];
+            craft.dir(b"", entries)
+        })
+    });
+    let (code, said) = villain.run(&["ls", &sids[0], "--tensors"]);
+    let sums = ["models", "malformed", "unread"].map(|sum| said["tensors"][sum].as_u64());
+    assert_eq!((code, sums), (5, [1, 1, 2].map(Some)), "{said:#}");
+    let (code, said) = villain.run(&["diff", &sids[0], &sids[1], "--tensors"]);
+    let tensors = &said["tensors"];
+    let sums = ["models", "changed", "not_compared_total"].map(|sum| tensors[sum].as_u64());
+    assert_eq!((code, sums), (5, [1, 1, 2].map(Some)), "{said:#}");
+}

@@ -45,12 +45,18 @@ fn share(part: u64, all: u64) -> String {
     }
 }
 
+/// In front of a share that is a bound.
+fn up_to(at_most: bool) -> &'static str {
+    if at_most { "up to " } else { "" }
+}
+
 fn bytes_of(side: Option<&Side>) -> Option<u64> {
     side.and_then(|side| side.range).map(|(_, bytes)| bytes)
 }
 
-fn text_of(difference: &Difference<'_>) -> String {
-    let Difference { name, change, old, new, bytes_changed } = difference;
+/// A line for a tensor.
+pub fn text_of(difference: &Difference<'_>) -> String {
+    let Difference { name, change, old, new, bytes_changed, at_most } = difference;
     let form = |side: &Side| form(&side.dtype, side.shape.as_deref());
     let size = |side: Option<&Side>| bytes_of(side).map_or("of unknown size".into(), units::bytes);
     let line = format!("{} {}", change.sign(), plain(name));
@@ -64,19 +70,16 @@ fn text_of(difference: &Difference<'_>) -> String {
             }
         }
         (Some(one), Some(_), Some(changed)) => {
-            format!(
-                "{line}  {}  {} of {}",
-                form(one),
-                share(*changed, bytes_of(Some(one)).unwrap_or(0)),
-                size(Some(one))
-            )
+            let share = share(*changed, bytes_of(Some(one)).unwrap_or(0));
+            format!("{line}  {}  {}{share} of {}", form(one), up_to(*at_most), size(Some(one)))
         }
         (Some(one), _, _) | (None, Some(one), _) => format!("{line}  {}  {}", form(one), size(Some(one))),
         (None, None, _) => line,
     }
 }
 
-fn json_of(difference: &Difference<'_>) -> Value {
+/// The same as JSON.
+pub fn json_of(difference: &Difference<'_>) -> Value {
     let mut value = json!({
         "name": difference.name, "change": difference.change.name(), "bytes_changed": difference.bytes_changed,
     });
@@ -91,18 +94,28 @@ fn json_of(difference: &Difference<'_>) -> Value {
 
 fn json_of_report(report: &Report) -> Value {
     let one = |(path, what): &(std::path::PathBuf, crate::model::format::Malformed)| json!({"path": shown(path), "at": what.at, "what": what.what});
+    let mut value = counts(report);
+    value["verb"] = json!("model diff");
+    value["malformed"] = report.malformed.iter().map(one).collect();
+    value
+}
+
+/// Tensors by what became of them.
+pub fn counts(report: &Report) -> Value {
     json!({
-        "verb": "model diff", "same": report.same, "added": report.added, "removed": report.removed, "form": report.form,
+        "same": report.same, "added": report.added, "removed": report.removed, "form": report.form,
         "changed": report.bytes, "unknown": report.unknown, "bytes_compared": report.bytes_compared,
-        "bytes_changed": report.bytes_changed, "malformed": report.malformed.iter().map(one).collect::<Vec<_>>(),
+        "bytes_changed": report.bytes_changed,
     })
 }
 
-fn summary(report: &Report) -> String {
+/// What came of all tensors, in words.
+pub fn summary(report: &Report) -> String {
     let mut text = format!(
-        "{} tensors the same, {} with other bytes ({} of {}), {} of another type or shape, {} added, {} removed",
+        "{} tensors the same, {} with other bytes ({}{} of {}), {} of another type or shape, {} added, {} removed",
         units::count(report.same),
         units::count(report.bytes),
+        up_to(report.at_most),
         share(report.bytes_changed, report.bytes_compared),
         units::bytes(report.bytes_compared),
         units::count(report.form),
