@@ -271,6 +271,7 @@ fn models_stored(c: &mut Checker) {
     let said = run(&bench, c, "backup", &["backup", "model:model", "--trust-pickle", "refuse"]);
     assert_eq!(said["exit"]["name"], "refused", "{said:#}");
     run(&bench, c, "model check", &["model", "check", "--snapshot", "latest"]);
+    run(&bench, c, "model check", &["model", "check", "--snapshot", "latest", "--again"]);
     run(&bench, c, "snapshots", &["snapshots"]);
     run(&bench, c, "restore", &["restore", "latest", "--target", "restored", "--trust-anyway"]);
     let said = run(&bench, c, "verify", &["verify"]);
