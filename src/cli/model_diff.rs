@@ -45,9 +45,14 @@ fn share(part: u64, all: u64) -> String {
     }
 }
 
-/// In front of a share that is a bound.
-fn up_to(at_most: bool) -> &'static str {
-    if at_most { "up to " } else { "" }
+/// The same of what may be less: `up to 12.5%`.
+fn share_of(part: u64, all: u64, at_most: bool) -> String {
+    let share = share(part, all);
+    match at_most && part > 0 {
+        true if share.starts_with("over") => "up to 100.0%".into(),
+        true if !share.starts_with("under") => format!("up to {share}"),
+        _ => share,
+    }
 }
 
 fn bytes_of(side: Option<&Side>) -> Option<u64> {
@@ -70,8 +75,8 @@ pub fn text_of(difference: &Difference<'_>) -> String {
             }
         }
         (Some(one), Some(_), Some(changed)) => {
-            let share = share(*changed, bytes_of(Some(one)).unwrap_or(0));
-            format!("{line}  {}  {}{share} of {}", form(one), up_to(*at_most), size(Some(one)))
+            let share = share_of(*changed, bytes_of(Some(one)).unwrap_or(0), *at_most);
+            format!("{line}  {}  {share} of {}", form(one), size(Some(one)))
         }
         (Some(one), _, _) | (None, Some(one), _) => format!("{line}  {}  {}", form(one), size(Some(one))),
         (None, None, _) => line,
@@ -112,11 +117,10 @@ pub fn counts(report: &Report) -> Value {
 /// What came of all tensors, in words.
 pub fn summary(report: &Report) -> String {
     let mut text = format!(
-        "{} tensors the same, {} with other bytes ({}{} of {}), {} of another type or shape, {} added, {} removed",
+        "{} tensors the same, {} with other bytes ({} of {}), {} of another type or shape, {} added, {} removed",
         units::count(report.same),
         units::count(report.bytes),
-        up_to(report.at_most),
-        share(report.bytes_changed, report.bytes_compared),
+        share_of(report.bytes_changed, report.bytes_compared, report.at_most),
         units::bytes(report.bytes_compared),
         units::count(report.form),
         units::count(report.added),
@@ -136,5 +140,7 @@ mod tests {
     fn a_share_is_nothing_or_all_only_if_it_is() {
         let shares = [(0, 0), (0, 9), (1, 1_000_000), (1, 8), (999_999, 1_000_000), (7, 7)].map(|(a, b)| share(a, b));
         assert_eq!(shares, ["0%", "0%", "under 0.1%", "12.5%", "over 99.9%", "100.0%"]);
+        let bounds = [(0, 9), (1, 1_000_000), (1, 8), (999_999, 1_000_000)].map(|(a, b)| share_of(a, b, true));
+        assert_eq!(bounds, ["0%", "under 0.1%", "up to 12.5%", "up to 100.0%"]);
     }
 }
