@@ -459,3 +459,91 @@ fn models_that_are_not_what_was_recorded_are_not_restored() {
     let (code, said) = villain.run(&["model", "check", "--snapshot", &sid]);
     assert_eq!((code, said["errors_total"].as_u64()), (3, Some(2)), "{said:#}");
 }
+
+/// As a program would have recorded it that knew less, or one that lied.
+#[test]
+fn files_that_are_recorded_as_harmless_are_judged_again() {
+    use crate::trust::pickles;
+    use holdfast::model::recorded::{ATTRIBUTE, Recorded};
+    let with = |name: &[u8], content: &[u8], verdict: &Recorded| {
+        let xattr = Xattr { name: ATTRIBUTE.to_vec().into(), value: verdict.value().into() };
+        Entry { xattrs: Some(vec![xattr]), ..file(name, content) }
+    };
+    let villain = Villain::new();
+    let (bad, good, text) =
+        (pickles::by_lines("os", "system"), pickles::by_values("collections", "OrderedDict"), b"words");
+    let mild = Recorded::new(Recorded::of(&bad).sha256, Recorded::of(&good).pickle);
+    let sid = villain.models(vec![
+        with(b"bad", &bad, &mild),
+        with(b"good", &good, &Recorded::of(&good)),
+        with(b"other", text, &Recorded::of(b"other words")),
+        file(b"unjudged", text),
+    ]);
+    let check = ["model", "check", "--snapshot", &sid];
+    let (code, said) = villain.run(&check);
+    assert_eq!((code, &said["unsafe"], said.get("again")), (3, &0.into(), None), "{said:#}");
+    let (code, said) = villain.run(&[&check[..], &["--again"]].concat());
+    let figures = ["unsafe", "safe", "none", "errors_total"].map(|field| said[field].as_u64());
+    assert_eq!((code, figures), (5, [1, 1, 2, 0].map(Some)), "{said:#}");
+    let again = &said["again"];
+    let figures = ["files", "others_total", "hashes", "lost"].map(|field| again[field].as_u64());
+    assert_eq!(figures, [4, 3, 1, 0].map(Some), "{again:#}");
+    let others = again["others"].as_array().unwrap().iter();
+    let others: Vec<_> =
+        others.map(|o| [&o["path"], &o["was"], &o["now"], &o["hash"]].map(ToString::to_string)).collect();
+    let wanted = [
+        ["\"bad\"", "\"safe\"", "\"unsafe\"", "false"],
+        ["\"other\"", "\"none\"", "\"none\"", "true"],
+        ["\"unjudged\"", "null", "\"none\"", "false"],
+    ];
+    assert_eq!(others, wanted);
+    assert!(said["files"][0]["findings"].to_string().contains("system"), "{said:#}");
+    let out = villain.bench.command(&["--key-file", "key"]).args(check).arg("--again").output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let said = ["bad: was safe, is unsafe\n", "other: was none, is none; ANOTHER HASH is recorded\n"];
+    assert!(said.iter().all(|line| text.contains(&format!("OTHERWISE {line}"))), "{text}");
+    assert!(text.ends_with("4 files judged again, 3 of them otherwise than recorded\n"), "{text}");
+    // Of what is as it was recorded nothing is said.
+    let same = villain.models(vec![with(b"good", &good, &Recorded::of(&good))]);
+    let (code, said) = villain.run(&["model", "check", "--snapshot", &same, "--again"]);
+    assert_eq!((code, &said["again"]["others_total"], &said["again"]["files"]), (0, &0.into(), &1.into()), "{said:#}");
+    assert_eq!(villain.run(&["model", "check", "--again", "x"]).0, 2, "of files there is nothing recorded");
+}
+
+#[test]
+fn files_that_lie_about_their_chunks_are_named_and_the_rest_is_looked_into() {
+    let villain = Villain::new();
+    let model = |value: u8| {
+        let header = r#"{"a":{"dtype":"U8","shape":[100000],"data_offsets":[0,100000]}}"#;
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![value; 100_000]].concat()
+    };
+    let stored = |name: &str, size: usize, chunks: Vec<Item>| Entry {
+        size: Some(size as u64),
+        chunks: Some(list(&chunks).into()),
+        ..named(name.as_bytes(), EntryType::File, 0o644)
+    };
+    let [one, two] = [1, 2].map(model);
+    let len = one.len();
+    let sids = [&one, &two].map(|bytes| {
+        let id = villain.id_of(bytes);
+        villain.snapshot(|craft| {
+            craft.chunk(bytes);
+            let entries = vec![
+                stored("ends-early", 3 * len, vec![item(id, len as u64)]),
+                stored("good", len, vec![item(id, len as u64)]),
+                stored("no-such-chunk", len, vec![item(ChunkId([9; 32]), len as u64)]),
+                stored("other-length", len, vec![item(id, len as u64 - 1), item(id, 1)]),
+                symlink(b"self", Path::new("self")),
+                symlink(b"up", Path::new("../../../../good")),
+            ];
+            craft.dir(b"", entries)
+        })
+    });
+    let (code, said) = villain.run(&["ls", &sids[0], "--tensors"]);
+    let sums = ["models", "malformed", "unread"].map(|sum| said["tensors"][sum].as_u64());
+    assert_eq!((code, sums), (5, [1, 1, 2].map(Some)), "{said:#}");
+    let (code, said) = villain.run(&["diff", &sids[0], &sids[1], "--tensors"]);
+    let tensors = &said["tensors"];
+    let sums = ["models", "changed", "not_compared_total"].map(|sum| tensors[sum].as_u64());
+    assert_eq!((code, sums), (5, [1, 1, 2].map(Some)), "{said:#}");
+}

@@ -3,6 +3,7 @@
 mod backups;
 mod containers;
 mod libraries;
+mod stored;
 mod sudden;
 mod tensors;
 mod trusted;

@@ -109,7 +109,7 @@ impl Checker {
             // The inside of an object that is described elsewhere.
             let whole = sections.iter().find_map(|s| {
                 let rows = self.documented.get(*s)?.iter();
-                rows.filter(|(_, kind)| *kind == "object")
+                rows.filter(|(_, kind)| matches!(kind.as_str(), "object" | "object, optional"))
                     .map(|(row, _)| (*s, row))
                     .find(|(_, row)| path.strip_prefix(row.as_str()).is_some_and(|rest| rest.starts_with('.')))
             });
@@ -272,6 +272,7 @@ fn models_stored(c: &mut Checker) {
     let said = run(&bench, c, "backup", &["backup", "model:model", "--trust-pickle", "refuse"]);
     assert_eq!(said["exit"]["name"], "refused", "{said:#}");
     run(&bench, c, "model check", &["model", "check", "--snapshot", "latest"]);
+    run(&bench, c, "model check", &["model", "check", "--snapshot", "latest", "--again"]);
     run(&bench, c, "snapshots", &["snapshots"]);
     run(&bench, c, "restore", &["restore", "latest", "--target", "restored", "--trust-anyway"]);
     let said = run(&bench, c, "verify", &["verify"]);
@@ -363,6 +364,27 @@ fn kept_models(c: &mut Checker) {
     let one = ["restore", "latest:model.safetensors", "--tensors", "a", "--target", "target"];
     run(&bench, c, "restore --tensors", &one);
     run(&bench, c, "restore --tensors", &[&one[..], &["--dry-run", "--overwrite"]].concat());
+    tensors_kept(&bench, c);
+}
+
+/// Tensors in snapshots: one that differs, and a model that is none.
+fn tensors_kept(bench: &Bench, c: &mut Checker) {
+    let ids = bench.ok(&["snapshots"]);
+    let id = |n: usize| ids["snapshots"][n]["id"].as_str().expect("an id").to_owned();
+    let ls = ["ls", "latest", "--tensors"];
+    lines(bench, c, "ls, for each entry", &ls);
+    run(bench, c, "ls", &ls);
+    let file = |n: usize| format!("{}:model.safetensors", id(n));
+    let (old, new) = (file(0), file(1));
+    let diff = ["diff", &old, &new, "--tensors"];
+    let output = bench.run(&[&["--json"], &diff[..]].concat()).1;
+    let text = String::from_utf8(output.stdout).expect("text");
+    let line = serde_json::from_str(text.lines().nth(1).expect("a tensor")).expect("JSON");
+    c.take("diff --tensors, for each tensor", &line);
+    std::fs::write(bench.path("source/model.safetensors"), [9, 0, 0, 0, 0, 0, 0, 0, b'{', 0]).expect("file");
+    bench.ok(&["backup", "source"]);
+    let broken = run(bench, c, "diff", &["diff", &old, "latest:model.safetensors", "--tensors"]);
+    assert_eq!(broken["exit"]["name"], "partial", "{broken:#}");
 }
 
 /// What looks into snapshots.

@@ -201,6 +201,9 @@ pub struct Snapshots {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Exit codes: 0 done · 3 with --tensors: a file begins like a model and is none · 5 with --tensors: a file could not be read"
+)]
 pub struct Ls {
     /// Digits of an id, or `latest`; `:PATH` for something in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -211,6 +214,9 @@ pub struct Ls {
     /// Modes, owners, sizes, times
     #[arg(long, short)]
     pub long: bool,
+    /// Look into each file that is shown, and show its tensors if it is one of a model
+    #[arg(long)]
+    pub tensors: bool,
     #[command(flatten)]
     pub filter: Filter,
 }

@@ -4,11 +4,14 @@ use super::args::ModelCheck;
 use super::common::Context;
 use super::named::{find, reader};
 use super::output::{Outcome, path_text, plain};
-use crate::error::{Error, Kind, Result};
+use crate::base::units;
+use crate::error::{Error, Exit, Kind, Result};
 use crate::model::signature::Trust;
 use crate::model::verdict::{Finding, Grade, Named, Signed};
 use crate::ops::model_check::{self, Wish};
-use crate::ops::verdicts::{Judged, List, Names, Report, Signature, is_one, of_snapshot, read_chain, read_key};
+use crate::ops::verdicts::{
+    Again, Judged, List, Names, Other, Report, Signature, again_of_snapshot, is_one, of_snapshot, read_chain, read_key,
+};
 use crate::repo::view::View;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -26,19 +29,25 @@ pub fn run(context: &Context, args: &ModelCheck) -> Result<Outcome> {
     for file in &args.signature_chain {
         trust.push(Trust::Chain(read_chain(file)?));
     }
-    let report = match &args.snapshot {
+    let (report, again) = match &args.snapshot {
         Some(name) => stored(context, args, name, &trust)?,
         None => {
             let wish = Wish { paths: &args.path, trust: &trust, now: context.env.now() };
-            model_check::run(&wish, &context.cancel)?
+            (model_check::run(&wish, &context.cancel)?, None)
         }
     };
     context.cancel.check()?;
-    Ok(Outcome::new(report.exit(), text(&report), value(&report)))
+    let mut outcome = Outcome::new(report.exit(), text(&report), value(&report));
+    if let Some(again) = again {
+        outcome.json["again"] = again_json(&again);
+        outcome.text.push_str(&again_text(&again));
+        outcome = outcome.at_best(if again.hashes + again.lost > 0 { Exit::Damage } else { Exit::Done });
+    }
+    Ok(outcome)
 }
 
 /// What stands in a snapshot.
-fn stored(context: &Context, args: &ModelCheck, name: &OsStr, trust: &[Trust]) -> Result<Report> {
+fn stored(context: &Context, args: &ModelCheck, name: &OsStr, trust: &[Trust]) -> Result<(Report, Option<Again>)> {
     let repo = context.open()?;
     let view = View::load(&repo)?;
     let snapshot = find(&view, name, &args.filter)?.snapshot;
@@ -47,7 +56,43 @@ fn stored(context: &Context, args: &ModelCheck, name: &OsStr, trust: &[Trust]) -
         let what = format!("the snapshot is of {}, which have no verdicts", manifest.source.kind);
         return Err(Error::new(Kind::Config, what).at(manifest.sid.short()).advise("back up model:/PATH"));
     }
-    of_snapshot(&reader(&repo)?, manifest, trust, context.env.now(), &context.cancel)
+    let (reader, now) = (reader(&repo)?, context.env.now());
+    Ok(match args.again {
+        true => {
+            let (report, again) = again_of_snapshot(&reader, manifest, trust, now, &context.cancel)?;
+            (report, Some(again))
+        }
+        false => (of_snapshot(&reader, manifest, trust, now, &context.cancel)?, None),
+    })
+}
+
+fn again_json(again: &Again) -> Value {
+    let one = |other: &Other| {
+        let was = other.was.map(Grade::name);
+        json!({"path": path(&other.path), "was": was, "now": other.now.name(), "hash": other.hash})
+    };
+    json!({
+        "files": again.files, "bytes": again.bytes, "lost": again.lost, "hashes": again.hashes,
+        "others": again.others.iter().map(one).collect::<Vec<_>>(), "others_total": again.others_total,
+    })
+}
+
+/// What is recorded otherwise.
+fn again_text(again: &Again) -> String {
+    const SHOWN: usize = 20;
+    let mut text = String::new();
+    for other in again.others.iter().take(SHOWN) {
+        let was = other.was.map_or("not recorded", Grade::name);
+        let hash = if other.hash { "; ANOTHER HASH is recorded" } else { "" };
+        text.push_str(&format!("OTHERWISE {}: was {was}, is {}{hash}\n", path(&other.path), other.now.name()));
+    }
+    let (files, others) = (units::count(again.files), units::count(again.others_total));
+    text.push_str(&format!("{files} files judged again, {others} of them otherwise than recorded"));
+    if again.lost > 0 {
+        text.push_str(&format!(", {} LOST", units::count(again.lost)));
+    }
+    text.push('\n');
+    text
 }
 
 fn path(path: &Path) -> String {

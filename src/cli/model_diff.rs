@@ -45,12 +45,23 @@ fn share(part: u64, all: u64) -> String {
     }
 }
 
+/// The same of what may be less: `up to 12.5%`.
+fn share_of(part: u64, all: u64, at_most: bool) -> String {
+    let share = share(part, all);
+    match at_most && part > 0 {
+        true if share.starts_with("over") => "up to 100.0%".into(),
+        true if !share.starts_with("under") => format!("up to {share}"),
+        _ => share,
+    }
+}
+
 fn bytes_of(side: Option<&Side>) -> Option<u64> {
     side.and_then(|side| side.range).map(|(_, bytes)| bytes)
 }
 
-fn text_of(difference: &Difference<'_>) -> String {
-    let Difference { name, change, old, new, bytes_changed } = difference;
+/// A line for a tensor.
+pub fn text_of(difference: &Difference<'_>) -> String {
+    let Difference { name, change, old, new, bytes_changed, at_most } = difference;
     let form = |side: &Side| form(&side.dtype, side.shape.as_deref());
     let size = |side: Option<&Side>| bytes_of(side).map_or("of unknown size".into(), units::bytes);
     let line = format!("{} {}", change.sign(), plain(name));
@@ -64,19 +75,16 @@ fn text_of(difference: &Difference<'_>) -> String {
             }
         }
         (Some(one), Some(_), Some(changed)) => {
-            format!(
-                "{line}  {}  {} of {}",
-                form(one),
-                share(*changed, bytes_of(Some(one)).unwrap_or(0)),
-                size(Some(one))
-            )
+            let share = share_of(*changed, bytes_of(Some(one)).unwrap_or(0), *at_most);
+            format!("{line}  {}  {share} of {}", form(one), size(Some(one)))
         }
         (Some(one), _, _) | (None, Some(one), _) => format!("{line}  {}  {}", form(one), size(Some(one))),
         (None, None, _) => line,
     }
 }
 
-fn json_of(difference: &Difference<'_>) -> Value {
+/// The same as JSON.
+pub fn json_of(difference: &Difference<'_>) -> Value {
     let mut value = json!({
         "name": difference.name, "change": difference.change.name(), "bytes_changed": difference.bytes_changed,
     });
@@ -91,19 +99,28 @@ fn json_of(difference: &Difference<'_>) -> Value {
 
 fn json_of_report(report: &Report) -> Value {
     let one = |(path, what): &(std::path::PathBuf, crate::model::format::Malformed)| json!({"path": shown(path), "at": what.at, "what": what.what});
+    let mut value = counts(report);
+    value["verb"] = json!("model diff");
+    value["malformed"] = report.malformed.iter().map(one).collect();
+    value
+}
+
+/// Tensors by what became of them.
+pub fn counts(report: &Report) -> Value {
     json!({
-        "verb": "model diff", "same": report.same, "added": report.added, "removed": report.removed, "form": report.form,
+        "same": report.same, "added": report.added, "removed": report.removed, "form": report.form,
         "changed": report.bytes, "unknown": report.unknown, "bytes_compared": report.bytes_compared,
-        "bytes_changed": report.bytes_changed, "malformed": report.malformed.iter().map(one).collect::<Vec<_>>(),
+        "bytes_changed": report.bytes_changed,
     })
 }
 
-fn summary(report: &Report) -> String {
+/// What came of all tensors, in words.
+pub fn summary(report: &Report) -> String {
     let mut text = format!(
         "{} tensors the same, {} with other bytes ({} of {}), {} of another type or shape, {} added, {} removed",
         units::count(report.same),
         units::count(report.bytes),
-        share(report.bytes_changed, report.bytes_compared),
+        share_of(report.bytes_changed, report.bytes_compared, report.at_most),
         units::bytes(report.bytes_compared),
         units::count(report.form),
         units::count(report.added),
@@ -123,5 +140,7 @@ mod tests {
     fn a_share_is_nothing_or_all_only_if_it_is() {
         let shares = [(0, 0), (0, 9), (1, 1_000_000), (1, 8), (999_999, 1_000_000), (7, 7)].map(|(a, b)| share(a, b));
         assert_eq!(shares, ["0%", "0%", "under 0.1%", "12.5%", "over 99.9%", "100.0%"]);
+        let bounds = [(0, 9), (1, 1_000_000), (1, 8), (999_999, 1_000_000)].map(|(a, b)| share_of(a, b, true));
+        assert_eq!(bounds, ["0%", "under 0.1%", "up to 12.5%", "up to 100.0%"]);
     }
 }

@@ -14,13 +14,13 @@ use std::path::Path;
 
 /// What was seen in all.
 #[derive(Default)]
-struct Sums {
+pub struct Sums {
     models: u64,
     tensors: u64,
     bytes: u64,
     others: u64,
-    malformed: u64,
-    unread: u64,
+    pub malformed: u64,
+    pub unread: u64,
 }
 
 pub fn run(context: &Context, args: &ModelLs) -> Result<Outcome> {
@@ -44,8 +44,11 @@ pub fn run(context: &Context, args: &ModelLs) -> Result<Outcome> {
                 }
             };
             sums.take(&holding);
-            if named || !matches!(holding.found, Found::Other) || holding.shards.is_some() {
-                let text = if json { format!("{}\n", one_line(&json_of(&holding))) } else { text_of(&holding) };
+            if named || !is_other(&holding) {
+                let text = match json {
+                    true => format!("{}\n", one_line(&json_of(&holding))),
+                    false => text_of(&shown(&holding.path), &holding),
+                };
                 out.write_all(text.as_bytes()).map_err(closed)?;
             }
         }
@@ -53,11 +56,13 @@ pub fn run(context: &Context, args: &ModelLs) -> Result<Outcome> {
     out.flush().map_err(closed)?;
     drop(out);
     let exit = if sums.malformed + sums.unread > 0 { Exit::Partial } else { Exit::Done };
-    Ok(Outcome::new(exit, sums.text(), sums.json()))
+    let mut value = sums.json();
+    value["verb"] = json!("model ls");
+    Ok(Outcome::new(exit, sums.text(), value))
 }
 
 impl Sums {
-    fn take(&mut self, holding: &Holding) {
+    pub fn take(&mut self, holding: &Holding) {
         match &holding.found {
             Found::Model(_) => self.models += 1,
             Found::Malformed(..) => self.malformed += 1,
@@ -69,7 +74,7 @@ impl Sums {
         }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!(
             "{} tensors ({}) in {} files",
             units::count(self.tensors),
@@ -88,12 +93,17 @@ impl Sums {
         text
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         json!({
-            "verb": "model ls", "models": self.models, "tensors": self.tensors, "bytes": self.bytes,
+            "models": self.models, "tensors": self.tensors, "bytes": self.bytes,
             "others": self.others, "malformed": self.malformed, "unread": self.unread,
         })
     }
+}
+
+/// Whether it is nothing that is known here.
+pub fn is_other(holding: &Holding) -> bool {
+    matches!(holding.found, Found::Other) && holding.shards.is_none()
 }
 
 pub fn shown(path: &Path) -> String {
@@ -106,12 +116,12 @@ pub fn form(dtype: &str, shape: Option<&[u64]>) -> String {
     shape.map_or_else(|| plain(dtype), |shape| format!("{} [{}]", plain(dtype), sizes(shape)))
 }
 
-fn text_of(holding: &Holding) -> String {
-    let path = shown(&holding.path);
+/// What a file holds, in lines behind what it is called.
+pub fn text_of(path: &str, holding: &Holding) -> String {
     match (&holding.found, &holding.shards) {
-        (Found::Model(model), _) => text_of_model(&path, holding, model),
+        (Found::Model(model), _) => text_of_model(path, holding, model),
         (Found::Malformed(format, what), _) => format!("{path}: no {}: {what}\n", format.name()),
-        (Found::Other, Some(shards)) => text_of_shards(&path, shards),
+        (Found::Other, Some(shards)) => text_of_shards(path, shards),
         (Found::Other, None) => format!("{path}: no model\n"),
     }
 }
@@ -148,7 +158,7 @@ fn text_of_shards(path: &str, shards: &Shards) -> String {
     text
 }
 
-fn json_of(holding: &Holding) -> Value {
+pub fn json_of(holding: &Holding) -> Value {
     let mut value = json!({"path": shown(&holding.path), "size": holding.bytes});
     match (&holding.found, &holding.shards) {
         (Found::Model(model), _) => {

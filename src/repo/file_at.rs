@@ -108,6 +108,10 @@ impl<'r> FileAt<'r> {
         let (mut level, mut list) = match (&self.top, self.entry.list) {
             (Some(top), None) => (0, Rc::clone(top)),
             (None, Some(list)) => (list.level, self.page(&list.page, list.level)?),
+            // Neither content nor a list: one hole from begin to end.
+            (None, None) if self.entry.inline.is_none() && at < self.size() => {
+                return Ok(Some((Item { id: ChunkId::HOLE, len: self.size() }, 0)));
+            }
             _ => return Ok(None),
         };
         let mut begin = 0u64;

@@ -95,7 +95,8 @@ pub struct Find {
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Signs: + added · - removed · M other content · T another type · U other metadata only. What both share is not \
-read.\n\nExit codes: 0 done, whatever differs · 5 damage: a part could not be compared, and is named"
+read. Signs of tensors: + added · - removed · M other bytes, type or shape · ? not compared.\n\nExit codes: 0 done, whatever \
+differs · 3 a model could not be compared, as it is no valid one · 5 damage: a part could not be compared, and is named"
 )]
 pub struct Diff {
     /// Digits of an id, or `latest`; `:PATH` for a part of it
@@ -107,6 +108,9 @@ pub struct Diff {
     /// Show what differs in metadata only, too
     #[arg(long)]
     pub metadata: bool,
+    /// Show of models that differ which tensors do, by their headers and lists of chunks
+    #[arg(long)]
+    pub tensors: bool,
     #[command(flatten)]
     pub filter: Filter,
 }

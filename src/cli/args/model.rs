@@ -26,7 +26,8 @@ pub enum ModelVerb {
 #[command(
     after_help = "Pickles are found by what files hold, and are read, never loaded: safe, unknown, unsafe, or - where there is none. Unknown is not safe. \
 Signatures are those of OpenSSF Model Signing (model.sig), checked off-line.\n\nExit codes: 0 all is known to be harmless, and as it was signed and listed · \
-3 something is unknown, or could not be read · 5 something is unsafe, or not as it was signed or listed"
+3 something is unknown, or could not be read · 5 something is unsafe, or not as it was signed, listed or, with --again, hashed; \
+or it is lost"
 )]
 pub struct ModelCheck {
     /// Files, or folders of them
@@ -35,6 +36,10 @@ pub struct ModelCheck {
     /// The verdicts that stand in this snapshot of models instead: digits of an id, or `latest`; needs the repository
     #[arg(long, value_name = "SNAPSHOT", conflicts_with = "path")]
     pub snapshot: Option<OsString>,
+    /// Read the files of the snapshot and judge them anew, by what this program knows, instead of showing what is recorded;
+    /// say what is recorded otherwise
+    #[arg(long, requires = "snapshot")]
+    pub again: bool,
     #[command(flatten)]
     pub filter: Filter,
     /// A public key (PEM) whose signatures are believed; repeat for more. Each folder must then be signed

@@ -79,6 +79,8 @@ pub struct Difference<'d> {
     pub new: Option<&'d Side>,
     /// How many of its bytes are others, where its form is the same.
     pub bytes_changed: Option<u64>,
+    /// So many at most.
+    pub at_most: bool,
 }
 
 /// What came out in all.
@@ -100,6 +102,8 @@ pub struct Report {
     pub bytes_compared: u64,
     /// See above.
     pub bytes_changed: u64,
+    /// So many at most.
+    pub at_most: bool,
     /// Files that begin like models and are none.
     pub malformed: Vec<(PathBuf, Malformed)>,
 }
@@ -130,7 +134,7 @@ pub fn compare(
             let (old, new) = (before.get(at), after.get(at));
             let (change, bytes_changed) = judge(old, new, &mut readers, &mut report, cancel)?;
             if let Some(change) = change {
-                show(&Difference { name: &name, change, old, new, bytes_changed })?;
+                show(&Difference { name: &name, change, old, new, bytes_changed, at_most: false })?;
             }
         }
     }

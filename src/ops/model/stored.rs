@@ -1,5 +1,6 @@
 //! Models as a snapshot has them: what is in their headers, read from the chunks that hold these alone.
 
+use super::files::Holding;
 use crate::chunk::Coder;
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
@@ -10,6 +11,9 @@ use crate::repo::file_at::FileAt;
 use crate::repo::reader::Reader;
 use crate::repo::tree::DirReader;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// How often a link may lead to another one.
@@ -18,6 +22,10 @@ const LINKS_MAX: usize = 16;
 pub(super) const LIST_SUFFIX: &[u8] = b".index.json";
 /// How most single files are called.
 const FILE_SUFFIX: &[u8] = b".safetensors";
+
+/// Bytes of chunks that are fetched of one file to know it. A header that leads here and there in a file whose chunks are
+/// long would have most of it fetched.
+const FETCH_BYTES_MAX: u64 = 1 << 30;
 
 /// How often the bytes of a file may be those of one of its tensors, and what is no matter for small ones.
 const FOLD_MAX: u64 = 4;
@@ -38,7 +46,10 @@ impl ReadAt for Readable<'_> {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
         let left = usize::try_from(self.file.size().saturating_sub(offset)).unwrap_or(usize::MAX);
         let len = buf.len().min(left);
-        let read = self.file.read_at(offset, buf.get_mut(..len).unwrap_or_default());
+        let read = match self.file.fetched() > FETCH_BYTES_MAX {
+            true => Err(Error::new(Kind::Source, "too much of it would have to be read to know what it is")),
+            false => self.file.read_at(offset, buf.get_mut(..len).unwrap_or_default()),
+        };
         read.map(|()| len).map_err(|e| {
             let told = std::io::Error::other(e.to_string());
             crate::region::lock(&self.failed).get_or_insert(e);
@@ -67,9 +78,29 @@ pub(super) fn look(reader: &Reader, entry: &Entry) -> Result<Stored> {
     })
 }
 
+/// What a file of a snapshot is, or the one that a link there leads to; `None` for what is neither.
+///
+/// # Errors
+/// No region has what says so intact.
+pub fn look_into(reader: &Reader, manifest: &Manifest, path: &[u8], entry: &Entry) -> Result<Option<Holding>> {
+    let file = match entry.kind {
+        EntryType::File => Some(entry.clone()),
+        EntryType::Symlink => file_at(reader, manifest, path)?,
+        _ => None,
+    };
+    let Some(file) = file else { return Ok(None) };
+    let Stored { found, shards } = look(reader, &file)?;
+    Ok(Some(Holding { path: PathBuf::from(OsStr::from_bytes(path)), bytes: file.size(), found, shards }))
+}
+
 /// The parts of a path.
 fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".")
+}
+
+/// A path as it is told: from the root, without a slash in front.
+pub(super) fn plain(path: &[u8]) -> Vec<u8> {
+    parts(path).collect::<Vec<_>>().join(&b'/')
 }
 
 /// What stands at a path of a snapshot, and where; links are followed as long as they stay within it, as a cache of models

@@ -4,21 +4,19 @@
 //! which are keyed hashes of its bytes, say whether it is what it was. Of either snapshot the headers and the lists of
 //! chunks are read, and of the tensors themselves only small ones that share their chunks with others.
 
-use super::alike::{Alike, Lies};
-use super::stored::{Held, LIST_SUFFIX, StoredModel, beside, file_at, is_too_much, last, look, names_with};
-use crate::base::{Cancel, ChunkId, units};
-use crate::chunk::Coder;
+use super::alike::Alike;
+use super::forms::{Form, Forms, Standing, forms};
+use super::owners::Owners;
+use super::stored::{LIST_SUFFIX, file_at, last};
+use crate::base::{Cancel, units};
 use crate::error::{Error, Kind, Result};
 use crate::format::snapshot::Manifest;
-use crate::format::tree::{Entry, EntryType};
+use crate::format::tree::Entry;
 use crate::ops::browse;
 use crate::repo::reader::Reader;
-use crate::repo::tree::ListReader;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Most chunks of a file whose tensors are compared: about a terabyte.
-const ITEMS_MAX: usize = 1 << 20;
 /// Longest description of an architecture that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How much of a value in one is shown, in characters.
@@ -29,8 +27,6 @@ const CONFIG: &[u8] = b"config.json";
 const SUFFIXES: [&[u8]; 6] = [LIST_SUFFIX, b".safetensors", b".gguf", b".onnx", b".pt", b".pth"];
 /// Arrays that are data as often as they are parts of models.
 const DATA_SUFFIXES: [&[u8]; 2] = [b".npy", b".npz"];
-/// Ends of the names of files beside a model, behind that of the model.
-const BESIDE_SUFFIXES: [&[u8]; 2] = [b".data", b"_data"];
 /// What makes another model of the same weights: what stands there is not to change by itself.
 const KEYS: [&str; 24] = [
     "architectures",
@@ -230,7 +226,7 @@ pub fn sudden(
     cancel: &Cancel,
 ) -> Compared {
     let mut compared = Compared { left, ..Compared::default() };
-    let mut both = Both { reader, old, new, cancel, lists: HashMap::new(), done: BTreeSet::new() };
+    let mut both = Both { reader, old, new, cancel, owners: Owners::new(reader, new), done: BTreeSet::new() };
     for path in paths {
         match cancel.check().and_then(|()| both.one(path)) {
             Ok(None) => {}
@@ -248,17 +244,14 @@ pub fn sudden(
     compared
 }
 
-/// A list of shards, and the files that it names.
-type List = (Vec<u8>, BTreeSet<String>);
-
 /// The two snapshots.
 struct Both<'b> {
     reader: &'b Reader,
     old: &'b Manifest,
     new: &'b Manifest,
     cancel: &'b Cancel,
-    /// Those of a folder.
-    lists: HashMap<Vec<u8>, Vec<List>>,
+    /// Of the new one.
+    owners: Owners<'b>,
     /// Models that were compared.
     done: BTreeSet<Vec<u8>>,
 }
@@ -275,17 +268,17 @@ impl Both<'_> {
             return Ok((!config.is_empty()).then(|| Sudden { path: path.to_vec(), config, ..Sudden::default() }));
         }
         // What lies beside a model is its own; and a model in several files is one.
-        let owner = self.owner_of(path)?;
+        let owner = self.owners.owner_of(path)?;
         let path = owner.as_deref().unwrap_or(path);
-        let list = if path.ends_with(LIST_SUFFIX) { Some(path.to_vec()) } else { self.list_of(path)? };
+        let list = if path.ends_with(LIST_SUFFIX) { Some(path.to_vec()) } else { self.owners.list_of(path)? };
         let unit = list.clone().unwrap_or_else(|| path.to_vec());
         let Some(before) = file_at(self.reader, self.old, &unit)? else { return Ok(None) };
         let alone = list.is_none() && owner.is_none();
         if alone && !differ(&before, &now) || !self.done.insert(unit.clone()) {
             return Ok(None);
         }
-        let Some(before) = forms(self.reader, self.old, &unit, self.cancel)? else { return Ok(None) };
-        let Some(after) = forms(self.reader, self.new, &unit, self.cancel)? else {
+        let Some(before) = self.forms(self.old, &unit)? else { return Ok(None) };
+        let Some(after) = self.forms(self.new, &unit)? else {
             return Ok(Some(Sudden { path: unit, gone: true, ..Sudden::default() }));
         };
         let mut alike = Alike::new(self.reader, [&before.files, &after.files], self.cancel);
@@ -294,137 +287,18 @@ impl Both<'_> {
         Ok((!all_same).then(|| Sudden { path: unit, counts, ..Sudden::default() }))
     }
 
-    /// The model beside a file that has tensors of it and nothing else: `model.onnx` of `model.onnx.data`.
-    fn owner_of(&self, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some(owner) = BESIDE_SUFFIXES.iter().find_map(|suffix| path.strip_suffix(*suffix)) else { return Ok(None) };
-        Ok(file_at(self.reader, self.new, owner)?.map(|_| owner.to_vec()))
-    }
-
-    /// The list of shards beside a file that names it.
-    fn list_of(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
-        let folder = beside(path, b"");
-        if !self.lists.contains_key(&folder) {
-            let found = self.lists_in(&folder)?;
-            self.lists.insert(folder.clone(), found);
+    /// All tensors of a model; `None` if there is none.
+    fn forms(&self, manifest: &Manifest, path: &[u8]) -> Result<Option<Forms>> {
+        match forms(self.reader, manifest, path, self.cancel) {
+            Ok(forms) => Ok(Some(forms)),
+            Err(e) if matches!(e.kind(), Kind::Config | Kind::Source | Kind::NotFound) => Ok(None),
+            Err(e) => Err(e),
         }
-        let name = String::from_utf8_lossy(last(path));
-        let mut lists = self.lists.get(&folder).into_iter().flatten();
-        Ok(lists.find(|(_, files)| files.contains(&*name)).map(|(list, _)| list.clone()))
-    }
-
-    fn lists_in(&self, folder: &[u8]) -> Result<Vec<List>> {
-        let dir = browse::find(self.reader, self.new, folder)?;
-        let mut lists = Vec::new();
-        if dir.kind != EntryType::Dir {
-            return Ok(lists);
-        }
-        for name in names_with(self.reader, &dir, LIST_SUFFIX)? {
-            let path = [folder, &name].concat();
-            let Some(entry) = file_at(self.reader, self.new, &path)? else { continue };
-            if let Some(shards) = look(self.reader, &entry)?.shards {
-                lists.push((path, shards.tensors.into_iter().map(|(_, file)| file).collect()));
-            }
-        }
-        Ok(lists)
     }
 }
 
 fn differ(old: &Entry, new: &Entry) -> bool {
     (&old.inline, &old.chunks, old.list, old.size) != (&new.inline, &new.chunks, new.list, new.size)
-}
-
-/// What a tensor is known by.
-#[derive(Debug, PartialEq, Eq)]
-enum Identity {
-    /// A digest of the ids of its chunks, which hold nothing else.
-    Own([u8; 32]),
-    /// The same, of chunks that it shares with others.
-    Shared([u8; 32]),
-    /// Nothing is known.
-    Unknown,
-}
-
-struct Form {
-    dtype: String,
-    shape: Option<Vec<u64>>,
-    bytes: u64,
-    identity: Identity,
-    lies: Option<Lies>,
-}
-
-/// The tensors of a model by name, and its files.
-struct Forms {
-    forms: BTreeMap<String, Form>,
-    files: Vec<Entry>,
-}
-
-/// All tensors of a model by name; `None` if there is none.
-fn forms(reader: &Reader, manifest: &Manifest, path: &[u8], cancel: &Cancel) -> Result<Option<Forms>> {
-    let mut model = match StoredModel::open(reader, manifest, path, &|_| true) {
-        Ok(model) => model,
-        Err(e) if matches!(e.kind(), Kind::Config | Kind::Source | Kind::NotFound) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    model.tensors.sort_by_key(|held| held.file);
-    let (mut forms, mut lies) = (BTreeMap::new(), (usize::MAX, None));
-    let there = model.files.iter().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.size()));
-    let mut looked = 0u64;
-    for Held { name, tensor, file } in model.tensors {
-        cancel.check()?;
-        if lies.0 != file {
-            lies = (file, model.files.get(file).map(|(_, entry)| items(reader, entry)).transpose()?.flatten());
-        }
-        let bytes = tensor.bytes().unwrap_or(0);
-        looked = looked.saturating_add(bytes);
-        let identity = match (tensor.range(), &lies.1) {
-            // Thousands of names of the same bytes would take as many looks at the same chunks.
-            (Some(range), Some(items)) if !is_too_much(looked, there) => identity(items, range),
-            _ => Identity::Unknown,
-        };
-        let lies = tensor.range().map(|range| (file, range));
-        forms.insert(name, Form { dtype: tensor.dtype.into_owned(), shape: tensor.shape, bytes, identity, lies });
-    }
-    Ok(Some(Forms { forms, files: model.files.into_iter().map(|(_, entry)| entry).collect() }))
-}
-
-/// A chunk of a file: where it begins, its length, its id.
-type Lying = (u64, u64, ChunkId);
-
-/// The chunks of a file, unless they are too many.
-fn items(reader: &Reader, entry: &Entry) -> Result<Option<Vec<Lying>>> {
-    let (mut list, mut coder) = (ListReader::new(reader, entry)?, Coder::default());
-    let (mut all, mut at) = (Vec::new(), 0u64);
-    while let Some(item) = list.next(&mut coder)? {
-        if all.len() >= ITEMS_MAX {
-            return Ok(None);
-        }
-        all.push((at, item.len, item.id));
-        let wrong = || Error::new(Kind::Damage, "chunks do not add up to the file's size");
-        at = at.checked_add(item.len).ok_or_else(wrong)?;
-    }
-    Ok(Some(all))
-}
-
-fn identity(items: &[Lying], (begin, end): (u64, u64)) -> Identity {
-    let (mut hasher, mut own, mut at) = (blake3::Hasher::new(), true, begin);
-    let first = items.partition_point(|(from, len, _)| from.saturating_add(*len) <= begin);
-    for (from, len, id) in items.get(first..).unwrap_or(&[]) {
-        if at >= end {
-            break;
-        }
-        let (inside, behind) = (at.saturating_sub(*from), from.saturating_add(*len).min(end));
-        // What lies before a part of a hole is nothing.
-        let inside = if *id == ChunkId::HOLE { 0 } else { inside };
-        own &= *id == ChunkId::HOLE || inside == 0 && behind == from.saturating_add(*len);
-        hasher.update(id.bytes()).update(&inside.to_le_bytes()).update(&behind.saturating_sub(at).to_le_bytes());
-        at = behind;
-    }
-    let digest = *hasher.finalize().as_bytes();
-    match (at >= end, own) {
-        (false, _) => Identity::Unknown,
-        (true, true) => Identity::Own(digest),
-        (true, false) => Identity::Shared(digest),
-    }
 }
 
 /// Tells whether two tensors have the same bytes, if it can.
@@ -438,14 +312,11 @@ fn compare(old: &BTreeMap<String, Form>, mut new: BTreeMap<String, Form>, look: 
             c.removed += 1;
             continue;
         };
-        if (&before.dtype, &before.shape, before.bytes) != (&after.dtype, &after.shape, after.bytes) {
-            c.form += 1;
-            continue;
-        }
-        match (&before.identity, &after.identity) {
-            (Identity::Own(old), Identity::Own(new)) => c.compared_one(Some(old == new), after.bytes),
-            (Identity::Shared(old), Identity::Shared(new)) if old == new => c.compared_one(Some(true), after.bytes),
-            _ => unsure.push((before, after)),
+        match before.beside(&after) {
+            Standing::Form => c.form += 1,
+            Standing::Same => c.compared_one(Some(true), after.bytes),
+            Standing::Other => c.compared_one(Some(false), after.bytes),
+            Standing::Unsure => unsure.push((before, after)),
         }
     }
     unsure.sort_by_key(|(_, after)| after.lies);
@@ -494,31 +365,8 @@ fn configs(old: &serde_json::Value, new: &serde_json::Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::model::forms::Identity;
     use serde_json::json;
-
-    fn id(n: u8) -> ChunkId {
-        ChunkId([n; 32])
-    }
-
-    #[test]
-    fn a_tensor_is_known_by_chunks_of_its_own_wherever_they_lie() {
-        let one = [(0, 100, id(9)), (100, 50, id(1)), (150, 30, id(2)), (180, 40, id(3))];
-        let two = [(0, 10, id(8)), (10, 40, id(3)), (50, 50, id(1)), (100, 30, id(2))];
-        assert_eq!(identity(&one, (100, 180)), identity(&two, (50, 130)));
-        assert!(matches!(identity(&one, (100, 180)), Identity::Own(_)));
-        assert_ne!(identity(&one, (100, 150)), identity(&one, (150, 180)));
-        // What shares a chunk is the same only at the same place of the same one.
-        assert!(matches!(identity(&one, (180, 200)), Identity::Shared(_)));
-        assert_eq!(identity(&one, (180, 200)), identity(&two, (10, 30)));
-        assert_ne!(identity(&one, (180, 200)), identity(&two, (20, 40)));
-        // Parts of holes are holes.
-        let hole = [(0, 1000, ChunkId::HOLE)];
-        assert_eq!(identity(&hole, (10, 30)), identity(&hole, (500, 520)));
-        assert!(matches!(identity(&hole, (10, 30)), Identity::Own(_)));
-        assert_eq!(identity(&one, (200, 230)), Identity::Unknown);
-        assert!(matches!(identity(&one, (220, 220)), Identity::Own(_)));
-        assert!(matches!(identity(&[], (0, 0)), Identity::Own(_)));
-    }
 
     fn model(tensors: &[(&str, u64, Identity)]) -> BTreeMap<String, Form> {
         let form = |(name, bytes, identity): &(&str, u64, Identity)| {

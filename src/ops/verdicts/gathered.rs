@@ -3,6 +3,7 @@
 use super::beside::why;
 use super::links::{Stands, resolve};
 use super::{Judged, Report, attribute};
+use crate::error::Error;
 use crate::format::tree::{Entry, EntryType};
 use crate::model::recorded::Malformed;
 use crate::model::verdict::{FileVerdict, Named, Signed, blob_name};
@@ -38,9 +39,19 @@ impl Gathered {
         self.path.pop();
     }
 
+    /// Where an entry of the directory is.
+    pub fn path_of(&self, entry: &Entry) -> PathBuf {
+        self.path.join(OsStr::from_bytes(&entry.name))
+    }
+
+    /// A file that could not be judged.
+    pub fn failed(&mut self, path: PathBuf, e: &Error) {
+        self.report.errors.push((path, e.to_string()));
+    }
+
     /// An entry of the directory; its attributes stand in it.
     pub fn entry(&mut self, entry: &Entry) {
-        let path = self.path.join(OsStr::from_bytes(&entry.name));
+        let path = self.path_of(entry);
         match (entry.kind, attribute::of(entry)) {
             (EntryType::File, Some(mut recorded)) => {
                 if let Some(malformed) = recorded.malformed.take() {

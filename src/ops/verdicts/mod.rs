@@ -2,9 +2,10 @@
 //! follows from them where trust is asked for.
 //!
 //! A snapshot of kind [`KIND`] has a verdict with each of its files ([`attribute`]); [`Gathered`] makes one report of them,
-//! while such a snapshot is made as well as when it is read again ([`of_snapshot`]). What lies beside the files is
+//! while such a snapshot is made as well as when it is read again ([`of_snapshot`]), or judged again ([`Again`]). What lies beside the files is
 //! compared by [`beside()`], wherever they are; what comes of it is judged by [`Rules`], and written down as [`labels`].
 
+mod again;
 pub mod attribute;
 mod beside;
 mod gathered;
@@ -14,13 +15,14 @@ mod rules;
 mod stoppable;
 mod stored;
 
+pub use again::{Again, Other};
 pub use beside::{Means, Shelf, alone, beside};
 pub use gathered::Gathered;
 pub use labels::{Noted, is_refused, labels, noted};
 pub use links::TO_FOLDER;
 pub use rules::{Complaint, Rules, read_chain, read_key};
 pub use stoppable::Stoppable;
-pub use stored::of_snapshot;
+pub use stored::{again_of_snapshot, of_snapshot};
 
 use crate::error::Exit;
 use crate::format::snapshot::Manifest;

@@ -1,6 +1,7 @@
 //! The verdicts of a snapshot, from its tree; of the files themselves only lists of hashes and signatures are read.
 
 use super::Report;
+use super::again::Again;
 use super::beside::{Means, Shelf, beside};
 use super::gathered::Gathered;
 use super::links::{Stands, resolve};
@@ -29,6 +30,34 @@ pub fn of_snapshot(
     now: TimeMs,
     cancel: &Cancel,
 ) -> Result<Report> {
+    gather(reader, manifest, trust, (now, cancel), &mut |_, _| Ok(()))
+}
+
+/// The same, with all files judged again, and what they are recorded as otherwise.
+///
+/// # Errors
+/// As above.
+pub fn again_of_snapshot(
+    reader: &Reader,
+    manifest: &Manifest,
+    trust: &[Trust],
+    now: TimeMs,
+    cancel: &Cancel,
+) -> Result<(Report, Again)> {
+    let mut again = Again::default();
+    let report =
+        gather(reader, manifest, trust, (now, cancel), &mut |path, entry| again.judge(reader, path, entry, cancel))?;
+    Ok((report, again))
+}
+
+/// All files with their verdicts, each handed to `file` before. What that complains of is not judged.
+fn gather(
+    reader: &Reader,
+    manifest: &Manifest,
+    trust: &[Trust],
+    (now, cancel): (TimeMs, &Cancel),
+    file: &mut dyn FnMut(&Path, &mut Entry) -> Result<()>,
+) -> Result<Report> {
     let (mut coder, mut gathered) = (Coder::default(), Gathered::default());
     let mut left = manifest.counts.entries();
     let mut stack = vec![DirReader::new(reader, manifest.root.tree)];
@@ -51,7 +80,13 @@ pub fn of_snapshot(
         if let Some(id) = entry.xattrs_ref {
             entry.xattrs = Some(read_xattrs(reader, &id, &mut coder)?);
         }
-        gathered.entry(&entry);
+        let path = gathered.path_of(&entry);
+        let judged = if entry.kind == EntryType::File { file(&path, &mut entry) } else { Ok(()) };
+        match judged {
+            Ok(()) => gathered.entry(&entry),
+            Err(e) if e.kind() == Kind::Cancelled => return Err(e),
+            Err(e) => gathered.failed(path, &e),
+        }
     }
     let mut report = gathered.finish();
     let shelf = Stored { reader, manifest, cancel };
