@@ -76,9 +76,14 @@ impl Proxy {
         self.cuts.load(Ordering::SeqCst)
     }
 
+    /// Whether something waits here, or did.
+    pub fn has_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst) > 0
+    }
+
     /// Waits until something waits here.
     pub fn wait_until_held(&self) {
-        while self.held.load(Ordering::SeqCst) == 0 {
+        while !self.has_held() {
             wait_a_little();
         }
     }
